@@ -1,0 +1,53 @@
+# make demo   the whole stage on the Iris data        make test        lint, types, layers, all tests
+# make bench  the benchmarks                          make test-heavy  the long tests as well
+PYTHON ?= python3
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+
+.PHONY: demo test test-heavy bench lint lock clean
+
+demo: .venv/installed
+	@$(PY) -m flows.cluster config/iris.yaml
+
+test: .venv/installed-dev lint
+	$(PY) -m pytest -m "not heavy"
+
+test-heavy: .venv/installed-dev
+	$(PY) -m pytest
+
+bench: .venv/installed-dev
+	$(PY) -m benchmarks
+
+lint: .venv/installed-dev
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -c "from importlinter.cli import lint_imports_command as c; c()"
+
+# Hashed requirements for every supported Python; needs uv on the path. Extras stay in the lock: without them
+# the pip that ships with Python 3.11 takes `sqlalchemy[asyncio]` for a requirement that is not pinned.
+lock:
+	uv pip compile -q pyproject.toml --extra flows --extra build --universal --python-version 3.11 \
+		--no-strip-extras --generate-hashes --custom-compile-command "make lock" -o requirements.lock
+	uv pip compile -q pyproject.toml --all-extras --universal --python-version 3.11 -c requirements.lock \
+		--no-strip-extras --generate-hashes --custom-compile-command "make lock" -o requirements-dev.lock
+
+clean:
+	rm -rf .venv out
+
+.venv/bin/python:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
+		|| { echo "gmm_dask needs Python 3.11 or newer; name one with 'make PYTHON=python3.12 ...'"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: requirements.lock pyproject.toml | .venv/bin/python
+	@echo "Installing the locked packages into .venv (once) ..."
+	@$(PIP) install -q --require-hashes -r requirements.lock
+	@$(PIP) install -q --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+.venv/installed-dev: requirements-dev.lock pyproject.toml | .venv/bin/python
+	@echo "Installing the locked packages and tools into .venv (once) ..."
+	@$(PIP) install -q --require-hashes -r requirements-dev.lock
+	@$(PIP) install -q --no-deps --no-build-isolation --no-index -e .
+	@touch .venv/installed $@
