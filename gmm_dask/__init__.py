@@ -1,0 +1,31 @@
+"""Gaussian mixture clustering as a stage of a data pipeline."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gmm_dask.estimator import GaussianMixture
+    from gmm_dask.stage.outputs import load_model, read_labels
+
+__version__ = "0.1.0"
+
+# Loaded when first used, so that `import gmm_dask.mixture` needs neither Dask nor pandas.
+_PUBLIC = {
+    "GaussianMixture": "gmm_dask.estimator",
+    "load_model": "gmm_dask.stage.outputs",
+    "read_labels": "gmm_dask.stage.outputs",
+}
+
+__all__ = ["GaussianMixture", "load_model", "read_labels"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'gmm_dask' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -1,0 +1,75 @@
+"""Every error the package raises on purpose: each names its cause and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class GmmDaskError(Exception):
+    """The base of all errors of this package; catching it catches every named failure."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors cross process borders whole, whatever arguments their constructor takes."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls: type[GmmDaskError], args: tuple[Any, ...], state: dict[str, Any]) -> GmmDaskError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class SettingsError(GmmDaskError, ValueError):
+    """Settings that cannot be carried out: an unknown key, a value out of range, a wrong type."""
+
+
+class DataError(GmmDaskError, ValueError):
+    """Input that is not as promised; carries all problems found, not only the first.
+
+    Parameters
+    ----------
+    problems : sequence of str
+        One line each: where (file, row group, column), what, and the remedy.
+    """
+
+    def __init__(self, problems: Sequence[str] | str) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class InputChangedError(DataError):
+    """A file is no longer the one that was planned; a result would mix two data sets."""
+
+
+class SingularCovarianceError(GmmDaskError, ValueError):
+    """A component's covariance is not positive definite, so it has no density.
+
+    Parameters
+    ----------
+    message : str
+        Cause and remedy.
+    component : int
+        Index of the component; 0 for a tied covariance.
+    """
+
+    def __init__(self, message: str, component: int = 0) -> None:
+        self.component = component
+        super().__init__(message)
+
+
+class NotFiniteError(GmmDaskError, ValueError):
+    """The log-likelihood or the parameters stopped being finite, so there is no model."""
+
+
+class ModelFileError(GmmDaskError, ValueError):
+    """A model file that is damaged, foreign, or newer than this version can read."""
+
+
+class OutputError(GmmDaskError, OSError):
+    """The output folder cannot be written, or what it holds is damaged or contradictory."""
+
+
+class ClusterError(GmmDaskError, RuntimeError):
+    """No Dask cluster could be opened or reached, or it was lost for good."""

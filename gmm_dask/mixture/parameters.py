@@ -1,0 +1,134 @@
+"""The state of a mixture: an immutable record of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.mixture.covariance import CovarianceFamily, family
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Parameters:
+    """Weights, means and covariances of a mixture; arrays are read-only.
+
+    Parameters
+    ----------
+    weights : (k,)
+        Mixing proportions; they sum to one.
+    means : (k, d)
+        In the units of the data.
+    covariances : (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical
+    precisions_cholesky : same shape as covariances
+        The factor U of the precision, U U^T = covariance^-1: upper triangular for full and tied,
+        1 / standard deviation for diag and spherical.
+    covariance_type : {"full", "tied", "diag", "spherical"}
+    """
+
+    weights: Array
+    means: Array
+    covariances: Array
+    precisions_cholesky: Array
+    covariance_type: str
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "means", "covariances", "precisions_cholesky"):
+            array = np.array(getattr(self, name), dtype=np.float64, order="C")
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        k, d = self.means.shape
+        expected = self.family.shape(k, d)
+        if (
+            self.weights.shape != (k,)
+            or self.covariances.shape != expected
+            or self.precisions_cholesky.shape != expected
+        ):
+            raise ValueError(
+                f"{self.covariance_type} parameters of {k} components and {d} features take "
+                f"weights of shape {(k,)} and covariances of shape {expected}; got "
+                f"{self.weights.shape}, {self.covariances.shape}, {self.precisions_cholesky.shape}"
+            )
+
+    @classmethod
+    def from_covariances(
+        cls,
+        weights: npt.ArrayLike,
+        means: npt.ArrayLike,
+        covariances: npt.ArrayLike,
+        covariance_type: str,
+    ) -> Parameters:
+        """Factor the covariances; raises SingularCovarianceError where that is impossible."""
+        covariances = np.asarray(covariances, dtype=np.float64)
+        factors = family(covariance_type).factor_covariances(covariances)
+        return cls(np.asarray(weights), np.asarray(means), covariances, factors, covariance_type)
+
+    @classmethod
+    def from_precisions(
+        cls,
+        weights: npt.ArrayLike,
+        means: npt.ArrayLike,
+        precisions: npt.ArrayLike,
+        covariance_type: str,
+    ) -> Parameters:
+        """Factor given precisions (scikit-learn's `precisions_init`)."""
+        covariance_family = family(covariance_type)
+        factors = covariance_family.factor_precisions(np.asarray(precisions, dtype=np.float64))
+        covariances = covariance_family.covariances_of(factors)
+        return cls(np.asarray(weights), np.asarray(means), covariances, factors, covariance_type)
+
+    @property
+    def family(self) -> type[CovarianceFamily]:
+        """The formulas of this covariance type."""
+        return family(self.covariance_type)
+
+    @property
+    def n_components(self) -> int:
+        """Number of components, k."""
+        return int(self.means.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        """Number of features, d."""
+        return int(self.means.shape[1])
+
+    @property
+    def n_free_parameters(self) -> int:
+        """Free parameters of the model, as the criteria count them."""
+        k, d = self.means.shape
+        return int(self.family.n_free(k, d) + k * d + k - 1)
+
+    @property
+    def precisions(self) -> Array:
+        """Inverse covariances, in the shape of `covariances`."""
+        return self.family.precisions_of(self.precisions_cholesky)
+
+    def dense_covariances(self) -> Array:
+        """Covariances of every component as (k, d, d), whatever the type."""
+        return self.family.dense(self.covariances, self.n_components, self.n_features)
+
+    def take(self, order: Sequence[int] | npt.NDArray[np.intp]) -> Parameters:
+        """The same mixture with its components in another order."""
+        order = np.asarray(order, dtype=np.intp)
+        per_component = self.family.per_component
+        return Parameters(
+            self.weights[order],
+            self.means[order],
+            self.covariances[order] if per_component else self.covariances,
+            self.precisions_cholesky[order] if per_component else self.precisions_cholesky,
+            self.covariance_type,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Parameters, (
+            self.weights,
+            self.means,
+            self.covariances,
+            self.precisions_cholesky,
+            self.covariance_type,
+        )

@@ -1,0 +1,73 @@
+"""What one E-step leaves behind: sums that add up across tiles, chunks and workers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.mixture.parameters import Parameters
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class SufficientStatistics:
+    """Sums over rows, with x measured from the mean each component had at the start of the pass.
+
+    Measured so, `+` is all that merging takes and no digits are lost to an offset of the data:
+    every chunk of a pass shares the means (Chan, Golub, LeVeque 1983 on why raw moments fail).
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows seen.
+    sum_weight : float
+        Sum of the row weights; the number of rows where there are none.
+    log_likelihood : float
+        Weighted sum of the rows' log-densities.
+    sum_resp : (k,)
+        sum r, r the weighted responsibility.
+    sum_x : (k, d)
+        sum r (x - m).
+    sum_xx : (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical
+        sum r (x - m)(x - m)^T, or of it what the family keeps.
+    """
+
+    n_rows: int
+    sum_weight: float
+    log_likelihood: float
+    sum_resp: Array
+    sum_x: Array
+    sum_xx: Array
+
+    @classmethod
+    def zero(cls, parameters: Parameters) -> SufficientStatistics:
+        """The statistics of no rows, the neutral element of `+`."""
+        k, d = parameters.means.shape
+        shape = parameters.family.shape(k, d)
+        return cls(0, 0.0, 0.0, np.zeros(k), np.zeros((k, d)), np.zeros(shape))
+
+    def __add__(self, other: SufficientStatistics) -> SufficientStatistics:
+        return SufficientStatistics(
+            self.n_rows + other.n_rows,
+            self.sum_weight + other.sum_weight,
+            self.log_likelihood + other.log_likelihood,
+            self.sum_resp + other.sum_resp,
+            self.sum_x + other.sum_x,
+            self.sum_xx + other.sum_xx,
+        )
+
+    @property
+    def lower_bound(self) -> float:
+        """Mean log-likelihood per unit of weight; NaN where there are no rows."""
+        return self.log_likelihood / self.sum_weight if self.sum_weight else float("nan")
+
+
+def statistics_bytes(parameters: Parameters) -> int:
+    """Size of one record of statistics under these parameters."""
+    k, d = parameters.means.shape
+    numbers: int = k * (1 + d) + math.prod(parameters.family.shape(k, d))
+    return 8 * numbers

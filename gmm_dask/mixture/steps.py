@@ -1,0 +1,237 @@
+"""The two steps of EM, and what is read off a mixture for given rows.
+
+Everything walks a chunk in tiles, so memory beyond the chunk is a constant, and float32 rows are
+widened tile by tile: all sums are float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.mixture.covariance import family
+from gmm_dask.mixture.parameters import Parameters
+from gmm_dask.mixture.statistics import SufficientStatistics
+
+Array = npt.NDArray[np.float64]
+Rows = npt.NDArray[Any]
+
+TILE_BYTES = 1 << 20  # workspaces of one tile stay in a core's second-level cache
+STARVED = 10 * np.finfo(np.float64).eps  # share of the weight under which a component has no rows
+LOG_2PI = float(np.log(2 * np.pi))
+
+
+class RowScores(NamedTuple):
+    """What a mixture says of each row: label, log-density, largest responsibility; each (n,)."""
+
+    labels: npt.NDArray[np.int32]
+    log_density: Array
+    max_responsibility: Array
+
+
+def e_step(
+    X: Rows, parameters: Parameters, sample_weight: Rows | None = None
+) -> SufficientStatistics:
+    """Sufficient statistics of the rows under the parameters; one read of X.
+
+    Parameters
+    ----------
+    X : (n, d) float32 or float64, n may be 0
+    parameters : Parameters
+    sample_weight : (n,), optional
+        Non-negative; the scale matters only to `sum_weight` and `log_likelihood`.
+
+    Notes
+    -----
+    Dempster, Laird, Rubin 1977; Bishop, PRML, equations 9.23 to 9.27, with x measured from the
+    components' current means.
+    """
+    add_scatter = parameters.family.add_scatter
+    total = SufficientStatistics.zero(parameters)
+    log_likelihood, sum_weight = 0.0, 0.0
+    for tile in _tiles(X, parameters):
+        log_density = tile.log_responsibilities()
+        resp = np.exp(tile.log_resp, out=tile.log_resp)
+        if sample_weight is None:
+            log_likelihood += float(log_density.sum())
+            sum_weight += tile.n_rows
+        else:
+            weight = sample_weight[tile.rows].astype(np.float64, copy=False)
+            log_likelihood += float(weight @ log_density)
+            sum_weight += float(weight.sum())
+            resp *= weight[:, None]
+        total.sum_resp[:] += resp.sum(axis=0)
+        for j in range(parameters.n_components):
+            D, resp_j = tile.deviations(j), np.ascontiguousarray(resp[:, j])
+            total.sum_x[j] += resp_j @ D
+            add_scatter(total.sum_xx, j, resp_j, D, tile.work)
+    return SufficientStatistics(
+        X.shape[0], sum_weight, log_likelihood, total.sum_resp, total.sum_x, total.sum_xx
+    )
+
+
+def m_step(
+    parameters: Parameters, statistics: SufficientStatistics, reg_covar: float
+) -> Parameters:
+    """Parameters that maximise the expected log-likelihood, from sums about the old means.
+
+    A component that holds no rows keeps its mean and covariance and gets the weight 0.
+
+    Raises
+    ------
+    SingularCovarianceError
+        A covariance is not positive definite.
+    """
+    sum_resp = statistics.sum_resp
+    alive = sum_resp > STARVED * statistics.sum_weight
+    # Dividing a dead component's empty sums by one leaves it where it was.
+    divisor = np.where(alive, sum_resp, 1.0)
+    delta = np.where(alive[:, None], statistics.sum_x / divisor[:, None], 0.0)
+    covariances = parameters.family.regularised(
+        parameters.family.covariances(statistics.sum_xx, divisor, delta), reg_covar
+    )
+    if parameters.family.per_component and not alive.all():
+        covariances[~alive] = parameters.covariances[~alive]
+    return Parameters.from_covariances(
+        np.where(alive, sum_resp, 0.0) / sum_resp[alive].sum(),
+        parameters.means + delta,
+        covariances,
+        parameters.covariance_type,
+    )
+
+
+def parameters_from_responsibilities(
+    X: Rows,
+    responsibilities: Array,
+    covariance_type: str,
+    reg_covar: float,
+    sample_weight: Rows | None = None,
+) -> Parameters:
+    """The M-step of given responsibilities, for a start; two passes over rows held in memory.
+
+    Parameters
+    ----------
+    X : (n, d)
+    responsibilities : (n, k)
+        Rows sum to one.
+    """
+    resp = responsibilities if sample_weight is None else responsibilities * sample_weight[:, None]
+    k, d = resp.shape[1], X.shape[1]
+    sum_resp = resp.sum(axis=0) + STARVED
+    X = np.asarray(X, dtype=np.float64)
+    centre = X.mean(axis=0)
+    means = centre + (resp.T @ (X - centre)) / sum_resp[:, None]
+    chosen = family(covariance_type)
+    scatter = np.zeros(chosen.shape(k, d))
+    sum_x = np.zeros((k, d))
+    for j in range(k):
+        D, resp_j = X - means[j], np.ascontiguousarray(resp[:, j])
+        sum_x[j] = resp_j @ D
+        chosen.add_scatter(scatter, j, resp_j, D, np.empty_like(D))
+    delta = sum_x / sum_resp[:, None]
+    covariances = chosen.regularised(chosen.covariances(scatter, sum_resp, delta), reg_covar)
+    return Parameters.from_covariances(
+        sum_resp / sum_resp.sum(), means + delta, covariances, covariance_type
+    )
+
+
+def score_rows(X: Rows, parameters: Parameters) -> RowScores:
+    """Label, log-density and largest responsibility of each row; ties go to the lowest index."""
+    n = X.shape[0]
+    scores = RowScores(np.empty(n, np.int32), np.empty(n), np.empty(n))
+    for tile in _tiles(X, parameters):
+        scores.log_density[tile.rows] = tile.log_responsibilities()
+        best = tile.log_resp.argmax(axis=1)
+        scores.labels[tile.rows] = best
+        scores.max_responsibility[tile.rows] = np.exp(
+            np.take_along_axis(tile.log_resp, best[:, None], axis=1)[:, 0]
+        )
+    return scores
+
+
+def log_density(X: Rows, parameters: Parameters) -> Array:
+    """Log of the mixture's density at each row, (n,)."""
+    return score_rows(X, parameters).log_density
+
+
+def labels(X: Rows, parameters: Parameters) -> npt.NDArray[np.int32]:
+    """The component of largest responsibility for each row, (n,)."""
+    return score_rows(X, parameters).labels
+
+
+def responsibilities(X: Rows, parameters: Parameters) -> Array:
+    """Posterior probability of each component for each row, (n, k); rows sum to one."""
+    result = np.empty((X.shape[0], parameters.n_components))
+    for tile in _tiles(X, parameters):
+        tile.log_responsibilities()
+        np.exp(tile.log_resp, out=result[tile.rows])
+    return result
+
+
+def tile_rows(k: int, d: int) -> int:
+    """Rows of a tile: as many as keep its workspaces within TILE_BYTES, never fewer than 32."""
+    rows: int = TILE_BYTES // (8 * (2 * d + 2 * k)) // 32 * 32
+    return max(32, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tile:
+    """A few rows of a chunk with the workspaces that all tiles of the chunk share."""
+
+    X: Rows
+    rows: slice
+    parameters: Parameters
+    log_weights: Array  # (k,) log weight + log |U| - d/2 log 2 pi
+    D: Array
+    work: Array
+    log_resp: Array
+    distances: Array
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.rows.stop - self.rows.start)
+
+    def deviations(self, j: int) -> Array:
+        """X - means[j] in float64, in the shared workspace."""
+        return np.asarray(np.subtract(self.X, self.parameters.means[j], out=self.D))
+
+    def log_responsibilities(self) -> Array:
+        """Fill log_resp with log responsibilities and return the log-densities, (n,)."""
+        log_resp, parameters = self.log_resp, self.parameters
+        for j in range(parameters.n_components):
+            parameters.family.squared_distances(
+                self.deviations(j), parameters.precisions_cholesky, j, self.work, self.distances
+            )
+            np.multiply(self.distances, -0.5, out=self.distances)
+            np.add(self.distances, self.log_weights[j], out=log_resp[:, j])
+        # log-sum-exp: a row far from every component still gets shares that sum to one.
+        largest = log_resp.max(axis=1)
+        log_resp -= largest[:, None]
+        log_sum = np.log(np.exp(log_resp).sum(axis=1))
+        log_resp -= log_sum[:, None]
+        return np.asarray(largest + log_sum)
+
+
+def _tiles(X: Rows, parameters: Parameters) -> Iterator[_Tile]:
+    n, d = X.shape
+    k = parameters.n_components
+    if d != parameters.n_features:
+        raise ValueError(f"X has {d} features, the mixture has {parameters.n_features}")
+    size = min(tile_rows(k, d), max(n, 1))
+    D, work = np.empty((size, d)), np.empty((size, d))
+    log_resp, distances = np.empty((size, k)), np.empty(size)
+    with np.errstate(divide="ignore"):  # a component of weight 0 has log weight -inf
+        log_weights = np.log(parameters.weights)
+    log_weights += parameters.family.log_determinants(parameters.precisions_cholesky, k, d)
+    log_weights -= 0.5 * d * LOG_2PI
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        m = stop - start
+        yield _Tile(
+            X[start:stop], slice(start, stop), parameters, log_weights,
+            D[:m], work[:m], log_resp[:m], distances[:m],
+        )  # fmt: skip
