@@ -1,0 +1,188 @@
+"""The EM loop: it is handed one function, `expectation`, and never sees an array of rows."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gmm_dask.errors import NotFiniteError
+from gmm_dask.mixture import Parameters, SufficientStatistics, m_step
+
+Expectation = Callable[[Parameters], SufficientStatistics]
+
+
+class Outcome(StrEnum):
+    """How a fit ended; each value is one ending."""
+
+    CONVERGED = "converged"
+    OUT_OF_ITERATIONS = "out_of_iterations"
+
+    @property
+    def advice(self) -> str:
+        """What to do next, in one sentence."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Outcome.CONVERGED: "The log-likelihood per row changed by less than tol.",
+    Outcome.OUT_OF_ITERATIONS: (
+        "max_iter was reached before the log-likelihood settled: "
+        "raise max_iter, or accept a larger tol."
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One pass over the data, as told to whoever watches the fit.
+
+    Parameters
+    ----------
+    start, number : int
+        Which initialisation and which pass of it, both from 1.
+    lower_bound : float
+        Mean log-likelihood per row under `parameters`, the state the pass started from.
+    change : float
+        Against the pass before; infinite in the first.
+    seconds : float
+        Wall time of the E-step.
+    n_rows : int
+        Rows used.
+    parameters : Parameters
+    """
+
+    start: int
+    number: int
+    lower_bound: float
+    change: float
+    seconds: float
+    n_rows: int
+    parameters: Parameters
+
+
+Watcher = Callable[[Pass], None]
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """A finished fit.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        After the last M-step.
+    lower_bounds : tuple of float
+        Mean log-likelihood per row, pass by pass.
+    outcome : Outcome
+    trajectory : tuple of Parameters
+        The state each pass started from, and the last.
+    n_rows : int
+        Rows used in each pass.
+    sum_weight : float
+        Sum of their weights.
+    """
+
+    parameters: Parameters
+    lower_bounds: tuple[float, ...]
+    outcome: Outcome
+    trajectory: tuple[Parameters, ...]
+    n_rows: int
+    sum_weight: float
+
+    @property
+    def converged(self) -> bool:
+        """Whether the log-likelihood settled within tol."""
+        return self.outcome is Outcome.CONVERGED
+
+    @property
+    def n_passes(self) -> int:
+        """Passes over the data."""
+        return len(self.lower_bounds)
+
+
+def fit(
+    expectation: Expectation,
+    parameters: Parameters,
+    *,
+    tol: float,
+    max_iter: int,
+    reg_covar: float,
+    watch: Watcher | None = None,
+    start: int = 1,
+    previous: float = -math.inf,
+) -> FitResult:
+    """Alternate expectation and maximisation until the mean log-likelihood settles.
+
+    Parameters
+    ----------
+    expectation : parameters -> statistics
+        One pass over the data, wherever the data are.
+    parameters : Parameters
+        The start.
+    tol : float
+        Convergence is a change of the log-likelihood per row smaller than this.
+    max_iter : int
+        Passes at most.
+    reg_covar : float
+        Added to every variance in each M-step, in squared units of the data.
+    watch : callable, optional
+        Told of every pass.
+    start : int
+        Which initialisation this is, for whoever watches.
+    previous : float
+        Log-likelihood per row that an earlier fit ended with, where this one goes on from it.
+
+    Raises
+    ------
+    NotFiniteError
+        The log-likelihood is not a number any more.
+    SingularCovarianceError
+        A component lost its volume.
+    """
+    trajectory, lower_bounds = [parameters], [previous]
+    outcome, statistics = Outcome.OUT_OF_ITERATIONS, SufficientStatistics.zero(parameters)
+    while len(lower_bounds) <= max_iter:
+        begun = time.perf_counter()
+        statistics = expectation(parameters)
+        seconds = time.perf_counter() - begun
+        lower_bounds.append(_finite(statistics, len(lower_bounds)))
+        change = lower_bounds[-1] - lower_bounds[-2]
+        if watch is not None:
+            number = len(lower_bounds) - 1
+            watch(
+                Pass(
+                    start, number, lower_bounds[-1], change, seconds, statistics.n_rows, parameters
+                )
+            )
+        parameters = m_step(parameters, statistics, reg_covar)
+        trajectory.append(parameters)
+        if abs(change) < tol:
+            outcome = Outcome.CONVERGED
+            break
+    return FitResult(
+        parameters,
+        tuple(lower_bounds[1:]),
+        outcome,
+        tuple(trajectory),
+        statistics.n_rows,
+        statistics.sum_weight,
+    )
+
+
+def best_of(results: list[FitResult]) -> FitResult:
+    """The result of largest final log-likelihood; the earliest of equals."""
+    return max(results, key=lambda result: result.lower_bounds[-1] if result.n_passes else 0.0)
+
+
+def _finite(statistics: SufficientStatistics, number: int) -> float:
+    lower_bound = statistics.lower_bound
+    if not math.isfinite(lower_bound):
+        raise NotFiniteError(
+            f"The log-likelihood per row is {lower_bound} in pass {number} over "
+            f"{statistics.n_rows} rows of total weight {statistics.sum_weight}. Look for columns "
+            "of extreme scale and for weights that are all zero."
+        )
+    return lower_bound

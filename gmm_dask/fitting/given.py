@@ -1,0 +1,95 @@
+"""Start values that the user sets, checked before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.errors import DataError
+from gmm_dask.mixture.covariance import family
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Start values set by the user; what is None is taken from the sample.
+
+    Parameters
+    ----------
+    weights : (k,), optional
+    means : (k, d), optional
+    precisions : family's shape, optional
+    """
+
+    weights: Array | None = None
+    means: Array | None = None
+    precisions: Array | None = None
+
+
+def checked_start(
+    weights: Any, means: Any, precisions: Any, shape: tuple[int, int], covariance_type: str
+) -> Given:
+    """Start values of the right shape and range; the messages are those scikit-learn's users know.
+
+    Parameters
+    ----------
+    weights, means, precisions : array-like or None
+    shape : (k, d)
+    covariance_type : {"full", "tied", "diag", "spherical"}
+
+    Raises
+    ------
+    DataError
+        Names the value that cannot be used.
+    """
+    k, d = shape
+    what = f"{covariance_type} precision"
+    return Given(
+        None if weights is None else _checked_weights(_shaped(weights, "weights", (k,))),
+        None if means is None else _shaped(means, "means", (k, d)),
+        None
+        if precisions is None
+        else _checked_precisions(
+            _shaped(precisions, what, family(covariance_type).shape(k, d)), covariance_type
+        ),
+    )
+
+
+def _shaped(value: Any, name: str, shape: tuple[int, ...]) -> Array:
+    array = np.asarray(value, dtype=np.float64)
+    if array.shape != shape:
+        raise DataError(
+            f"The parameter '{name}' should have the shape of {shape}, but got {array.shape}"
+        )
+    if not np.isfinite(array).all():
+        raise DataError(f"The parameter '{name}' holds NaN or infinity.")
+    return array
+
+
+def _checked_weights(weights: Array) -> Array:
+    if weights.min() < 0 or weights.max() > 1:
+        raise DataError(
+            "The parameter 'weights' should be in the range [0, 1], but got "
+            f"max value {weights.min():.5f}, min value {weights.max():.5f}"
+        )
+    if abs(weights.sum() - 1) > 1e-6:
+        raise DataError(
+            "The parameter 'weights' should be normalized, "
+            f"but got sum(weights) = {weights.sum():.5f}"
+        )
+    return weights
+
+
+def _checked_precisions(precisions: Array, covariance_type: str) -> Array:
+    if covariance_type in ("diag", "spherical"):
+        if (precisions <= 0).any():
+            raise DataError(f"'{covariance_type} precision' should be positive")
+        return precisions
+    symmetric = np.allclose(precisions, precisions.swapaxes(-1, -2))
+    if not symmetric or (np.linalg.eigvalsh(precisions) <= 0).any():
+        raise DataError(f"'{covariance_type} precision' should be symmetric, positive-definite")
+    return precisions

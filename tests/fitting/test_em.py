@@ -1,0 +1,115 @@
+"""The loop, driven by canned numbers and by one array."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given
+from sklearn.mixture import GaussianMixture as SklearnMixture
+
+from gmm_dask.errors import NotFiniteError
+from gmm_dask.fitting import FitResult, Outcome, Pass, best_of, fit
+from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, SufficientStatistics, e_step
+from tests.conftest import Blobs
+from tests.strategies import mixtures, random_mixture, seeds
+
+
+def canned(lower_bounds: list[float], parameters: Parameters):
+    """An expectation that never sees data: these log-likelihoods, unit statistics."""
+    k, d = parameters.means.shape
+    values = iter(lower_bounds)
+    return lambda _: SufficientStatistics(
+        16,
+        16.0,
+        16 * next(values),
+        np.full(k, 16.0 / k),
+        np.zeros((k, d)),
+        np.stack([np.eye(d)] * k) * 16.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("lower_bounds", "outcome", "n_passes"),
+    [
+        ([-3.0, -2.0, -1.9999], Outcome.CONVERGED, 3),
+        ([-3.0, -2.0, -1.0, -0.5], Outcome.OUT_OF_ITERATIONS, 4),
+        ([-2.0, -2.0], Outcome.CONVERGED, 2),
+    ],
+)
+def test_each_ending_has_its_name(
+    lower_bounds: list[float], outcome: Outcome, n_passes: int
+) -> None:
+    parameters = random_mixture("full", 2, 2, 0)
+    result = fit(canned(lower_bounds, parameters), parameters, tol=1e-3, max_iter=4, reg_covar=0)
+    assert result.outcome is outcome
+    assert result.lower_bounds == tuple(lower_bounds[:n_passes])
+    assert result.n_passes == n_passes
+    assert len(result.trajectory) == n_passes + 1
+    assert result.outcome.advice.endswith(".")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_log_likelihood_that_is_not_finite_ends_the_fit_by_name(value: float) -> None:
+    parameters = random_mixture("full", 2, 2, 0)
+    with pytest.raises(NotFiniteError, match="pass 2"):
+        fit(canned([-1.0, value], parameters), parameters, tol=0, max_iter=5, reg_covar=0)
+
+
+def test_every_pass_is_told() -> None:
+    parameters, told = random_mixture("full", 2, 2, 0), []
+    fit(
+        canned([-3.0, -2.0], parameters), parameters, tol=0, max_iter=2, reg_covar=0,
+        watch=told.append, start=3,
+    )  # fmt: skip
+    assert [(p.start, p.number, p.lower_bound, p.n_rows) for p in told] == [
+        (3, 1, -3.0, 16),
+        (3, 2, -2.0, 16),
+    ]
+    assert told[0].change == np.inf
+    assert told[1].change == 1.0
+    assert all(isinstance(p, Pass) and p.seconds >= 0 for p in told)
+
+
+def test_no_passes_leave_the_start() -> None:
+    parameters = random_mixture("full", 2, 2, 0)
+    result = fit(canned([], parameters), parameters, tol=1e-3, max_iter=0, reg_covar=0)
+    assert result.parameters is parameters
+    assert result.outcome is Outcome.OUT_OF_ITERATIONS
+
+
+@given(mixtures(max_components=3, max_features=3), seeds)
+def test_the_log_likelihood_never_falls(start: Parameters, seed: int) -> None:
+    X = np.random.default_rng(seed).normal(scale=2.0, size=(120, start.n_features))
+    result = fit(partial(e_step, X), start, tol=0, max_iter=8, reg_covar=1e-12)
+    rises = np.diff(result.lower_bounds)
+    assert rises.min() > -1e-10 * np.abs(result.lower_bounds).max()
+
+
+@pytest.mark.parametrize("covariance_type", list(COVARIANCE_FAMILIES))
+def test_the_end_is_scikit_learns(covariance_type: str, blobs: Blobs) -> None:
+    one_step = SklearnMixture(3, covariance_type=covariance_type, max_iter=1, random_state=0)
+    with pytest.warns(UserWarning, match="converge"):
+        one_step.fit(blobs.X)
+    given_start = {
+        "weights_init": one_step.weights_,
+        "means_init": one_step.means_,
+        "precisions_init": one_step.precisions_,
+    }
+    reference = SklearnMixture(3, covariance_type=covariance_type, tol=1e-7, max_iter=500)
+    reference.set_params(**given_start).fit(blobs.X)
+    start = Parameters.from_precisions(*given_start.values(), covariance_type)
+    found = fit(partial(e_step, blobs.X), start, tol=1e-7, max_iter=500, reg_covar=1e-6)
+    assert found.n_passes == reference.n_iter_
+    np.testing.assert_allclose(found.parameters.means, reference.means_, rtol=1e-8)
+    np.testing.assert_allclose(found.parameters.covariances, reference.covariances_, rtol=1e-7)
+
+
+def test_the_best_start_wins_and_the_earliest_of_equals() -> None:
+    parameters = random_mixture("full", 1, 1, 0)
+    results = [
+        FitResult(parameters, (-5.0, bound), Outcome.CONVERGED, (parameters,), 1, 1.0)
+        for bound in (-3.0, -1.0, -1.0)
+    ]
+    assert best_of(results) is results[1]
