@@ -1,0 +1,142 @@
+"""JSON documents and checksums: one canonical form to write, one strict way to read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from gmm_dask.errors import GmmDaskError, OutputError
+
+MAX_DIGITS = 19  # every int64 has fewer digits or as many
+
+
+def canonical_json(document: Any) -> bytes:
+    """The one UTF-8 form of a document: equal documents give equal bytes, floats survive exactly.
+
+    Raises
+    ------
+    OutputError
+        Something in it has no place in JSON: NaN, an infinity, an object, half a surrogate pair.
+    """
+    try:
+        text = json.dumps(
+            document, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        )
+        return text.encode("utf-8") + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OutputError(f"The document cannot be written as JSON: {error}.") from error
+
+
+def parse_json(data: bytes, name: str, error: type[GmmDaskError] = OutputError) -> dict[str, Any]:
+    """Read a JSON object strictly: no duplicate keys, no NaN, no number beyond float64 or int64.
+
+    Parameters
+    ----------
+    data : bytes
+    name : str
+        What the message calls the file.
+    error : type of error to raise
+    """
+    try:
+        document = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_float=_finite,
+            parse_int=_integer,
+            parse_constant=_refuse_constant,
+        )
+    except RecursionError:
+        raise error(f"{name} is nested too deeply to be one of our files.") from None
+    except ValueError as cause:  # also not UTF-8 and not JSON
+        raise error(f"{name} is damaged or not one of our files: {cause}.") from None
+    if not isinstance(document, dict):
+        raise error(f"{name} is not one of our files: it holds no JSON object.")
+    return document
+
+
+def check_format(
+    document: dict[str, Any],
+    name: str,
+    format_name: str,
+    version: int,
+    error: type[GmmDaskError] = OutputError,
+) -> None:
+    """Refuse a document of another kind, or of a version newer than this package reads."""
+    if document.get("format") != format_name:
+        raise error(
+            f"{name}: format is {shown(document.get('format'))}, expected {format_name!r}; "
+            "it is another kind of file."
+        )
+    found = document.get("format_version")
+    if type(found) is not int or found < 1:
+        raise error(f"{name}: format_version is {shown(found)}; it must be a positive integer.")
+    if found > version:
+        raise error(
+            f"{name}: format_version is {found}, newer than {version}, the newest that this "
+            "gmm_dask reads: upgrade gmm_dask."
+        )
+
+
+def check_keys(
+    document: dict[str, Any],
+    name: str,
+    known: Iterable[str],
+    error: type[GmmDaskError] = OutputError,
+) -> None:
+    """Refuse a document with a key too many or too few."""
+    known = set(known)
+    unknown, absent = sorted(set(document) - known), sorted(known - set(document))
+    if unknown:
+        raise error(f"{name}: {shown(unknown[0])} is an unknown field; the file is foreign.")
+    if absent:
+        raise error(f"{name}: {absent[0]} is absent; the file is incomplete.")
+
+
+def is_count(value: Any) -> bool:
+    """Whether a JSON value is a non-negative integer (and not a boolean)."""
+    return type(value) is int and value >= 0
+
+
+def is_sha256(value: Any) -> bool:
+    """Whether a JSON value is 64 lower-case hex digits."""
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def sha256_hex(data: bytes) -> str:
+    """SHA-256 in hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it, shortened: what is damaged may be long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in document:
+            raise ValueError(f"the field {shown(key)} occurs twice")
+        document[key] = value
+    return document
+
+
+def _finite(literal: str) -> float:
+    number = float(literal)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {shown(literal)} is beyond float64")
+    return number
+
+
+def _integer(literal: str) -> int:
+    if len(literal.lstrip("-")) > MAX_DIGITS:
+        raise ValueError(f"an integer has {len(literal)} digits")
+    return int(literal)
+
+
+def _refuse_constant(literal: str) -> float:
+    raise ValueError(f"{literal} is not a number that JSON knows")

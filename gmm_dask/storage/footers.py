@@ -1,0 +1,133 @@
+"""Parquet footers: what a file promises, read once, hashed, and checked for sense."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gmm_dask.errors import DataError
+from gmm_dask.storage.inputs import FileState, Input
+from gmm_dask.storage.problems import shown
+from gmm_dask.storage.roles import Roles
+from gmm_dask.storage.row_groups import ENCRYPTED_FILE, WRITE_AGAIN, Oddity, check_row_groups
+from gmm_dask.storage.thrift import ThriftError
+
+MAGIC, ENCRYPTED = b"PAR1", b"PARE"
+FIRST_READ = 1 << 16  # bytes of the end that are read at once; most footers are smaller
+MAX_FOOTER_BYTES = 256 << 20  # a footer is parsed whole in memory
+
+Column = tuple[str, pa.DataType]
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What the end of one file says.
+
+    Parameters
+    ----------
+    name : str
+    state : FileState
+        Of the open file the footer was read from.
+    sha256 : str
+        Of the footer's bytes.
+    row_groups : tuple of int
+        Rows of each.
+    columns : tuple of (name, Arrow type)
+        Top-level columns in the file's order.
+    oddities : tuple of Oddity
+        Of the columns of interest.
+    """
+
+    name: str
+    state: FileState
+    sha256: str
+    row_groups: tuple[int, ...]
+    columns: tuple[Column, ...]
+    oddities: tuple[Oddity, ...]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the file."""
+        return sum(self.row_groups)
+
+
+def read_footer(name: str, file: Input, roles: Roles) -> Footer:
+    """Read, hash and check the footer of an open file, as far as columns with a role go.
+
+    Raises
+    ------
+    DataError
+        Not a whole Parquet file.
+    """
+    state = file.state()
+    content = footer_bytes(name, file.stream, state.size)
+    schema = parse_footer(name, content).schema_arrow
+    try:
+        row_groups, oddities = check_row_groups(
+            name, content, state.size - len(content), schema, roles
+        )
+    except ThriftError as error:
+        raise DataError(f"{shown(name)}: the footer is damaged: {error}. {WRITE_AGAIN}") from error
+    columns = tuple((field.name, field.type) for field in schema)
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Footer(name, state, sha256, row_groups, columns, oddities)
+
+
+def footer_bytes(name: str, stream: BinaryIO, size: int) -> bytes:
+    """The footer with its length and magic; raises DataError where the file has none."""
+    tail = _read(stream, max(0, size - FIRST_READ), size)
+    if tail[-4:] == ENCRYPTED:
+        raise DataError(f"{shown(name)}: {ENCRYPTED_FILE}")
+    if tail[-4:] != MAGIC or size < 12:
+        raise DataError(f"{shown(name)}: {_no_parquet(_read(stream, 0, min(size, 4)), size)}")
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if length > size - 4 or length > MAX_FOOTER_BYTES:
+        raise DataError(
+            f"{shown(name)}: is truncated or damaged: its footer should have {length} bytes, "
+            f"the file has {size}. {WRITE_AGAIN}"
+        )
+    if length > len(tail):
+        tail = _read(stream, size - length, size)
+    if len(tail) < length:
+        raise DataError(f"{shown(name)}: ended while it was read. {WRITE_AGAIN}")
+    return tail[-length:]
+
+
+def parse_footer(name: str, content: bytes) -> pq.ParquetFile:
+    """Metadata and schema; forged lengths cannot claim more than the footer's own size."""
+    try:
+        return pq.ParquetFile(
+            pa.BufferReader(content),
+            thrift_string_size_limit=len(content),
+            thrift_container_size_limit=len(content),
+        )
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DataError(
+            f"{shown(name)}: the footer is damaged or of an unknown kind: {reason[:300]}. "
+            f"{WRITE_AGAIN}"
+        ) from error
+
+
+def _read(stream: BinaryIO, start: int, stop: int) -> bytes:
+    stream.seek(start)
+    parts = []
+    while start < stop:  # a raw read may return less than was asked for
+        part = stream.read(stop - start)
+        if not part:
+            break
+        parts.append(part)
+        start += len(part)
+    return b"".join(parts)
+
+
+def _no_parquet(head: bytes, size: int) -> str:
+    if size == 0:
+        return f"is empty (0 bytes), not even a Parquet file of no rows. {WRITE_AGAIN}"
+    if head == MAGIC:
+        return f"is truncated: it begins as Parquet, but its footer is missing. {WRITE_AGAIN}"
+    return "is not a Parquet file. Convert it, or remove it from the dataset."

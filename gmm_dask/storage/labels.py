@@ -1,0 +1,205 @@
+"""Label parts: one Parquet file per chunk, named by its content, one row per input row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gmm_dask.errors import DataError, OutputError
+from gmm_dask.mixture import RowScores
+from gmm_dask.storage.documents import check_keys, is_count, is_sha256, sha256_hex, shown
+from gmm_dask.storage.runs import RunFolder, damage_of
+from gmm_dask.storage.tables import parquet_bytes, read_parquet_bytes
+
+MISSING = "missing"  # the reason of a row that could not be used
+LABEL_COLUMNS = {
+    "row_id": pa.int64(),
+    "label": pa.int32(),
+    "log_density": pa.float64(),
+    "max_responsibility": pa.float64(),
+    "reason": pa.string(),
+    "responsibilities": pa.list_(pa.float64()),
+}
+
+
+def check_kept(names: Iterable[str]) -> None:
+    """Refuse input columns that are named like a column of ours.
+
+    Raises
+    ------
+    DataError
+        One line per column.
+    """
+    problems = [
+        f"The column {name!r} cannot be kept in the labels, which have a column of that name: "
+        "rename it in the input, or leave it out of labels.keep and data.id_columns."
+        for name in names
+        if name in LABEL_COLUMNS
+    ]
+    if problems:
+        raise DataError(problems)
+
+
+def label_table(
+    first_row: int,
+    kept: pa.Table,
+    scores: RowScores,
+    *,
+    usable: npt.NDArray[np.bool_],
+    responsibilities: npt.NDArray[np.float64] | None = None,
+) -> pa.Table:
+    """The labels of consecutive rows, in input order; unusable rows keep their place.
+
+    Parameters
+    ----------
+    first_row : int
+        row_id of the first.
+    kept : Table
+        Columns to carry through; none, or of n rows.
+    scores : RowScores
+        Of all n rows; what it says of unusable rows is not looked at.
+    usable : (n,)
+        Others get label -1, no score, and a reason.
+    responsibilities : (n, k), optional
+
+    Raises
+    ------
+    DataError
+        A kept column has the name of one of ours, or lengths differ.
+    """
+    n = usable.shape[0]
+    check_kept(kept.column_names)
+    lengths = {"the scores": len(scores.labels)}
+    if kept.num_columns:
+        lengths["the kept columns"] = kept.num_rows
+    if responsibilities is not None:
+        lengths["the responsibilities"] = responsibilities.shape[0]
+    for what, length in lengths.items():
+        if length != n:
+            raise DataError(f"{what} have {length} rows from row {first_row} on, not {n}")
+    unusable = ~usable
+    columns = {
+        "row_id": np.arange(first_row, first_row + n, dtype=np.int64),
+        **dict(zip(kept.column_names, kept.columns, strict=True)),
+        "label": np.where(usable, scores.labels, -1).astype(np.int32),
+        "log_density": pa.array(scores.log_density, pa.float64(), mask=unusable),
+        "max_responsibility": pa.array(scores.max_responsibility, pa.float64(), mask=unusable),
+        "reason": pa.array(np.full(n, MISSING), pa.string(), mask=usable),
+    }
+    if responsibilities is not None:
+        columns["responsibilities"] = _lists(responsibilities, unusable)
+    return pa.table(columns)
+
+
+@dataclass(frozen=True)
+class PartReceipt:
+    """What a written part is: where its rows come from and what its bytes must be.
+
+    Parameters
+    ----------
+    index : int
+        Of the chunk.
+    name : str
+        Relative to the run's folder.
+    sha256 : str
+    bytes, rows : int
+    first_row : int
+        row_id of its first row.
+    file : str
+        The input file, relative to the data set.
+    start, stop : int
+        Rows of that file.
+    """
+
+    index: int
+    name: str
+    sha256: str
+    bytes: int
+    rows: int
+    first_row: int
+    file: str
+    start: int
+    stop: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON document."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> PartReceipt:
+        """The receipt in a JSON document; raises OutputError naming the field that is wrong."""
+        check_keys(dict(document), "receipt", [field.name for field in fields(cls)])
+        for field in fields(cls):
+            value = document[field.name]
+            if field.name == "sha256":
+                right = is_sha256(value)
+            else:
+                right = is_count(value) if field.type == "int" else isinstance(value, str)
+            if not right:
+                raise OutputError(f"receipt: {field.name} is {shown(value)}; the file is damaged.")
+        return cls(**document)
+
+    def damage(self, folder: RunFolder) -> str | None:
+        """What is wrong with the part, naming it; None where bytes and rows are as recorded."""
+        try:
+            data = folder.get(self.name)
+        except OutputError as error:
+            return str(error)
+        wrong = damage_of(data, self.bytes, self.sha256)
+        wrong = wrong or _wrong_rows(data, self.first_row, self.rows)
+        return None if wrong is None else f"{folder.path(self.name)} is damaged: {wrong}."
+
+    def is_whole(self, folder: RunFolder) -> bool:
+        """Whether the part was read back and is what the receipt says."""
+        return self.damage(folder) is None
+
+
+def write_part(
+    folder: RunFolder,
+    index: int,
+    table: pa.Table,
+    *,
+    first_row: int,
+    file: str,
+    start: int,
+    stop: int,
+) -> PartReceipt:
+    """Write one part under a name made of its content; doing it again writes nothing.
+
+    Raises
+    ------
+    DataError
+        The table has another number of rows than the range.
+    OutputError
+    """
+    if table.num_rows != stop - start:
+        raise DataError(f"{file}, rows {start} to {stop}: {table.num_rows} labels were made")
+    origin = {"first_row": first_row, "file": file, "start": start, "stop": stop}
+    data = parquet_bytes(table, {f"gmm_dask.{key}": str(value) for key, value in origin.items()})
+    sha256 = sha256_hex(data)
+    name = f"labels/part-{index:05d}-{sha256[:16]}.parquet"
+    if not folder.put_if_absent(name, data):
+        # The name says what the content must be, so what is there is damaged.
+        folder.put(name, data)
+    return PartReceipt(index, name, sha256, len(data), table.num_rows, first_row, file, start, stop)
+
+
+def _lists(values: npt.NDArray[np.float64], nulls: npt.NDArray[np.bool_]) -> pa.ListArray:
+    n, k = values.shape
+    offsets = np.arange(0, (n + 1) * k, k, dtype=np.int32) if k else np.zeros(n + 1, np.int32)
+    return pa.ListArray.from_arrays(offsets, values.ravel(), mask=pa.array(nulls))
+
+
+def _wrong_rows(data: bytes, first_row: int, rows: int) -> str | None:
+    try:
+        row_ids = read_parquet_bytes(data, ["row_id"]).column(0).to_numpy()
+    except (pa.ArrowException, OSError, IndexError) as error:
+        return f"it is no label file ({error})"
+    if not np.array_equal(row_ids, np.arange(first_row, first_row + rows)):
+        return f"it does not hold exactly the {rows} rows from {first_row} on"
+    return None

@@ -1,0 +1,212 @@
+"""The manifest of a run: every file with size and SHA-256, written after reading them all back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from gmm_dask.errors import ModelFileError, OutputError
+from gmm_dask.storage.documents import (
+    canonical_json,
+    check_format,
+    check_keys,
+    is_count,
+    is_sha256,
+    parse_json,
+    sha256_hex,
+    shown,
+)
+from gmm_dask.storage.labels import PartReceipt
+from gmm_dask.storage.model_file import load_model_file
+from gmm_dask.storage.runs import MANIFEST, MANIFEST_FORMAT, RUN_FILES, RunFolder, damage_of
+from gmm_dask.storage.store import Store, create_once
+from gmm_dask.storage.tables import read_parquet_bytes
+from gmm_dask.storage.version_log import Version
+
+FORMAT = "gmm_dask.manifest"
+
+_KEYS = ("format", "format_version", "run_id", "rows", "labels", "files")
+_REMEDY = "Run again; if that does not help, move the run's folder away first."
+
+
+def write_manifest(folder: RunFolder, receipts: Iterable[PartReceipt], *, n_rows: int) -> str:
+    """Read every file of the run back, then create MANIFEST.json; returns its SHA-256.
+
+    Where an earlier attempt of this run wrote a manifest, that one stands, if it is whole.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    receipts : iterable of PartReceipt
+        One per chunk; none where no labels were asked for.
+    n_rows : int
+        Rows of the plan, which the parts must cover: each row once, in order.
+
+    Raises
+    ------
+    OutputError
+        A file is absent or damaged, or rows are lost or double; each is named.
+    """
+    parts = sorted(receipts, key=lambda receipt: receipt.index)
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": MANIFEST_FORMAT,
+        "run_id": folder.run_id,
+        "rows": n_rows,
+        "labels": [part.name for part in parts],
+        "files": {part.name: _part_entry(part) for part in parts},
+    }
+    problems = _uncovered_rows(document["files"], document["labels"], n_rows)
+    problems += [damage for part in parts if (damage := part.damage(folder)) is not None]
+    for name in RUN_FILES:
+        try:
+            document["files"][name] = _file_entry(folder, name)
+        except (OutputError, ModelFileError) as error:
+            problems.append(str(error))
+    _refuse(folder, problems)
+    data = canonical_json(document)
+    held = create_once(folder.store, f"runs/{folder.run_id}/{MANIFEST}", data)
+    if held != data:
+        _check_earlier(folder, held, n_rows)
+    return sha256_hex(held)
+
+
+def read_manifest(store: Store, version: Version) -> dict[str, Any]:
+    """The manifest of a version, as it was published.
+
+    `manifest["files"]` has for each name `bytes`, `sha256` and, for label parts, `first_row` and
+    `rows`; `manifest["labels"]` are the names of the label parts in row order.
+
+    Raises
+    ------
+    OutputError
+        It is absent, or not the one that the version names.
+    """
+    folder = RunFolder(store, version.run_id)
+    data, path = folder.get(MANIFEST), folder.path(MANIFEST)
+    found = sha256_hex(data)
+    if found != version.manifest_sha256:
+        raise OutputError(
+            f"{path} is not the manifest that the version names: its SHA-256 begins "
+            f"{found[:16]}, not {version.manifest_sha256[:16]}. Restore it from a copy."
+        )
+    manifest = _parse_manifest(folder, data)
+    if manifest["rows"] != version.rows:
+        raise OutputError(
+            f"{store.path(version.name)} says {version.rows} rows, its manifest "
+            f"{manifest['rows']}; the entry is damaged."
+        )
+    return manifest
+
+
+def verify(store: Store, version: Version) -> list[str]:
+    """Read a version's files and compare them with its manifest: one line per problem.
+
+    An empty list means that the version is whole.
+    """
+    try:
+        manifest = read_manifest(store, version)
+    except OutputError as error:
+        return [str(error)]
+    return _damaged_files(RunFolder(store, version.run_id), manifest)
+
+
+def _part_entry(part: PartReceipt) -> dict[str, Any]:
+    return {
+        "bytes": part.bytes,
+        "sha256": part.sha256,
+        "rows": part.rows,
+        "first_row": part.first_row,
+    }
+
+
+def _file_entry(folder: RunFolder, name: str) -> dict[str, Any]:
+    data, path = folder.get(name), folder.path(name)
+    if name == "model.json":
+        load_model_file(data, path)
+    elif name.endswith(".json"):
+        parse_json(data, path)
+    elif name.endswith(".parquet"):
+        try:
+            read_parquet_bytes(data)
+        except (pa.ArrowException, OSError) as error:
+            raise OutputError(f"{path} is damaged: {error}.") from error
+    return {"bytes": len(data), "sha256": sha256_hex(data)}
+
+
+def _uncovered_rows(
+    files: Mapping[str, Mapping[str, Any]], labels: Sequence[str], n_rows: int
+) -> list[str]:
+    """Where the parts, in order, do not continue each other from row 0 to the last."""
+    problems, expected = [], 0
+    for name in labels:
+        entry = files[name]
+        if entry["first_row"] != expected:
+            problems.append(f"{name} begins with row {entry['first_row']}, expected {expected}.")
+        expected = entry["first_row"] + entry["rows"]
+    if labels and expected != n_rows:
+        problems.append(f"The label parts end at row {expected}, the input has {n_rows} rows.")
+    if len(set(labels)) != len(labels):
+        problems.append("A label part is listed twice.")
+    return problems
+
+
+def _check_earlier(folder: RunFolder, held: bytes, n_rows: int) -> None:
+    manifest = _parse_manifest(folder, held)
+    problems = _damaged_files(folder, manifest)
+    if manifest["rows"] != n_rows:
+        problems.append(
+            f"{folder.path(MANIFEST)} of an earlier attempt says {manifest['rows']} rows, "
+            f"the input has {n_rows}."
+        )
+    _refuse(folder, problems)
+
+
+def _parse_manifest(folder: RunFolder, data: bytes) -> dict[str, Any]:
+    path = folder.path(MANIFEST)
+    document = parse_json(data, path)
+    check_format(document, path, FORMAT, MANIFEST_FORMAT)
+    check_keys(document, path, _KEYS)
+    if document["run_id"] != folder.run_id:
+        raise OutputError(f"{path}: run_id is {shown(document['run_id'])}; it is another run's.")
+    if not is_count(document["rows"]):
+        raise OutputError(f"{path}: rows is {shown(document['rows'])}, not a number of rows.")
+    files, labels = document["files"], document["labels"]
+    if not isinstance(files, dict) or not all(map(_is_entry, files.values())):
+        raise OutputError(f"{path}: files must hold bytes and sha256 of each; it is damaged.")
+    if not isinstance(labels, list) or not all(
+        isinstance(name, str) and "first_row" in files.get(name, ()) for name in labels
+    ):
+        raise OutputError(f"{path}: labels must name files with rows; it is damaged.")
+    _refuse(folder, _uncovered_rows(files, labels, document["rows"]))
+    return document
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and set(entry) in ({"bytes", "sha256"}, {"bytes", "sha256", "rows", "first_row"})
+        and is_sha256(entry["sha256"])
+        and all(is_count(entry[key]) for key in entry if key != "sha256")
+    )
+
+
+def _damaged_files(folder: RunFolder, manifest: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for name, entry in manifest["files"].items():
+        try:
+            damage = damage_of(folder.get(name), entry["bytes"], entry["sha256"])
+        except OutputError as error:
+            problems.append(str(error))
+        else:
+            if damage is not None:
+                problems.append(f"{folder.path(name)} is damaged: {damage}.")
+    return problems
+
+
+def _refuse(folder: RunFolder, problems: Sequence[str]) -> None:
+    if problems:
+        lines = "\n".join(problems)
+        raise OutputError(f"Run {folder.run_id} is not whole: {lines}\n{_REMEDY}")

@@ -1,0 +1,314 @@
+"""The plan: every file, row group and row of a dataset, known before any data is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Literal
+
+from gmm_dask.errors import DataError
+from gmm_dask.storage.footers import Footer, read_footer
+from gmm_dask.storage.inputs import is_remote, open_input
+from gmm_dask.storage.listing import Listing, hive_keys, joined, list_files
+from gmm_dask.storage.problems import Problems, shown
+from gmm_dask.storage.roles import Roles
+from gmm_dask.storage.schema import Schema, common_schema
+
+REQUESTS_AT_ONCE = 16  # an object store answers many at the speed of one; a local disk does not
+MAX_CHUNKS = 1_000_000  # a forged row count must not fill the memory with a plan
+REMEDIES = {
+    "null": "Fill them, or set data.missing: drop.",
+    "inexact": "float64 would round them: subtract an offset, or leave the column out.",
+    "infinite": "Remove or replace them.",
+    "negative": "Weights must not be negative.",
+}
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One file.
+
+    Parameters
+    ----------
+    index : int
+    name : str
+        Posix path relative to the root.
+    size, mtime_ns, etag
+        What tells that the file changed.
+    footer_sha256 : str
+        What the file is, on every machine.
+    row_groups : tuple of int
+        Rows of each.
+    first_row : int
+        Position of its first row in the dataset.
+    keys : tuple of (str, str or None)
+        Folder keys in path order; None stands for a missing value.
+    """
+
+    index: int
+    name: str
+    size: int
+    mtime_ns: int
+    etag: str | None
+    footer_sha256: str
+    row_groups: tuple[int, ...]
+    first_row: int
+    keys: tuple[tuple[str, str | None], ...]
+
+    @cached_property
+    def n_rows(self) -> int:
+        """Rows of the file."""
+        return sum(self.row_groups)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows start..stop of one partition.
+
+    Parameters
+    ----------
+    index, partition : int
+    start, stop : int
+        Rows of the file.
+    first_row : int
+        Position of row `start` in the dataset.
+    """
+
+    index: int
+    partition: int
+    start: int
+    stop: int
+    first_row: int
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the chunk."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A dataset as it was when planned; the chunks hold every row once, in order.
+
+    Parameters
+    ----------
+    root : str
+        Absolute path or URL.
+    features : tuple of str
+    dtype : {"float32", "float64"}
+        The narrower one that holds every value of the features.
+    feature_types : tuple of str
+        Arrow type of each, the widest over all files.
+    weight_column : str or None
+    id_columns : tuple of str
+    columns : tuple of (name, Arrow type)
+        All columns of the files, in the first file's order.
+    key_columns : tuple of str
+        Keys of the folders `key=value`.
+    partitions : tuple of Partition
+    chunks : tuple of Chunk
+    """
+
+    root: str
+    features: tuple[str, ...]
+    dtype: str
+    feature_types: tuple[str, ...]
+    weight_column: str | None
+    id_columns: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    key_columns: tuple[str, ...]
+    partitions: tuple[Partition, ...]
+    chunks: tuple[Chunk, ...]
+
+    @cached_property
+    def n_rows(self) -> int:
+        """Rows of the dataset."""
+        return sum(partition.n_rows for partition in self.partitions)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the files are, the same wherever and whenever they were copied."""
+        digest = hashlib.sha256()
+        for each in self.partitions:
+            line = json.dumps([each.name, each.size, each.footer_sha256], ensure_ascii=True)
+            digest.update(line.encode() + b"\n")
+        return digest.hexdigest()
+
+    def url(self, partition: Partition) -> str:
+        """Where a partition is opened."""
+        return joined(self.root, partition.name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON holds it."""
+        document = asdict(self) | {"n_rows": self.n_rows, "fingerprint": self.fingerprint}
+        document["columns"] = dict(self.columns)
+        for partition, entry in zip(self.partitions, document["partitions"], strict=True):
+            entry["n_rows"] = partition.n_rows
+            entry["keys"] = dict(partition.keys)
+        return json.loads(json.dumps(document))  # type: ignore[no-any-return]
+
+
+def plan_dataset(
+    path: str | os.PathLike[str],
+    *,
+    features: Sequence[str] | None = None,
+    id_columns: Sequence[str] = (),
+    weight_column: str | None = None,
+    keep: Sequence[str] | Literal["ids", "all"] = (),
+    chunk_bytes: int = 32 << 20,
+    missing: Literal["error", "drop"] = "error",
+) -> Plan:
+    """Plan a dataset from its footers alone; the same files give the same chunks everywhere.
+
+    Parameters
+    ----------
+    path : str or path
+        Folder (searched in depth), one file, or glob; local, or a URL of an allowed scheme.
+    features : sequence of str, optional
+        All numeric columns without another role where not given.
+    id_columns : sequence of str
+        Columns or folder keys.
+    weight_column : str, optional
+    keep : sequence of str, "ids" or "all"
+        Columns or folder keys that will go to the labels beside the ids.
+    chunk_bytes : int
+        Size of a chunk's features as float64, at most.
+    missing : {"error", "drop"}
+        Whether nulls in the features are a problem.
+
+    Raises
+    ------
+    DataError
+        The files are not as promised; all problems at once, each with its place and remedy.
+    """
+    roles = Roles(
+        None if features is None else tuple(features),
+        tuple(id_columns),
+        weight_column,
+        "all" if keep == "all" else () if keep == "ids" else tuple(keep),
+        missing,
+    )
+    problems = Problems()
+    listing = list_files(os.fspath(path), problems)
+    footers = _read_footers(listing, roles, problems)
+    if not footers:
+        problems.raise_any()
+    schema = common_schema(footers, roles, problems)
+    _check_values(footers, schema, roles, problems)
+    if not any(footer.n_rows for footer in footers) and not problems:
+        line = f"{shown(listing.root)}: the {len(footers)} files hold no rows. Check data.path."
+        problems.add("no rows", line)
+    problems.raise_any()
+    partitions = tuple(_partitions(footers))
+    chunks = _chunks(partitions, max(1, chunk_bytes // (8 * len(schema.features))))
+    return Plan(
+        root=listing.root,
+        features=schema.features,
+        dtype=schema.dtype,
+        feature_types=schema.feature_types,
+        weight_column=weight_column,
+        id_columns=roles.id_columns,
+        columns=schema.columns,
+        key_columns=schema.key_columns,
+        partitions=partitions,
+        chunks=chunks,
+    )
+
+
+def _read_footers(listing: Listing, roles: Roles, problems: Problems) -> list[Footer]:
+    """The footers of all files that have one, in order."""
+
+    def read(name: str) -> Footer | DataError:
+        try:
+            with open_input(listing.url(name)) as file:
+                return read_footer(name, file, roles)
+        except DataError as error:
+            return error
+        except OSError as error:
+            reason = error.strerror or error
+            remedy = "Grant read access, or remove the file from the dataset."
+            return DataError(f"{shown(name)}: cannot be read: {reason}. {remedy}")
+
+    if is_remote(listing.root):
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+            results = list(pool.map(read, listing.names))
+    else:
+        results = list(map(read, listing.names))
+    footers = []
+    for result in results:
+        if isinstance(result, Footer):
+            footers.append(result)
+        else:
+            for line in result.problems:
+                problems.add("files that are not whole Parquet files", line)
+    return footers
+
+
+def _check_values(
+    footers: Sequence[Footer], schema: Schema, roles: Roles, problems: Problems
+) -> None:
+    """Report what the statistics say of values that cannot be used."""
+    computed = {*schema.features, roles.weight_column}
+    for footer in footers:
+        for odd in footer.oddities:
+            if odd.column not in computed:
+                continue
+            remedy = REMEDIES[odd.kind]
+            if odd.kind == "null" and odd.column == roles.weight_column:
+                remedy = "Give every row a weight."
+            where = f"{shown(footer.name)}, row group {odd.row_group}, column {odd.column!r}"
+            problems.add(f"{odd.kind} in column {odd.column!r}", f"{where}: {odd.what}. {remedy}")
+
+
+def _partitions(footers: Iterable[Footer]) -> Iterator[Partition]:
+    first_row = 0
+    for index, footer in enumerate(footers):
+        yield Partition(
+            index=index,
+            name=footer.name,
+            size=footer.state.size,
+            mtime_ns=footer.state.mtime_ns,
+            etag=footer.state.etag,
+            footer_sha256=footer.sha256,
+            row_groups=footer.row_groups,
+            first_row=first_row,
+            keys=hive_keys(footer.name),
+        )
+        first_row += footer.n_rows
+
+
+def _chunks(partitions: Sequence[Partition], max_rows: int) -> tuple[Chunk, ...]:
+    chunks: list[Chunk] = []
+    for partition in partitions:
+        if len(chunks) + partition.n_rows // max_rows > MAX_CHUNKS:
+            raise DataError(
+                f"{shown(partition.name)}: with its {partition.n_rows} rows the plan has more than "
+                f"{MAX_CHUNKS} chunks. Raise memory.chunk_bytes, or check the file."
+            )
+        for start, stop in _ranges(partition.row_groups, max_rows):
+            first_row = partition.first_row + start
+            chunks.append(Chunk(len(chunks), partition.index, start, stop, first_row))
+    return tuple(chunks)
+
+
+def _ranges(row_groups: Sequence[int], max_rows: int) -> Iterator[tuple[int, int]]:
+    """Row ranges of at most max_rows: whole row groups together, or equal parts of a larger one."""
+    start = stop = 0  # the range being gathered
+    for rows in row_groups:
+        if stop + rows - start > max_rows and stop > start:
+            yield start, stop
+            start = stop
+        stop += rows
+        if rows > max_rows:
+            parts = -(-rows // max_rows)
+            edges = [start + rows * i // parts for i in range(parts + 1)]
+            yield from pairwise(edges)
+            start = stop
+    if stop > start:
+        yield start, stop

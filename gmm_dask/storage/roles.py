@@ -1,0 +1,73 @@
+"""What each column is for, as the settings ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The columns that were asked for, by what they are for.
+
+    Parameters
+    ----------
+    features : tuple of str or None
+        None stands for all numeric columns without another role.
+    id_columns : tuple of str
+    weight_column : str or None
+    keep : tuple of str or "all"
+        Columns to carry through to the labels beside the ids.
+    missing : {"error", "drop"}
+        Whether a null in a feature is a problem.
+    """
+
+    features: tuple[str, ...] | None = None
+    id_columns: tuple[str, ...] = ()
+    weight_column: str | None = None
+    keep: tuple[str, ...] | Literal["all"] = ()
+    missing: Literal["error", "drop"] = "error"
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Columns named for the labels, ids first, each once."""
+        keep = () if isinstance(self.keep, str) else self.keep
+        return tuple(dict.fromkeys((*self.id_columns, *keep)))
+
+    def may_compute(self, name: str) -> bool:
+        """Whether a column's values may enter the arithmetic: a feature or the weight."""
+        if name == self.weight_column:
+            return True
+        return name not in self.id_columns if self.features is None else name in self.features
+
+    def may_read(self, name: str, type_: pa.DataType) -> bool:
+        """Whether a column of this type may be read at all."""
+        if self.keep == "all" or name in self.carried:
+            return True
+        return self.may_compute(name) and is_number(type_)
+
+    def minds(self, kind: str, name: str) -> bool:
+        """Whether an oddity of this kind in this column is a problem."""
+        if not self.may_compute(name):
+            return False
+        if kind == "negative":
+            return name == self.weight_column
+        return kind != "null" or name == self.weight_column or self.missing == "error"
+
+
+def is_number(type_: pa.DataType) -> bool:
+    """Whether a type can be a feature; a column of nothing but nulls may be one, too."""
+    return bool(
+        pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_null(type_)
+    )
+
+
+def plain_type(type_: pa.DataType) -> pa.DataType:
+    """The type that labels carry: writers differ in dictionaries and in large strings."""
+    if pa.types.is_dictionary(type_):
+        return plain_type(type_.value_type)
+    if pa.types.is_large_string(type_):
+        return pa.string()
+    return pa.binary() if pa.types.is_large_binary(type_) else type_

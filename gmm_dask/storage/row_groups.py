@@ -1,0 +1,235 @@
+"""Row groups as a footer describes them: their rows, where they lie, what their values are like."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+
+import pyarrow as pa
+
+from gmm_dask.errors import DataError
+from gmm_dask.storage.problems import shown
+from gmm_dask.storage.roles import Roles, is_number
+from gmm_dask.storage.thrift import (
+    Fields,
+    ThriftError,
+    binary,
+    integer,
+    structure,
+    structures,
+    walk,
+)
+
+MAX_EXACT = 2**53  # beyond it float64 does not hold every integer
+ENCRYPTED_FILE = "is encrypted. Decrypt it; there is no setting for keys."
+WRITE_AGAIN = "Write the file again, or remove it from the dataset."
+KINDS = ("null", "inexact", "infinite", "negative")
+CODECS = ("uncompressed", "snappy", "gzip", "lzo", "brotli", "lz4", "zstd", "lz4_raw")
+
+# Field ids of parquet.thrift, by the structure they are in.
+FILE_ROWS, FILE_ROW_GROUPS, FILE_ENCRYPTION = 3, 4, 8
+GROUP_COLUMNS, GROUP_ROWS = 1, 3
+CHUNK_PATH, CHUNK_METADATA, CHUNK_ENCRYPTION = 1, 3, 8
+COLUMN_TYPE, COLUMN_CODEC, COLUMN_VALUES, COLUMN_SIZE = 1, 4, 5, 7
+COLUMN_PAGES, COLUMN_DICTIONARY, COLUMN_STATISTICS = 9, 11, 12
+STATISTICS_OLD_MAX, STATISTICS_OLD_MIN, STATISTICS_NULLS = 1, 2, 3
+STATISTICS_MAX, STATISTICS_MIN = 5, 6
+BOUND_BYTES = {1: 4, 2: 8, 4: 4, 5: 8}  # of the physical types int32, int64, float, double
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """Values of one column of one row group, seen in the statistics, that cannot be used as is.
+
+    Parameters
+    ----------
+    kind : one of KINDS
+    row_group : int
+    column : str
+    what : str
+        How many, or which value.
+    """
+
+    kind: str
+    row_group: int
+    column: str
+    what: str
+
+
+def check_row_groups(
+    name: str, content: bytes, end: int, schema: pa.Schema, roles: Roles
+) -> tuple[tuple[int, ...], tuple[Oddity, ...]]:
+    """Rows of each row group, and the oddities that matter of the columns that may be read.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    content : bytes
+        The footer.
+    end : int
+        Where the footer starts, and the data must have ended.
+
+    Raises
+    ------
+    DataError
+        Column chunks that cannot be read, all of them.
+    ThriftError
+        The footer contradicts itself.
+    """
+    leaves = tuple(_leaves(schema, roles))
+    n_leaves = sum(_n_leaves(field.type) for field in schema)
+    row_groups: list[int] = []
+    oddities: list[Oddity] = []
+    problems: list[str] = []
+    promised = 0
+    for field, value in walk(content, lazily=FILE_ROW_GROUPS):
+        if field == FILE_ROWS:
+            promised = value
+        elif field == FILE_ENCRYPTION:
+            raise DataError(f"{shown(name)}: {ENCRYPTED_FILE}")
+        elif field == FILE_ROW_GROUPS:
+            chunks, n_rows = structures(value, GROUP_COLUMNS), integer(value, GROUP_ROWS)
+            if len(chunks) != n_leaves or n_rows < 0:
+                raise ThriftError("its row groups do not fit its schema")
+            group = len(row_groups)
+            row_groups.append(n_rows)
+            for leaf in leaves:
+                chunk = chunks[leaf.index]
+                fault = _fault(chunk, n_rows, leaf, end)
+                if fault:
+                    where = f"{shown(name)}, row group {group}, column {leaf.column!r}"
+                    problems.append(f"{where}: {fault} {WRITE_AGAIN}")
+                elif leaf.minded:
+                    found = _oddities(chunk[CHUNK_METADATA], leaf)
+                    oddities += [
+                        Oddity(kind, group, leaf.column, what)
+                        for kind, what in found
+                        if kind in leaf.minded
+                    ]
+    if promised != sum(row_groups):
+        raise ThriftError(f"it promises {promised} rows, its row groups have {sum(row_groups)}")
+    if problems:
+        raise DataError(problems)
+    return tuple(row_groups), tuple(oddities)
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """The first leaf of a top-level column, and what to look for in it."""
+
+    column: str
+    index: int
+    is_flat: bool
+    is_null: bool
+    decode: Callable[[bytes], float] | None  # of a bound in the statistics
+    is_signed: bool
+    minded: frozenset[str]
+
+
+def _leaves(schema: pa.Schema, roles: Roles) -> Iterator[_Leaf]:
+    """The leaves of the columns that may be read."""
+    index = 0
+    for field in schema:
+        name, type_ = field.name, field.type
+        if roles.may_read(name, type_):
+            kinds = KINDS if is_number(type_) else ()
+            yield _Leaf(
+                name,
+                index,
+                not pa.types.is_nested(type_),
+                pa.types.is_null(type_),
+                _bound_decoder(type_),
+                not pa.types.is_unsigned_integer(type_),
+                frozenset(kind for kind in kinds if roles.minds(kind, name)),
+            )
+        index += _n_leaves(type_)
+
+
+def _bound_decoder(type_: pa.DataType) -> Callable[[bytes], float] | None:
+    if pa.types.is_unsigned_integer(type_):
+        return partial(int.from_bytes, byteorder="little")
+    if pa.types.is_integer(type_):
+        return partial(int.from_bytes, byteorder="little", signed=True)
+    return {pa.float32(): _float, pa.float64(): _double}.get(type_)
+
+
+def _float(bound: bytes) -> float:
+    return float(struct.unpack("<f", bound)[0])
+
+
+def _double(bound: bytes) -> float:
+    return float(struct.unpack("<d", bound)[0])
+
+
+def _n_leaves(type_: pa.DataType) -> int:
+    if isinstance(type_, pa.BaseExtensionType):
+        return _n_leaves(type_.storage_type)
+    if not pa.types.is_nested(type_):
+        return 1
+    return sum(_n_leaves(type_.field(i).type) for i in range(type_.num_fields))
+
+
+def _fault(chunk: Fields, n_rows: int, leaf: _Leaf, end: int) -> str | None:
+    """Why the bytes of a column chunk cannot be what the footer says."""
+    metadata = structure(chunk, CHUNK_METADATA)
+    if CHUNK_ENCRYPTION in chunk:
+        return ENCRYPTED_FILE
+    if binary(chunk, CHUNK_PATH):
+        return "lies in another file; a summary file is no data."
+    first = integer(metadata, COLUMN_PAGES)
+    if COLUMN_DICTIONARY in metadata and 0 < integer(metadata, COLUMN_DICTIONARY) < first:
+        first = integer(metadata, COLUMN_DICTIONARY)
+    size = integer(metadata, COLUMN_SIZE)
+    if n_rows and (first < 4 or size < 0 or first + size > end):
+        return "lies outside of the file, which is truncated or damaged."
+    if leaf.is_flat and integer(metadata, COLUMN_VALUES) != n_rows:
+        return f"holds {metadata[COLUMN_VALUES]} values for {n_rows} rows."
+    codec = integer(metadata, COLUMN_CODEC)
+    if not _can_decompress(codec):
+        name = dict(enumerate(CODECS)).get(codec, f"the unknown codec {codec}")
+        return f"is compressed with {name}, which cannot be read here."
+    return None
+
+
+@cache
+def _can_decompress(codec: int) -> bool:
+    if not 0 <= codec < len(CODECS) or CODECS[codec] == "lzo":
+        return False
+    return codec == 0 or bool(pa.Codec.is_available(CODECS[codec]))
+
+
+def _oddities(metadata: Fields, leaf: _Leaf) -> Iterator[tuple[str, str]]:
+    """Kind and extent of what the statistics of a column chunk give away."""
+    statistics = structure(metadata, COLUMN_STATISTICS)
+    nulls = integer(statistics, STATISTICS_NULLS) if STATISTICS_NULLS in statistics else 0
+    if leaf.is_null:
+        nulls = integer(metadata, COLUMN_VALUES)
+    if nulls:
+        yield "null", f"{nulls} nulls"
+    low, high = _bounds(statistics, metadata, leaf)
+    if low is None or high is None:
+        return
+    if math.isinf(low) or math.isinf(high):
+        yield "infinite", "infinite values"
+    elif isinstance(low, int) and (low < -MAX_EXACT or high > MAX_EXACT):
+        yield "inexact", f"integers up to {max(low, high, key=abs)}, beyond 2^53"
+    if low < 0:
+        yield "negative", f"values down to {low}"
+
+
+def _bounds(statistics: Fields, metadata: Fields, leaf: _Leaf) -> tuple[float | None, float | None]:
+    """Least and greatest value; the older pair of fields is right for signed numbers only."""
+    if leaf.decode is None:
+        return None, None
+    high, low = binary(statistics, STATISTICS_MAX), binary(statistics, STATISTICS_MIN)
+    if leaf.is_signed and (low is None or high is None):
+        high, low = binary(statistics, STATISTICS_OLD_MAX), binary(statistics, STATISTICS_OLD_MIN)
+    if low is None or high is None:
+        return None, None
+    if len(low) != len(high) or len(low) != BOUND_BYTES.get(integer(metadata, COLUMN_TYPE)):
+        raise ThriftError("its statistics are not of the type of their column")
+    return leaf.decode(low), leaf.decode(high)

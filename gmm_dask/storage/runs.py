@@ -1,0 +1,112 @@
+"""The folder of one run: the names in it, and how they are written and read."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gmm_dask.errors import OutputError
+from gmm_dask.storage.documents import canonical_json, parse_json, sha256_hex
+from gmm_dask.storage.model_file import FORMAT_VERSION as MODEL_FORMAT
+from gmm_dask.storage.store import Store, create_once
+
+LABELS_FORMAT = 1
+MANIFEST_FORMAT = 1
+MANIFEST = "MANIFEST.json"
+# Every run has these, and its manifest lists them.
+RUN_FILES = ("run.json", "model.json", "parameters.parquet", "metrics.json", "report.html")
+
+_RESTORE = "Restore it from a copy, or move the run's folder away and run again."
+_RUN_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}", re.ASCII)
+
+
+def run_id(settings: Mapping[str, Any], fingerprint: str) -> str:
+    """Identity of a run, 16 hex digits: the same settings, data and formats give the same.
+
+    Parameters
+    ----------
+    settings : mapping
+        Those that change a byte of the output, and only those.
+    fingerprint : str
+        Of the data.
+    """
+    formats = {"labels": LABELS_FORMAT, "manifest": MANIFEST_FORMAT, "model": MODEL_FORMAT}
+    identity = {"settings": dict(settings), "fingerprint": fingerprint, "formats": formats}
+    return hashlib.sha256(canonical_json(identity)).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The objects of one run, named relative to runs/<run_id>/; picklable, workers write parts.
+
+    Parameters
+    ----------
+    store : Store
+    run_id : str
+    """
+
+    store: Store
+    run_id: str
+
+    def __post_init__(self) -> None:
+        if not _RUN_ID.fullmatch(self.run_id):
+            raise OutputError(f"{self.run_id!r} is not the identity of a run.")
+
+    def path(self, name: str = "") -> str:
+        """Where the object lies, or the folder itself."""
+        return self.store.path(self._full(name))
+
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        """Create the object; False where it holds something else, which then stands."""
+        return create_once(self.store, self._full(name), data) == data
+
+    def put(self, name: str, data: bytes) -> None:
+        """Create or replace the object; a file that manifests list is created and then stands."""
+        if name in RUN_FILES or name == MANIFEST:
+            # A twin of this run may have published it meanwhile: replacing would damage a version.
+            self.put_if_absent(name, data)
+        else:
+            self.store.put(self._full(name), data)
+
+    def get(self, name: str) -> bytes:
+        """The content; raises OutputError where there is none."""
+        return self.store.get(self._full(name))
+
+    def put_json(self, name: str, document: Any) -> None:
+        """Like `put`, in canonical form."""
+        self.put(name, canonical_json(document))
+
+    def get_json(self, name: str) -> dict[str, Any]:
+        """The JSON object of that name; raises OutputError where it is absent or damaged."""
+        return parse_json(self.get(name), self.path(name))
+
+    def get_verified(self, name: str, manifest: Mapping[str, Any]) -> bytes:
+        """The content that the manifest lists; raises OutputError where it is any other."""
+        entry = manifest["files"].get(name)
+        if entry is None:
+            raise OutputError(f"{self.path(name)} is no part of the published run {self.run_id}.")
+        data = self.get(name)
+        damage = damage_of(data, entry["bytes"], entry["sha256"])
+        if damage is not None:
+            raise OutputError(f"{self.path(name)} is damaged: {damage}. {_RESTORE}")
+        return data
+
+    def get_verified_json(self, name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Like `get_verified`, parsed."""
+        return parse_json(self.get_verified(name, manifest), self.path(name))
+
+    def _full(self, name: str) -> str:
+        return f"runs/{self.run_id}/{name}" if name else f"runs/{self.run_id}"
+
+
+def damage_of(data: bytes, size: int, sha256: str) -> str | None:
+    """How the content differs from what was recorded, in words; None where it does not."""
+    if len(data) != size:
+        return f"it has {len(data)} bytes, {size} were written"
+    found = sha256_hex(data)
+    if found != sha256:
+        return f"its SHA-256 begins {found[:16]}, {sha256[:16]} was written"
+    return None

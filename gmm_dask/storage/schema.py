@@ -1,0 +1,257 @@
+"""One schema for all files of a dataset, or every reason why there is none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from gmm_dask.storage.footers import Column, Footer
+from gmm_dask.storage.listing import hive_keys
+from gmm_dask.storage.problems import Problems, shown
+from gmm_dask.storage.roles import Roles, is_number, plain_type
+
+MAX_NAMES = 30  # columns that one message lists
+FLOAT32_HOLDS = {
+    *(pa.float16(), pa.float32(), pa.int8(), pa.int16(), pa.uint8(), pa.uint16(), pa.null()),
+}
+ONE_TYPE = "Write it with one type in all files"
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What the files of a dataset have in common; the fields mean what they mean in Plan."""
+
+    features: tuple[str, ...]
+    dtype: str
+    feature_types: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    key_columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """A set of columns, and the files that have it.
+
+    Parameters
+    ----------
+    columns : tuple of (name, Arrow type)
+    files : tuple of str
+    """
+
+    columns: tuple[Column, ...]
+    files: tuple[str, ...]
+
+    @cached_property
+    def types(self) -> dict[str, pa.DataType]:
+        """Type by name."""
+        return dict(self.columns)
+
+
+def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -> Schema:
+    """The schema that all files share; every disagreement on columns with a role is a problem.
+
+    Files of no rows have no say in columns, because nothing is read from them.
+    """
+    variants = _variants([each for each in footers if each.n_rows] or footers)
+    keys = _key_columns([footer.name for footer in footers], problems)
+    _check_names(variants, keys, problems)
+    columns = _all_columns(variants)
+    features = _features(variants, roles, keys, problems)
+    for name in dict.fromkeys(features):
+        if _is_column(name, "data.features", variants, (), keys, problems):
+            _check_numbers(name, "data.features", variants, problems)
+    weight = roles.weight_column
+    if weight is not None and _is_column(
+        weight, "data.weight_column", variants, (), keys, problems
+    ):
+        _check_numbers(weight, "data.weight_column", variants, problems)
+    carried = tuple(columns) if roles.keep == "all" else ()
+    for name in dict.fromkeys((*roles.carried, *carried)):
+        setting = "data.id_columns" if name in roles.id_columns else "labels.keep"
+        if _is_column(name, setting, variants, keys, keys, problems):
+            _check_one_type(name, setting, variants, problems)
+    types = [_types_of(name, variants) for name in features]
+    narrow = all(each <= FLOAT32_HOLDS for each in types)
+    return Schema(
+        features,
+        "float32" if narrow else "float64",
+        tuple(map(_widest, types)),
+        tuple((name, str(type_)) for name, type_ in columns.items()),
+        keys,
+    )
+
+
+def _variants(footers: Sequence[Footer]) -> tuple[Variant, ...]:
+    files: dict[tuple[Column, ...], list[str]] = {}
+    for footer in footers:
+        files.setdefault(footer.columns, []).append(footer.name)
+    return tuple(Variant(columns, tuple(names)) for columns, names in files.items())
+
+
+def _all_columns(variants: Iterable[Variant]) -> dict[str, pa.DataType]:
+    """Every column of any file, the first file's first, with the first type seen."""
+    columns: dict[str, pa.DataType] = {}
+    for variant in variants:
+        for name, type_ in variant.columns:
+            columns.setdefault(name, plain_type(type_))
+    return columns
+
+
+def _key_columns(names: Sequence[str], problems: Problems) -> tuple[str, ...]:
+    """Keys of the folders `key=value`, which must be the same for all files."""
+    first = tuple(key for key, _ in hive_keys(names[0]))
+    for name in names:
+        keys = tuple(key for key, _ in hive_keys(name))
+        if len(set(keys)) < len(keys):
+            line = f"{shown(name)}: a folder key appears twice in its path. Rename one folder."
+            problems.add("files with a folder key twice", line)
+        elif keys != first:
+            line = (
+                f"{shown(name)}: lies under the folder keys {_listed(keys)}, but {shown(names[0])} "
+                f"under {_listed(first)}. Give all files the same folders key=value."
+            )
+            problems.add("files under other folder keys", line)
+    return tuple(dict.fromkeys(first))
+
+
+def _check_names(variants: Iterable[Variant], keys: tuple[str, ...], problems: Problems) -> None:
+    for variant in variants:
+        counts = Counter(name for name, _ in variant.columns)
+        for name, count in counts.items():
+            for file in variant.files if count > 1 else ():
+                line = (
+                    f"{shown(file)}: the column name {name!r} appears {count} times. "
+                    "Write the file with different names."
+                )
+                problems.add(f"files with two columns {name!r}", line)
+        for key in keys:
+            for file in variant.files if key in counts else ():
+                line = (
+                    f"{shown(file)}: the column {key!r} has the name of a folder key. "
+                    "Remove the column, or rename it or the folders."
+                )
+                problems.add(f"files with a column of the folder key {key!r}", line)
+
+
+def _features(
+    variants: Iterable[Variant], roles: Roles, keys: tuple[str, ...], problems: Problems
+) -> tuple[str, ...]:
+    """The features named, or every column that is a number in any file and has no other role."""
+    if roles.features is not None:
+        for name, count in Counter(roles.features).items():
+            if count > 1:
+                problems.add("twice", f"data.features: {name!r} is named {count} times.")
+        if roles.weight_column in roles.features:
+            line = f"data.features: {roles.weight_column!r} is the weight, it cannot be a feature."
+            problems.add("two roles", line)
+        return roles.features
+    taken = {*roles.id_columns, *keys, roles.weight_column}
+    names = dict.fromkeys(
+        name
+        for variant in variants
+        for name, type_ in variant.columns
+        if name not in taken and is_number(type_) and not pa.types.is_null(type_)
+    )
+    if not names:
+        others = _listed(_all_columns(variants))
+        line = f"data.features: no column without another role is a number. The columns: {others}"
+        problems.add("no features", line)
+    return tuple(names)
+
+
+def _is_column(
+    name: str,
+    setting: str,
+    variants: tuple[Variant, ...],
+    also: tuple[str, ...],
+    keys: tuple[str, ...],
+    problems: Problems,
+) -> bool:
+    """Whether a name is a column of all files; one of `also` will do, but is no column."""
+    if name in also:
+        return False
+    lacking = [variant for variant in variants if name not in variant.types]
+    if not lacking:
+        return True
+    if name in keys:
+        line = f"{setting}: {name!r} is a folder key, not a column of the files. Leave it out."
+        problems.add("folder keys in the place of columns", line)
+    elif len(lacking) == len(variants):
+        known = (*_all_columns(variants), *keys)
+        line = f"{setting}: no file has a column {name!r}{_hint(name, known)}. They have: "
+        problems.add("columns that no file has", line + _listed(known))
+    else:
+        for variant in lacking:
+            for file in variant.files:
+                line = (
+                    f"{shown(file)}: has no column {name!r}, as other files have"
+                    f"{_hint(name, variant.types)}. Write the column into the file, or leave it "
+                    f"out of {setting}."
+                )
+                problems.add(f"files without the column {name!r}", line)
+    return False
+
+
+def _check_numbers(
+    name: str, setting: str, variants: Sequence[Variant], problems: Problems
+) -> None:
+    for variant in variants:
+        if is_number(variant.types[name]):
+            continue
+        for file in variant.files:
+            line = (
+                f"{shown(file)}, column {name!r}: is {variant.types[name]}, not a number. "
+                f"Convert it to double, or leave it out of {setting}."
+            )
+            problems.add(f"files where the column {name!r} is not a number", line)
+    if all(pa.types.is_null(variant.types[name]) for variant in variants):
+        line = f"{setting}: the column {name!r} holds no value in any file. Leave it out."
+        problems.add("columns without values", line)
+
+
+def _check_one_type(
+    name: str, setting: str, variants: Sequence[Variant], problems: Problems
+) -> None:
+    first = variants[0]
+    expected = plain_type(first.types[name])
+    for variant in variants:
+        if plain_type(variant.types[name]) == expected:
+            continue
+        for file in variant.files:
+            line = (
+                f"{shown(file)}, column {name!r}: is {variant.types[name]}, but {expected} in "
+                f"{shown(first.files[0])}. {ONE_TYPE}, or leave it out of {setting}."
+            )
+            problems.add(f"files where the column {name!r} is of another type", line)
+
+
+def _types_of(name: str, variants: Iterable[Variant]) -> set[pa.DataType]:
+    return {variant.types[name] for variant in variants if name in variant.types}
+
+
+def _widest(types: set[pa.DataType]) -> str:
+    """The narrowest type of NumPy that holds the values of all the types."""
+    numbers = [each.to_pandas_dtype() for each in types if is_number(each) and each != pa.null()]
+    return str(pa.from_numpy_dtype(np.result_type(*numbers))) if numbers else "null"
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    """The column that was probably meant."""
+    known = list(known)
+    for other in known:
+        if other.strip().casefold() == name.strip().casefold():
+            return f"; did you mean {other!r}? (upper and lower case and spaces count)"
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return (", ".join(names[:MAX_NAMES]) or "none") + more

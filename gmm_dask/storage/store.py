@@ -1,0 +1,104 @@
+"""What the commit protocol needs of a place to keep objects, and how one is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote
+
+from gmm_dask.errors import OutputError
+from gmm_dask.storage.local_store import LocalStore, Names
+
+__all__ = ["LocalStore", "Store", "check_writable", "create_once", "open_store"]
+
+
+class Store(Protocol):
+    """Named immutable objects; small and picklable, since workers write too.
+
+    Names are relative, in POSIX form. Every failure is an OutputError; one raised by a write
+    leaves open whether the write took effect, and only a read can tell.
+    """
+
+    @property
+    def url(self) -> str:
+        """Where the store is."""
+
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        """Create the object in one step; False where the name was taken, and nothing changed."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Create or replace the object in one step."""
+
+    def get(self, name: str) -> bytes:
+        """The whole content; raises OutputError where there is none."""
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an object."""
+
+    def list(self, prefix: str) -> Names:
+        """Sorted names, relative to the store, that start with the prefix."""
+
+    def path(self, name: str) -> str:
+        """Where the object lies, for people and for pyarrow."""
+
+    def check_writable(self) -> None:
+        """Raise OutputError where publishing would fail; leave nothing behind."""
+
+
+def open_store(url: str) -> Store:
+    """The store of a path or file:// URL; nothing is created or tried yet.
+
+    Raises
+    ------
+    OutputError
+        Another scheme.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return LocalStore(_at_home(url))
+    if scheme.lower() != "file":
+        # Only the scheme: the rest of a URL may hold a password.
+        raise OutputError(
+            f"Output to {scheme}:// is not supported: "
+            "choose a folder of a local or mounted file system."
+        )
+    host, _, path = rest.partition("/")
+    if host not in ("", "localhost"):
+        raise OutputError(f"{url} names the host {host!r}: a local folder is file:///folder.")
+    return LocalStore("/" + unquote(path))
+
+
+def check_writable(store: Store) -> None:
+    """Raise OutputError with the system's reason and a remedy where publishing would fail."""
+    store.check_writable()
+
+
+def create_once(store: Store, name: str, data: bytes) -> bytes:
+    """What the name holds from now on: `data`, or what another writer put there before.
+
+    A failure that leaves the outcome open is resolved by reading back. Nothing is ever deleted:
+    what looks like a failed write may be the one that everybody else has seen.
+    """
+    try:
+        if store.put_if_absent(name, data):
+            return data
+    except OutputError:
+        held = _held(store, name)
+        if held is None:
+            raise
+        return held
+    return store.get(name)
+
+
+def _held(store: Store, name: str) -> bytes | None:
+    try:
+        return store.get(name) if store.exists(name) else None
+    except OutputError:
+        return None
+
+
+def _at_home(path: str) -> str:
+    try:
+        return str(Path(path).expanduser()) if path else path
+    except RuntimeError as error:
+        raise OutputError(f"The output folder {path} cannot be found: {error}.") from error

@@ -1,0 +1,65 @@
+"""Arrow tables as Parquet bytes: the writer settings of all files we write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gmm_dask.errors import OutputError
+
+
+def parquet_bytes(table: pa.Table, metadata: Mapping[str, str] | None = None) -> bytes:
+    """A Parquet file in memory; identical tables give identical bytes, however they are cut.
+
+    Dictionary columns are written as plain values, pages carry checksums, and the only metadata
+    are those given here: what a frame library left in the schema is dropped.
+
+    Raises
+    ------
+    OutputError
+        A column has a type that Parquet cannot hold.
+    """
+    # In one piece: the writer's pages depend on where the pieces of a table meet.
+    plain = _plain(table).combine_chunks().replace_schema_metadata(dict(metadata or {}))
+    sink = pa.BufferOutputStream()
+    try:
+        pq.write_table(
+            plain,
+            sink,
+            compression="zstd",
+            # Dictionaries help repeated words and cost time on floats, which rarely repeat.
+            use_dictionary=[field.name for field in plain.schema if _repeats(field.type)],
+            write_page_checksum=True,
+        )
+    except (pa.ArrowException, OSError) as error:
+        types = ", ".join(f"{field.name}: {field.type}" for field in plain.schema)
+        raise OutputError(
+            f"The columns {types} cannot be written as Parquet: {error}. Keep fewer columns."
+        ) from error
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def read_parquet_bytes(data: bytes, columns: list[str] | None = None) -> pa.Table:
+    """Columns of a Parquet file in memory, page checksums verified; raises pyarrow's errors."""
+    with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+        return file.read(columns=columns, use_threads=False)
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    for i, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            values = table.column(i).cast(field.type.value_type)
+            table = table.set_column(i, pa.field(field.name, field.type.value_type), values)
+    return table
+
+
+def _repeats(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_int32(kind)
+    )

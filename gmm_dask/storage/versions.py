@@ -1,0 +1,88 @@
+"""Publish a run as a version, in one step that either happens or does not.
+
+1. Workers write label parts under names made of their content; a retry, a twin or a straggler
+   writes the same bytes again, or bytes that nobody will list.
+2. The driver reads everything back and creates the manifest, once per run.
+3. The driver creates the next version entry, which names the manifest by its hash. Creating that
+   name is the commit; of several writers one wins, the others take the next number.
+
+Readers go from the highest version to its manifest to the files it lists, and check the hash of
+each; they never list a folder of parts. Nothing is deleted on any path of a run.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from gmm_dask.errors import OutputError
+from gmm_dask.storage.documents import canonical_json
+from gmm_dask.storage.manifest import read_manifest, verify, write_manifest
+from gmm_dask.storage.runs import MANIFEST, RUN_FILES, RunFolder, run_id
+from gmm_dask.storage.store import Store, create_once
+from gmm_dask.storage.version_log import (
+    Version,
+    find_version,
+    latest,
+    list_versions,
+    parse_ref,
+    read_version,
+    version_numbers,
+)
+
+__all__ = [
+    "LATEST",
+    "MANIFEST",
+    "RUN_FILES",
+    "RunFolder",
+    "Version",
+    "canonical_json",
+    "find_version",
+    "latest",
+    "list_versions",
+    "parse_ref",
+    "publish_version",
+    "read_manifest",
+    "run_id",
+    "verify",
+    "write_manifest",
+]
+
+LATEST = "LATEST"  # for people; never read by code that looks for a version
+MAX_LOST_RACES = 1000  # each was won by another writer, so this ends only in a store gone wrong
+
+
+def publish_version(store: Store, run_id: str, manifest_sha256: str, rows: int) -> Version:
+    """Append the run to the versions, unless it is there: then that version is returned.
+
+    Raises
+    ------
+    OutputError
+        The manifest is not the one that was written, or the entry cannot be created. Whether or
+        not it was, publishing again is safe.
+    """
+    # The manifest is read once more: what the entry names must be there before the entry is.
+    read_manifest(store, Version(0, run_id, manifest_sha256, rows))
+    known: dict[int, Version] = {}
+    for _ in range(MAX_LOST_RACES):
+        numbers = version_numbers(store)
+        for number in reversed(numbers):
+            if number not in known:
+                known[number] = read_version(store, number)
+            version = known[number]
+            if (version.run_id, version.manifest_sha256) == (run_id, manifest_sha256):
+                return version
+        version = Version(1 + max(numbers, default=0), run_id, manifest_sha256, rows)
+        if create_once(store, version.name, version.to_json()) == version.to_json():
+            _point_people_to(store, version)
+            return version
+    raise OutputError(
+        f"{store.url}: {MAX_LOST_RACES} version numbers in a row were taken by others. "
+        "See that no other program writes into the folder `versions`, then run again."
+    )
+
+
+def _point_people_to(store: Store, version: Version) -> None:
+    # The version is published; a hint that cannot be written must not make it look failed.
+    with suppress(OutputError):
+        text = f"version {version.number}: runs/{version.run_id}\n"
+        store.put(LATEST, text.encode())

@@ -1,0 +1,58 @@
+"""Small Parquet datasets: written in a line, broken in another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gmm_dask.errors import DataError
+from gmm_dask.storage.plan import Plan, plan_dataset
+from gmm_dask.storage.reader import read_features, sources
+
+Write = Callable[..., Path]
+
+
+def write_file(path: Path, columns: Mapping[str, Any] | pa.Table, **options: Any) -> Path:
+    """Write a table or a mapping of columns; the folders are made."""
+    table = columns if isinstance(columns, pa.Table) else pa.table(dict(columns))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, **options)
+    return path
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a file of the dataset `tmp_path / "data"` by its name."""
+
+    def write(name: str, columns: Mapping[str, Any] | pa.Table, **options: Any) -> Path:
+        return write_file(tmp_path / "data" / name, columns, **options)
+
+    return write
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The folder of the dataset."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
+def problems_of(path: Path | str, **arguments: Any) -> tuple[str, ...]:
+    """The problems that planning finds; fails where there is none."""
+    with pytest.raises(DataError) as caught:
+        plan_dataset(path, **arguments)
+    return caught.value.problems
+
+
+def read_all(plan: Plan) -> np.ndarray:
+    """All rows of a plan, chunk after chunk."""
+    return np.concatenate(
+        [read_features(source, plan.features, plan.dtype) for source in sources(plan)]
+    )

@@ -1,0 +1,270 @@
+"""Stores and runs for tests of the commit protocol: in memory, with faults, with taken turns."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gmm_dask.errors import OutputError
+from gmm_dask.mixture import Parameters, RowScores
+from gmm_dask.storage.labels import PartReceipt, label_table, write_part
+from gmm_dask.storage.model_file import Model, dump_model, parameters_table
+from gmm_dask.storage.runs import RunFolder
+from gmm_dask.storage.store import Store
+from gmm_dask.storage.tables import parquet_bytes, read_parquet_bytes
+from gmm_dask.storage.version_log import Version, find_version, list_versions
+from gmm_dask.storage.versions import publish_version, read_manifest, verify, write_manifest
+
+CHUNK = 4  # rows of a part
+ROWS = list(range(3 * CHUNK))
+RUN = "00000000000000aa"
+OTHER = "00000000000000bb"
+ARRAYS = ("weights", "means", "covariances", "precisions_cholesky")
+
+
+class Crash(BaseException):
+    """The process ends here; no handler of ours may catch it."""
+
+
+@dataclass
+class MemoryStore:
+    """The smallest store that keeps the promises."""
+
+    objects: dict[str, bytes] = field(default_factory=dict)
+    url: str = "memory"
+    lock: Any = field(default_factory=threading.Lock)
+
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        with self.lock:
+            return self.objects.setdefault(name, data) is data
+
+    def put(self, name: str, data: bytes) -> None:
+        self.objects[name] = data
+
+    def get(self, name: str) -> bytes:
+        if name not in self.objects:
+            raise OutputError(f"{name} does not exist")
+        return self.objects[name]
+
+    def exists(self, name: str) -> bool:
+        return name in self.objects
+
+    def list(self, prefix: str) -> list[str]:
+        return sorted(name for name in tuple(self.objects) if name.startswith(prefix))
+
+    def path(self, name: str) -> str:
+        return name
+
+    def check_writable(self) -> None:
+        pass
+
+
+@dataclass
+class Between:
+    """A store around a store: every operation goes through `around`."""
+
+    store: Store
+
+    @property
+    def url(self) -> str:
+        return self.store.url
+
+    def around(self, operation: str, call: Callable[[], Any]) -> Any:
+        return call()
+
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        return self.around("put_if_absent", lambda: self.store.put_if_absent(name, data))
+
+    def put(self, name: str, data: bytes) -> None:
+        return self.around("put", lambda: self.store.put(name, data))
+
+    def get(self, name: str) -> bytes:
+        return self.around("get", lambda: self.store.get(name))
+
+    def exists(self, name: str) -> bool:
+        return self.around("exists", lambda: self.store.exists(name))
+
+    def list(self, prefix: str) -> list[str]:
+        return self.around("list", lambda: self.store.list(prefix))
+
+    def path(self, name: str) -> str:
+        return self.store.path(name)
+
+    def check_writable(self) -> None:
+        self.store.check_writable()
+
+
+FAULTS = ("crash before", "crash after", "error before", "lost reply")
+
+
+@dataclass
+class FaultStore(Between):
+    """Fails once, at the operation of that index."""
+
+    at: int = -1
+    fault: str = ""
+    operations: list[str] = field(default_factory=list)
+
+    def around(self, operation: str, call: Callable[[], Any]) -> Any:
+        here = len(self.operations) == self.at
+        self.operations.append(operation)
+        if here and self.fault == "crash before":
+            raise Crash
+        if here and self.fault == "error before":
+            raise OutputError("the store did not answer")
+        result = call()
+        if here and self.fault == "crash after":
+            raise Crash
+        if here and self.fault == "lost reply":
+            raise OutputError("the answer of the store was lost")
+        return result
+
+
+class Turns:
+    """Lets a fixed number of threads do one store operation at a time, in an order by seed."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.alive = set(range(n))
+        self.condition = threading.Condition()
+        self.turn = self.random.choice(sorted(self.alive))
+
+    def take(self, who: int, call: Callable[[], Any]) -> Any:
+        with self.condition:
+            assert self.condition.wait_for(lambda: self.turn == who, timeout=60)
+            try:
+                return call()
+            finally:
+                self._pass_on()
+
+    def leave(self, who: int) -> None:
+        with self.condition:
+            self.alive.discard(who)
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self.alive:
+            self.turn = self.random.choice(sorted(self.alive))
+        self.condition.notify_all()
+
+
+@dataclass
+class TurnStore(Between):
+    """One driver's view of a store whose operations are taken in turns."""
+
+    turns: Turns
+    who: int
+
+    def around(self, operation: str, call: Callable[[], Any]) -> Any:
+        return self.turns.take(self.who, call)
+
+
+@cache
+def small_model() -> Model:
+    parameters = Parameters.from_covariances(
+        [0.25, 0.75], [[0.0, 1.0], [5.0, -3.0]], [np.eye(2), [[2.0, 0.5], [0.5, 1.0]]], "full"
+    )
+    return Model(
+        parameters=parameters,
+        feature_names=("a", "b"),
+        feature_types=("double", "int64"),
+        reg_covar=1e-6,
+        converged=True,
+        outcome="converged",
+        n_passes=2,
+        lower_bounds=(-3.5, -3.25),
+        n_rows=12,
+        sum_weight=12.0,
+        data_fingerprint="f" * 64,
+        settings_hash="a" * 64,
+        created_by={"gmm-dask": "0.1.0", "numpy": "2.4.6"},
+    )
+
+
+def model_of(parameters: Parameters, **changes: Any) -> Model:
+    d = parameters.n_features
+    names = {"feature_names": tuple(f"x{i}" for i in range(d)), "feature_types": ("double",) * d}
+    return replace(small_model(), parameters=parameters, **names | changes)
+
+
+def same_bits(one: Model, two: Model) -> bool:
+    arrays = all(
+        getattr(one.parameters, name).tobytes() == getattr(two.parameters, name).tobytes()
+        for name in ARRAYS
+    )
+    others = all(
+        repr(getattr(one, field.name)) == repr(getattr(two, field.name))
+        for field in fields(Model)
+        if field.name != "parameters"
+    )
+    return arrays and others and one.parameters.covariance_type == two.parameters.covariance_type
+
+
+@cache
+def part_table(index: int, noise: float = 0.0) -> pa.Table:
+    rows = np.arange(index * CHUNK, (index + 1) * CHUNK)
+    scores = RowScores((rows % 2).astype(np.int32), -rows - 0.5 + noise, np.full(CHUNK, 0.75))
+    kept = pa.table({"flower": [f"flower {row}" for row in rows]})
+    usable = rows % 5 != 4
+    return label_table(index * CHUNK, kept, scores, usable=usable)
+
+
+def put_part(folder: RunFolder, index: int, noise: float = 0.0) -> PartReceipt:
+    return write_part(
+        folder,
+        index,
+        part_table(index, noise),
+        first_row=index * CHUNK,
+        file="part-0.parquet",
+        start=index * CHUNK,
+        stop=(index + 1) * CHUNK,
+    )
+
+
+def put_files(folder: RunFolder, note: str = "") -> None:
+    """All files of a run but the labels; `note` makes those differ that hold times."""
+    folder.put_if_absent("run.json", b'{"plan":1}\n')
+    folder.put_if_absent("model.json", dump_model(small_model()))
+    folder.put_if_absent("parameters.parquet", parquet_bytes(parameters_table(small_model())))
+    folder.put_if_absent("report.html", f"<html>{note}</html>".encode())
+    folder.put_if_absent("metrics.json", b'{"seconds":"%s"}\n' % note.encode())
+
+
+def publish_run(store: Store, run_id: str = RUN, n_parts: int = 3, note: str = "") -> Version:
+    """A whole run, as a driver does it: files, parts with receipts, manifest, version."""
+    published = find_version(store, run_id)
+    if published is not None:
+        return published
+    folder = RunFolder(store, run_id)
+    put_files(folder, note)
+    receipts = []
+    for index in range(n_parts):
+        receipts.append(put_part(folder, index))
+        folder.put_json(f"receipts/{index:05d}.json", receipts[-1].to_dict())
+    manifest_sha256 = write_manifest(folder, receipts, n_rows=n_parts * CHUNK)
+    return publish_version(store, run_id, manifest_sha256, n_parts * CHUNK)
+
+
+def published_rows(store: Store, version: Version) -> list[int]:
+    """row_id of every published label, in the order of the manifest, every hash checked."""
+    folder = RunFolder(store, version.run_id)
+    manifest = read_manifest(store, version)
+    rows: list[int] = []
+    for name in manifest["labels"]:
+        table = read_parquet_bytes(folder.get_verified(name, manifest))
+        rows += table.column("row_id").to_pylist()
+    return rows
+
+
+def check_one_whole_version(store: Store) -> None:
+    (version,) = list_versions(store)
+    assert version == Version(1, RUN, version.manifest_sha256, len(ROWS))
+    assert verify(store, version) == []
+    assert published_rows(store, version) == ROWS

@@ -1,0 +1,270 @@
+"""The commit protocol: every row once, a version is whole or absent, whatever fails and when."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from gmm_dask.errors import OutputError
+from gmm_dask.storage.local_store import LocalStore
+from gmm_dask.storage.runs import RunFolder
+from gmm_dask.storage.store import Store
+from gmm_dask.storage.version_log import Version
+from gmm_dask.storage.versions import (
+    LATEST,
+    find_version,
+    latest,
+    list_versions,
+    publish_version,
+    read_manifest,
+    verify,
+    write_manifest,
+)
+from tests.storage.stores import (
+    CHUNK,
+    FAULTS,
+    OTHER,
+    ROWS,
+    RUN,
+    Crash,
+    FaultStore,
+    MemoryStore,
+    Turns,
+    TurnStore,
+    check_one_whole_version,
+    publish_run,
+    published_rows,
+    put_files,
+    put_part,
+)
+
+
+def contents(store: Store) -> dict[str, bytes]:
+    return {name: store.get(name) for name in store.list("")}
+
+
+def n_operations() -> int:
+    store = FaultStore(MemoryStore())
+    publish_run(store)
+    return len(store.operations)
+
+
+# --- faults ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_at_any_store_operation_loses_and_doubles_nothing(fault: str) -> None:
+    for at in range(n_operations()):
+        memory = MemoryStore()
+        failing = FaultStore(memory, at, fault)
+        with suppress(Crash, OutputError):
+            publish_run(failing)
+        seen = latest(memory)
+        assert seen is None or published_rows(memory, seen) == ROWS, (at, "before restart")
+        publish_run(memory, note="second attempt")
+        check_one_whole_version(memory)
+        before = contents(memory)
+        publish_run(memory, note="third attempt")
+        assert contents(memory) == before
+
+
+def test_a_lost_reply_to_a_creation_does_not_fail_the_run() -> None:
+    for at in range(n_operations()):
+        memory = MemoryStore()
+        failing = FaultStore(memory, at, "lost reply")
+        with suppress(OutputError):
+            publish_run(failing)
+        if failing.operations[at] == "put_if_absent":
+            check_one_whole_version(memory)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_second_fault_in_the_restart_changes_nothing(seed: int) -> None:
+    random, memory = Turns(1, seed).random, MemoryStore()
+    for _ in range(2):
+        with suppress(Crash, OutputError):
+            at, fault = random.randrange(n_operations()), random.choice(FAULTS)
+            publish_run(FaultStore(memory, at, fault))
+    publish_run(memory)
+    check_one_whole_version(memory)
+
+
+def test_a_crash_at_an_operation_of_a_local_store_leaves_it_usable(tmp_path: Path) -> None:
+    for at in range(0, n_operations(), 4):  # all of them in memory, above
+        store = LocalStore(str(tmp_path / str(at)))
+        with suppress(Crash):
+            publish_run(FaultStore(store, at, "crash after"))
+        publish_run(store)
+        check_one_whole_version(store)
+
+
+def test_a_hint_that_cannot_be_written_does_not_fail_a_published_run() -> None:
+    class NoHints(MemoryStore):
+        def put(self, name: str, data: bytes) -> None:
+            if name == LATEST:
+                raise OutputError("no space left")
+            super().put(name, data)
+
+    store = NoHints()
+    assert publish_run(store).number == 1
+    check_one_whole_version(store)
+
+
+def test_nothing_is_published_when_the_entry_cannot_be_created() -> None:
+    class Full(MemoryStore):
+        def put_if_absent(self, name: str, data: bytes) -> bool:
+            if name.startswith("versions/"):
+                raise OutputError("no space left")
+            return super().put_if_absent(name, data)
+
+    store = Full()
+    with pytest.raises(OutputError, match="no space left"):
+        publish_run(store)
+    assert latest(store) is None
+
+
+# --- several writers -------------------------------------------------------------------------
+
+
+def in_turns(store: Store, seed: int, drivers: list[Callable[[Store], Version]]) -> list[Version]:
+    turns = Turns(len(drivers), seed)
+
+    def drive(who: int) -> Version:
+        try:
+            return drivers[who](TurnStore(store, turns, who))
+        finally:
+            turns.leave(who)
+
+    with ThreadPoolExecutor(len(drivers)) as pool:
+        return list(pool.map(drive, range(len(drivers))))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_two_drivers_of_one_run_publish_one_version_in_any_order(seed: int) -> None:
+    memory = MemoryStore()
+    drivers = [lambda s, note=note: publish_run(s, note=note) for note in ("one", "two")]
+    one, two = in_turns(memory, seed, drivers)
+    assert one == two
+    check_one_whole_version(memory)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_two_drivers_of_two_runs_publish_two_versions_in_any_order(seed: int) -> None:
+    memory = MemoryStore()
+    versions = in_turns(
+        memory, seed, [lambda s: publish_run(s, RUN, 1), lambda s: publish_run(s, OTHER, 1)]
+    )
+    assert sorted(version.number for version in versions) == [1, 2]
+    assert sorted(list_versions(memory), key=lambda v: v.run_id) == versions
+    assert all(verify(memory, version) == [] for version in versions)
+
+
+def test_without_an_atomic_creation_versions_would_be_lost() -> None:
+    """The tests above can fail: a store that looks first and writes then loses versions."""
+
+    class LooksFirst(TurnStore):
+        def put_if_absent(self, name: str, data: bytes) -> bool:
+            if self.exists(name):
+                return False
+            self.put(name, data)
+            return True
+
+    lost, seed = False, 0
+    while not lost and seed < 200:
+        seed += 1
+        memory, turns = MemoryStore(), Turns(2, seed)
+
+        def drive(who: int, run: str, memory: MemoryStore = memory, turns: Turns = turns) -> None:
+            publish_run(LooksFirst(memory, turns, who), run, 1)
+            turns.leave(who)
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(drive, (0, 1), (RUN, OTHER)))
+        lost = len(list_versions(memory)) != 2
+    assert lost
+
+
+def test_writers_racing_for_one_number_each_get_their_own(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    runs = [f"{i:016x}" for i in range(8)]
+    hashes = []
+    for run in runs:
+        folder = RunFolder(store, run)
+        put_files(folder)
+        hashes.append(write_manifest(folder, [put_part(folder, 0)], n_rows=CHUNK))
+    start = threading.Barrier(16)
+
+    def publish(run: str, manifest_sha256: str) -> Version:
+        start.wait(timeout=60)
+        return publish_version(store, run, manifest_sha256, CHUNK)
+
+    with ThreadPoolExecutor(16) as pool:  # every run twice
+        versions = list(pool.map(publish, runs * 2, hashes * 2))
+    assert versions[:8] == versions[8:]
+    assert sorted(version.number for version in versions[:8]) == list(range(1, 9))
+    assert list_versions(store) == sorted(versions[:8], key=lambda version: version.number)
+
+
+def test_a_reader_sees_only_whole_versions_while_others_are_published(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    done, problems, numbers = threading.Event(), [], []
+
+    def read() -> None:
+        while not done.is_set():
+            version = latest(store)
+            if version is not None:
+                problems.extend(verify(store, version))
+                numbers.append(version.number)
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        try:
+            for i in range(10):
+                publish_run(store, f"{i:016x}", 1)
+        finally:
+            done.set()
+        reading.result(timeout=60)
+    assert problems == []
+    assert numbers == sorted(numbers)
+
+
+def test_a_straggler_that_finishes_after_the_commit_changes_nothing() -> None:
+    store = MemoryStore()
+    version = publish_run(store)
+    before = published_rows(store, version), read_manifest(store, version)
+    folder = RunFolder(store, RUN)
+    late = put_part(folder, 1, noise=1e-12)  # other bits: another name, listed by nobody
+    folder.put_json("receipts/00001.json", late.to_dict())
+    folder.put_json("run.json", {"plan": 2})  # a listed file stands
+    assert (published_rows(store, version), read_manifest(store, version)) == before
+    assert verify(store, version) == []
+
+
+def test_the_manifest_of_an_earlier_attempt_stands_if_it_is_whole() -> None:
+    store = MemoryStore()
+    folder = RunFolder(store, RUN)
+    put_files(folder)
+    first = write_manifest(folder, [put_part(folder, 0)], n_rows=CHUNK)
+    assert write_manifest(folder, [put_part(folder, 0, noise=1e-12)], n_rows=CHUNK) == first
+    store.objects[f"runs/{RUN}/{put_part(folder, 0).name}"] = b"torn"
+    with pytest.raises(OutputError, match=r"part-00000-.* is damaged: it has 4 bytes"):
+        write_manifest(folder, [put_part(folder, 0, noise=2e-12)], n_rows=CHUNK)
+
+
+def test_a_run_whose_folder_was_deleted_is_published_anew() -> None:
+    store = MemoryStore()
+    first = publish_run(store)
+    for name in store.list(f"runs/{RUN}/"):
+        del store.objects[name]
+    assert "MANIFEST.json" in verify(store, first)[0]
+    folder = RunFolder(store, RUN)
+    put_files(folder, "again")
+    sha256 = write_manifest(folder, [put_part(folder, i) for i in range(3)], n_rows=12)
+    second = publish_version(store, RUN, sha256, 12)
+    assert (second.number, find_version(store, RUN)) == (2, second)
+    assert verify(store, second) == []

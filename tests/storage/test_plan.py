@@ -1,0 +1,609 @@
+"""The plan: exact rows of good data, and every problem of bad data at once."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import socket
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gmm_dask.storage import plan as plan_module
+from gmm_dask.storage.footers import FIRST_READ
+from gmm_dask.storage.plan import _ranges, plan_dataset
+from gmm_dask.storage.problems import MAX_ALIKE
+from tests.storage.conftest import Write, problems_of, write_file
+
+GOOD = {"x": [1.0, 2.0, 3.0], "y": [4.0, 5.0, 6.0]}
+
+
+def only(problems: tuple[str, ...], *parts: str) -> None:
+    """There is one problem, and its line says all the parts."""
+    assert len(problems) == 1, problems
+    for part in parts:
+        assert part in problems[0]
+
+
+# Which rows
+
+
+def test_rows_and_row_groups_are_those_of_the_footers(write: Write, data: Path) -> None:
+    write("b.parquet", {"x": np.arange(7.0)}, row_group_size=3)
+    write("a.parquet", {"x": np.arange(2.0)})
+    plan = plan_dataset(data)
+    assert [each.name for each in plan.partitions] == ["a.parquet", "b.parquet"]
+    assert [each.row_groups for each in plan.partitions] == [(2,), (3, 3, 1)]
+    assert [each.first_row for each in plan.partitions] == [0, 2]
+    assert plan.n_rows == 9
+    assert plan.root == str(data)
+
+
+@given(
+    groups=st.lists(st.integers(0, 40), max_size=12),
+    max_rows=st.integers(1, 50),
+)
+def test_ranges_partition_the_rows(groups: list[int], max_rows: int) -> None:
+    ranges = list(_ranges(groups, max_rows))
+    assert [0, *(stop for _, stop in ranges)] == [*(start for start, _ in ranges), sum(groups)]
+    assert all(0 < stop - start <= max_rows for start, stop in ranges)
+    edges = set(np.cumsum([0, *groups]).tolist())
+    for (start, stop), (_, after) in pairwise(ranges):
+        if {start, stop, after} <= edges:  # two neighbours of whole row groups did not fit together
+            assert after - start > max_rows
+
+
+def test_a_large_row_group_is_cut_into_equal_ranges(write: Write, data: Path) -> None:
+    write("a.parquet", {"x": np.arange(10.0)}, row_group_size=10)
+    plan = plan_dataset(data, chunk_bytes=4 * 8)
+    assert [(chunk.start, chunk.stop) for chunk in plan.chunks] == [(0, 3), (3, 6), (6, 10)]
+
+
+def test_small_row_groups_share_a_chunk_but_files_do_not(write: Write, data: Path) -> None:
+    for name in "ab":
+        write(f"{name}.parquet", {"x": np.arange(6.0)}, row_group_size=2)
+    plan = plan_dataset(data, chunk_bytes=4 * 8)
+    assert [(each.partition, each.start, each.stop, each.first_row) for each in plan.chunks] == [
+        (0, 0, 4, 0),
+        (0, 4, 6, 4),
+        (1, 0, 4, 6),
+        (1, 4, 6, 10),
+    ]
+
+
+def test_a_file_of_no_rows_keeps_its_place_without_a_chunk(write: Write, data: Path) -> None:
+    write("a.parquet", {"x": np.arange(3.0)})
+    write("b.parquet", pa.table({"x": pa.array([], pa.float64())}))
+    write("c.parquet", {"x": np.arange(2.0)})
+    plan = plan_dataset(data)
+    assert [each.n_rows for each in plan.partitions] == [3, 0, 2]
+    assert [chunk.partition for chunk in plan.chunks] == [0, 2]
+    assert [chunk.first_row for chunk in plan.chunks] == [0, 3]
+
+
+def test_a_file_of_no_rows_has_no_say_in_columns(write: Write, data: Path) -> None:
+    write("a.parquet", pa.table({"x": pa.nulls(0)}))
+    write("b.parquet", GOOD)
+    assert plan_dataset(data).features == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    "folder", ["a b", "größe=ü", "100%", "k=a%20b", "plus+and&", "[x]", "日本", "new\nline"]
+)
+def test_any_path_can_be_planned(tmp_path: Path, folder: str) -> None:
+    file = write_file(tmp_path / folder / "p 1%.parquet", GOOD)
+    assert plan_dataset(file.parent).n_rows == 3
+    assert plan_dataset(file).n_rows == 3
+    assert plan_dataset(tmp_path).partitions[0].name == f"{folder}/p 1%.parquet"
+
+
+def test_one_file_is_a_dataset_whatever_its_name(tmp_path: Path) -> None:
+    file = write_file(tmp_path / "_k=1" / "_rows", GOOD)
+    plan = plan_dataset(str(file))
+    assert (plan.root, plan.partitions[0].name) == (str(file.parent), "_rows")
+    assert plan.key_columns == ()
+
+
+def test_a_glob_names_files_and_folders(write: Write, data: Path) -> None:
+    for name in ["k=1/a.parquet", "k=2/a.parquet", "k=2/_b.parquet", "other/a.dat"]:
+        write(name, GOOD)
+    names = [each.name for each in plan_dataset(f"{data}/k=*/*.parquet").partitions]
+    assert names == ["k=1/a.parquet", "k=2/a.parquet"]
+    assert plan_dataset(f"{data}/k=*").partitions == plan_dataset(f"{data}/k=?/*").partitions
+    assert plan_dataset(f"{data}/**/*.parquet").key_columns == ("k",)
+    assert plan_dataset(f"{data}/oth*/*.dat").n_rows == 3
+
+
+def test_relative_paths_and_file_urls_are_the_same_data(
+    write: Write, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.parquet", GOOD)
+    monkeypatch.chdir(data.parent)
+    assert plan_dataset("data") == plan_dataset(f"file://{data}") == plan_dataset(data)
+
+
+def test_markers_and_hidden_names_are_skipped(write: Write, data: Path) -> None:
+    write("a.parquet", GOOD)
+    for name in ["_SUCCESS", "_metadata", ".a.parquet.crc", "_log/0.json", ".tmp/b.parquet"]:
+        place = data / name
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(b"not Parquet")
+    assert [each.name for each in plan_dataset(data).partitions] == ["a.parquet"]
+
+
+# Folder keys
+
+
+def test_hive_keys_are_decoded_in_path_order(write: Write, data: Path) -> None:
+    write("b=x%2Fy z/a=1/part.parquet", GOOD)
+    write("b=__HIVE_DEFAULT_PARTITION__/a=01/part.parquet", GOOD)
+    plan = plan_dataset(data, id_columns=["a"], keep=["b"])
+    assert plan.key_columns == ("b", "a")
+    assert [each.keys for each in plan.partitions] == [
+        (("b", None), ("a", "01")),
+        (("b", "x/y z"), ("a", "1")),
+    ]
+
+
+def test_a_key_that_starts_with_an_underscore_loses_no_rows(write: Write, data: Path) -> None:
+    write("_day=1/a.parquet", GOOD)
+    assert plan_dataset(data).key_columns == ("_day",)
+
+
+def test_folder_keys_must_agree(write: Write, data: Path) -> None:
+    write("k=1/a.parquet", GOOD)
+    write("b.parquet", GOOD)
+    only(problems_of(data), "k=1/a.parquet", "b.parquet", "k", "none")
+
+
+def test_a_key_twice_in_a_path_is_a_problem(write: Write, data: Path) -> None:
+    write("k=1/k=2/a.parquet", GOOD)
+    only(problems_of(data), "k=1/k=2/a.parquet", "twice")
+
+
+def test_a_key_must_not_shadow_a_column(write: Write, data: Path) -> None:
+    write("x=1/a.parquet", GOOD)
+    only(problems_of(data, features=["y"]), "x=1/a.parquet", "'x'", "rename")
+
+
+def test_a_key_is_no_feature_and_no_weight(write: Write, data: Path) -> None:
+    write("k=1/a.parquet", GOOD)
+    only(problems_of(data, features=["x", "k"]), "data.features", "'k'", "folder key")
+    only(problems_of(data, weight_column="k"), "data.weight_column", "folder key")
+
+
+# Which columns
+
+
+def test_features_default_to_the_numbers_without_another_role(write: Write, data: Path) -> None:
+    columns = {
+        "id": [1, 2],
+        "w": [1.0, 1.0],
+        "f": pa.array([1, 2], pa.float32()),
+        "name": ["a", "b"],
+        "flag": [True, False],
+        "i": pa.array([1, 2], pa.int16()),
+    }
+    write("a.parquet", columns)
+    plan = plan_dataset(data, id_columns=["id"], weight_column="w")
+    assert plan.features == ("f", "i")
+    assert plan.feature_types == ("float", "int16")
+    assert [name for name, _ in plan.columns] == list(columns)
+    assert dict(plan.columns)["name"] == "string"
+
+
+@pytest.mark.parametrize(
+    ("types", "dtype", "widest"),
+    [
+        (["float", "float"], "float32", "float"),
+        (["halffloat", "float"], "float32", "float"),
+        (["int8", "uint8"], "float32", "int16"),
+        (["uint16", "halffloat"], "float32", "float"),
+        (["float", "double"], "float64", "double"),
+        (["int32", "int32"], "float64", "int32"),
+        (["int32", "float"], "float64", "double"),
+        (["int64", "uint64"], "float64", "double"),
+    ],
+)
+def test_the_dtype_holds_every_value(
+    write: Write, data: Path, types: list[str], dtype: str, widest: str
+) -> None:
+    for i, name in enumerate(types):
+        values = pa.array(np.arange(3).astype(pa.type_for_alias(name).to_pandas_dtype()))
+        write(f"{i}.parquet", {"x": values})
+    plan = plan_dataset(data)
+    assert (plan.dtype, plan.feature_types) == (dtype, (widest,))
+
+
+def test_order_and_extra_columns_do_not_matter(write: Write, data: Path) -> None:
+    write("a.parquet", {"x": [1.0], "y": [2.0]})
+    write("b.parquet", {"more": ["z"], "y": [2.0], "x": [1.0]})
+    plan = plan_dataset(data, features=["y", "x"])
+    assert plan.features == ("y", "x")
+    assert plan.columns == (("x", "double"), ("y", "double"), ("more", "string"))
+
+
+def test_a_column_that_no_file_has_is_told_once_with_what_was_meant(
+    write: Write, data: Path
+) -> None:
+    for name in "abc":
+        write(f"{name}.parquet", {"Sepal": [1.0], "petal_width": [1.0]})
+    only(problems_of(data, features=["sepal"]), "data.features", "did you mean 'Sepal'?")
+    only(problems_of(data, features=["petal_widht"]), "did you mean 'petal_width'?")
+    only(problems_of(data, features=["zzz"]), "'zzz'", "Sepal, petal_width")
+    only(problems_of(data, id_columns=["SEPAL"]), "data.id_columns", "'Sepal'")
+    only(problems_of(data, keep=["q"]), "labels.keep", "'q'")
+    only(problems_of(data, weight_column="q"), "data.weight_column", "'q'")
+
+
+def test_a_column_missing_from_one_file_names_the_file(write: Write, data: Path) -> None:
+    write("a.parquet", GOOD)
+    write("b.parquet", {"x": [1.0], "Y": [1.0]})
+    only(problems_of(data, features=["x", "y"]), "b.parquet", "'y'", "did you mean 'Y'?")
+    assert len(problems_of(data)) == 2  # y is missing in b, Y in a
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["a"], "string"),
+        (pa.array(["a"], pa.large_string()), "large_string"),
+        (pa.array(["a"]).dictionary_encode(), "dictionary"),
+        ([True], "bool"),
+        (pa.array([1], pa.decimal128(5, 2)), "decimal128(5, 2)"),
+        (pa.array([1], pa.timestamp("us")), "timestamp[us]"),
+        (pa.array([1], pa.date32()), "date32"),
+        (pa.array([[1.0]]), "list<"),
+        (pa.array([{"a": 1.0}]), "struct<"),
+        ([b"a"], "binary"),
+    ],
+)
+def test_a_feature_must_be_a_number(write: Write, data: Path, values: Any, said: str) -> None:
+    write("a.parquet", {"x": [1.0], "bad": values})
+    only(problems_of(data, features=["x", "bad"]), "a.parquet", "'bad'", said, "data.features")
+    assert plan_dataset(data).features == ("x",)
+
+
+def test_a_column_that_is_a_number_in_some_files_only_is_a_problem(
+    write: Write, data: Path
+) -> None:
+    write("a.parquet", {"x": [1.0], "zip": [12345]})
+    write("b.parquet", {"x": [1.0], "zip": ["01234"]})
+    only(problems_of(data), "b.parquet", "'zip'", "string")
+
+
+def test_carried_columns_have_one_type(write: Write, data: Path) -> None:
+    write("a.parquet", {"x": [1.0], "id": [1], "s": ["a"]})
+    write("b.parquet", {"x": [1.0], "id": ["1"], "s": ["a"]})
+    only(problems_of(data, features=["x"], id_columns=["id"]), "b.parquet", "'id'", "int64")
+    only(problems_of(data, features=["x"], keep="all"), "b.parquet", "'id'", "labels.keep")
+    assert plan_dataset(data, features=["x"], keep=["s"]).n_rows == 2
+    assert plan_dataset(data, features=["x"], keep="ids").n_rows == 2
+
+
+def test_dictionaries_and_large_strings_are_strings(write: Write, data: Path) -> None:
+    for i, values in enumerate(
+        [pa.array(["a"]), pa.array(["a"], pa.large_string()), pa.array(["a"]).dictionary_encode()]
+    ):
+        write(f"{i}.parquet", {"x": [1.0], "s": values})
+    assert dict(plan_dataset(data, id_columns=["s"]).columns)["s"] == "string"
+
+
+def test_duplicate_column_names_are_a_problem(write: Write, data: Path) -> None:
+    write("a.parquet", pa.table([[1.0], [2.0], [3.0]], names=["x", "x", "y"]))
+    only(problems_of(data, features=["y"]), "a.parquet", "'x'", "2 times")
+
+
+def test_no_numeric_column_is_a_problem(write: Write, data: Path) -> None:
+    write("a.parquet", {"s": ["a"]})
+    only(problems_of(data), "data.features", "s")
+
+
+def test_one_column_has_one_role(write: Write, data: Path) -> None:
+    write("a.parquet", GOOD)
+    only(problems_of(data, features=["x", "x"]), "'x'", "2 times")
+    only(problems_of(data, features=["x", "y"], weight_column="y"), "'y'", "weight")
+
+
+# Values, as far as the statistics tell
+
+
+def test_nulls_are_told_with_their_place(write: Write, data: Path) -> None:
+    write("a.parquet", {"x": [1.0, 2.0, None, None], "y": [1, 2, 3, None]}, row_group_size=2)
+    first, second = problems_of(data)
+    assert first.startswith("a.parquet, row group 1, column 'x': 2 nulls. ")
+    assert second.startswith("a.parquet, row group 1, column 'y': 1 nulls. ")
+    assert "data.missing: drop" in first
+    assert plan_dataset(data, missing="drop").n_rows == 4
+    assert plan_dataset(data, features=["x"], missing="drop").n_rows == 4
+
+
+def test_nulls_in_columns_without_arithmetic_are_fine(write: Write, data: Path) -> None:
+    write("a.parquet", {"x": [1.0, 2.0], "id": [None, 2**60], "y": [None, 1.0]})
+    assert plan_dataset(data, features=["x"], id_columns=["id"], keep=["y"]).n_rows == 2
+
+
+def test_a_column_of_null_type_is_all_nulls(write: Write, data: Path) -> None:
+    write("a.parquet", {"x": [1.0, 2.0], "y": [1.0, 2.0]})
+    write("b.parquet", {"x": [1.0, 2.0], "y": pa.nulls(2)})
+    only(problems_of(data), "b.parquet", "'y'", "2 nulls")
+    plan = plan_dataset(data, missing="drop")
+    assert plan.feature_types == ("double", "double")
+    (data / "a.parquet").unlink()
+    only(problems_of(data, features=["x", "y"], missing="drop"), "'y'", "no value")
+
+
+def test_weights_must_be_whole_and_not_negative(write: Write, data: Path) -> None:
+    write("a.parquet", {"x": [1.0, 2.0], "w": [None, 1.0]})
+    write("b.parquet", {"x": [-1.0, 2.0], "w": [-1.0, np.inf]})
+    problems = problems_of(data, weight_column="w", missing="drop")
+    assert [line.partition(",")[0] for line in problems] == ["a.parquet", "b.parquet", "b.parquet"]
+    assert "1 nulls" in problems[0]
+    assert "infinite" in problems[1]
+    assert "negative" in problems[2]
+
+
+@pytest.mark.parametrize("missing", ["error", "drop"])
+def test_infinities_in_the_statistics_are_a_problem(write: Write, data: Path, missing: str) -> None:
+    write("a.parquet", {"x": pa.array([1.0, -np.inf], pa.float32()), "y": [np.nan, 1e308]})
+    only(problems_of(data, missing=missing), "a.parquet, row group 0, column 'x'", "infinite")
+
+
+@pytest.mark.parametrize(
+    ("value", "type_"), [(2**53 + 1, "int64"), (-(2**60), "int64"), (2**64 - 1, "uint64")]
+)
+def test_integers_that_float64_would_round_are_a_problem(
+    write: Write, data: Path, value: int, type_: str
+) -> None:
+    write("a.parquet", {"x": [1.0], "big": pa.array([value], pa.type_for_alias(type_))})
+    only(problems_of(data), "a.parquet, row group 0, column 'big'", str(value), "2^53")
+    assert plan_dataset(data, features=["x"], keep=["big"]).n_rows == 1
+
+
+def test_integers_up_to_2_to_the_53_are_exact(write: Write, data: Path) -> None:
+    write("a.parquet", {"x": [2**53, -(2**53)]})
+    assert plan_dataset(data).n_rows == 2
+
+
+# Files that are none
+
+
+def truncated(file: Path, size: int) -> None:
+    file.write_bytes(file.read_bytes()[:size])
+
+
+@pytest.mark.parametrize("kept", [1, 3, 4, 7, 8, 11, 12, 100, -1, -4, -8, -9, -100])
+def test_a_truncated_file_is_named(write: Write, data: Path, kept: int) -> None:
+    write("a.parquet", GOOD)
+    file = write("b.parquet", GOOD)
+    truncated(file, kept if kept > 0 else file.stat().st_size + kept)
+    only(problems_of(data), "b.parquet")
+    assert any(word in problems_of(data)[0] for word in ("truncated", "not a Parquet"))
+
+
+def test_a_file_of_no_bytes_is_named(write: Write, data: Path) -> None:
+    (data / "a.parquet").touch()
+    only(problems_of(data), "a.parquet", "0 bytes")
+
+
+def test_another_kind_of_file_is_named(write: Write, data: Path) -> None:
+    (data / "a.parquet").write_text("id,x\n1,2.0\n" * 10)
+    only(problems_of(data), "a.parquet", "not a Parquet file")
+
+
+def test_an_encrypted_file_is_named(write: Write, data: Path) -> None:
+    file = write("a.parquet", GOOD)
+    file.write_bytes(file.read_bytes()[:-4] + b"PARE")
+    only(problems_of(data), "a.parquet", "encrypted")
+
+
+def test_a_damaged_footer_is_named(write: Write, data: Path) -> None:
+    file = write("a.parquet", GOOD)
+    content = bytearray(file.read_bytes())
+    length = int.from_bytes(content[-8:-4], "little")
+    content[-8 - length : -8] = b"\xff" * length
+    file.write_bytes(content)
+    only(problems_of(data), "a.parquet", "footer is damaged")
+
+
+def test_a_file_without_its_middle_is_named(write: Write, data: Path) -> None:
+    file = write("a.parquet", {"x": np.random.default_rng(0).normal(size=5000)})
+    content = file.read_bytes()
+    file.write_bytes(content[:1000] + content[-2000:])
+    only(problems_of(data), "a.parquet, row group 0, column 'x'", "outside")
+
+
+def test_a_footer_larger_than_the_first_read_is_read(write: Write, data: Path) -> None:
+    columns = {f"column_{i}": [1.0, 2.0] for i in range(1500)}
+    file = write("a.parquet", columns)
+    assert int.from_bytes(file.read_bytes()[-8:-4], "little") > FIRST_READ
+    assert len(plan_dataset(data).features) == 1500
+
+
+def test_a_forged_row_count_does_not_fill_the_memory(
+    write: Write, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.parquet", GOOD)
+    monkeypatch.setattr(plan_module, "MAX_CHUNKS", 2)
+    only(problems_of(data, chunk_bytes=1), "a.parquet", "memory.chunk_bytes")
+
+
+def test_an_unreadable_file_is_named_with_the_reason(
+    write: Write, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.parquet", GOOD)
+
+    def denied(*_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("gmm_dask.storage.inputs._open_without_waiting", denied)
+    only(problems_of(data), "a.parquet", "Permission denied", "read access")
+
+
+# Sets of files
+
+
+def test_a_missing_path_is_named_with_what_exists(tmp_path: Path) -> None:
+    only(problems_of(tmp_path / "no" / "data"), f"{tmp_path}/no/data", "does not exist")
+    only(problems_of(tmp_path / "no" / "*.parquet"), "matches no files")
+    assert f"{tmp_path} does" in problems_of(tmp_path / "no" / "data")[0]
+
+
+def test_an_empty_folder_is_a_problem(data: Path) -> None:
+    only(problems_of(data), str(data), "no Parquet files")
+    (data / "_SUCCESS").touch()
+    only(problems_of(data), "no Parquet files")
+
+
+def test_files_of_no_rows_are_a_problem(write: Write, data: Path) -> None:
+    write("a.parquet", pa.table({"x": pa.array([], pa.float64())}))
+    write("b.parquet", pa.table({"x": pa.array([], pa.float64())}))
+    only(problems_of(data), "2 files", "no rows")
+
+
+def test_other_files_are_a_problem_with_a_remedy(write: Write, data: Path) -> None:
+    write("a.parquet", GOOD)
+    (data / "README.md").write_text("hello")
+    (data / "a.parquet.tmp").write_text("hello")
+    problems = problems_of(data)
+    assert [line.partition(":")[0] for line in problems] == ["README.md", "a.parquet.tmp"]
+    assert all("glob" in line for line in problems)
+    assert plan_dataset(f"{data}/*.parquet").n_rows == 3
+
+
+def test_links_are_followed_but_rows_never_count_twice(write: Write, data: Path) -> None:
+    elsewhere = write_file(data.parent / "elsewhere" / "b.parquet", GOOD)
+    write("a.parquet", GOOD)
+    (data / "linked").symlink_to(elsewhere.parent)
+    assert plan_dataset(data).n_rows == 6
+    (data / "again.parquet").symlink_to(data / "a.parquet")
+    only(problems_of(data), "again.parquet", "a.parquet", "same file")
+    (data / "again.parquet").unlink()
+    (data / "loop").symlink_to(data)
+    only(problems_of(data), "loop", "same folder")
+
+
+def test_names_that_are_no_files_are_a_problem(
+    write: Write, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.parquet", GOOD)
+    monkeypatch.chdir(data)  # the path of a socket must be short
+    (data / "gone.parquet").symlink_to(data / "nowhere")
+    os.mkfifo(data / "pipe.parquet")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.parquet")
+        problems = problems_of(data)
+    assert [line.partition(":")[0] for line in problems] == [
+        "gone.parquet",
+        "pipe.parquet",
+        "socket.parquet",
+    ]
+    only(problems_of(data / "pipe.parquet"), "pipe.parquet", "neither")
+
+
+def test_a_name_that_is_not_utf8_is_a_problem(write: Write, data: Path) -> None:
+    file = write("a.parquet", GOOD)
+    shutil.copy(file, os.fsencode(data) + b"/b\xff.parquet")
+    only(problems_of(data), "UTF-8", "Rename")
+
+
+def test_all_problems_come_at_once(write: Write, data: Path) -> None:
+    write("a.parquet", {"x": [1.0, None], "s": ["a", "b"], "y": [1.0, 2.0]})
+    write("b.parquet", {"x": [1.0], "s": ["a"]})
+    truncated(write("c.parquet", GOOD), 60)
+    (data / "notes.txt").write_text("hello")
+    problems = problems_of(data, features=["x", "y", "s"], id_columns=["i"])
+    for place in [
+        "notes.txt:",
+        "c.parquet:",
+        "b.parquet: has no column 'y'",
+        "a.parquet, column 's': is string",
+        "b.parquet, column 's': is string",
+        "data.id_columns: no file has a column 'i'",
+        "a.parquet, row group 0, column 'x': 1 nulls",
+    ]:
+        assert sum(line.startswith(place) for line in problems) == 1, place
+    assert len(problems) == 7
+
+
+def test_many_problems_alike_are_counted(write: Write, data: Path) -> None:
+    for i in range(MAX_ALIKE + 5):
+        write(f"{i:03}.parquet", {"x": [1.0, None]})
+    problems = problems_of(data)
+    assert len(problems) == MAX_ALIKE + 1
+    assert problems[-1] == "... and 5 more: null in column 'x'."
+
+
+# Places
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "http://example.com/a.parquet",
+        "memory://a",
+        "reference://x",
+        "github://org:repo@main/x",
+        "simplecache::s3://bucket/key",
+        "local:///tmp",
+    ],
+)
+def test_only_allowed_schemes_are_opened(path: str) -> None:
+    only(problems_of(path), "data.path", "s3://")
+
+
+def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
+    only(problems_of("s3://user:hunter2@bucket/data"), "credentials", "s3://***@bucket")
+    assert "hunter2" not in problems_of("s3://user:hunter2@bucket/data")[0]
+
+
+# Identity
+
+
+def test_the_fingerprint_is_of_the_content_not_of_place_or_time(
+    write: Write, data: Path, tmp_path: Path
+) -> None:
+    write("k=1/a.parquet", GOOD)
+    write("k=2/a.parquet", GOOD)
+    before = plan_dataset(data).fingerprint
+    copy = shutil.copytree(data, tmp_path / "elsewhere")
+    os.utime(copy / "k=1" / "a.parquet", (0, 0))
+    assert plan_dataset(copy).fingerprint == before
+    write_file(copy / "k=1" / "a.parquet", {"x": [1.0, 2.0, 4.0], "y": [4.0, 5.0, 6.0]})
+    assert plan_dataset(copy).fingerprint != before
+    shutil.copytree(data, tmp_path / "third")
+    (tmp_path / "third" / "k=1").rename(tmp_path / "third" / "k=3")
+    assert plan_dataset(tmp_path / "third").fingerprint != before
+
+
+def test_a_plan_is_json_with_every_row_group(write: Write, data: Path) -> None:
+    write("k=ü/a.parquet", {"x": np.arange(5.0), "id": range(5)}, row_group_size=2)
+    plan = plan_dataset(data, id_columns=["id", "k"])
+    document = plan.to_dict()
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    (entry,) = document["partitions"]
+    assert entry["row_groups"] == [2, 2, 1]
+    assert entry["keys"] == {"k": "ü"}
+    assert entry["footer_sha256"] == plan.partitions[0].footer_sha256
+    assert document["fingerprint"] == plan.fingerprint
+    assert document["n_rows"] == 5
+
+
+def test_planning_reads_footers_only(write: Write, data: Path) -> None:
+    """Damage in the data does not show in the plan, because the plan does not read them."""
+    file = write("a.parquet", {"x": np.random.default_rng(0).normal(size=100_000)})
+    content = bytearray(file.read_bytes())
+    content[1000:-FIRST_READ] = b"\x00" * (len(content) - FIRST_READ - 1000)
+    file.write_bytes(content)
+    assert plan_dataset(data).n_rows == 100_000
+    with pytest.raises(OSError):
+        pq.read_table(file)
