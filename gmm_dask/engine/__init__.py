@@ -1,0 +1,25 @@
+"""The engine: chunks of a Dask array mapped and reduced, on threads or a cluster."""
+
+from gmm_dask.engine.backends import Backend, ClusterBackend, LocalBackend
+from gmm_dask.engine.chunks import RowChunks, array_from_sources, row_chunks
+from gmm_dask.engine.cluster import ClusterSpec, open_backend
+from gmm_dask.engine.passes import expectation, map_items, usable_rows
+from gmm_dask.engine.reduce import tree_sum
+from gmm_dask.engine.survey import Survey, survey
+
+__all__ = [
+    "Backend",
+    "ClusterBackend",
+    "ClusterSpec",
+    "LocalBackend",
+    "RowChunks",
+    "Survey",
+    "array_from_sources",
+    "expectation",
+    "map_items",
+    "open_backend",
+    "row_chunks",
+    "survey",
+    "tree_sum",
+    "usable_rows",
+]

@@ -1,0 +1,100 @@
+"""Where a graph is computed: threads of this process, or a Dask cluster. Same graph, same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gmm_dask.errors import ClusterError, GmmDaskError
+
+Done = Callable[[], None]
+
+
+class Backend(Protocol):
+    """Computes graphs of tasks."""
+
+    @property
+    def n_workers(self) -> int:
+        """Tasks that can run at once."""
+
+    def compute(
+        self, graph: Mapping[Any, Any], keys: Sequence[Any], on_done: Done | None = None
+    ) -> list[Any]:
+        """Values of the keys, in their order; `on_done` is called as each key is ready."""
+
+    def persist(self, array: Any) -> Any:
+        """The Dask array with its chunks held in memory where the work is done."""
+
+
+@dataclass(frozen=True)
+class LocalBackend:
+    """Threads of this process; one thread runs the tasks in the caller's own, in order."""
+
+    n_workers: int = 1
+
+    def compute(
+        self, graph: Mapping[Any, Any], keys: Sequence[Any], on_done: Done | None = None
+    ) -> list[Any]:
+        """See Backend."""
+        import dask
+        import dask.threaded
+        from dask.callbacks import Callback
+
+        wanted = frozenset(keys)
+
+        def posttask(key: Any, *rest: Any) -> None:
+            if on_done is not None and key in wanted:
+                on_done()
+
+        with Callback(posttask=posttask):
+            if self.n_workers == 1:
+                return list(dask.get(graph, list(keys)))
+            return list(dask.threaded.get(graph, list(keys), num_workers=self.n_workers))
+
+    def persist(self, array: Any) -> Any:
+        """See Backend."""
+        return array.persist(scheduler="threads", num_workers=self.n_workers)
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterBackend:
+    """A Dask cluster behind a client."""
+
+    client: Any
+
+    @property
+    def n_workers(self) -> int:
+        """Threads of all workers."""
+        return sum(self.client.nthreads().values())
+
+    def compute(
+        self, graph: Mapping[Any, Any], keys: Sequence[Any], on_done: Done | None = None
+    ) -> list[Any]:
+        """See Backend; raises ClusterError when workers are lost more often than Dask retries."""
+        from distributed.client import FutureCancelledError
+        from distributed.scheduler import KilledWorker, NoValidWorkerError
+
+        futures = self.client.get(dict(graph), list(keys), sync=False)
+        if on_done is not None:
+            for future in futures:
+                future.add_done_callback(lambda _: on_done())
+        try:
+            return list(self.client.gather(futures))
+        except GmmDaskError:
+            raise
+        except KilledWorker as error:
+            raise ClusterError(
+                f"Workers died repeatedly on one task ({error}). The usual cause is memory: "
+                "lower memory.chunk_bytes or give the workers more."
+            ) from error
+        except (FutureCancelledError, NoValidWorkerError) as error:
+            raise ClusterError(
+                f"The cluster was lost during a pass ({error}). Start it again and run once more."
+            ) from error
+        finally:
+            del futures
+
+    def persist(self, array: Any) -> Any:
+        """See Backend."""
+        return self.client.persist(array)

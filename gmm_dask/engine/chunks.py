@@ -1,0 +1,178 @@
+"""Rows as a Dask array that is chunked along the rows only, one task per chunk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+from uuid import uuid4
+
+import dask.array as da
+import numpy as np
+from dask._task_spec import DataNode, GraphNode, Task
+from dask.highlevelgraph import HighLevelGraph
+
+from gmm_dask.errors import DataError
+
+CHUNK_BYTES = 32 << 20  # large enough to hide a task's overhead, small enough to share out
+
+
+@dataclass(frozen=True, eq=False)
+class RowChunks:
+    """The rows to fit: features, and weights with the same chunks where there are any.
+
+    Parameters
+    ----------
+    X : dask.array (n, d)
+        One chunk along the columns; chunk lengths may be unknown (nan).
+    weights : dask.array (n,), optional
+    """
+
+    X: da.Array
+    weights: da.Array | None = None
+
+    @property
+    def lengths(self) -> tuple[int, ...] | None:
+        """Rows of each chunk; None where Dask does not know them."""
+        lengths = self.X.chunks[0]
+        return None if any(math.isnan(n) for n in lengths) else tuple(int(n) for n in lengths)
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns, d."""
+        return int(self.X.shape[1])
+
+    def with_lengths(self, lengths: Sequence[int]) -> RowChunks:
+        """The same chunks with their lengths known."""
+        X = _with_row_chunks(self.X, lengths)
+        weights = None if self.weights is None else _with_row_chunks(self.weights, lengths)
+        return replace(self, X=X, weights=weights)
+
+    def tasks(self) -> tuple[dict[Any, GraphNode], list[tuple[Any, ...]]]:
+        """The optimised graph, and for each chunk its key in X and, if any, in the weights."""
+        collections = [self.X] if self.weights is None else [self.X, self.weights]
+        keys = [[_flat(row) for row in array.__dask_keys__()] for array in collections]
+        graph = HighLevelGraph.merge(*(array.__dask_graph__() for array in collections))
+        optimised = collections[0].__dask_optimize__(graph, [k for part in keys for k in part])
+        return dict(optimised), list(zip(*keys, strict=True))
+
+
+def array_from_sources(
+    load: Callable[[Any], np.ndarray[Any, Any]],
+    sources: Sequence[Any],
+    lengths: Sequence[int],
+    *,
+    n_features: int | None,
+    dtype: str,
+    name: str,
+) -> da.Array:
+    """A Dask array whose chunk i is `load(sources[i])`, of lengths[i] rows.
+
+    Parameters
+    ----------
+    load : source -> (rows, n_features), or (rows,) where n_features is None
+    name : str
+        First word of the keys, as the dashboard shows it.
+    """
+    key = f"{name}-{uuid4().hex}"
+    tail: tuple[int, ...] = () if n_features is None else (0,)
+    graph = {
+        (key, i, *tail): Task((key, i, *tail), load, source) for i, source in enumerate(sources)
+    }
+    return _array(graph, key, lengths, n_features, dtype)
+
+
+def array_from_numpy(X: np.ndarray[Any, Any], lengths: Sequence[int]) -> da.Array:
+    """A Dask array of views on X (n, d) or (n,), without a copy and without hashing it."""
+    key = f"rows-{uuid4().hex}"
+    tail: tuple[int, ...] = () if X.ndim == 1 else (0,)
+    stops = np.cumsum(lengths).tolist()
+    graph = {
+        (key, i, *tail): DataNode((key, i, *tail), X[stop - n : stop])
+        for i, (n, stop) in enumerate(zip(lengths, stops, strict=True))
+    }
+    n_features = None if X.ndim == 1 else X.shape[1]
+    return _array(graph, key, lengths, n_features, str(X.dtype))
+
+
+def row_chunks(X: Any, sample_weight: Any = None, chunk_bytes: int = CHUNK_BYTES) -> RowChunks:
+    """Rows given by a user, as RowChunks.
+
+    Parameters
+    ----------
+    X : (n, d) NumPy array, Dask array with any chunks, Dask DataFrame, or what numpy.asarray takes
+    sample_weight : (n,), optional
+    chunk_bytes : int
+        Size of the chunks that arrays in memory are cut into.
+    """
+    if hasattr(X, "to_dask_array"):
+        X = X.to_dask_array()
+    if not isinstance(X, da.Array):
+        X = _floating(np.asarray(X))
+    if X.ndim != 2:
+        raise DataError(f"X must have two axes, rows and features; it has {X.ndim}.")
+    if X.shape[1] == 0 or math.isnan(X.shape[1]):
+        raise DataError("X must have at least one feature, and their number must be known.")
+    if not isinstance(X, da.Array):
+        X = array_from_numpy(X, even_lengths(X.shape[0], X.shape[1], chunk_bytes))
+    if len(X.chunks[1]) > 1:
+        X = X.rechunk({1: -1})
+    if X.dtype not in (np.float32, np.float64):
+        X = X.astype(np.float64)
+    chunks = RowChunks(X)
+    return chunks if sample_weight is None else replace(chunks, weights=_weights(X, sample_weight))
+
+
+def even_lengths(n_rows: int, n_features: int, chunk_bytes: int) -> tuple[int, ...]:
+    """Lengths of the fewest equal chunks of at most chunk_bytes of float64; one where n is 0."""
+    largest = max(1, chunk_bytes // (8 * max(n_features, 1)))
+    count = max(1, -(-n_rows // largest))
+    edges = [n_rows * i // count for i in range(count + 1)]
+    return tuple(b - a for a, b in pairwise(edges))
+
+
+def _floating(X: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
+
+
+def _weights(X: da.Array, sample_weight: Any) -> da.Array:
+    if hasattr(sample_weight, "to_dask_array"):
+        sample_weight = sample_weight.to_dask_array()
+    if isinstance(sample_weight, da.Array):
+        if sample_weight.chunks[0] == X.chunks[0] or len(X.chunks[0]) == sample_weight.numblocks[0]:
+            return sample_weight
+        return sample_weight.rechunk((X.chunks[0],))
+    lengths = [int(n) for n in X.chunks[0]] if not math.isnan(X.shape[0]) else None
+    sample_weight = np.asarray(sample_weight, dtype=np.float64)
+    if lengths is None or sample_weight.shape != (sum(lengths),):
+        raise DataError(
+            f"sample_weight has shape {sample_weight.shape}; it must have one value for each of "
+            f"the {X.shape[0]} rows (for a Dask array of unknown length, give a Dask array)."
+        )
+    return array_from_numpy(sample_weight, lengths)
+
+
+def _array(
+    graph: dict[Any, GraphNode],
+    key: str,
+    lengths: Sequence[int],
+    n_features: int | None,
+    dtype: str,
+) -> da.Array:
+    chunks: tuple[Any, ...] = (tuple(lengths),)
+    if n_features is not None:
+        chunks += ((n_features,),)
+    meta = np.empty((0,) * len(chunks), dtype=dtype)
+    return da.Array(HighLevelGraph.from_collections(key, graph), key, chunks, meta=meta)
+
+
+def _with_row_chunks(array: da.Array, lengths: Sequence[int]) -> da.Array:
+    chunks = (tuple(lengths), *array.chunks[1:])
+    return da.Array(array.__dask_graph__(), array.name, chunks, meta=array._meta)
+
+
+def _flat(keys: Any) -> Any:
+    """The only key of a row of blocks."""
+    return keys[0] if isinstance(keys, list) else keys

@@ -1,0 +1,165 @@
+"""Passes over the chunks: one fused task each, results in chunk order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+from dask._task_spec import GraphNode, Task, TaskRef
+
+from gmm_dask.engine.backends import Backend, Done
+from gmm_dask.engine.chunks import RowChunks
+from gmm_dask.engine.reduce import tree_sum, tree_tasks
+from gmm_dask.mixture import Parameters, SufficientStatistics, e_step
+from gmm_dask.mixture.statistics import statistics_bytes
+
+GATHER_BYTES = 15 << 20  # above this the statistics of a pass are added up on the workers
+
+Rows = npt.NDArray[Any]
+
+
+class ChunkMap:
+    """Applies a function to every chunk, fused with whatever makes the chunk, one task each."""
+
+    def __init__(self, chunks: RowChunks, backend: Backend) -> None:
+        self.backend = backend
+        graph, self._chunk_keys = chunks.tasks()
+        dependents = _count_dependents(graph)
+        self._private = [
+            [node for key in keys for node in _private_to(key, graph, dependents)]
+            for keys in self._chunk_keys
+        ]
+        private = {node.key for nodes in self._private for node in nodes}
+        self._shared = {key: node for key, node in graph.items() if key not in private}
+
+    def __len__(self) -> int:
+        return len(self._chunk_keys)
+
+    def graph(
+        self, name: str, function: Callable[..., Any], common: Any, each: Sequence[Any] | None
+    ) -> tuple[dict[Any, GraphNode], list[Any]]:
+        """Tasks `function(common[, each[i]], *arrays of chunk i)` and their keys.
+
+        `common` travels as one small task, so that a worker that was lost can be replaced.
+        """
+        token = uuid4().hex
+        common_key = f"{name}_input-{token}"
+        graph: dict[Any, GraphNode] = dict(self._shared)
+        graph[common_key] = Task(common_key, _identity, common)
+        keys = []
+        for i, arrays in enumerate(self._chunk_keys):
+            key = (f"{name}-{token}", i)
+            extra = () if each is None else (each[i],)
+            refs = (TaskRef(array) for array in arrays)
+            task = Task(key, function, TaskRef(common_key), *extra, *refs)
+            graph[key] = Task.fuse(*self._private[i], task, key=key)
+            keys.append(key)
+        return graph, keys
+
+    def __call__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        common: Any,
+        each: Sequence[Any] | None = None,
+    ) -> list[Any]:
+        """Results in chunk order."""
+        return self.backend.compute(*self.graph(name, function, common, each))
+
+
+def expectation(chunks: RowChunks, backend: Backend, *, drop_missing: bool = False) -> Expectation:
+    """The function EM asks for statistics: every call is one pass over the chunks."""
+    return Expectation(ChunkMap(chunks, backend), drop_missing)
+
+
+@dataclass(frozen=True, eq=False)
+class Expectation:
+    """parameters -> statistics of all rows; bitwise the same on every backend."""
+
+    chunk_map: ChunkMap
+    drop_missing: bool = False
+
+    def __call__(self, parameters: Parameters) -> SufficientStatistics:
+        """One pass: a task per chunk, and the fixed tree of `+`."""
+        function = _e_step_usable if self.drop_missing else _e_step
+        graph, keys = self.chunk_map.graph("e_step", function, parameters, None)
+        if len(keys) * statistics_bytes(parameters) > GATHER_BYTES:
+            tasks, keys = tree_tasks(keys)
+            graph.update(tasks)
+        total: SufficientStatistics = tree_sum(self.chunk_map.backend.compute(graph, keys))
+        return total
+
+
+def map_items(
+    name: str,
+    function: Callable[..., Any],
+    items: Sequence[Any],
+    backend: Backend,
+    *,
+    common: Any = None,
+    on_done: Done | None = None,
+) -> list[Any]:
+    """`function(common, item)` for every item, one task each; results in the order of items."""
+    token = uuid4().hex
+    common_key = f"{name}_input-{token}"
+    graph: dict[Any, GraphNode] = {common_key: Task(common_key, _identity, common)}
+    keys = []
+    for i, item in enumerate(items):
+        key = (f"{name}-{token}", i)
+        graph[key] = Task(key, function, TaskRef(common_key), item)
+        keys.append(key)
+    return backend.compute(graph, keys, on_done)
+
+
+def usable_rows(X: Rows, sample_weight: Rows | None = None) -> npt.NDArray[np.bool_]:
+    """Rows without a missing value, (n,)."""
+    usable = ~np.isnan(X).any(axis=1)
+    if sample_weight is not None:
+        usable &= ~np.isnan(sample_weight)
+    return np.asarray(usable)
+
+
+def _e_step(
+    parameters: Parameters, X: Rows, sample_weight: Rows | None = None
+) -> SufficientStatistics:
+    return e_step(X, parameters, sample_weight)
+
+
+def _e_step_usable(
+    parameters: Parameters, X: Rows, sample_weight: Rows | None = None
+) -> SufficientStatistics:
+    usable = usable_rows(X, sample_weight)
+    if usable.all():
+        return e_step(X, parameters, sample_weight)
+    return e_step(X[usable], parameters, None if sample_weight is None else sample_weight[usable])
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def _count_dependents(graph: Mapping[Any, GraphNode]) -> dict[Any, int]:
+    counts = dict.fromkeys(graph, 0)
+    for node in graph.values():
+        for dependency in node.dependencies:
+            if dependency in counts:
+                counts[dependency] += 1
+    return counts
+
+
+def _private_to(
+    key: Any, graph: Mapping[Any, GraphNode], dependents: Mapping[Any, int]
+) -> list[GraphNode]:
+    """The tasks that only this chunk needs; data held in memory stays a node of its own."""
+    node = graph.get(key)
+    if not isinstance(node, Task) or node.block_fusion:
+        return []
+    found: list[GraphNode] = [node]
+    for dependency in node.dependencies:
+        if dependents.get(dependency) == 1:
+            found += _private_to(dependency, graph, dependents)
+    return found

@@ -1,0 +1,97 @@
+"""Whatever a user brings becomes the same rows in chunks."""
+
+from __future__ import annotations
+
+import dask.array as da
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gmm_dask.engine import LocalBackend, row_chunks
+from gmm_dask.engine.chunks import array_from_sources, even_lengths
+from gmm_dask.engine.passes import ChunkMap
+from gmm_dask.errors import DataError
+
+ROWS = np.arange(60.0).reshape(20, 3)
+
+
+def blocks(chunks):
+    return ChunkMap(chunks, LocalBackend(1))("block", lambda _, *arrays: arrays, None)
+
+
+FORMS = {
+    "numpy": lambda: ROWS,
+    "list": lambda: ROWS.tolist(),
+    "dask": lambda: da.from_array(ROWS, chunks=(7, 3)),
+    "dask columns cut": lambda: da.from_array(ROWS, chunks=(7, 2)),
+    "dask integer": lambda: da.from_array(ROWS.astype(np.int64), chunks=(7, 3)),
+    "dask unknown lengths": lambda: (x := da.from_array(ROWS, chunks=(7, 3)))[x[:, 0] >= 0],
+    "dask computed": lambda: (da.from_array(ROWS, chunks=(7, 3)) * 2 + 1 - 1) / 2,
+    "dataframe": lambda: dd.from_pandas(pd.DataFrame(ROWS), npartitions=3),
+    "pandas": lambda: pd.DataFrame(ROWS),
+}
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_all_forms_hold_the_same_rows(form: str) -> None:
+    chunks = row_chunks(FORMS[form]())
+    parts = [X for (X,) in blocks(chunks)]
+    np.testing.assert_array_equal(np.concatenate(parts), ROWS)
+    assert isinstance(chunks.X, da.Array)
+    assert len(chunks.X.chunks[1]) == 1
+    assert chunks.n_features == 3
+
+
+@pytest.mark.parametrize("form", ["numpy", "dask", "dask computed", "dask columns cut"])
+def test_weights_lie_beside_their_rows(form: str) -> None:
+    weight = np.arange(20.0)
+    for given_weight in (weight, da.from_array(weight, chunks=6)):
+        pairs = blocks(row_chunks(FORMS[form](), given_weight))
+        for X, w in pairs:
+            np.testing.assert_array_equal(X[:, 0], 3 * w)
+        assert sum(len(w) for _, w in pairs) == 20
+
+
+@pytest.mark.parametrize("shape", [(19,), (20, 1), ()])
+def test_weights_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match="sample_weight has shape"):
+        row_chunks(ROWS, np.ones(shape))
+
+
+@pytest.mark.parametrize("X", [np.zeros(3), np.zeros((2, 2, 2)), np.zeros((3, 0))])
+def test_rows_without_two_axes_are_refused(X: np.ndarray) -> None:
+    with pytest.raises(DataError, match="X must have"):
+        row_chunks(X)
+
+
+def test_arrays_in_memory_are_not_copied() -> None:
+    for (X,) in blocks(row_chunks(ROWS, chunk_bytes=100)):
+        assert np.shares_memory(X, ROWS)
+
+
+def test_float32_stays_float32() -> None:
+    assert row_chunks(ROWS.astype(np.float32)).X.dtype == np.float32
+
+
+@given(st.integers(0, 10_000), st.integers(1, 50), st.integers(1, 5000))
+def test_even_chunks_add_up_and_keep_the_limit(n: int, d: int, limit: int) -> None:
+    lengths = even_lengths(n, d, limit)
+    assert sum(lengths) == n
+    assert max(lengths) - min(lengths) <= 1
+    assert max(lengths) <= max(1, limit // (8 * d))
+
+
+def test_sources_are_loaded_when_needed_only() -> None:
+    loaded: list[int] = []
+
+    def load(source: int) -> np.ndarray:
+        loaded.append(source)
+        return np.full((2, 1), float(source))
+
+    X = array_from_sources(load, [0, 1, 2], [2, 2, 2], n_features=1, dtype="float64", name="x")
+    assert loaded == []
+    np.testing.assert_array_equal(X[2:4].compute(scheduler="sync"), [[1.0], [1.0]])
+    assert loaded == [1]

@@ -1,0 +1,122 @@
+"""Clusters: opened and closed by us, joined by address, with and without TLS."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from gmm_dask.engine import ClusterSpec, LocalBackend, expectation, open_backend, row_chunks
+from gmm_dask.engine.cluster import available_cores
+from gmm_dask.errors import ClusterError
+from tests.certificates import write_certificates
+from tests.conftest import Blobs
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def scheduler_and_worker(address: str, *options: str) -> Iterator[None]:
+    """The commands of the README, as processes that end with the block."""
+    host, port = address.rpartition("//")[2].split(":")
+    programs = [
+        ["dask_scheduler", "--host", host, "--port", port, "--no-dashboard", *options],
+        ["dask_worker", address, "--nthreads", "1", "--no-dashboard", "--host", host, *options],
+    ]
+    running = []
+    try:
+        for name, *arguments in programs:
+            command = [sys.executable, "-m", f"distributed.cli.{name}", *arguments]
+            running.append(
+                subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
+        yield
+    finally:
+        for process in reversed(running):
+            process.terminate()
+        for process in running:
+            process.wait(30)
+
+
+def check_pass(spec: ClusterSpec, blobs: Blobs) -> None:
+    chunks = row_chunks(blobs.X, chunk_bytes=1 << 13)
+    expected = expectation(chunks, LocalBackend(1))(blobs.truth)
+    with open_backend(spec) as backend:
+        found = expectation(chunks, backend)(blobs.truth)
+        assert backend.n_workers >= 1
+    assert found.log_likelihood == expected.log_likelihood
+    np.testing.assert_array_equal(found.sum_xx, expected.sum_xx)
+
+
+def test_a_scheduler_by_address_gives_the_same_bits(blobs: Blobs) -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    with scheduler_and_worker(address):
+        check_pass(ClusterSpec("address", address=address), blobs)
+        # Our client is gone, the cluster that was given goes on.
+        check_pass(ClusterSpec("address", address=address), blobs)
+
+
+def test_tls_is_spoken_with_certificates_and_not_without(blobs: Blobs, tmp_path: Path) -> None:
+    files = write_certificates(tmp_path)
+    options = (
+        "--tls-ca-file", files["ca"], "--tls-cert", files["cert"], "--tls-key", files["key"],
+    )  # fmt: skip
+    address = f"tls://127.0.0.1:{free_port()}"
+    tls = {"tls_ca_file": files["ca"], "tls_cert": files["cert"], "tls_key": files["key"]}
+    with scheduler_and_worker(address, *options):
+        check_pass(ClusterSpec("address", address=address, **tls), blobs)
+        stranger = write_certificates(tmp_path / "stranger")
+        wrong = {"tls_ca_file": files["ca"], "tls_cert": stranger["cert"]}
+        wrong["tls_key"] = stranger["key"]
+        spec = ClusterSpec("address", address=address, timeout=3, **wrong)
+        with pytest.raises(ClusterError, match="No scheduler answers"), open_backend(spec):
+            pass
+
+
+def test_an_address_where_nobody_listens_is_named_in_time() -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    spec = ClusterSpec("address", address=address, timeout=1)
+    with (
+        pytest.raises(ClusterError, match=f"No scheduler answers at {address}"),
+        open_backend(spec),
+    ):
+        pass
+
+
+def test_processes_leave_the_environment_as_it_was(blobs: Blobs) -> None:
+    before = dict(os.environ)
+    check_pass(ClusterSpec("processes", workers=1), blobs)
+    assert dict(os.environ) == before
+
+
+def test_nothing_listens_beyond_this_machine_and_two_clusters_get_along() -> None:
+    spec = ClusterSpec("processes", workers=1)
+    with open_backend(spec), open_backend(spec):
+        here = psutil.Process()
+        listening = [
+            connection.laddr.ip
+            for process in (here, *here.children(recursive=True))
+            for connection in process.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+    assert listening
+    assert set(listening) == {"127.0.0.1"}
+
+
+def test_threads_are_all_cores_unless_told() -> None:
+    with open_backend(ClusterSpec()) as backend:
+        assert backend.n_workers == available_cores()
+    with open_backend(ClusterSpec(workers=3)) as backend:
+        assert backend.n_workers == 3

@@ -1,0 +1,140 @@
+"""A pass: one fused task a chunk, one read, the same bits on every executor."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from gmm_dask.engine import Backend, LocalBackend, expectation, map_items, row_chunks
+from gmm_dask.engine import passes as passes_module
+from gmm_dask.engine.chunks import RowChunks, array_from_sources
+from gmm_dask.errors import DataError
+from gmm_dask.fitting import fit
+from gmm_dask.mixture import e_step, m_step
+from tests.conftest import Blobs
+
+KNOWN: dict[str, bytes] = {}  # bits of the first executor that ran, by chunking
+
+
+def bits(statistics) -> bytes:
+    return b"".join(
+        np.asarray(getattr(statistics, name)).tobytes()
+        for name in ("sum_weight", "log_likelihood", "sum_resp", "sum_x", "sum_xx")
+    )
+
+
+@pytest.mark.parametrize("n_chunks", [1, 7, 100])
+def test_every_executor_gives_the_same_bits(backend: Backend, blobs: Blobs, n_chunks: int) -> None:
+    X = da.from_array(blobs.X, chunks=(-(-len(blobs.X) // n_chunks), 4))
+    found = expectation(row_chunks(X), backend)(blobs.truth)
+    assert KNOWN.setdefault(str(n_chunks), bits(found)) == bits(found)
+    whole = e_step(blobs.X, blobs.truth)
+    np.testing.assert_allclose(found.log_likelihood, whole.log_likelihood, rtol=1e-12)
+    np.testing.assert_allclose(found.sum_xx, whole.sum_xx, rtol=1e-10, atol=1e-8)
+
+
+def test_sums_on_the_workers_have_the_same_bits(
+    backend: Backend, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks = row_chunks(da.from_array(blobs.X, chunks=(90, 4)))
+    on_driver = expectation(chunks, backend)(blobs.truth)
+    monkeypatch.setattr(passes_module, "GATHER_BYTES", 0)
+    assert bits(expectation(chunks, backend)(blobs.truth)) == bits(on_driver)
+
+
+def test_a_fit_is_the_same_on_every_executor_and_chunking(backend: Backend, blobs: Blobs) -> None:
+    def final(chunks: RowChunks):
+        return fit(
+            expectation(chunks, backend), blobs.truth, tol=0, max_iter=5, reg_covar=1e-6
+        ).parameters
+
+    one, many = (final(row_chunks(blobs.X, chunk_bytes=size)) for size in (1 << 20, 1 << 11))
+    for name in ("weights", "means", "covariances"):
+        np.testing.assert_allclose(getattr(many, name), getattr(one, name), rtol=1e-10)
+    key = "fit"
+    found = many.means.tobytes() + many.covariances.tobytes()
+    assert KNOWN.setdefault(key, found) == found
+
+
+def test_a_pass_reads_every_chunk_once_in_one_fused_task(blobs: Blobs) -> None:
+    reads: list[int] = []
+
+    def load(i: int) -> np.ndarray:
+        reads.append(i)
+        return blobs.X[i * 100 : (i + 1) * 100]
+
+    def load_weights(i: int) -> np.ndarray:
+        return np.ones(100)
+
+    X = array_from_sources(load, range(20), [100] * 20, n_features=4, dtype="float64", name="x")
+    w = array_from_sources(
+        load_weights, range(20), [100] * 20, n_features=None, dtype="float64", name="w"
+    )
+    for chunks in (RowChunks(X), RowChunks(X, w)):
+        reads.clear()
+        run = expectation(chunks, LocalBackend(1))
+        graph, keys = run.chunk_map.graph("e_step", len, blobs.truth, None)
+        assert len(keys) == 20
+        assert len(graph) <= 1.2 * 20
+        run(blobs.truth)
+        run(blobs.truth)
+        assert sorted(reads) == sorted([*range(20)] * 2)
+
+
+def test_tasks_of_a_pass_stay_few_when_workers_add_up(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes_module, "GATHER_BYTES", 0)
+    sizes: list[int] = []
+
+    class Counting(LocalBackend):
+        def compute(self, graph, keys, on_done=None):
+            sizes.append(len(graph))
+            return super().compute(graph, keys, on_done)
+
+    X = array_from_sources(
+        lambda i: blobs.X[i * 20 : i * 20 + 20], range(100), [20] * 100,
+        n_features=4, dtype="float64", name="x",
+    )  # fmt: skip
+    expectation(RowChunks(X), Counting(1))(blobs.truth)
+    assert sizes == [100 + 13 + 1]
+
+
+def test_rows_with_missing_values_count_as_absent(backend: Backend, blobs: Blobs) -> None:
+    X = blobs.X.copy()
+    X[::7, 1] = np.nan
+    weight = np.linspace(0.5, 2.0, len(X))
+    used = ~np.isnan(X).any(axis=1)
+    found = expectation(row_chunks(X, weight, 1 << 12), backend, drop_missing=True)(blobs.truth)
+    expected = e_step(X[used], blobs.truth, weight[used])
+    assert found.n_rows == expected.n_rows
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-12)
+    m_step(blobs.truth, found, 1e-6)
+
+
+def test_shared_parts_of_a_users_graph_are_computed_once(blobs: Blobs) -> None:
+    X = da.from_array(blobs.X, chunks=(500, 4))
+    centred = X - X.mean(axis=0)
+    found = expectation(row_chunks(centred), LocalBackend(2))(blobs.truth)
+    expected = e_step(blobs.X - blobs.X.mean(axis=0), blobs.truth)
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-10)
+
+
+def test_items_are_mapped_in_order_and_counted(backend: Backend) -> None:
+    done: list[None] = []
+    found = map_items(
+        "power", pow, [1, 2, 3, 4], backend, common=2, on_done=lambda: done.append(None)
+    )
+    assert found == [2, 4, 8, 16]
+    assert len(done) == 4
+
+
+def test_errors_of_a_task_keep_their_type_and_text(backend: Backend) -> None:
+    with pytest.raises(DataError, match="first") as caught:
+        map_items("fail", _fail, [1], backend)
+    assert caught.value.problems == ("first", "second")
+
+
+def _fail(common: None, item: int) -> None:
+    raise DataError(["first", "second"])

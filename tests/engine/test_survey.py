@@ -1,0 +1,65 @@
+"""The survey finds what is unusable and draws the same rows from any chunking."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gmm_dask.engine import Backend, LocalBackend, row_chunks, survey
+from gmm_dask.engine.survey import draw_rows
+
+SEED = np.random.SeedSequence(9)
+
+
+def test_any_chunking_and_executor_draws_the_same_rows(backend: Backend) -> None:
+    X = np.arange(3000.0).reshape(1000, 3)
+    weight = np.arange(1000.0)
+    one, _ = survey(row_chunks(X, weight), LocalBackend(1), sample_rows=50, seed=SEED)
+    many, _ = survey(row_chunks(X, weight, 500), backend, sample_rows=50, seed=SEED)
+    np.testing.assert_array_equal(one.sample, many.sample)
+    np.testing.assert_array_equal(one.sample_weight, many.sample_weight)
+    assert len(one.sample) == 50
+    assert (np.diff(one.sample[:, 0]) > 0).all()
+    assert one.n_rows == many.n_rows == 1000
+
+
+def test_a_small_data_set_is_its_own_sample() -> None:
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    found, _ = survey(row_chunks(X, chunk_bytes=100), LocalBackend(1), sample_rows=40, seed=SEED)
+    np.testing.assert_array_equal(found.sample, X)
+
+
+def test_unusable_values_are_counted_and_placed(backend: Backend) -> None:
+    X = np.zeros((10, 2))
+    X[3, 0] = X[5, 0] = np.nan
+    X[7, 1] = -np.inf
+    weight = np.ones(10)
+    weight[8], weight[9] = -1.0, np.inf
+    found, _ = survey(row_chunks(X, weight), backend, sample_rows=100, seed=SEED)
+    (chunk,) = found.chunks
+    assert chunk.n_missing.tolist() == [2, 0]
+    assert chunk.first_missing.tolist() == [3, -1]
+    assert chunk.n_infinite.tolist() == [0, 1]
+    assert chunk.first_infinite.tolist() == [-1, 7]
+    assert (chunk.n_bad_weights, chunk.first_bad_weight) == (2, 8)
+    assert found.n_usable == 8
+    assert not np.isnan(found.sample).any()
+
+
+def test_unknown_lengths_become_known() -> None:
+    import dask.array as da
+
+    X = da.from_array(np.arange(20.0).reshape(10, 2), chunks=(4, 2))
+    X = X[X[:, 0] > 5]
+    found, chunks = survey(row_chunks(X), LocalBackend(1), sample_rows=3, seed=SEED)
+    assert chunks.lengths == (1, 4, 2)
+    assert found.sample.shape == (3, 2)
+
+
+@given(st.integers(0, 5000), st.integers(1, 300))
+def test_rows_are_drawn_without_replacement_within_bounds(n: int, size: int) -> None:
+    rows = draw_rows(n, size, SEED)
+    assert len(rows) == min(n, size) == len(set(rows.tolist()))
+    assert ((rows >= 0) & (rows < n)).all()
+    assert (np.diff(rows) > 0).all()
