@@ -1,0 +1,384 @@
+"""What is printed: the live display and log lines of a running stage, tables of what it published.
+
+Progress goes to stderr and results to stdout, so that either can be kept alone. Everything works
+without colour, in narrow terminals and in encodings that lack most characters.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from gmm_dask.fitting import Outcome, Pass
+from gmm_dask.stage.outputs import Published, label_parts
+from gmm_dask.stage.report import text
+from gmm_dask.stage.report.view import separations
+from gmm_dask.stage.settings import FitSettings
+from gmm_dask.stage.watch import Watcher
+from gmm_dask.storage.model_file import Model
+
+RECENT = 5  # passes that the estimate of what is left looks back on
+MAX_FEATURES = 24  # lines of a table that people still read
+MAX_COMPONENTS = 24
+LABEL_LINES = 10  # log lines at most about the labels
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_ASCII = str.maketrans({"±": "+-", "…": "...", "✓": "*", "✗": "!"})
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console on stdout or stderr that prints names as they are and never fails on one."""
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def printable(message: str) -> str:
+    """The message without control characters and without credentials of URLs."""
+    message = _CREDENTIALS.sub("***", message)
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
+
+
+def print_line(console: Console, message: str, style: str = "") -> None:
+    """Print the message whole: never cut or broken to the width of the terminal."""
+    console.print(_fit(message, console, style), soft_wrap=True)
+
+
+def _fit(message: str, console: Console, style: str = "") -> Text:
+    message = printable(message)
+    return Text(message.translate(_ASCII) if console.options.ascii_only else message, style)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is left of a fit.
+
+    Parameters
+    ----------
+    passes : int
+        Over the data, all starts together.
+    settles : bool
+        Whether the change is on its way down to tol; otherwise `passes` is what max_iter allows.
+    """
+
+    passes: int
+    settles: bool
+
+
+def forecast(changes: Sequence[float], start: int, settings: FitSettings) -> Forecast:
+    """What is left after a start's passes that changed the log-likelihood by `changes`.
+
+    EM converges geometrically near its end, so the ratio of the last changes says how many more
+    it takes to get under tol. Starts to come are taken to be as long as this one.
+    """
+    number, most = len(changes), settings.max_iter - len(changes)
+    needed = _passes_to_tol(changes, settings.tol)
+    left = most if needed is None else min(needed, most)
+    to_come = max(settings.n_init - start, 0) * (number + left)
+    return Forecast(left + to_come, needed is not None and needed <= most)
+
+
+def _passes_to_tol(changes: Sequence[float], tol: float) -> int | None:
+    recent = [abs(change) for change in changes if math.isfinite(change)][-RECENT:]
+    if recent and recent[-1] < tol:
+        return 0
+    if tol <= 0 or len(recent) < 2 or not 0 < recent[-1] < recent[0]:
+        return None
+    decay = math.log(recent[-1] / recent[0]) / (len(recent) - 1)
+    # The change must get under tol, not just reach it, so there is at least one more pass.
+    return max(1, math.ceil(math.log(tol / recent[-1]) / decay))
+
+
+class Progress(Watcher):
+    """What both displays know of a running stage: the passes of the start that is under way."""
+
+    def __init__(self) -> None:
+        self._changes: list[float] = []
+        self._seconds: list[float] = []
+
+    def running(self) -> AbstractContextManager[Any]:
+        """The time in which the stage runs."""
+        return nullcontext()
+
+    def passed(self, record: Pass, settings: FitSettings) -> None:
+        """See Watcher."""
+        if record.number == 1:
+            self._changes.clear()
+        self._changes.append(record.change)
+        self._seconds = [*self._seconds, record.seconds][-RECENT:]
+        left = forecast(self._changes, record.start, settings)
+        self.show_pass(record, settings, left, left.passes * statistics.median(self._seconds))
+
+    def show_pass(
+        self, record: Pass, settings: FitSettings, left: Forecast, seconds_left: float
+    ) -> None:
+        """Show a pass that ended."""
+
+
+def _rate(record: Pass) -> int:
+    """Rows a second."""
+    return round(record.n_rows / max(record.seconds, 1e-6))
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if re.search(r"[\s\"=]", value) else value
+
+
+class LogLines(Progress):
+    """One line of key=value pairs per event, each with its time: for log files."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._tenths = 0
+
+    def phase(self, name: str, detail: str) -> None:
+        """See Watcher."""
+        self._write("phase", name=name, detail=detail)
+        self._tenths = 0
+
+    def show_pass(
+        self, record: Pass, settings: FitSettings, left: Forecast, seconds_left: float
+    ) -> None:
+        """See Progress."""
+        start = {"start": record.start} if settings.n_init > 1 else {}
+        self._write(
+            "pass",
+            **start,
+            number=record.number,
+            log_likelihood_per_row=f"{record.lower_bound:.9f}",
+            change=f"{record.change:.3e}",
+            rows=record.n_rows,
+            seconds=f"{record.seconds:.3f}",
+            rows_per_second=_rate(record),
+            seconds_left=f"{seconds_left:.1f}",
+        )
+
+    def labelled(self, done: int, total: int) -> None:
+        """See Watcher."""
+        tenths = LABEL_LINES * done // max(total, 1)
+        if tenths > self._tenths:
+            self._tenths = tenths
+            self._write("labelled", parts=done, of=total)
+
+    def warn(self, message: str) -> None:
+        """See Watcher."""
+        self._write("warning", message=message)
+
+    def _write(self, event: str, **values: Any) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        pairs = [f"time={now}", f"event={event}"]
+        pairs += [f"{key}={_quoted(str(value))}" for key, value in values.items()]
+        print_line(self._console, " ".join(pairs))
+
+
+class LiveDisplay(Progress):
+    """A few lines on a terminal that follow the stage and stay when it ends."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._lock = threading.Lock()  # Dask reports finished parts from its own thread
+        self._phases: list[_Phase] = []
+        self._spinner = Spinner("line" if console.options.ascii_only else "dots")
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """See Progress."""
+        with Live(get_renderable=self._render, console=self._console, refresh_per_second=8):
+            try:
+                yield
+            except BaseException:
+                self._end("✗")
+                raise
+            self._end("✓")
+
+    def phase(self, name: str, detail: str) -> None:
+        """See Watcher."""
+        self._end("✓")
+        with self._lock:
+            self._phases.append(_Phase(name, [detail], time.monotonic()))
+
+    def show_pass(
+        self, record: Pass, settings: FitSettings, left: Forecast, seconds_left: float
+    ) -> None:
+        """See Progress."""
+        start = f"start {record.start} of {settings.n_init}, " if settings.n_init > 1 else ""
+        self._say(
+            f"{start}pass {record.number} of at most {settings.max_iter}, {_rate(record):,} rows/s",
+            f"log-likelihood per row {record.lower_bound:,.6f}, "
+            f"changed by {record.change:.1e} (settled below {settings.tol:g})",
+        )
+        with self._lock:
+            if self._phases:
+                self._phases[-1].how_sure = "about" if left.settles else "at most"
+                self._phases[-1].until = time.monotonic() + seconds_left
+
+    def labelled(self, done: int, total: int) -> None:
+        """See Watcher."""
+        self._say(f"{done:,} of {text.numbered(total, 'part')}")
+
+    def warn(self, message: str) -> None:
+        """See Watcher."""
+        print_line(self._console, f"Warning: {message}", "yellow")
+
+    def _say(self, *lines: str) -> None:
+        with self._lock:
+            if self._phases:
+                self._phases[-1].lines[1:] = lines
+
+    def _end(self, mark: str) -> None:
+        with self._lock:
+            if self._phases and self._phases[-1].mark is None:
+                self._phases[-1].mark, self._phases[-1].ended = mark, time.monotonic()
+
+    def _render(self) -> RenderableType:
+        grid = Table.grid(padding=(0, 1))
+        now = time.monotonic()
+        with self._lock:
+            for phase in self._phases:
+                mark = self._spinner if phase.mark is None else _fit(phase.mark, self._console)
+                lines, left = list(phase.lines), phase.until - now
+                if phase.mark is None and 1 <= left < math.inf:
+                    lines.append(f"{phase.how_sure} {text.duration(left)} left")
+                taken = text.duration((phase.ended or now) - phase.begun)
+                name, what = (_fit(part, self._console) for part in (phase.name, "\n".join(lines)))
+                grid.add_row(mark, name, what, Text(taken, "dim"))
+        return grid
+
+
+@dataclass
+class _Phase:
+    """A phase as the live display shows it: `mark` is None while it is under way."""
+
+    name: str
+    lines: list[str]
+    begun: float
+    ended: float | None = None
+    mark: str | None = None
+    until: float = math.inf
+    how_sure: str = ""
+
+
+def print_published(published: Published, console: Console | None = None) -> None:
+    """Print the components, how the fit ended, and where model, labels and report lie."""
+    console = console or make_console()
+    version, metrics, model = published.version, published.metrics, published.model
+    where = f"version {version.number} of {published.folder.store.url} (run {version.run_id})"
+    if published.new:
+        print_line(console, f"Published {where}.", "bold")
+    else:
+        print_line(console, f"This is {where}.", "bold")
+    _print_components(console, model, metrics["n_labelled"])
+    rows = f"{metrics['n_rows']:,}"
+    if dropped := metrics["n_rows"] - metrics["n_used"]:
+        rows += f", {dropped:,} of them without a label: a value is missing"
+    facts = {
+        "rows": rows,
+        "log-likelihood": f"{metrics['log_likelihood']:,.4f} in total, "
+        f"{metrics['log_likelihood_per_row']:,.6f} per row",
+        "criteria": ", ".join(
+            f"{name.upper()} {metrics[name]:,.2f}" for name in ("bic", "aic", "icl")
+        ),
+    }
+    _print_facts(console, facts | _ending(model) | _places(published))
+
+
+def print_model(model: Model, path: str, console: Console | None = None) -> None:
+    """Print a model that is known by its file alone."""
+    console = console or make_console()
+    _print_components(console, model, None)
+    facts = {"rows": f"{model.n_rows:,}"}
+    if model.lower_bounds:
+        facts["log-likelihood"] = f"{model.lower_bounds[-1]:,.6f} per row in the last pass"
+    _print_facts(console, facts | _ending(model) | {"model": path})
+
+
+def _ending(model: Model) -> dict[str, str]:
+    outcome = Outcome(model.outcome)
+    passes = f"{text.numbered(model.n_passes, 'pass')} over the data"
+    return {"outcome": f"{outcome.replace('_', ' ')} after {passes}. {outcome.advice}"}
+
+
+def _places(published: Published) -> dict[str, str]:
+    ref = f"{published.folder.store.url}@{published.version.number}"
+    shown = ["model", "labels", "report"] if label_parts(ref) else ["model", "report"]
+    return {what: published.path(what) for what in shown}
+
+
+def _print_facts(console: Console, facts: dict[str, str]) -> None:
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print_line(console, f"{name:<{width}}  {value}")
+
+
+def _print_components(console: Console, model: Model, n_labelled: Sequence[int] | None) -> None:
+    """Components side by side, as many as the width takes, in blocks one below the other."""
+    parameters = model.parameters
+    spreads = np.sqrt(np.einsum("kdd->kd", parameters.dense_covariances()))
+    components = _foremost(parameters.weights, MAX_COMPONENTS)
+    features = _foremost(separations(parameters), MAX_FEATURES)
+    heads = ["component", "weight", "size"] + ["labelled"] * (n_labelled is not None)
+    names = heads + [text.short(model.feature_names[f]) for f in features]
+    columns = []
+    for j in components:
+        weight = float(parameters.weights[j])
+        cells = [str(j), text.percent(weight), text.count(weight * model.n_rows)]
+        cells += [] if n_labelled is None else [text.count(n_labelled[j])]
+        measured = (text.measured(parameters.means[j, f], spreads[j, f]) for f in features)
+        columns.append(cells + [f"{mean} ± {spread}" for mean, spread in measured])
+    for block in _blocks(columns, console.width - max(map(len, names)) - 2):
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for j in range(len(block) + 1):
+            table.add_column(justify="right" if j else "left", overflow="fold")
+        for number, line in enumerate(zip(names, *block, strict=True)):
+            table.add_row(*(_fit(cell, console) for cell in line), style="" if number else "bold")
+        console.print(table)
+    for total, shown, noun in (
+        (parameters.n_components, components, "component"),
+        (parameters.n_features, features, "feature"),
+    ):
+        if more := total - len(shown):
+            print_line(
+                console, f"{text.numbered(more, f'more {noun}')} in parameters.parquet", "dim"
+            )
+    console.print()
+
+
+def _foremost(values: npt.NDArray[np.float64], at_most: int) -> list[int]:
+    """Positions of the largest values, in order of position."""
+    return sorted(np.argsort(-values, kind="stable")[:at_most].tolist())
+
+
+def _blocks(columns: list[list[str]], width: int) -> Iterator[list[list[str]]]:
+    """The columns in groups that fit the width; a group has at least one."""
+    block: list[list[str]] = []
+    room = width
+    for column in columns:
+        needed = max(map(len, column)) + 2
+        if block and needed > room:
+            yield block
+            block, room = [], width
+        block.append(column)
+        room -= needed
+    yield block

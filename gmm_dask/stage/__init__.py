@@ -1,0 +1,1 @@
+"""The stage as plain functions: settings, plan, fit, label, publish, run."""

@@ -1,0 +1,65 @@
+"""Values that must not be there, found by the survey and named by file, row group and column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gmm_dask.engine.survey import ChunkSurvey, Survey
+from gmm_dask.errors import DataError
+from gmm_dask.storage import Chunk, Plan
+
+MAX_PROBLEMS = 20  # a list people can read; the rest is counted
+
+
+def check_survey(survey: Survey, plan: Plan, *, missing: str, at_least: int) -> None:
+    """Raise DataError with every value that cannot be used, or with too few rows.
+
+    Parameters
+    ----------
+    missing : {"error", "drop"}
+        Whether a missing value is a problem.
+    at_least : int
+        Usable rows that are needed.
+    """
+    problems = [
+        problem
+        for chunk, seen in zip(plan.chunks, survey.chunks, strict=True)
+        for problem in _chunk_problems(chunk, seen, plan, missing)
+    ]
+    if len(problems) > MAX_PROBLEMS:
+        more = len(problems) - MAX_PROBLEMS
+        problems = [*problems[:MAX_PROBLEMS], f"... and {more} more like these."]
+    if not problems and survey.n_usable < at_least:
+        dropped = survey.n_rows - survey.n_usable
+        problems = [
+            f"{plan.root}: {survey.n_usable} usable rows ({dropped} dropped) are fewer than the "
+            f"{at_least} components. Set fit.n_components lower or give more rows."
+        ]
+    if problems:
+        raise DataError(problems)
+
+
+def _chunk_problems(chunk: Chunk, seen: ChunkSurvey, plan: Plan, missing: str) -> Iterator[str]:
+    for j, name in enumerate(plan.features):
+        if missing == "error" and seen.n_missing[j]:
+            where = _where(plan, chunk, int(seen.first_missing[j]), name)
+            yield (
+                f"{where}: {seen.n_missing[j]} missing values (null or NaN). "
+                "Fill them, or set data.missing: drop."
+            )
+        if seen.n_infinite[j]:
+            where = _where(plan, chunk, int(seen.first_infinite[j]), name)
+            yield f"{where}: {seen.n_infinite[j]} infinite values. Remove or replace them."
+    if seen.n_bad_weights:
+        where = _where(plan, chunk, seen.first_bad_weight, str(plan.weight_column))
+        yield f"{where}: {seen.n_bad_weights} weights that are negative, missing or infinite."
+
+
+def _where(plan: Plan, chunk: Chunk, row: int, column: str) -> str:
+    """File, row group and row of a row of a chunk, and the column."""
+    partition = plan.partitions[chunk.partition]
+    row += chunk.start
+    group = int(np.searchsorted(np.cumsum(partition.row_groups), row, side="right"))
+    return f"{partition.name}, row group {group}, column {column!r}, first at row {row}"

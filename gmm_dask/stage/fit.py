@@ -1,0 +1,215 @@
+"""Fit a mixture to the planned rows and write the model."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask import fitting
+from gmm_dask.engine import Backend, RowChunks, Survey, expectation, survey
+from gmm_dask.stage.checks import check_survey
+from gmm_dask.stage.job import Job, settings_hash, software_versions
+from gmm_dask.stage.settings import ScoreSettings, Settings
+from gmm_dask.stage.watch import Watcher
+from gmm_dask.storage.model_file import Model, dump_model, load_model_file, parameters_table
+from gmm_dask.storage.tables import parquet_bytes
+
+REPORT_ROWS = 2000  # rows of the sample that the report draws
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A fitted model, as stored, and how it came about.
+
+    Parameters
+    ----------
+    model : Model
+    result : FitResult
+        With the trajectory.
+    sample : (m, d)
+        Rows for the report, in the units of the data.
+    n_rows, n_used : int
+        Rows of the input, and rows without a missing value.
+    pass_seconds : tuple of float
+        Wall time of each pass of the start that was kept.
+    n_reads : int
+        Times that all rows were read.
+    seconds : float
+    """
+
+    model: Model
+    result: fitting.FitResult
+    sample: npt.NDArray[Any]
+    n_rows: int
+    n_used: int
+    pass_seconds: tuple[float, ...]
+    n_reads: int
+    seconds: float
+
+
+def fit(
+    job: Job[Settings], watcher: Watcher | None = None, backend: Backend | None = None
+) -> Fitted:
+    """Survey, initialise, run EM, write `model.json` and `parameters.parquet`.
+
+    Raises
+    ------
+    DataError
+        Missing or infinite values, or too few rows; nothing was written.
+    NotFiniteError, SingularCovarianceError
+        There is no model; nothing was written.
+    """
+    watcher = watcher or Watcher()
+    begun = time.perf_counter()
+    settings = job.settings
+    watcher.phase("fit", f"{job.plan.n_rows} rows in {len(job.plan.chunks)} chunks")
+    sample_seed, *start_seeds = np.random.SeedSequence(settings.fit.random_state).spawn(
+        1 + settings.fit.n_init
+    )
+    with job.backend(backend) as backend:
+        surveyed, chunks = _survey(job, backend, sample_seed, settings.fit.n_components)
+        dropping = surveyed.n_usable < surveyed.n_rows
+        pass_over_all = expectation(chunks, backend, drop_missing=dropping)
+        clocks = [_Clock(watcher, settings) for _ in start_seeds]
+        results = [
+            _fit_once(settings, surveyed, pass_over_all, seed, clock, number)
+            for number, (seed, clock) in enumerate(zip(start_seeds, clocks, strict=True), start=1)
+        ]
+    result = fitting.best_of(results)
+    if not result.converged:
+        watcher.warn(result.outcome.advice)
+    model = _write(job, _model(job, result))
+    return Fitted(
+        model,
+        result,
+        report_sample(surveyed, sample_seed),
+        surveyed.n_rows,
+        surveyed.n_usable,
+        clocks[results.index(result)].seconds,
+        1 + sum(each.n_passes for each in results),
+        time.perf_counter() - begun,
+    )
+
+
+def adopt(
+    job: Job[ScoreSettings], watcher: Watcher | None = None, backend: Backend | None = None
+) -> Fitted:
+    """Check the rows to score and store the published model beside their labels.
+
+    Raises
+    ------
+    DataError
+        Missing or infinite values; nothing was written.
+    """
+    begun = time.perf_counter()
+    model, seed = job.model, np.random.SeedSequence(0)
+    assert model is not None
+    (watcher or Watcher()).phase("check", f"{job.plan.n_rows} rows")
+    with job.backend(backend) as backend:
+        surveyed, _ = _survey(job, backend, seed, at_least=1)
+    parameters, outcome = model.parameters, fitting.Outcome(model.outcome)
+    result = fitting.FitResult(
+        parameters, (), outcome, (parameters,), model.n_rows, model.sum_weight
+    )
+    return Fitted(
+        _write(job, model),
+        result,
+        report_sample(surveyed, seed),
+        surveyed.n_rows,
+        surveyed.n_usable,
+        (),
+        1,
+        time.perf_counter() - begun,
+    )
+
+
+def _survey(
+    job: Job[Any], backend: Backend, seed: np.random.SeedSequence, at_least: int
+) -> tuple[Survey, RowChunks]:
+    """The survey of all rows, checked; and the chunks it looked at."""
+    settings = job.settings
+    sample_rows = settings.fit.init_rows if isinstance(settings, Settings) else REPORT_ROWS
+    surveyed, chunks = survey(job.row_chunks(), backend, sample_rows=sample_rows, seed=seed)
+    check_survey(surveyed, job.plan, missing=settings.data.missing, at_least=at_least)
+    return surveyed, chunks
+
+
+def report_sample(surveyed: Survey, seed: np.random.SeedSequence) -> npt.NDArray[Any]:
+    """At most REPORT_ROWS rows of the survey's sample, in row order."""
+    sample = surveyed.sample
+    if sample.shape[0] <= REPORT_ROWS:
+        return sample
+    rng = np.random.default_rng(seed)
+    return sample[np.sort(rng.choice(sample.shape[0], REPORT_ROWS, replace=False))]
+
+
+class _Clock:
+    """Keeps the times of a start's passes and hands each pass on to the watcher."""
+
+    def __init__(self, watcher: Watcher, settings: Settings) -> None:
+        self._watcher, self._settings = watcher, settings
+        self.seconds: tuple[float, ...] = ()
+
+    def __call__(self, record: fitting.Pass) -> None:
+        self.seconds += (record.seconds,)
+        self._watcher.passed(record, self._settings.fit)
+
+
+def _fit_once(
+    settings: Settings,
+    surveyed: Survey,
+    pass_over_all: fitting.Expectation,
+    seed: np.random.SeedSequence,
+    watch: fitting.Watcher,
+    number: int,
+) -> fitting.FitResult:
+    chosen = settings.fit
+    start = fitting.initialize(
+        surveyed.sample,
+        chosen.n_components,
+        chosen.covariance_type,
+        init_params=chosen.init_params,
+        reg_covar=chosen.reg_covar,
+        seed=seed,
+        sample_weight=surveyed.sample_weight,
+    )
+    return fitting.fit(
+        pass_over_all,
+        start,
+        tol=chosen.tol,
+        max_iter=chosen.max_iter,
+        reg_covar=chosen.reg_covar,
+        watch=watch,
+        start=number,
+    )
+
+
+def _model(job: Job[Settings], result: fitting.FitResult) -> Model:
+    versions = software_versions()
+    return Model(
+        parameters=result.parameters,
+        feature_names=job.plan.features,
+        feature_types=job.plan.feature_types,
+        reg_covar=job.settings.fit.reg_covar,
+        converged=result.converged,
+        outcome=str(result.outcome),
+        n_passes=result.n_passes,
+        lower_bounds=result.lower_bounds,
+        n_rows=result.n_rows,
+        sum_weight=result.sum_weight,
+        data_fingerprint=job.plan.fingerprint,
+        settings_hash=settings_hash(job.settings),
+        created_by={name: versions[name] for name in ("gmm-dask", "numpy")},
+    )
+
+
+def _write(job: Job[Any], model: Model) -> Model:
+    """Store the model; where an earlier attempt of this run did so, that one is the model."""
+    if not job.folder.put_if_absent("model.json", dump_model(model)):
+        model = load_model_file(job.folder.get("model.json"), job.folder.path("model.json"))
+    job.folder.put_if_absent("parameters.parquet", parquet_bytes(parameters_table(model)))
+    return model

@@ -1,0 +1,181 @@
+"""The plan of one run: settings, input, identity and where its output goes."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from typing import Any, Generic, TypeVar
+
+from gmm_dask.dataset import planned_rows
+from gmm_dask.engine import Backend, ClusterSpec, RowChunks, open_backend
+from gmm_dask.stage.outputs import load_model_bytes
+from gmm_dask.stage.settings import ClusterSettings, ScoreSettings, Settings
+from gmm_dask.storage import (
+    Plan,
+    RunFolder,
+    Version,
+    canonical_json,
+    check_writable,
+    find_version,
+    open_store,
+    plan_dataset,
+    run_id,
+)
+from gmm_dask.storage.labels import check_kept
+from gmm_dask.storage.model_file import Model, load_model_file
+from gmm_dask.storage.reader import ChunkSource, sources
+
+SettingsT = TypeVar("SettingsT", Settings, ScoreSettings)
+
+
+@dataclass(frozen=True, eq=False)
+class Job(Generic[SettingsT]):
+    """What one run will do; the same settings and data give the same `run_id` everywhere.
+
+    Parameters
+    ----------
+    settings : Settings or ScoreSettings
+    plan : Plan
+        Of the input.
+    folder : RunFolder
+        Where the run writes.
+    published : Version or None
+        The version this run was published as, if it was.
+    model : Model or None
+        The model to label with; None where the run fits one.
+    seconds : float
+        Time the planning took.
+    """
+
+    settings: SettingsT
+    plan: Plan
+    folder: RunFolder
+    published: Version | None
+    model: Model | None
+    seconds: float
+
+    @property
+    def run_id(self) -> str:
+        """Identity of the run, 16 hex digits."""
+        return self.folder.run_id
+
+    @property
+    def sources(self) -> tuple[ChunkSource, ...]:
+        """One for each chunk of the plan."""
+        return sources(self.plan)
+
+    @property
+    def kept_columns(self) -> tuple[str, ...]:
+        """Input columns that go to the labels."""
+        return _kept_columns(self.settings, self.plan)
+
+    def row_chunks(self) -> RowChunks:
+        """The input as a Dask array, one task per chunk; nothing is read yet."""
+        return planned_rows(self.plan)
+
+    @contextmanager
+    def backend(self, given: Backend | None = None) -> Iterator[Backend]:
+        """The given backend, or one opened from the settings for the time of the block."""
+        if given is not None:
+            yield given
+            return
+        with open_backend(cluster_spec(self.settings.cluster)) as backend:
+            yield backend
+
+
+def plan(settings: SettingsT) -> Job[SettingsT]:
+    """Read all footers, check the schema, and find out whether this run was published before.
+
+    Raises
+    ------
+    DataError
+        The input is not as promised; all problems at once.
+    OutputError
+        The output folder cannot be written.
+    """
+    begun = time.perf_counter()
+    model = None
+    data = settings.data
+    features = data.features
+    if isinstance(settings, ScoreSettings):
+        model = load_model_file(load_model_bytes(settings.model), settings.model)
+        features = features or model.feature_names
+    dataset = plan_dataset(
+        data.path,
+        features=features,
+        id_columns=data.id_columns,
+        weight_column=data.weight_column,
+        keep=settings.labels.keep,
+        chunk_bytes=settings.memory.chunk_bytes,
+        missing=data.missing,
+    )
+    check_kept(_kept_columns(settings, dataset))
+    store = open_store(settings.output.path)
+    identity = run_id(_what_matters(settings, dataset, model), dataset.fingerprint)
+    folder = RunFolder(store, identity)
+    published = find_version(store, identity)
+    if published is None:
+        check_writable(store)
+        folder.put_json("run.json", _describe(settings, dataset, identity))
+    return Job(settings, dataset, folder, published, model, time.perf_counter() - begun)
+
+
+def settings_hash(settings: Settings) -> str:
+    """SHA-256 of the settings that decide the model."""
+    document = {"fit": settings.fit.model_dump(mode="json"), "data": _data_that_matters(settings)}
+    return hashlib.sha256(canonical_json(document)).hexdigest()
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of everything the numbers may depend on."""
+    names = ("gmm-dask", "numpy", "scipy", "scikit-learn", "dask", "distributed", "pyarrow")
+    return {"python": platform.python_version()} | {name: installed_version(name) for name in names}
+
+
+def cluster_spec(cluster: ClusterSettings) -> ClusterSpec:
+    """The engine's words for the cluster settings."""
+    return ClusterSpec(**cluster.model_dump(exclude={"insecure"}))
+
+
+def _what_matters(
+    settings: Settings | ScoreSettings, dataset: Plan, model: Model | None
+) -> dict[str, Any]:
+    """Everything that changes a byte of the output; not where it is computed or written."""
+    matters: dict[str, Any] = {
+        "data": _data_that_matters(settings) | {"features": list(dataset.features)},
+        "labels": settings.labels.model_dump(mode="json"),
+        "chunk_bytes": settings.memory.chunk_bytes,
+    }
+    if isinstance(settings, Settings):
+        return matters | {"fit": settings.fit.model_dump(mode="json")}
+    assert model is not None
+    return matters | {"model": model.sha256}
+
+
+def _kept_columns(settings: Settings | ScoreSettings, dataset: Plan) -> tuple[str, ...]:
+    keep = settings.labels.keep
+    if keep == "ids":
+        return dataset.id_columns
+    if keep == "all":
+        return (*(name for name, _ in dataset.columns), *dataset.key_columns)
+    return tuple(dict.fromkeys((*dataset.id_columns, *keep)))
+
+
+def _data_that_matters(settings: Settings | ScoreSettings) -> dict[str, Any]:
+    return settings.data.model_dump(mode="json", exclude={"path"})
+
+
+def _describe(settings: Settings | ScoreSettings, dataset: Plan, identity: str) -> dict[str, Any]:
+    return {
+        "format": "gmm_dask.run",
+        "format_version": 1,
+        "run_id": identity,
+        "settings": settings.model_dump(mode="json"),
+        "plan": dataset.to_dict(),
+        "software": software_versions(),
+    }

@@ -1,0 +1,211 @@
+"""Label every planned row with a model: one task and one part per chunk."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.engine import Backend, map_items, tree_sum, usable_rows
+from gmm_dask.errors import OutputError
+from gmm_dask.mixture import Parameters, RowScores, responsibilities, score_rows
+from gmm_dask.stage.job import Job
+from gmm_dask.stage.watch import Watcher
+from gmm_dask.storage import Chunk, RunFolder
+from gmm_dask.storage.labels import PartReceipt, label_table, write_part
+from gmm_dask.storage.model_file import Model
+from gmm_dask.storage.reader import ChunkSource, read_features, read_table, read_weights
+
+
+@dataclass(frozen=True)
+class LabelSums:
+    """Sums over labelled rows; they add up.
+
+    Parameters
+    ----------
+    n_rows, n_dropped : int
+        Rows, and rows left without a label.
+    sum_weight, log_likelihood : float
+        Weighted.
+    sum_log_max : float
+        Weighted sum of log largest responsibility, for the integrated completed likelihood.
+    n_labelled : tuple of int
+        Rows of each component.
+    """
+
+    n_rows: int
+    n_dropped: int
+    sum_weight: float
+    log_likelihood: float
+    sum_log_max: float
+    n_labelled: tuple[int, ...]
+
+    def __add__(self, other: LabelSums) -> LabelSums:
+        return LabelSums(
+            self.n_rows + other.n_rows,
+            self.n_dropped + other.n_dropped,
+            self.sum_weight + other.sum_weight,
+            self.log_likelihood + other.log_likelihood,
+            self.sum_log_max + other.sum_log_max,
+            tuple(a + b for a, b in zip(self.n_labelled, other.n_labelled, strict=True)),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """All rows labelled.
+
+    Parameters
+    ----------
+    receipts : tuple of PartReceipt
+        In row order; empty where the settings ask for no labels.
+    sums : LabelSums
+    seconds : float
+    """
+
+    receipts: tuple[PartReceipt, ...]
+    sums: LabelSums
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What every label task is told."""
+
+    folder: RunFolder
+    parameters: Parameters
+    features: tuple[str, ...]
+    dtype: str
+    weight_column: str | None
+    kept: tuple[str, ...]
+    write: bool
+    responsibilities: bool
+
+
+def label(
+    job: Job[Any],
+    model: Model,
+    watcher: Watcher | None = None,
+    backend: Backend | None = None,
+) -> Labelled:
+    """Score every row once; write one content-addressed part per chunk and its receipt.
+
+    A part that an earlier attempt of this run finished is verified and kept.
+    """
+    watcher = watcher or Watcher()
+    begun = time.perf_counter()
+    settings, plan = job.settings, job.plan
+    watcher.phase("label", f"{plan.n_rows} rows in {len(plan.chunks)} parts")
+    work = _Work(
+        job.folder,
+        model.parameters,
+        plan.features,
+        plan.dtype,
+        plan.weight_column,
+        job.kept_columns,
+        settings.labels.enabled,
+        settings.labels.responsibilities,
+    )
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        watcher.labelled(done, len(plan.chunks))
+
+    items = list(zip(plan.chunks, job.sources, strict=True))
+    with job.backend(backend) as backend:
+        parts = map_items("label", label_chunk, items, backend, common=work, on_done=count)
+    return Labelled(
+        tuple(receipt for receipt, _ in parts if receipt is not None),
+        tree_sum(sums for _, sums in parts),
+        time.perf_counter() - begun,
+    )
+
+
+def label_chunk(
+    work: _Work, item: tuple[Chunk, ChunkSource]
+) -> tuple[PartReceipt | None, LabelSums]:
+    """Label one chunk, write its part and receipt; the receipt is None where nothing is written."""
+    chunk, source = item
+    earlier = _earlier(work, chunk) if work.write else None
+    if earlier is not None:
+        return earlier
+    X = read_features(source, work.features, work.dtype)
+    weights = None if work.weight_column is None else read_weights(source, work.weight_column)
+    usable = usable_rows(X, weights)
+    sums = _sums(score := score_rows(X[usable], work.parameters), usable, weights, work)
+    if not work.write:
+        return None, sums
+    resp = None
+    if work.responsibilities:
+        resp = np.full((X.shape[0], work.parameters.n_components), np.nan)
+        resp[usable] = responsibilities(X[usable], work.parameters)
+    table = label_table(
+        chunk.first_row,
+        read_table(source, work.kept),
+        _spread(score, usable),
+        usable=usable,
+        responsibilities=resp,
+    )
+    receipt = write_part(
+        work.folder,
+        chunk.index,
+        table,
+        first_row=chunk.first_row,
+        file=source.name,
+        start=chunk.start,
+        stop=chunk.stop,
+    )
+    work.folder.put_json(_receipt_name(chunk), receipt.to_dict() | {"sums": asdict(sums)})
+    return receipt, sums
+
+
+def _earlier(work: _Work, chunk: Chunk) -> tuple[PartReceipt, LabelSums] | None:
+    """Receipt and sums of a part that is already there and whole."""
+    try:
+        document = work.folder.get_json(_receipt_name(chunk))
+    except OutputError:
+        return None
+    sums = document.pop("sums")
+    receipt = PartReceipt.from_dict(document)
+    if not receipt.is_whole(work.folder):
+        return None
+    return receipt, LabelSums(**sums | {"n_labelled": tuple(sums["n_labelled"])})
+
+
+def _sums(
+    score: RowScores,
+    usable: npt.NDArray[np.bool_],
+    weights: npt.NDArray[np.float64] | None,
+    work: _Work,
+) -> LabelSums:
+    weight = np.ones(score.labels.shape[0]) if weights is None else weights[usable]
+    counts = np.bincount(score.labels, minlength=work.parameters.n_components)
+    return LabelSums(
+        usable.shape[0],
+        int(usable.shape[0] - usable.sum()),
+        float(weight.sum()),
+        float(weight @ score.log_density),
+        float(weight @ np.log(score.max_responsibility)),
+        tuple(int(count) for count in counts),
+    )
+
+
+def _spread(score: RowScores, usable: npt.NDArray[np.bool_]) -> RowScores:
+    """Scores of the usable rows put back in the places of all rows."""
+    if usable.all():
+        return score
+    n = usable.shape[0]
+    spread = RowScores(np.full(n, -1, np.int32), np.full(n, np.nan), np.full(n, np.nan))
+    spread.labels[usable] = score.labels
+    spread.log_density[usable] = score.log_density
+    spread.max_responsibility[usable] = score.max_responsibility
+    return spread
+
+
+def _receipt_name(chunk: Chunk) -> str:
+    return f"receipts/{chunk.index:05d}.json"

@@ -1,0 +1,99 @@
+"""Publish a run: metrics, report, manifest, and one put-if-absent of the version entry."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gmm_dask.fitting import Outcome
+from gmm_dask.stage.fit import Fitted
+from gmm_dask.stage.job import Job, software_versions
+from gmm_dask.stage.label import Labelled
+from gmm_dask.stage.outputs import Published, load_published
+from gmm_dask.stage.report import ReportData, render_report
+from gmm_dask.stage.watch import Watcher
+from gmm_dask.storage import canonical_json, publish_version, write_manifest
+
+
+def publish(
+    job: Job[Any],
+    fitted: Fitted,
+    labelled: Labelled,
+    watcher: Watcher | None = None,
+) -> Published:
+    """Write metrics and report, read every file back, and append the version.
+
+    Raises
+    ------
+    OutputError
+        A file is not what its receipt says; nothing was published.
+    """
+    (watcher or Watcher()).phase("publish", f"run {job.run_id}")
+    metrics = summarise(job, fitted, labelled)
+    data = report_data(job, fitted, metrics)
+    folder = job.folder
+    folder.put_if_absent("report.html", render_report(data).encode())
+    folder.put_if_absent("metrics.json", canonical_json(metrics))
+    manifest_sha256 = write_manifest(folder, labelled.receipts, n_rows=labelled.sums.n_rows)
+    version = publish_version(folder.store, job.run_id, manifest_sha256, labelled.sums.n_rows)
+    return load_published(folder, version, new=True)
+
+
+def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, Any]:
+    """The content of metrics.json; criteria as Schwarz 1978, Akaike 1974, Biernacki et al. 2000."""
+    model, sums = fitted.model, labelled.sums
+    n_free = model.parameters.n_free_parameters
+    bic = n_free * math.log(sums.sum_weight) - 2 * sums.log_likelihood
+    row_bytes = len(job.plan.features) * (4 if job.plan.dtype == "float32" else 8)
+    return {
+        "run_id": job.run_id,
+        "log_likelihood": sums.log_likelihood,
+        "log_likelihood_per_row": sums.log_likelihood / sums.sum_weight,
+        "lower_bounds": list(model.lower_bounds),
+        "converged": model.converged,
+        "outcome": model.outcome,
+        "n_passes": model.n_passes,
+        "n_rows": sums.n_rows,
+        "n_used": sums.n_rows - sums.n_dropped,
+        "n_dropped": {"missing": sums.n_dropped},
+        "n_labelled": list(sums.n_labelled),
+        "bic": bic,
+        "aic": 2 * n_free - 2 * sums.log_likelihood,
+        "icl": bic - 2 * sums.sum_log_max,
+        "n_reads": fitted.n_reads + 1,
+        "bytes_decoded": (fitted.n_reads + 1) * job.plan.n_rows * row_bytes,
+        "seconds": {
+            "plan": job.seconds,
+            "fit": fitted.seconds,
+            "label": labelled.seconds,
+            "passes": list(fitted.pass_seconds),
+        },
+        "events": [],
+    }
+
+
+def report_data(job: Job[Any], fitted: Fitted, metrics: dict[str, Any]) -> ReportData:
+    """Everything the report shows."""
+    model, plan = fitted.model, job.plan
+    return ReportData(
+        title=f"{model.parameters.n_components} components in {job.settings.data.path}",
+        run_id=job.run_id,
+        feature_names=model.feature_names,
+        parameters=model.parameters,
+        trajectory=fitted.result.trajectory,
+        lower_bounds=fitted.result.lower_bounds,
+        outcome=model.outcome,
+        advice=Outcome(model.outcome).advice,
+        sample=fitted.sample,
+        metrics=metrics,
+        settings=job.settings.model_dump(mode="json"),
+        plan={
+            "path": plan.root,
+            "n_files": len(plan.partitions),
+            "n_rows": plan.n_rows,
+            "n_chunks": len(plan.chunks),
+            "dropped": metrics["n_dropped"],
+        },
+        versions=software_versions(),
+        events=metrics["events"],
+    )

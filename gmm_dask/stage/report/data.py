@@ -1,0 +1,144 @@
+"""What the report is made of, and the states of the fit read off it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.mixture import Parameters
+
+Array = npt.NDArray[np.float64]
+
+MAX_ROWS = 2000  # rows drawn: more only hide each other
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """One moment of the fit.
+
+    Parameters
+    ----------
+    number : int
+        The pass that started from here, from 1; the final state has the number after the last.
+    lower_bound : float or None
+        Log-likelihood per row under `parameters`; None where nobody measured it.
+    parameters : Parameters
+    """
+
+    number: int
+    lower_bound: float | None
+    parameters: Parameters
+
+
+@dataclass(frozen=True, eq=False)
+class ReportData:
+    """Everything the report shows; the same data give the same bytes.
+
+    Parameters
+    ----------
+    title, run_id : str
+    feature_names : tuple of str
+        One per column, in the order of the parameters.
+    parameters : Parameters
+        The final ones.
+    trajectory : tuple of Parameters
+        From the start to the final ones, components in the same order throughout.
+    lower_bounds : tuple of float
+        Log-likelihood per row, pass by pass.
+    outcome, advice : str
+        How the fit ended, and what to do next.
+    sample : (m, d)
+        Rows in the units of the data; rows with a missing value are not drawn.
+    metrics, settings, plan : dict
+        As in metrics.json, the settings, and `path n_files n_rows n_chunks dropped` of the plan.
+        What is absent is left out of the report.
+    versions : dict
+        Software by name.
+    events : list of dict
+        What happened on the way; a `message` is shown as a sentence.
+    """
+
+    title: str
+    run_id: str
+    feature_names: tuple[str, ...]
+    parameters: Parameters
+    trajectory: tuple[Parameters, ...]
+    lower_bounds: tuple[float, ...]
+    outcome: str
+    advice: str
+    sample: npt.NDArray[Any]
+    metrics: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    versions: Mapping[str, str]
+    events: Sequence[Mapping[str, Any]]
+
+    def __post_init__(self) -> None:
+        d = self.parameters.n_features
+        if len(self.feature_names) != d or self.sample.ndim != 2 or self.sample.shape[1] != d:
+            raise ValueError(
+                f"the mixture has {d} features; got {len(self.feature_names)} names and a sample "
+                f"of shape {self.sample.shape}"
+            )
+
+    @cached_property
+    def rows(self) -> Array:
+        """The rows to draw: complete ones of the sample, MAX_ROWS at most, evenly picked."""
+        complete = np.isfinite(self.sample).all(axis=1)
+        rows: Array = np.asarray(self.sample[complete], dtype=np.float64)
+        if rows.shape[0] > MAX_ROWS:
+            rows = rows[np.linspace(0, rows.shape[0] - 1, MAX_ROWS).round().astype(np.intp)]
+        return rows
+
+    @cached_property
+    def states(self) -> tuple[State, ...]:
+        """The states from start to end, each with the log-likelihood that was measured in it."""
+        n = self.n_passes
+        path = (*self.trajectory[:-1], self.parameters)[-(n + 1) :]
+        first = n + 2 - len(path)
+        bounds = (*self.lower_bounds, self.final_lower_bound)
+        return tuple(
+            State(first + i, bounds[first + i - 1], parameters) for i, parameters in enumerate(path)
+        )
+
+    @property
+    def n_passes(self) -> int:
+        """Passes over the data."""
+        return len(self.lower_bounds)
+
+    @property
+    def final_lower_bound(self) -> float | None:
+        """Log-likelihood per row of the final components, where it was measured."""
+        if (bound := self.metrics.get("log_likelihood_per_row")) is not None:
+            return float(bound) if math.isfinite(bound) else None
+        total, weight = self.metrics.get("log_likelihood"), self.total_weight
+        if total is None or weight is None or not math.isfinite(total):
+            return None
+        return float(total) / weight
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Rows that were not used, by reason; reasons without rows are left out."""
+        reasons: dict[str, int] = dict(self.plan.get("dropped") or {})
+        counted = self.metrics.get("n_dropped") or 0
+        if isinstance(counted, Mapping):
+            reasons = dict(counted) | reasons
+        elif counted > sum(reasons.values()):
+            reasons["reason not recorded"] = counted - sum(reasons.values())
+        return {reason: int(n) for reason, n in sorted(reasons.items()) if n}
+
+    @property
+    def total_weight(self) -> float | None:
+        """Weight of all rows used: their number where rows have no weights."""
+        weight, metrics = self.metrics.get("sum_weight"), self.metrics
+        if weight is None and metrics.get("log_likelihood_per_row"):
+            weight = metrics["log_likelihood"] / metrics["log_likelihood_per_row"]
+        if weight is None and (self.settings.get("data") or {}).get("weight_column") is None:
+            weight = self.metrics.get("n_used")
+        return float(weight) if weight else None

@@ -1,0 +1,233 @@
+"""The tables of the report: components, rows, times, settings, events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from gmm_dask.stage.report import text
+from gmm_dask.stage.report.data import ReportData
+from gmm_dask.stage.report.view import separations, standardised_scatter
+
+BLOCK = 6  # components side by side in one table, so that it fits a screen and a page
+MAX_COMPONENTS = 64
+MAX_CELLS = 4000  # about half a megabyte of HTML
+MAX_LINES = 200  # settings, events and versions listed
+FAR = 0.8  # standard deviations from the overall mean that are worth an arrow
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Mean and spread of one feature in one component, and how unusual the mean is.
+
+    Parameters
+    ----------
+    mean, spread : str
+        In the units of the data.
+    tint : float
+        0 for the overall mean to 1 for two standard deviations or more away.
+    side : str
+        "high", "low" or "".
+    arrow : str
+    """
+
+    mean: str
+    spread: str
+    tint: float
+    side: str
+    arrow: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """One component at the head of a table."""
+
+    number: int
+    share: str
+    size: str
+    labelled: str | None
+
+
+@dataclass(frozen=True)
+class Block:
+    """A few components side by side: their columns, and one line of cells per feature."""
+
+    columns: tuple[Column, ...]
+    lines: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+@dataclass(frozen=True)
+class ComponentTable:
+    """All blocks, and how many components and features they had no room for."""
+
+    blocks: tuple[Block, ...]
+    n_components_left_out: int
+    n_features_left_out: int
+
+
+def component_table(data: ReportData) -> ComponentTable:
+    """Sizes, weights, means and standard deviations, heaviest and most telling first in line."""
+    parameters = data.parameters
+    k, d = parameters.means.shape
+    components = np.sort(np.argsort(-parameters.weights, kind="stable")[:MAX_COMPONENTS])
+    n_features = min(d, max(1, MAX_CELLS // len(components)))
+    features = np.sort(np.argsort(-separations(parameters), kind="stable")[:n_features])
+    cells = _cells(data, components, features)
+    blocks = []
+    for first in range(0, len(components), BLOCK):
+        chosen = range(first, min(first + BLOCK, len(components)))
+        lines = tuple(
+            (text.short(data.feature_names[j]), tuple(cells[row][i] for i in chosen))
+            for row, j in enumerate(features)
+        )
+        blocks.append(Block(tuple(_column(data, int(components[i])) for i in chosen), lines))
+    return ComponentTable(tuple(blocks), k - len(components), d - n_features)
+
+
+def facts(data: ReportData, certain: float | None) -> list[tuple[str, str, str]]:
+    """The numbers at the top: name, value, remark."""
+    metrics = data.metrics
+    found = [
+        ("Rows used", text.count(metrics.get("n_used")), _of_rows(data)),
+        (
+            "Components",
+            f"{data.parameters.n_components:,}",
+            f"{data.parameters.covariance_type} covariances",
+        ),
+        ("Passes over the data", f"{data.n_passes:,}", _total_time(metrics)),
+    ]
+    bound = data.final_lower_bound
+    if bound is None and data.lower_bounds:
+        bound = data.lower_bounds[-1]
+    if bound is not None:
+        total = metrics.get("log_likelihood")
+        remark = "" if total is None else f"{text.signed(total, 4)} in total"
+        found.append(("Log-likelihood per row", text.signed(bound, 4), remark))
+    if certain is not None:
+        found.append(("Clear cases", text.percent(certain), "of the rows drawn"))
+    return found
+
+
+def row_counts(data: ReportData) -> list[tuple[str, str]]:
+    """Rows read, used and dropped, and why."""
+    metrics, plan = data.metrics, data.plan
+    n_read = metrics.get("n_rows", plan.get("n_rows"))
+    lines = [("Rows read", text.count(n_read)), ("Rows used", text.count(metrics.get("n_used")))]
+    lines += [(f"Dropped: {reason}", text.count(n)) for reason, n in data.dropped.items()]
+    return lines if data.dropped else [*lines, ("Rows dropped", "0")]
+
+
+def input_lines(data: ReportData) -> list[tuple[str, str]]:
+    """Where the rows came from."""
+    named = {"path": "Input", "n_files": "Files", "n_chunks": "Chunks"}
+    lines = [
+        (label, text.count(value) if isinstance(value, int) else text.readable(value))
+        for key, label in named.items()
+        if (value := data.plan.get(key)) is not None
+    ]
+    if (n_reads := data.metrics.get("n_reads")) is not None:
+        lines.append(("Times all rows were read", text.count(n_reads)))
+    for key, label in (("bytes_read", "Bytes read"), ("bytes_decoded", "Bytes decoded")):
+        if (n_bytes := data.metrics.get(key)) is not None:
+            lines.append((label, text.size(n_bytes)))
+    return [*lines, ("Run", data.run_id)]
+
+
+def timings(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Wall time of each phase and of a pass."""
+    seconds: Mapping[str, Any] = metrics.get("seconds") or {}
+    lines = [
+        (name.capitalize(), text.duration(value))
+        for name, value in seconds.items()
+        if isinstance(value, int | float)
+    ]
+    passes = [value for value in seconds.get("passes") or [] if value is not None]
+    if passes:
+        lines.append(("One pass, median", text.duration(float(np.median(passes)))))
+        if metrics.get("n_used") and (median := float(np.median(passes))) > 0:
+            lines.append(("Rows per second in a pass", text.count(metrics["n_used"] / median)))
+    return lines
+
+
+def criteria(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Information criteria, where they were computed."""
+    return [
+        (name.upper(), text.signed(metrics[name], 2))
+        for name in ("bic", "aic", "icl")
+        if metrics.get(name) is not None
+    ]
+
+
+def settings_lines(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Every setting as `section.key` and value."""
+    return list(islice(text.flattened(settings), MAX_LINES))
+
+
+def event_lines(data: ReportData) -> Iterator[str]:
+    """Events as sentences; further details in brackets."""
+    for event in data.events[:MAX_LINES]:
+        rest = [f"{k}: {text.readable(v)}" for k, v in event.items() if k != "message"]
+        message = text.readable(event["message"]) if "message" in event else ""
+        yield f"{message} ({', '.join(rest)})" if message and rest else message or ", ".join(rest)
+    if len(data.events) > MAX_LINES:
+        yield f"{len(data.events) - MAX_LINES:,} more are in metrics.json."
+
+
+def pass_lines(lower_bounds: tuple[float, ...]) -> list[tuple[str, str, str]]:
+    """Pass, log-likelihood per row and its change; the middle of a long list is left out."""
+    n = len(lower_bounds)
+    shown = range(n) if n <= MAX_LINES else [*range(MAX_LINES // 2), *range(n - MAX_LINES // 2, n)]
+    return [
+        (
+            f"{i + 1:,}",
+            text.signed(lower_bounds[i], 6),
+            "" if i == 0 else f"{lower_bounds[i] - lower_bounds[i - 1]:+.2e}".replace("-", "−"),
+        )
+        for i in shown
+    ]
+
+
+def _cells(data: ReportData, components: Any, features: Any) -> list[list[Cell]]:
+    parameters = data.parameters
+    spreads = np.sqrt(np.einsum("kdd->kd", parameters.dense_covariances()))
+    overall = parameters.weights @ parameters.means
+    total, _, _ = standardised_scatter(parameters)
+    away = (parameters.means - overall) / total
+    return [
+        [_cell(parameters.means[j, f], spreads[j, f], away[j, f]) for j in components]
+        for f in features
+    ]
+
+
+def _cell(mean: float, spread: float, away: float) -> Cell:
+    side = ("high" if away > 0 else "low") if abs(away) >= 0.2 else ""
+    arrow = ("↑" if away > 0 else "↓") if abs(away) >= FAR else ""
+    return Cell(*text.measured(mean, spread), round(min(abs(away) / 2, 1.0), 2), side, arrow)
+
+
+def _column(data: ReportData, j: int) -> Column:
+    weight, n_used = float(data.parameters.weights[j]), data.metrics.get("n_used")
+    labelled = data.metrics.get("n_labelled")
+    return Column(
+        j,
+        text.percent(weight),
+        "unknown" if n_used is None else f"{weight * n_used:,.1f}",
+        text.count(labelled[j]) if labelled and j < len(labelled) else None,
+    )
+
+
+def _of_rows(data: ReportData) -> str:
+    n_rows = data.metrics.get("n_rows")
+    if n_rows is None:
+        return ""
+    return f"of {n_rows:,} read" if data.dropped else "all that were read"
+
+
+def _total_time(metrics: Mapping[str, Any]) -> str:
+    seconds = (metrics.get("seconds") or {}).values()
+    phases = [value for value in seconds if isinstance(value, int | float)]
+    return f"{text.duration(sum(phases))} for the whole run" if phases else ""

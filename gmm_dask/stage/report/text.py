@@ -1,0 +1,108 @@
+"""Numbers and names as people read them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+MAX_NAME = 40  # characters of a feature name in a picture or a table
+MAX_VALUE = 600  # characters of one setting
+MAX_DECIMALS = 9  # beyond, scientific notation reads better
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands separators."""
+    return "unknown" if value is None else f"{round(value):,}"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage with no more digits than it needs."""
+    value = 100 * share
+    if value in (0, 100):
+        return f"{value:.0f} %"
+    if 0 < value < 0.1:
+        return "< 0.1 %"
+    if 99.9 < value < 100:
+        return "> 99.9 %"
+    return f"{value:.1f} %" if value < 10 or value > 99 else f"{value:.0f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    if seconds < 0.01:
+        return f"{1000 * seconds:.1f} ms"
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def size(n_bytes: float) -> str:
+    """Bytes in the unit that suits them."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "bytes" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
+
+
+def measured(mean: float, spread: float) -> tuple[str, str]:
+    """A mean and its spread, both to the third digit of the spread."""
+    if not (math.isfinite(mean) and math.isfinite(spread)):
+        return str(mean), str(spread)
+    decimals = 2 - math.floor(math.log10(spread)) if spread > 0 else 3
+    largest = max(abs(mean), spread)
+    if decimals > MAX_DECIMALS or largest >= 1e12:
+        digits = decimals + math.floor(math.log10(largest)) if largest > 0 else 2
+        return f"{mean:.{min(max(digits, 2), 15)}e}", f"{spread:.2e}"
+    decimals = max(decimals, 0)
+    return f"{mean:,.{decimals}f}".replace("-", "−"), f"{spread:,.{decimals}f}"
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with a real minus sign."""
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def short(name: str, limit: int = MAX_NAME) -> str:
+    """The name on one line, cut in the middle where it is longer than the limit."""
+    name = " ".join(name.split()) or "(no name)"
+    if len(name) <= limit:
+        return name
+    tail = limit // 3
+    return f"{name[: limit - tail - 1]}…{name[-tail:]}"
+
+
+def numbered(count_of: int, noun: str) -> str:
+    """`1 row`, `2 rows`; the noun's plural takes an s, or es after s."""
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{count_of:,} {noun if count_of == 1 else plural}"
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as `section.key` and a value to read, without credentials of URLs."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", readable(value)
+
+
+def readable(value: Any) -> str:
+    """A setting's value as a person would write it."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        text = ", ".join(readable(item) for item in value) or "none"
+    else:
+        text = str(value)
+    return short(_CREDENTIALS.sub("***", text), MAX_VALUE)

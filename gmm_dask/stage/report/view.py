@@ -1,0 +1,181 @@
+"""The flat picture of a mixture in many dimensions: which two directions to look along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.mixture import Parameters
+from gmm_dask.stage.report.text import short
+
+Array = npt.NDArray[np.float64]
+
+USEFUL = 0.01  # a direction separates if between-variance is this share of within-variance
+RIDGE = 1e-9  # in squared standard deviations: collinear columns leave W barely singular
+MAX_NAMED = 2  # features named on an axis
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A linear map from rows to one or two coordinates.
+
+    Parameters
+    ----------
+    origin : (d,)
+    directions : (d, q), q 1 or 2
+    titles : tuple of str
+        Of the axes, feature names as they came.
+    separation : float or None
+        Share of the components' separation that the view keeps; None where it keeps everything or
+        there is none.
+    names_of : tuple of tuple of (str, float)
+        For each axis the features that go with it and their correlation; empty for plain features.
+    """
+
+    origin: Array
+    directions: Array
+    titles: tuple[str, ...]
+    separation: float | None = None
+    names_of: tuple[tuple[tuple[str, float], ...], ...] = ()
+
+    @property
+    def n_axes(self) -> int:
+        """Number of coordinates, 1 or 2."""
+        return int(self.directions.shape[1])
+
+    def rows(self, X: npt.NDArray[np.floating]) -> Array:
+        """Coordinates of rows, (n, q)."""
+        return np.asarray((X - self.origin) @ self.directions)
+
+    def covariances(self, parameters: Parameters) -> Array:
+        """Covariances of the components as seen here, (k, q, q)."""
+        V = self.directions
+        return np.asarray(V.T @ parameters.dense_covariances() @ V)
+
+    def limits(self, rows: Array, parameters: Parameters) -> Array:
+        """Lower and upper end of each axis, (q, 2)."""
+        spreads = np.sqrt(np.einsum("kqq->kq", self.covariances(parameters)))
+        alive = parameters.weights > 0
+        return axis_limits(self.rows(rows), self.rows(parameters.means)[alive], spreads[alive])
+
+    def n_outside(self, rows: Array, parameters: Parameters) -> int:
+        """Rows so far away that the picture does not reach them."""
+        low, high = self.limits(rows, parameters).T
+        points = self.rows(rows)
+        return int(((points < low) | (points > high)).any(axis=1).sum())
+
+
+def feature_view(names: Sequence[str]) -> View:
+    """The view of one or two features as they are."""
+    d = len(names)
+    return View(np.zeros(d), np.eye(d), tuple(short(name) for name in names))
+
+
+def best_view(parameters: Parameters, names: Sequence[str]) -> View:
+    """The view in which the components are farthest apart, in pooled standard deviations.
+
+    Linear discriminant directions of the mixture itself: eigenvectors of the covariance between
+    the means against the pooled covariance within components (Fisher 1936; Hastie, Tibshirani,
+    Friedman, Elements of Statistical Learning, 4.3.3). Where fewer than two separate anything
+    (one or two components, common means), the widest remaining direction fills in. One or two
+    features are shown as they are.
+    """
+    d = parameters.n_features
+    if d <= 2:
+        return feature_view(names)
+    spreads, within, between = standardised_scatter(parameters)
+    total = within + between
+    values, vectors = _discriminants(between, within)
+    chosen = vectors[:, : min(2, int((values > USEFUL).sum()))]
+    n_discriminants = chosen.shape[1]
+    while chosen.shape[1] < 2:
+        chosen = np.column_stack([chosen, _widest(total, within, chosen)])
+    loadings = _loadings(total, chosen)
+    flip = np.sign(loadings[np.abs(loadings).argmax(axis=0), [0, 1]])
+    chosen, loadings = chosen * flip, loadings * flip
+    names_of = tuple(_named(names, loadings[:, axis]) for axis in range(2))
+    return View(
+        parameters.weights @ parameters.means,
+        chosen / spreads[:, None],
+        tuple(_title(axis, names_of[axis]) for axis in range(2)),
+        float(values[:n_discriminants].sum() / values.sum()) if n_discriminants else None,
+        names_of,
+    )
+
+
+def standardised_scatter(parameters: Parameters) -> tuple[Array, Array, Array]:
+    """Total standard deviation of each feature, and covariance within and between components.
+
+    The covariances are in units of the standard deviations: (d,), (d, d), (d, d).
+    """
+    weights, covariances = parameters.weights, parameters.dense_covariances()
+    within = np.einsum("k,kde->de", weights, covariances)
+    deviations = parameters.means - weights @ parameters.means
+    between = (deviations * weights[:, None]).T @ deviations
+    spreads = np.sqrt(np.diagonal(within) + np.diagonal(between))
+    spreads = np.where(spreads > 0, spreads, 1.0)
+    scale = spreads[:, None] * spreads
+    return spreads, within / scale, between / scale
+
+
+def separations(parameters: Parameters) -> Array:
+    """Between- over within-variance of each feature alone, (d,)."""
+    _, within, between = standardised_scatter(parameters)
+    return np.asarray(np.diagonal(between) / np.maximum(np.diagonal(within), RIDGE))
+
+
+def axis_limits(rows: Array, means: Array, spreads: Array) -> Array:
+    """Ends of each axis, (q, 2): all rows and the 2-sigma ellipses, but not far outliers.
+
+    Parameters
+    ----------
+    rows : (m, q), means : (k, q), spreads : (k, q)
+    """
+    low, high = (means - 2.2 * spreads).min(axis=0), (means + 2.2 * spreads).max(axis=0)
+    if rows.shape[0]:
+        # A row a picture's width away would squeeze all others into a corner.
+        width = high - low
+        low = np.minimum(low, np.maximum(rows.min(axis=0), low - width))
+        high = np.maximum(high, np.minimum(rows.max(axis=0), high + width))
+    margin = 0.03 * (high - low)
+    margin = np.where(margin > 0, margin, np.maximum(np.abs(low), 1.0) * 1e-6)
+    return np.column_stack([low - margin, high + margin])
+
+
+def _discriminants(between: Array, within: Array) -> tuple[Array, Array]:
+    """Generalised eigenvalues, largest first, and vectors v with v^T W v = 1."""
+    from scipy.linalg import eigh
+
+    values, vectors = eigh(between, within + RIDGE * np.eye(within.shape[0]))
+    return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+
+
+def _widest(total: Array, within: Array, chosen: Array) -> Array:
+    """The direction of largest variance among those uncorrelated with the chosen, within W."""
+    d = total.shape[0]
+    full, _ = np.linalg.qr(np.column_stack([within @ chosen, np.eye(d)]))
+    rest = full[:, chosen.shape[1] : d]
+    _, vectors = np.linalg.eigh(rest.T @ total @ rest)
+    direction = rest @ vectors[:, -1]
+    return np.asarray(direction / np.sqrt(direction @ within @ direction + RIDGE))
+
+
+def _loadings(total: Array, chosen: Array) -> Array:
+    """Correlation of each feature with each direction, (d, 2)."""
+    along = total @ chosen
+    spread = np.sqrt(np.einsum("dq,dq->q", chosen, along))
+    return np.asarray(along / np.where(spread > 0, spread, 1.0))
+
+
+def _named(names: Sequence[str], loadings: Array) -> tuple[tuple[str, float], ...]:
+    order = np.argsort(-np.abs(loadings), kind="stable")[:MAX_NAMED]
+    strong = [j for j in order if abs(loadings[j]) >= 0.5 * abs(loadings[order[0]])]
+    return tuple((names[j], float(loadings[j])) for j in strong)
+
+
+def _title(axis: int, named: tuple[tuple[str, float], ...]) -> str:
+    parts = [("" if loading >= 0 else "−") + short(name, 24) for name, loading in named]
+    return f"Direction {axis + 1} (mainly {', '.join(parts)})"

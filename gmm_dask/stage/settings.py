@@ -1,0 +1,267 @@
+"""The settings of the stage: one strict schema for YAML files, flags and Prefect's form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gmm_dask.errors import SettingsError
+
+MAX_SETTINGS_BYTES = 1 << 20  # a settings file is read by people; anything larger is not one
+
+
+class Section(BaseModel):
+    """A part of the settings: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataSettings(Section):
+    """Which rows and columns to read."""
+
+    path: str = Field(min_length=1, description="Folder, file, glob or URL of Parquet files.")
+    features: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Numeric columns to cluster on; all numeric columns where not given.",
+    )
+    id_columns: tuple[str, ...] = Field(
+        default=(), description="Columns carried through to the labels unchanged."
+    )
+    weight_column: str | None = Field(
+        default=None, description="Column of non-negative row weights."
+    )
+    missing: Literal["error", "drop"] = Field(
+        default="error",
+        description="Rows with a missing feature: an error, or label -1 and left out of the fit.",
+    )
+
+    @model_validator(mode="after")
+    def _columns_have_one_role(self) -> DataSettings:
+        features = self.features or ()
+        for name in features:
+            if features.count(name) > 1:
+                raise ValueError(f"the feature {name!r} is named twice")
+        if self.weight_column in features:
+            raise ValueError(f"{self.weight_column!r} is both a feature and the weight")
+        return self
+
+
+class FitSettings(Section):
+    """How to fit; scikit-learn's names and meanings."""
+
+    n_components: int = Field(default=1, ge=1, description="Number of mixture components.")
+    covariance_type: Literal["full", "tied", "diag", "spherical"] = Field(
+        default="full", description="What the components' covariances have in common."
+    )
+    tol: float = Field(
+        default=1e-3, ge=0, description="Stop when the log-likelihood per row changes by less."
+    )
+    reg_covar: float = Field(
+        default=1e-6, ge=0, description="Added to every variance, in squared units of the data."
+    )
+    max_iter: int = Field(default=100, ge=1, description="Passes over the data at most.")
+    n_init: int = Field(default=1, ge=1, description="Starts; the best result is kept.")
+    init_params: Literal["kmeans", "k-means++", "random", "random_from_data"] = Field(
+        default="kmeans", description="How the start is found, on a random sample of rows."
+    )
+    random_state: int = Field(
+        default=0, ge=0, le=2**63 - 1, description="Seed; the same seed gives the same bits."
+    )
+    init_rows: int = Field(
+        default=65536, ge=2, description="Rows at most in the sample that the start is found on."
+    )
+
+
+class LabelSettings(Section):
+    """What the label files hold beside the label."""
+
+    enabled: bool = Field(default=True, description="Write labels; false gives the model alone.")
+    keep: Literal["ids", "all"] | tuple[str, ...] = Field(
+        default="ids", description="Input columns to keep: the ids, all, or a list of names."
+    )
+    responsibilities: bool = Field(
+        default=False, description="Also write each row's responsibilities as a list column."
+    )
+
+
+class ClusterSettings(Section):
+    """Where the work is done; the results have the same bits everywhere."""
+
+    kind: Literal["threads", "processes", "address"] = Field(
+        default="threads", description="This process, local worker processes, or a scheduler."
+    )
+    workers: int | None = Field(
+        default=None, ge=1, description="Threads or processes; all cores where not given."
+    )
+    memory_limit: str | None = Field(
+        default=None, description="Memory of each local worker process, such as 1GiB."
+    )
+    address: str | None = Field(
+        default=None,
+        description="Scheduler to connect to, tls://host:port or tcp://127.0.0.1:port.",
+    )
+    tls_ca_file: str | None = Field(default=None, description="Certificate authority, PEM file.")
+    tls_cert: str | None = Field(default=None, description="Our certificate, PEM file.")
+    tls_key: str | None = Field(default=None, description="Our private key, PEM file.")
+    insecure: bool = Field(
+        default=False, description="Allow tcp:// beyond this machine: anyone there can run code."
+    )
+    timeout: float = Field(
+        default=60, gt=0, description="Seconds to wait for the scheduler and its first worker."
+    )
+
+    @model_validator(mode="after")
+    def _address_is_complete(self) -> ClusterSettings:
+        if (self.kind == "address") != (self.address is not None):
+            raise ValueError("kind: address and address: tls://host:port go together")
+        if self.memory_limit is not None and self.kind != "processes":
+            raise ValueError("memory_limit applies to kind: processes only")
+        tls = (self.tls_ca_file, self.tls_cert, self.tls_key)
+        if any(tls) and not all(tls):
+            raise ValueError("tls_ca_file, tls_cert and tls_key are given together or not at all")
+        if self.address is not None:
+            _check_address(self.address, all(tls), self.insecure)
+        return self
+
+
+class MemorySettings(Section):
+    """How much is held at once."""
+
+    chunk_bytes: int = Field(
+        default=32 << 20,
+        ge=1,
+        description="Size of a chunk of rows in memory; part of the run's identity.",
+    )
+
+
+class OutputSettings(Section):
+    """Where the versions go."""
+
+    path: str = Field(min_length=1, description="Folder of the published versions.")
+
+
+class Settings(Section):
+    """Everything one run of the stage needs: fit a mixture and label every row."""
+
+    data: DataSettings
+    fit: FitSettings = FitSettings()
+    labels: LabelSettings = LabelSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    memory: MemorySettings = MemorySettings()
+    output: OutputSettings
+
+
+class ScoreSettings(Section):
+    """Everything needed to label other data with a published model."""
+
+    data: DataSettings
+    model: str = Field(
+        min_length=1, description="Output folder of a fit, with @version for one, or a model.json."
+    )
+    labels: LabelSettings = LabelSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    memory: MemorySettings = MemorySettings()
+    output: OutputSettings
+
+
+def load_settings(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    schema: type[Settings | ScoreSettings] = Settings,
+) -> Any:
+    """Read a YAML settings file; `overrides` are `section.key=value` with YAML values.
+
+    Raises
+    ------
+    SettingsError
+        Not readable, not YAML, an unknown key, a value out of range: all problems in one message.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_SETTINGS_BYTES:
+            raise SettingsError(
+                f"{path} is larger than {MAX_SETTINGS_BYTES} bytes; is it settings?"
+            )
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The settings file {path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise SettingsError(f"{path} must hold sections such as data:, fit: and output:")
+    for override in overrides:
+        _apply(document, override)
+    return settings_from(document, schema, source=str(path))
+
+
+def settings_from(
+    document: dict[str, Any],
+    schema: type[Settings | ScoreSettings] = Settings,
+    source: str = "the settings",
+) -> Any:
+    """Validate a document; raises SettingsError with every problem, one a line."""
+    try:
+        return schema.model_validate(document)
+    except ValidationError as error:
+        lines = [f"  {_where(item['loc'])}: {_what(item, schema)}" for item in error.errors()]
+        raise SettingsError(f"{source} cannot be used:\n" + "\n".join(lines)) from None
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise SettingsError(f"--set takes section.key=value, got {override!r}")
+    section = document
+    for key in keys[:-1]:
+        if section.get(key) is None:
+            section[key] = {}
+        section = section[key]
+        if not isinstance(section, dict):
+            raise SettingsError(f"--set {override!r}: {key!r} is not a section")
+    try:
+        section[keys[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"--set {override!r}: the value is not valid YAML: {error}") from error
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "settings"
+
+
+def _what(item: Any, schema: type[BaseModel]) -> str:
+    if item["type"] == "extra_forbidden":
+        known = _keys_at(schema, item["loc"][:-1])
+        return f"unknown key; known here: {', '.join(known)}"
+    if item["type"] == "missing":
+        return "is required"
+    return str(item["msg"]).removeprefix("Value error, ") + f" (got {item['input']!r})"
+
+
+def _keys_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = schema
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)
+
+
+def _check_address(address: str, has_tls: bool, insecure: bool) -> None:
+    scheme, _, rest = address.partition("://")
+    host = rest.rpartition(":")[0].strip("[]")
+    if scheme not in ("tcp", "tls") or not host:
+        raise ValueError("address must be tls://host:port, or tcp://127.0.0.1:port on this machine")
+    if scheme == "tls" and not has_tls:
+        raise ValueError("a tls:// address needs tls_ca_file, tls_cert and tls_key")
+    loopback = host in ("localhost", "::1") or host.startswith("127.")
+    if scheme == "tcp" and not loopback and not insecure:
+        raise ValueError(
+            "tcp:// beyond this machine lets anyone on the network run code on the workers: "
+            "use tls:// with certificates, or set insecure: true"
+        )

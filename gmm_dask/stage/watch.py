@@ -1,0 +1,22 @@
+"""What a running stage tells whoever watches: a terminal, a log file, Prefect, nobody."""
+
+from __future__ import annotations
+
+from gmm_dask.fitting import Pass
+from gmm_dask.stage.settings import FitSettings
+
+
+class Watcher:
+    """Hears of every phase, pass and part; the methods of this base class do nothing."""
+
+    def phase(self, name: str, detail: str) -> None:
+        """One of "plan", "fit", "label", "publish" begins."""
+
+    def passed(self, record: Pass, settings: FitSettings) -> None:
+        """One pass of EM over all rows ended."""
+
+    def labelled(self, done: int, total: int) -> None:
+        """So many of all label parts are written."""
+
+    def warn(self, message: str) -> None:
+        """Something went another way than usual, and the run goes on."""

@@ -1,0 +1,194 @@
+"""The command line as its user calls it: output, exit codes, messages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parents[1]
+IRIS = ROOT / "examples" / "iris"
+FEATURES = "sepal_length,sepal_width,petal_length,petal_width"
+
+
+def call(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`gmm-dask ...` in a process of its own, without a terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "gmm_dask", *map(str, arguments)],
+        capture_output=True, text=True, check=False, cwd=cwd, timeout=120,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(cwd)} | environment,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def fitted(tmp_path: Path) -> Path:
+    done = call(
+        "fit", IRIS, "--features", FEATURES, "--id-columns", "flower", "--n-components", 3,
+        "--tol", 1e-9, "--max-iter", 500, "--out", "out", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Published version 1" in done.stdout
+    assert "180.1855" in done.stdout
+    assert done.stderr.count("event=pass") > 20  # a line per pass in a log
+    return tmp_path
+
+
+def test_fit_show_verify_path_and_label_work_together(fitted: Path) -> None:
+    shown = call("show", "out", cwd=fitted)
+    assert shown.returncode == 0
+    for word in ("petal_width", "converged", "model.json", "report.html"):
+        assert word in shown.stdout
+    verified = call("verify", "out@1", cwd=fitted)
+    assert verified.returncode == 0
+    assert "whole" in verified.stdout
+    model = Path(call("path", "out", "model", cwd=fitted).stdout.strip())
+    assert (fitted / model).is_file()
+    labelled = call("label", IRIS, "--model", "out@1", "--out", "labels", cwd=fitted)
+    assert labelled.returncode == 0, labelled.stderr
+    labels = Path(call("path", "labels", "labels", cwd=fitted).stdout.strip())
+    assert sum(pq.read_metadata(part).num_rows for part in (fitted / labels).iterdir()) == 150
+
+
+def test_damage_is_found_and_named(fitted: Path) -> None:
+    part = next((fitted / "out").rglob("labels/*.parquet"))
+    part.write_bytes(part.read_bytes()[:-1])
+    verified = call("verify", "out", cwd=fitted)
+    assert verified.returncode == 1
+    assert part.name in verified.stderr
+
+
+def test_run_takes_a_file_and_writes_nothing_the_second_time(tmp_path: Path) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(f"data: {{path: '{IRIS}'}}\noutput: {{path: out}}\n")
+    first = call("run", settings, "--set", "fit.n_components=3", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    second = call("run", settings, "--set", "fit.n_components=3", cwd=tmp_path)
+    assert second.returncode == 0
+    assert "nothing was written" in second.stdout
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+
+
+def test_a_model_alone_is_fitted_without_labels(tmp_path: Path) -> None:
+    done = call("fit", IRIS, "--n-components", 2, "--no-labels", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert call("path", "out", "labels", cwd=tmp_path).returncode == 1
+
+
+def truncated(folder: Path) -> None:
+    file = folder / "a.parquet"
+    pq.write_table(pa.table({"x": np.arange(100.0)}), file)
+    file.write_bytes(file.read_bytes()[:-20])
+
+
+def with_value(value: float | None) -> pa.Table:
+    return pa.table({"x": [1.0, 2.0, 3.0, value], "y": [1.0, 2.0, 4.0, 3.0]})
+
+
+BAD_DATA = {
+    "a null": (lambda f: pq.write_table(with_value(None), f / "a.parquet"), ["a.parquet", "'x'"]),
+    "an infinity": (
+        lambda f: pq.write_table(with_value(np.inf), f / "a.parquet"),
+        ["a.parquet", "'x'", "infinit"],
+    ),
+    "an empty folder": (lambda f: None, ["data", "Parquet"]),
+    "a truncated file": (truncated, ["a.parquet", "truncated"]),
+    "a column of text": (
+        lambda f: pq.write_table(pa.table({"x": list("abc"), "y": [1, 2, 3]}), f / "a.parquet"),
+        ["a.parquet", "'x'", "string"],
+    ),
+    "a missing column": (
+        lambda f: pq.write_table(pa.table({"X": [1.0, 2.0]}), f / "a.parquet"),
+        ["'x'"],
+    ),
+    "fewer rows than components": (
+        lambda f: pq.write_table(pa.table({"x": [1.0], "y": [2.0]}), f / "a.parquet"),
+        ["n_components"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD_DATA))
+def test_bad_data_is_one_clear_message_and_exit_code_1(case: str, tmp_path: Path) -> None:
+    make, words = BAD_DATA[case]
+    (tmp_path / "data").mkdir()
+    make(tmp_path / "data")
+    done = call(
+        "fit", "data", "--features", "x,y", "--n-components", 2, "--out", "out", cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+    assert not (tmp_path / "out" / "versions").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "absent.yaml"], ["absent.yaml"]),
+        (["fit", IRIS, "--out", "out", "--n-components", "0"], ["n_components"]),
+        (["fit", IRIS], ["--out"]),
+        (
+            ["fit", IRIS, "--n-components", "2", "--out", "out", "--covariance-type", "round"],
+            ["covariance"],
+        ),
+        (["unknown"], ["unknown"]),
+    ],
+)
+def test_wrong_usage_and_settings_are_exit_code_2(
+    arguments: list[object], words: list[str], tmp_path: Path
+) -> None:
+    done = call(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    for word in words:
+        assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    done = call("fit", IRIS, "--n-components", 2, "--out", "out", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "out" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_version_lists_the_known(fitted: Path) -> None:
+    done = call("show", "out@7", cwd=fitted)
+    assert done.returncode == 1
+    assert "published: 1" in done.stderr
+
+
+def test_plain_terminals_get_plain_text(fitted: Path) -> None:
+    done = call("show", "out", cwd=fitted, PYTHONIOENCODING="ascii", NO_COLOR="1", COLUMNS="40")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+
+
+def test_help_and_version_answer(tmp_path: Path) -> None:
+    help_text = call("--help", cwd=tmp_path)
+    assert help_text.returncode == 0
+    for word in ("run", "fit", "label", "show", "verify", "path"):
+        assert word in help_text.stdout
+    assert call("--version", cwd=tmp_path).stdout.strip()
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['gmm-dask', '--help']\n"
+        "from gmm_dask.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'dask', 'pandas', 'sklearn', 'pyarrow', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,60 @@
+"""The lower layers work, and stay quick, where the upper ones' packages are absent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+UPPER = ("dask", "distributed", "pandas", "prefect", "pyarrow", "fsspec", "pydantic", "sklearn")
+
+BLOCKED = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names!r}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+{code}
+"""
+
+
+@pytest.mark.parametrize("module", ["gmm_dask", "gmm_dask.mixture", "gmm_dask.fitting"])
+def test_arithmetic_and_method_import_without_the_upper_layers(module: str) -> None:
+    run_blocked(UPPER, f"import {module}")
+
+
+def test_the_arithmetic_runs_with_numpy_and_scipy_alone() -> None:
+    run_blocked(
+        UPPER,
+        "import numpy as np\n"
+        "from gmm_dask.mixture import Parameters, e_step, m_step\n"
+        "p = Parameters.from_covariances([1.0], [[0.0]], [[[1.0]]], 'full')\n"
+        "assert m_step(p, e_step(np.ones((3, 1)), p), 1e-6).means[0, 0] == 1.0",
+    )
+
+
+def test_the_library_runs_without_prefect() -> None:
+    run_blocked(
+        ("prefect",),
+        "from gmm_dask import GaussianMixture, load_model, read_labels\n"
+        "import gmm_dask.cli, gmm_dask.stage.run",
+    )
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    run_blocked(
+        (),
+        "import gmm_dask, sys\n"
+        "heavy = {'dask', 'pandas', 'numpy', 'sklearn', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy",
+    )
+
+
+def run_blocked(names: tuple[str, ...], code: str) -> None:
+    program = BLOCKED.format(names=set(names), code=code)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
