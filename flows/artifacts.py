@@ -1,0 +1,153 @@
+"""What a published run shows in Prefect: components, curve, picture, and where everything lies."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from gmm_dask.fitting import Outcome
+from gmm_dask.stage.fit import Fitted
+from gmm_dask.stage.job import Job
+from gmm_dask.stage.outputs import Published
+from gmm_dask.stage.publish import report_data
+from gmm_dask.stage.report import text
+from gmm_dask.stage.report.figures import cluster_figure, likelihood_figure
+from gmm_dask.stage.settings import Settings
+
+COMPONENTS = "gmm-components"
+LOG_LIKELIHOOD = "gmm-log-likelihood"
+CLUSTERS = "gmm-clusters"
+OUTPUTS = "gmm-outputs"
+LABELLED = "gmm-labelled"
+
+Rows = list[dict[str, str | int]]
+
+
+def show_fit(published: Published, fresh: tuple[Job[Settings], Fitted] | None = None) -> None:
+    """Create the artifacts of a fit; the picture needs the rows of a run that was just made.
+
+    The run is published already, so artifacts that cannot be created are a warning.
+    """
+    metrics = published.metrics
+    try:
+        create_table_artifact(
+            component_rows(published), key=COMPONENTS, description=_components_say(published)
+        )
+        curve = likelihood_figure(metrics["lower_bounds"], metrics["outcome"])
+        create_markdown_artifact(
+            picture("Log-likelihood per row, pass by pass", curve, _curve_says(metrics)),
+            key=LOG_LIKELIHOOD,
+            description="Log-likelihood per row, pass by pass.",
+        )
+        if fresh is not None:
+            job, fitted = fresh
+            clusters = cluster_figure(report_data(job, fitted, metrics))
+            create_markdown_artifact(
+                picture("Components and rows, at the start and at the end", clusters),
+                key=CLUSTERS,
+                description="Components over a sample of rows, at the start and at the end.",
+            )
+        _show_outputs(published)
+    except Exception as error:
+        _warn(error)
+
+
+def show_labels(published: Published) -> None:
+    """Create the artifacts of a run that labelled with a published model."""
+    try:
+        create_table_artifact(
+            labelled_rows(published), key=LABELLED, description=_labels_say(published)
+        )
+        _show_outputs(published)
+    except Exception as error:
+        _warn(error)
+
+
+def component_rows(published: Published) -> Rows:
+    """One row per component: weight, labelled rows, mean and spread of each feature."""
+    parameters = published.model.parameters
+    spreads = np.sqrt(np.einsum("kdd->kd", parameters.dense_covariances()))
+    rows: Rows = []
+    for j, labelled in enumerate(published.metrics["n_labelled"]):
+        row: dict[str, str | int] = {
+            "component": j,
+            "weight": f"{parameters.weights[j]:.4f}",
+            "rows": labelled,
+        }
+        for name, mean, spread in zip(
+            published.model.feature_names, parameters.means[j], spreads[j], strict=True
+        ):
+            row[name] = " ± ".join(text.measured(float(mean), float(spread)))
+        rows.append(row)
+    return rows
+
+
+def labelled_rows(published: Published) -> Rows:
+    """One row per component with the rows that got its label, and one for those without."""
+    rows: Rows = [
+        {"label": j, "rows": count} for j, count in enumerate(published.metrics["n_labelled"])
+    ]
+    dropped = published.metrics["n_dropped"]
+    return rows + [{"label": f"-1 ({why})", "rows": n} for why, n in dropped.items() if n]
+
+
+def picture(title: str, png: bytes, words: str = "") -> str:
+    """Markdown that carries the picture itself; Prefect's pages do not draw inline SVG."""
+    encoded = base64.b64encode(png).decode("ascii")
+    return f"![{title}](data:image/png;base64,{encoded})\n\n{words}".rstrip() + "\n"
+
+
+def outputs_markdown(published: Published) -> str:
+    """Where model, labels and report lie, and what the run came to."""
+    version, metrics = published.version, published.metrics
+    told = "published now" if published.new else "published before, nothing was written"
+    lines = [
+        f"## Version {version.number}, {told}",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {what} | {_code(published.path(what))} |" for what in ("model", "labels", "report")),
+        f"| run | {_code(published.folder.run_id)} |",
+        f"| rows used | {metrics['n_used']:,} of {metrics['n_rows']:,} |",
+        f"| log-likelihood | {metrics['log_likelihood']:.4f} |",
+        f"| BIC, AIC, ICL | {metrics['bic']:.2f}, {metrics['aic']:.2f}, {metrics['icl']:.2f} |",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _show_outputs(published: Published) -> None:
+    create_markdown_artifact(
+        outputs_markdown(published),
+        key=OUTPUTS,
+        description="Where model, labels and report lie.",
+    )
+
+
+def _code(words: str) -> str:
+    """As code, so that no character of a path means anything; a bar would end the cell."""
+    return "`" + words.replace("|", "\\|") + "`"
+
+
+def _components_say(published: Published) -> str:
+    parameters = published.model.parameters
+    return (
+        f"{parameters.n_components} components with {parameters.covariance_type} covariances; "
+        "mean ± standard deviation of each feature."
+    )
+
+
+def _curve_says(metrics: dict[str, Any]) -> str:
+    outcome = Outcome(metrics["outcome"])
+    return f"{metrics['n_passes']} passes over the data. {outcome.advice}"
+
+
+def _labels_say(published: Published) -> str:
+    return f"Rows by label; {published.metrics['n_rows']:,} rows in all."
+
+
+def _warn(error: Exception) -> None:
+    get_run_logger().warning("The run is published, but not all of it can be shown: %s", error)

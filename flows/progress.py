@@ -1,0 +1,109 @@
+"""A running phase as Prefect shows it: a progress bar, and a line in the log for each pass."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextvars import copy_context
+from threading import Lock
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from gmm_dask.console import Forecast, Progress
+from gmm_dask.fitting import Pass
+from gmm_dask.stage.report import text
+from gmm_dask.stage.settings import FitSettings
+
+INTERVAL = 1.0  # seconds between two updates of a bar: each is a request to the server
+SHARE = 10  # an update that took a second is followed by ten without one
+
+
+class FlowWatcher(Progress):
+    """Tells Prefect how a phase goes; a bar that cannot be shown never stops the phase.
+
+    Parameters
+    ----------
+    key : str
+        Of the progress artifact.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self._key = key
+        self._logger = get_run_logger()
+        # A Dask client reports from its own thread, which knows nothing of this task run.
+        self._context = copy_context()
+        self._lock = Lock()
+        self._artifact: UUID | None = None
+        self._next = -math.inf
+        self._percent = 0.0
+        self._passes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None and self._artifact is not None:
+            self._show(100.0, "Done.", now=True)
+
+    def phase(self, name: str, detail: str) -> None:
+        """See Watcher."""
+        self._logger.info("%s: %s", name, detail)
+        self._show(0.0, f"{name}: {detail}", now=True)
+
+    def show_pass(
+        self, record: Pass, settings: FitSettings, left: Forecast, seconds_left: float
+    ) -> None:
+        """See Progress."""
+        self._logger.info(
+            "start=%d pass=%d log_likelihood_per_row=%.9f change=%.3e rows=%d seconds=%.3f "
+            "seconds_left=%.1f",
+            record.start, record.number, record.lower_bound, record.change, record.n_rows,
+            record.seconds, seconds_left,
+        )  # fmt: skip
+        self._passes += 1
+        self._show(
+            100.0 * self._passes / (self._passes + left.passes),
+            f"Pass {record.number} of at most {settings.max_iter}, start {record.start} of "
+            f"{settings.n_init}: log-likelihood per row {record.lower_bound:.6f}, changed by "
+            f"{record.change:.1e} (settled below {settings.tol:g}); "
+            f"{'about' if left.settles else 'at most'} {text.duration(seconds_left)} left.",
+        )
+
+    def labelled(self, done: int, total: int) -> None:
+        """See Watcher."""
+        self._show(100.0 * done / max(total, 1), f"{done} of {total} parts are written.")
+
+    def warn(self, message: str) -> None:
+        """See Watcher."""
+        self._logger.warning(message)
+
+    def _show(self, percent: float, words: str, *, now: bool = False) -> None:
+        with self._lock:
+            self._percent = max(self._percent, min(percent, 100.0))  # a bar never goes back
+            begun = time.monotonic()
+            if not now and begun < self._next:
+                return
+            try:
+                self._context.run(self._send, self._percent, words)
+            except Exception as error:  # the server's trouble is not the phase's
+                self._logger.warning("The progress could not be shown: %s", error)
+            ended = time.monotonic()
+            self._next = ended + max(INTERVAL, SHARE * (ended - begun))
+
+    def _send(self, percent: float, words: str) -> None:
+        if self._artifact is None:
+            artifact = create_progress_artifact(percent, key=self._key, description=words)
+            assert isinstance(artifact, UUID)
+            self._artifact = artifact
+        else:
+            update_progress_artifact(self._artifact, percent, description=words)

@@ -1,0 +1,107 @@
+"""A flow as a script: settings file in, exit code out; Prefect's server is found or started."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_HOME,
+    PREFECT_LOGGING_TO_API_ENABLED,
+    temporary_settings,
+)
+
+from flows.server import OwnServer, ServerError, bypass_proxy
+from flows.tasks import EXPECTED
+from gmm_dask.console import print_published
+from gmm_dask.errors import SettingsError
+from gmm_dask.stage.job import plan
+from gmm_dask.stage.outputs import Published
+from gmm_dask.stage.settings import ScoreSettings, Settings, load_settings
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(
+    flow: Flow[Any, Any],
+    schema: type[Settings | ScoreSettings],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run the flow with the settings of a file; 0 only when the outcome was published."""
+    parsed = _parser(flow).parse_args(arguments)
+    signal.signal(signal.SIGTERM, _end)  # so that the server is stopped then, too
+    try:
+        settings = load_settings(parsed.settings, parsed.set, schema)
+    except SettingsError as error:
+        return _tell(error, USAGE)
+    try:
+        published = run(flow, settings)
+    except (*EXPECTED, ServerError) as error:
+        return _tell(error, FAILED)
+    except KeyboardInterrupt:
+        return _tell("interrupted; nothing was published", INTERRUPTED)
+    print_published(published)
+    return DONE
+
+
+def run(flow: Flow[Any, Any], settings: Settings | ScoreSettings) -> Published:
+    """Run the flow with the server that Prefect is configured for, or with one of its own."""
+    configured = PREFECT_API_URL.value()
+    if configured:
+        _check_server(configured)
+        return flow(settings)
+    bypass_proxy()
+    server = OwnServer()
+    server.start()
+    plan(
+        settings
+    )  # Bad input is told while the server starts: nobody will look for the failed run.
+    changes = {
+        PREFECT_API_URL: server.wait(),
+        PREFECT_HOME: server.home,
+        PREFECT_LOGGING_TO_API_ENABLED: False,  # the log is on the screen
+    }
+    logging.getLogger("prefect.flow_runs").addFilter(_is_no_page)
+    with temporary_settings(changes):
+        return flow(settings)
+
+
+def _is_no_page(record: logging.LogRecord) -> bool:
+    """Keep all but the address of the run's page: a server of our own has no pages."""
+    return not record.getMessage().startswith("View at ")
+
+
+def _check_server(url: str) -> None:
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error is not None:
+        raise ServerError(
+            f"The Prefect server at {url} does not answer ({error}). Start it, or unset "
+            "PREFECT_API_URL (`prefect config unset PREFECT_API_URL`) to run without one."
+        )
+
+
+def _parser(flow: Flow[Any, Any]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(f"python -m flows.{flow.name}", description=flow.description)
+    parser.add_argument("settings", help="settings file, YAML")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a setting"
+    )
+    return parser
+
+
+def _tell(what: object, code: int) -> int:
+    print(f"error: {what}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)

@@ -1,0 +1,132 @@
+"""The phases of the stage as Prefect tasks: one task per phase, never one per chunk or pass."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import Any
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Completed, Failed
+
+from flows.progress import FlowWatcher
+from gmm_dask.console import printable
+from gmm_dask.errors import ClusterError, DataError, GmmDaskError, OutputError, SettingsError
+from gmm_dask.stage.fit import Fitted
+from gmm_dask.stage.fit import adopt as stage_adopt
+from gmm_dask.stage.fit import fit as stage_fit
+from gmm_dask.stage.job import Job
+from gmm_dask.stage.job import plan as stage_plan
+from gmm_dask.stage.label import Labelled
+from gmm_dask.stage.label import label as stage_label
+from gmm_dask.stage.outputs import Published
+from gmm_dask.stage.publish import publish as stage_publish
+from gmm_dask.stage.settings import ScoreSettings, Settings
+
+# What ends a run with one clear message; anything else is a defect and keeps its traceback.
+EXPECTED = (GmmDaskError, OSError)
+
+# Waiting does not change these: the storage answered, and the answer was no.
+_FINAL = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+    }
+)
+
+
+def retry_can_help(error: BaseException) -> bool:
+    """Whether the same call may succeed later: a lost cluster, or storage that did not answer."""
+    if isinstance(error, ClusterError):
+        return True
+    if isinstance(error, (DataError, SettingsError)):
+        return False
+    cause = error.__cause__ if isinstance(error, OutputError) else error
+    return isinstance(cause, OSError) and cause.errno not in _FINAL
+
+
+def _retry(task: Task[..., Any], task_run: TaskRun, state: State) -> bool:
+    return isinstance(state.data, BaseException) and retry_can_help(state.data)
+
+
+# Retries repeat the whole phase on a new cluster connection; what is already written is kept.
+_PHASE: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": [5, 30],
+    "retry_condition_fn": _retry,
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+}
+
+
+@task(task_run_name="plan {settings.data.path}", **_PHASE)
+def plan(settings: Settings | ScoreSettings) -> Job[Any]:
+    """Read the footers, check the schema, name the run."""
+    return stage_plan(settings)
+
+
+@task(
+    task_run_name="fit {job.settings.fit.n_components} {job.settings.fit.covariance_type} "
+    "components to {job.plan.n_rows} rows",
+    **_PHASE,
+)
+def fit(job: Job[Settings]) -> Fitted:
+    """Start, run EM, store the model."""
+    with FlowWatcher("gmm-fit-progress") as watcher:
+        return stage_fit(job, watcher)
+
+
+@task(task_run_name="check {job.plan.n_rows} rows", **_PHASE)
+def check(job: Job[ScoreSettings]) -> Fitted:
+    """Check the rows to score; store the published model beside their labels."""
+    with FlowWatcher("gmm-check-progress") as watcher:
+        return stage_adopt(job, watcher)
+
+
+@task(task_run_name="label {job.plan.n_rows} rows", **_PHASE)
+def label(job: Job[Any], fitted: Fitted) -> Labelled:
+    """Write one label per row."""
+    with FlowWatcher("gmm-label-progress") as watcher:
+        return stage_label(job, fitted.model, watcher)
+
+
+@task(task_run_name="publish run {job.run_id}", **_PHASE)
+def publish(job: Job[Any], fitted: Fitted, labelled: Labelled) -> Published:
+    """Read everything back, then append the version."""
+    return stage_publish(job, fitted, labelled)
+
+
+def without_traceback(record: logging.LogRecord) -> bool:
+    """Keep the record, and of an expected error only what it says."""
+    if record.exc_info and isinstance(record.exc_info[1], EXPECTED):
+        record.exc_info = None
+    return True
+
+
+logging.getLogger("prefect.task_runs").addFilter(without_traceback)
+
+
+def failed(error: Exception) -> State[Any]:
+    """The flow's state after an expected error: its message is the error's own.
+
+    A flow that raised would log a traceback and write the error as a pickle to Prefect's storage.
+    """
+    return Failed(message=printable(str(error)), data=error)
+
+
+def completed(published: Published) -> State[Published]:
+    """The flow's state after a published run, or one that had been published before."""
+    how = "published" if published.new else "was published before; nothing was written"
+    message = f"Version {published.version.number} {how}: {published.path('folder')}"
+    return Completed(message=message, data=published)

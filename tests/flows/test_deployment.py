@@ -1,0 +1,134 @@
+"""The README's steps against a real server: pool, deploy, worker, a run by hand and by schedule."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import ProxyHandler, Request, build_opener
+
+import pytest
+
+from gmm_dask.stage.outputs import open_output
+from tests.flows.conftest import PATIENCE, ROOT, Server
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def ask(server: Server, path: str, body: dict[str, Any] | None = None) -> Any:
+    request = Request(
+        f"{server.url}/{path}", data=json.dumps(body or {}).encode(),
+        headers={"Content-Type": "application/json"}, method="POST",
+    )  # fmt: skip
+    with build_opener(ProxyHandler({})).open(request, timeout=60) as response:
+        return json.load(response)
+
+
+@pytest.fixture(scope="module")
+def worker(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server.call("prefect", "--no-prompt", "work-pool", "create", "gmm", "--type", "process")
+    server.call("prefect", "--no-prompt", "deploy", "--all")
+    log = tmp_path_factory.mktemp("worker") / "worker.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "gmm"],
+            env=server.environment, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def finished_run(server: Server, run_filter: dict[str, Any]) -> dict[str, Any]:
+    """The run that matches, once it has ended."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        for found in ask(server, "flow_runs/filter", {"flow_runs": run_filter}):
+            if found["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+                return dict(found)
+        time.sleep(1)
+    raise AssertionError(f"no run ended within {PATIENCE} s")
+
+
+def test_both_deployments_run_on_the_worker_and_leave_artifacts(
+    worker: Server, tmp_path: Path
+) -> None:
+    fit = {
+        "data": {"path": "examples/iris", "id_columns": ["flower"]},
+        "fit": {"n_components": 3},
+        "output": {"path": str(tmp_path / "out")},
+    }
+    run_once(worker, "cluster/iris", fit)
+    assert open_output(str(tmp_path / "out")).metrics["n_rows"] == 150
+    label = {
+        "data": {"path": "examples/iris"},
+        "model": str(tmp_path / "out"),
+        "output": {"path": str(tmp_path / "labels")},
+    }
+    run_once(worker, "label/iris", label)
+    assert open_output(str(tmp_path / "labels")).metrics["n_rows"] == 150
+    artifacts = ask(worker, "artifacts/filter")
+    assert {"markdown", "table", "progress"} <= {artifact["type"] for artifact in artifacts}
+    pictures = [a for a in artifacts if "data:image/png;base64," in str(a["data"])]
+    assert len(pictures) >= 2  # the curve and the components
+
+
+def run_once(server: Server, deployment: str, settings: dict[str, Any]) -> None:
+    done = server.call(
+        "prefect", "--no-prompt", "deployment", "run", deployment,
+        "--param", f"settings={json.dumps(settings)}", "--watch",
+    )  # fmt: skip
+    assert "finished successfully" in (done.stdout + done.stderr).lower() or done.returncode == 0
+
+
+def test_a_schedule_starts_a_run_by_itself(worker: Server, tmp_path: Path) -> None:
+    found = ask(worker, "deployments/filter")
+    deployment = next(each for each in found if each["entrypoint"] == "flows/cluster.py:cluster")
+    crons = [each["schedule"]["cron"] for each in deployment["schedules"]]
+    assert crons == ["0 3 * * *"]
+    settings = {
+        "data": {"path": "examples/iris"},
+        "fit": {"n_components": 2},
+        "output": {"path": str(tmp_path / "scheduled")},
+    }
+    ask(
+        worker,
+        f"deployments/{deployment['id']}/schedules",
+        [{  # type: ignore[arg-type]
+            "active": True, "slug": "soon", "schedule": {"cron": "* * * * *", "timezone": "UTC"},
+            "parameters": {"settings": settings},
+        }],
+    )  # fmt: skip
+    ended = finished_run(
+        worker,
+        {
+            "deployment_id": {"any_": [deployment["id"]]},
+            "tags": {"all_": ["auto-scheduled"]},
+            "state": {"type": {"not_any_": ["SCHEDULED"]}},
+        },
+    )
+    assert ended["state_type"] == "COMPLETED", ended["state"]
+    assert open_output(str(tmp_path / "scheduled")).model.parameters.n_components == 2
+
+
+def test_the_server_refuses_settings_that_cannot_work(worker: Server) -> None:
+    done = subprocess.run(
+        worker.command(
+            "prefect", "--no-prompt", "deployment", "run", "cluster/iris", "--param",
+            'settings={"data": {"path": "x"}, "fit": {"n_componentz": 3}, "output": {"path": "y"}}',
+        ),
+        env=worker.environment, cwd=ROOT, timeout=PATIENCE,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "n_componentz" in done.stdout + done.stderr

@@ -1,0 +1,63 @@
+"""Both flows as scripts, with no server configured: exit codes, messages, what is published."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gmm_dask.stage.outputs import label_parts, open_output
+from tests.flows.conftest import PATIENCE, ROOT
+
+
+def script(flow: str, *arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    return subprocess.run(
+        [sys.executable, "-m", f"flows.{flow}", *arguments],
+        env=environment | {"HOME": str(home)}, cwd=ROOT, timeout=PATIENCE,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_the_flows_run_without_a_server_and_publish(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = script(
+        "cluster", "config/iris.yaml", "--set", f"output.path={out}", "--set", "fit.tol=1e-9",
+        "--set", "fit.max_iter=500", home=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in ("Published version 1", "180.1855", "petal_width", "model.json", "report.html"):
+        assert word in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    published = open_output(str(out))
+    assert published.metrics["n_rows"] == 150
+    labelled = script(
+        "label", "config/label.yaml", "--set", f"model={out}",
+        "--set", f"output.path={tmp_path / 'labels'}", home=tmp_path,
+    )  # fmt: skip
+    assert labelled.returncode == 0, labelled.stdout + labelled.stderr
+    assert len(label_parts(str(tmp_path / "labels"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "word"),
+    [
+        ("data.features=[leaf]", 1, "leaf"),
+        ("fit.n_componentz=3", 2, "n_componentz"),
+        ("data.path=/no/such/place", 1, "/no/such/place"),
+    ],
+)
+def test_a_script_that_fails_says_why_once(
+    override: str, code: int, word: str, tmp_path: Path
+) -> None:
+    done = script(
+        "cluster", "config/iris.yaml", "--set", f"output.path={tmp_path / 'out'}",
+        "--set", override, home=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == code
+    assert word in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (tmp_path / "out" / "versions").exists()
