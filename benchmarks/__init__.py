@@ -1,0 +1,1 @@
+"""Benchmarks: they measure, side by side in one run, and assert nothing."""
