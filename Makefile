@@ -24,13 +24,14 @@ lint: .venv/installed-dev
 	$(PY) -m mypy
 	$(PY) -c "from importlinter.cli import lint_imports_command as c; c()"
 
-# Hashed requirements for every supported Python; needs uv on the path. Extras stay in the lock: without them
-# the pip that ships with Python 3.11 takes `sqlalchemy[asyncio]` for a requirement that is not pinned.
+# Hashed requirements for every supported Python; needs uv on the path.
 lock:
+	echo "pip>=25" | uv pip compile -q - --universal --python-version 3.11 \
+		--generate-hashes --custom-compile-command "make lock" -o requirements-pip.lock
 	uv pip compile -q pyproject.toml --extra flows --extra build --universal --python-version 3.11 \
-		--no-strip-extras --generate-hashes --custom-compile-command "make lock" -o requirements.lock
+		--generate-hashes --custom-compile-command "make lock" -o requirements.lock
 	uv pip compile -q pyproject.toml --all-extras --universal --python-version 3.11 -c requirements.lock \
-		--no-strip-extras --generate-hashes --custom-compile-command "make lock" -o requirements-dev.lock
+		--generate-hashes --custom-compile-command "make lock" -o requirements-dev.lock
 
 clean:
 	rm -rf .venv out
@@ -40,13 +41,19 @@ clean:
 		|| { echo "gmm_dask needs Python 3.11 or newer; name one with 'make PYTHON=python3.12 ...'"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv/installed: requirements.lock pyproject.toml | .venv/bin/python
+# The pip that ships with Python 3.11 takes `sqlalchemy[asyncio]`, asked for by a package whose lock
+# line is plain `sqlalchemy==...`, for a requirement without a pin: so pip comes first, from its own hash.
+.venv/pip: requirements-pip.lock | .venv/bin/python
+	@$(PIP) install -q --require-hashes -r requirements-pip.lock
+	@touch $@
+
+.venv/installed: requirements.lock pyproject.toml | .venv/pip
 	@echo "Installing the locked packages into .venv (once) ..."
 	@$(PIP) install -q --require-hashes -r requirements.lock
 	@$(PIP) install -q --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 
-.venv/installed-dev: requirements-dev.lock pyproject.toml | .venv/bin/python
+.venv/installed-dev: requirements-dev.lock pyproject.toml | .venv/pip
 	@echo "Installing the locked packages and tools into .venv (once) ..."
 	@$(PIP) install -q --require-hashes -r requirements-dev.lock
 	@$(PIP) install -q --no-deps --no-build-isolation --no-index -e .
