@@ -84,11 +84,11 @@ def test_both_deployments_run_on_the_worker_and_leave_artifacts(
 
 
 def run_once(server: Server, deployment: str, settings: dict[str, Any]) -> None:
-    done = server.call(
+    # With --watch the command fails when the run does, and `call` with it.
+    server.call(
         "prefect", "--no-prompt", "deployment", "run", deployment,
         "--param", f"settings={json.dumps(settings)}", "--watch",
     )  # fmt: skip
-    assert "finished successfully" in (done.stdout + done.stderr).lower() or done.returncode == 0
 
 
 def test_a_schedule_starts_a_run_by_itself(worker: Server, tmp_path: Path) -> None:

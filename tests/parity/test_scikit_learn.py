@@ -42,7 +42,9 @@ def test_the_trajectory_is_scikit_learns(
     X = DATA[name]
     start, expected = reference(X, covariance_type)
     start = start | {"means_init": start["means_init"] + offset}
-    chunked = da.from_array(X + offset, chunks=(-(-len(X) // n_chunks), X.shape[1]))
+    lengths = tuple(len(part) for part in np.array_split(X, n_chunks))
+    chunked = da.from_array(X + offset, chunks=(lengths, X.shape[1]))
+    assert chunked.numblocks == (n_chunks, 1)
     ours = GaussianMixture(3, covariance_type=covariance_type, tol=0, max_iter=N_PASSES, **start)
     with pytest.warns(ConvergenceWarning):
         ours.fit(chunked)
