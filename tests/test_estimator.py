@@ -151,6 +151,38 @@ def test_a_warm_start_goes_on_where_it_ended(blobs: Blobs) -> None:
     np.testing.assert_array_equal(halves.means_, whole.means_)
 
 
+def test_a_warm_start_of_a_settled_fit_ends_after_one_pass(blobs: Blobs) -> None:
+    model = GaussianMixture(3, tol=1e-6, max_iter=500, random_state=0, warm_start=True)
+    assert model.fit(blobs.X).n_iter_ == len(model.lower_bounds_) > 1
+    assert model.fit(blobs.X).n_iter_ == len(model.lower_bounds_) == 1
+
+
+def test_every_start_is_another(blobs: Blobs, caplog: pytest.LogCaptureFixture) -> None:
+    model = GaussianMixture(
+        3, n_init=3, init_params="random_from_data", random_state=1, verbose=1, max_iter=200
+    )
+    with caplog.at_level("INFO", logger="gmm_dask"):
+        model.fit(blobs.X)
+    first = [r.args[2] for r in caplog.records if r.args[1] == 1]  # type: ignore[index]
+    assert len(set(first)) == 3
+
+
+@pytest.mark.parametrize(
+    ("weight", "what"),
+    [([1.0] * 149 + [-1.0], "bad weights"), ([np.inf] + [1.0] * 149, "bad weights"),
+     ([0.0] * 150, "sum to zero")],
+    ids=["negative", "infinite", "all zero"],
+)  # fmt: skip
+def test_weights_that_cannot_be_used_are_an_error(weight: list[float], what: str) -> None:
+    with pytest.raises(DataError, match=what):
+        GaussianMixture(2).fit(IRIS.data, sample_weight=weight)
+
+
+def test_fewer_rows_than_components_is_an_error_with_both_numbers() -> None:
+    with pytest.raises(DataError, match="n_components = 5, n_samples = 4"):
+        GaussianMixture(5).fit(da.from_array(IRIS.data[:4], chunks=2))
+
+
 def test_more_starts_never_end_lower(blobs: Blobs) -> None:
     bounds = [
         GaussianMixture(5, n_init=n, init_params="random_from_data", max_iter=300, random_state=1)

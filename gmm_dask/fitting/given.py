@@ -72,6 +72,7 @@ def _shaped(value: Any, name: str, shape: tuple[int, ...]) -> Array:
 
 def _checked_weights(weights: Array) -> Array:
     if weights.min() < 0 or weights.max() > 1:
+        # Least and greatest stand in scikit-learn's order, which its tests hold.
         raise DataError(
             "The parameter 'weights' should be in the range [0, 1], but got "
             f"max value {weights.min():.5f}, min value {weights.max():.5f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -115,9 +116,17 @@ def test_rows_with_missing_values_count_as_absent(backend: Backend, blobs: Blobs
 
 
 def test_shared_parts_of_a_users_graph_are_computed_once(blobs: Blobs) -> None:
+    computed: list[int] = []
+
+    @dask.delayed
+    def shared() -> np.ndarray:
+        computed.append(1)
+        return blobs.X.mean(axis=0)
+
     X = da.from_array(blobs.X, chunks=(500, 4))
-    centred = X - X.mean(axis=0)
-    found = expectation(row_chunks(centred), LocalBackend(2))(blobs.truth)
+    mean = da.from_delayed(shared(), (4,), dtype=float)
+    found = expectation(row_chunks(X - mean), LocalBackend(2))(blobs.truth)
+    assert computed == [1]
     expected = e_step(blobs.X - blobs.X.mean(axis=0), blobs.truth)
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-10)
 

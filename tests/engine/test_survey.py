@@ -57,6 +57,11 @@ def test_unknown_lengths_become_known() -> None:
     assert found.sample.shape == (3, 2)
 
 
+def test_rows_are_drawn_from_everywhere_alike() -> None:
+    tenths = np.bincount(draw_rows(1_000_000, 10_000, SEED) // 100_000, minlength=10)
+    assert (np.abs(tenths - 1000) < 5 * np.sqrt(1000)).all()
+
+
 @given(st.integers(0, 5000), st.integers(1, 300))
 def test_rows_are_drawn_without_replacement_within_bounds(n: int, size: int) -> None:
     rows = draw_rows(n, size, SEED)

@@ -36,6 +36,7 @@ def canned(lower_bounds: list[float], parameters: Parameters):
         ([-3.0, -2.0, -1.9999], Outcome.CONVERGED, 3),
         ([-3.0, -2.0, -1.0, -0.5], Outcome.OUT_OF_ITERATIONS, 4),
         ([-2.0, -2.0], Outcome.CONVERGED, 2),
+        ([-2.0, -3.0, -2.5, -2.0], Outcome.OUT_OF_ITERATIONS, 4),  # a fall is no convergence
     ],
 )
 def test_each_ending_has_its_name(

@@ -158,11 +158,14 @@ def test_tiles_are_seamless(covariance_type: str) -> None:
     parameters = random_mixture(covariance_type, 3, 4, 1)
     n = 2 * tile_rows(3, 4) + 5
     X = np.random.default_rng(3).normal(size=(n, 4))
-    parts = [e_step(X[i : i + 1000], parameters) for i in range(0, n, 1000)]
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    assert_close(total, e_step(X, parameters))
+    weight = np.random.default_rng(4).uniform(0, 2, n)
+    plain, weighted = SufficientStatistics.zero(parameters), SufficientStatistics.zero(parameters)
+    for i in range(0, n, 1000):
+        rows = slice(i, i + 1000)
+        plain += e_step(X[rows], parameters)
+        weighted += e_step(X[rows], parameters, weight[rows])
+    assert_close(plain, e_step(X, parameters))
+    assert_close(weighted, e_step(X, parameters, weight))
 
 
 @pytest.mark.parametrize(("k", "d"), [(1, 1), (16, 16), (8, 200), (64, 64)])
