@@ -210,6 +210,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def _rows(self, X: Any, sample_weight: Any, *, reset: bool) -> RowChunks:
         """X as chunks, with the number and names of its features checked."""
         if isinstance(X, str | Path):
+            if sample_weight is not None:
+                raise DataError(
+                    "sample_weight cannot go with a path to Parquet: give the rows as a Dask "
+                    "DataFrame, or use the stage with data.weight_column."
+                )
             from gmm_dask.dataset import planned_rows
             from gmm_dask.storage import plan_dataset
 

@@ -228,3 +228,26 @@ def test_verbose_passes_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="gmm_dask"):
         GaussianMixture(3, random_state=0, verbose=2, verbose_interval=1).fit(IRIS.data)
     assert "start 1 pass 1: log-likelihood per row" in caplog.text
+
+
+def test_lazy_weights_are_paired_with_their_rows_whatever_their_chunks(
+    blobs: Blobs, rng: np.random.Generator
+) -> None:
+    weight = rng.uniform(size=len(blobs.X))
+    model = GaussianMixture(3, random_state=0).fit(blobs.X, sample_weight=weight)
+    X = da.from_array(blobs.X, chunks=((700, 700, 600), (4,)))
+    shifted = da.from_array(weight, chunks=((600, 700, 700),))
+    assert model.score(X, sample_weight=shifted) == pytest.approx(
+        model.score(blobs.X, sample_weight=weight), rel=1e-12
+    )
+    with pytest.raises(DataError, match="one value for each row"):
+        model.score(X, sample_weight=da.ones(2001, chunks=667))
+    with pytest.raises(DataError, match="weights were given for"):
+        model.score(X[X[:, 0] > 0], sample_weight=shifted)
+    with pytest.raises(DataError, match="one axis"):
+        model.score(X, sample_weight=shifted[:, None])
+
+
+def test_weights_beside_a_path_are_refused() -> None:
+    with pytest.raises(DataError, match="weight_column"):
+        GaussianMixture(2).fit("examples/iris", sample_weight=np.ones(150))

@@ -72,14 +72,14 @@ class ClusterBackend:
         self, graph: Mapping[Any, Any], keys: Sequence[Any], on_done: Done | None = None
     ) -> list[Any]:
         """See Backend; raises ClusterError when workers are lost more often than Dask retries."""
-        from distributed.client import FutureCancelledError
+        from distributed.client import FutureCancelledError, as_completed
         from distributed.scheduler import KilledWorker, NoValidWorkerError
 
         futures = self.client.get(dict(graph), list(keys), sync=False)
-        if on_done is not None:
-            for future in futures:
-                future.add_done_callback(lambda _: on_done())
         try:
+            if on_done is not None:
+                for _ in as_completed(futures, loop=self.client.loop):
+                    on_done()
             return list(self.client.gather(futures))
         except GmmDaskError:
             raise

@@ -141,9 +141,7 @@ def _weights(X: da.Array, sample_weight: Any) -> da.Array:
     if hasattr(sample_weight, "to_dask_array"):
         sample_weight = sample_weight.to_dask_array()
     if isinstance(sample_weight, da.Array):
-        if sample_weight.chunks[0] == X.chunks[0] or len(X.chunks[0]) == sample_weight.numblocks[0]:
-            return sample_weight
-        return sample_weight.rechunk((X.chunks[0],))
+        return _lazy_weights(X, sample_weight)
     lengths = [int(n) for n in X.chunks[0]] if not math.isnan(X.shape[0]) else None
     sample_weight = np.asarray(sample_weight, dtype=np.float64)
     if lengths is None or sample_weight.shape != (sum(lengths),):
@@ -152,6 +150,23 @@ def _weights(X: da.Array, sample_weight: Any) -> da.Array:
             f"the {X.shape[0]} rows (for a Dask array of unknown length, give a Dask array)."
         )
     return array_from_numpy(sample_weight, lengths)
+
+
+def _lazy_weights(X: da.Array, weights: da.Array) -> da.Array:
+    if weights.ndim != 1:
+        raise DataError(
+            f"sample_weight must have one axis, one value a row; it has {weights.ndim}."
+        )
+    known = not (math.isnan(X.shape[0]) or math.isnan(weights.shape[0]))
+    if known and weights.shape[0] == X.shape[0]:
+        return weights.rechunk((X.chunks[0],))
+    if known or weights.numblocks[0] != X.numblocks[0]:
+        raise DataError(
+            f"sample_weight has {weights.shape[0]} values in {weights.numblocks[0]} chunks for "
+            f"{X.shape[0]} rows in {X.numblocks[0]} chunks: give one value for each row, chunked "
+            "as the rows are."
+        )
+    return weights
 
 
 def _array(

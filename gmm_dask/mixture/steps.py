@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gmm_dask.errors import DataError
 from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.parameters import Parameters
 from gmm_dask.mixture.statistics import SufficientStatistics
@@ -50,6 +51,8 @@ def e_step(
     Dempster, Laird, Rubin 1977; Bishop, PRML, equations 9.23 to 9.27, with x measured from the
     components' current means.
     """
+    if sample_weight is not None and sample_weight.shape != X.shape[:1]:
+        raise DataError(f"{sample_weight.shape} weights were given for {X.shape[0]} rows.")
     add_scatter = parameters.family.add_scatter
     total = SufficientStatistics.zero(parameters)
     log_likelihood, sum_weight = 0.0, 0.0
@@ -60,7 +63,8 @@ def e_step(
             log_likelihood += float(log_density.sum())
             sum_weight += tile.n_rows
         else:
-            weight = sample_weight[tile.rows].astype(np.float64, copy=False)
+            # Contiguous: BLAS adds a strided vector in another order, so to other bits.
+            weight = np.ascontiguousarray(sample_weight[tile.rows], dtype=np.float64)
             log_likelihood += float(weight @ log_density)
             sum_weight += float(weight.sum())
             resp *= weight[:, None]

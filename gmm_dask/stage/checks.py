@@ -37,6 +37,12 @@ def check_survey(survey: Survey, plan: Plan, *, missing: str, at_least: int) -> 
             f"{plan.root}: {survey.n_usable} usable rows ({dropped} dropped) are fewer than the "
             f"{at_least} components. Set fit.n_components lower or give more rows."
         ]
+    total = sum(chunk.sum_weight for chunk in survey.chunks)
+    if not problems and not 0 < total < float("inf"):
+        problems = [
+            f"{plan.root}, column {plan.weight_column!r}: the weights of the usable rows add up to "
+            f"{total}. Give them positive weights of moderate size."
+        ]
     if problems:
         raise DataError(problems)
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import Backend, ClusterSpec, RowChunks, open_backend
+from gmm_dask.errors import SettingsError
 from gmm_dask.stage.outputs import load_model_bytes
 from gmm_dask.stage.settings import ClusterSettings, ScoreSettings, Settings
 from gmm_dask.storage import (
@@ -104,7 +105,12 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     features = data.features
     if isinstance(settings, ScoreSettings):
         model = load_model_file(load_model_bytes(settings.model), settings.model)
-        features = features or model.feature_names
+        if features is not None and features != model.feature_names:
+            raise SettingsError(
+                f"data.features are {', '.join(features)}; the model was fitted on "
+                f"{', '.join(model.feature_names)}. Leave data.features out."
+            )
+        features = model.feature_names
     dataset = plan_dataset(
         data.path,
         features=features,

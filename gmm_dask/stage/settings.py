@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,9 @@ MAX_SETTINGS_BYTES = 1 << 20  # a settings file is read by people; anything larg
 class Section(BaseModel):
     """A part of the settings: immutable, and unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class DataSettings(Section):
@@ -259,7 +262,10 @@ def _check_address(address: str, has_tls: bool, insecure: bool) -> None:
         raise ValueError("address must be tls://host:port, or tcp://127.0.0.1:port on this machine")
     if scheme == "tls" and not has_tls:
         raise ValueError("a tls:// address needs tls_ca_file, tls_cert and tls_key")
-    loopback = host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        loopback = ip_address(host).is_loopback
+    except ValueError:
+        loopback = host.lower() == "localhost"
     if scheme == "tcp" and not loopback and not insecure:
         raise ValueError(
             "tcp:// beyond this machine lets anyone on the network run code on the workers: "

@@ -180,12 +180,10 @@ def _has_parquet_name(name: str, problems: Problems) -> bool:
 
 
 def _check_links(listing: Listing, problems: Problems) -> None:
-    """A link beside its target would count the same rows twice."""
+    """A link to a file, or to a folder above it, would count the same rows twice."""
     if is_remote(listing.root):
         return
     paths = [listing.url(name) for name in listing.names]
-    if not any(Path(path).is_symlink() for path in paths):
-        return
     first: dict[str, str] = {}
     for name, path in zip(listing.names, paths, strict=True):
         other = first.setdefault(os.path.realpath(path), name)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gmm_dask import GaussianMixture, load_model, read_labels
-from gmm_dask.errors import DataError, GmmDaskError, OutputError
+from gmm_dask.errors import DataError, GmmDaskError, OutputError, SettingsError
 from gmm_dask.fitting import Pass
 from gmm_dask.mixture import labels as row_labels
 from gmm_dask.mixture import log_density
@@ -322,3 +322,26 @@ def test_an_output_path_that_is_a_file_is_named(
     (tmp_path / "out").write_text("not a folder")
     with pytest.raises(OutputError, match="out"):
         run(iris_settings())
+
+
+def test_features_that_are_not_the_models_are_refused(
+    iris_settings: MakeSettings, tmp_path: Path
+) -> None:
+    run(iris_settings())
+    settings = settings_from(
+        {
+            "data": {"path": str(IRIS), "features": FEATURES[::-1]},
+            "model": str(tmp_path / "out"),
+            "output": {"path": str(tmp_path / "scored")},
+        },
+        ScoreSettings,
+    )
+    with pytest.raises(SettingsError, match="was fitted on sepal_length"):
+        score(settings)
+
+
+def test_weights_of_zero_are_named(iris_settings: MakeSettings, tmp_path: Path) -> None:
+    rows = iris_rows().assign(count=0)
+    rows.to_parquet(tmp_path / "zero.parquet")
+    with pytest.raises(DataError, match=r"'count'.*add up to 0"):
+        run(iris_settings(data={"path": str(tmp_path / "zero.parquet"), "weight_column": "count"}))

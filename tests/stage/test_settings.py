@@ -144,3 +144,20 @@ def test_settings_cannot_be_changed() -> None:
     settings = settings_from(MINIMAL)
     with pytest.raises(ValueError, match="frozen"):
         settings.fit.n_components = 5
+
+
+@pytest.mark.parametrize("host", ["127.evil.example", "127.0.0.1.evil.example", "10.0.0.1"])
+def test_only_addresses_of_this_machine_go_without_tls(host: str) -> None:
+    cluster = {"kind": "address", "address": f"tcp://{host}:8786"}
+    document = {"data": {"path": "x"}, "output": {"path": "y"}, "cluster": cluster}
+    with pytest.raises(SettingsError, match="beyond this machine"):
+        settings_from(document)
+    for local in ("127.0.0.1", "127.3.2.1", "localhost", "LOCALHOST", "[::1]"):
+        settings_from(document | {"cluster": cluster | {"address": f"tcp://{local}:8786"}})
+
+
+@pytest.mark.parametrize("key", ["tol", "reg_covar"])
+def test_numbers_are_finite(key: str) -> None:
+    document = {"data": {"path": "x"}, "output": {"path": "y"}, "fit": {key: float("inf")}}
+    with pytest.raises(SettingsError, match=f"fit.{key}"):
+        settings_from(document)

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gmm_dask.errors import DataError
 from gmm_dask.storage import plan as plan_module
 from gmm_dask.storage.footers import FIRST_READ
 from gmm_dask.storage.plan import _ranges, plan_dataset
@@ -607,3 +608,11 @@ def test_planning_reads_footers_only(write: Write, data: Path) -> None:
     assert plan_dataset(data).n_rows == 100_000
     with pytest.raises(OSError):
         pq.read_table(file)
+
+
+def test_a_glob_over_a_linked_folder_counts_no_row_twice(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    pq.write_table(pa.table({"x": [1.0, 2.0]}), tmp_path / "a" / "p.parquet")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(DataError, match="is the same file as"):
+        plan_dataset(f"{tmp_path}/*/*.parquet")
