@@ -42,7 +42,7 @@ MAX_COMPONENTS = 24
 LABEL_LINES = 10  # log lines at most about the labels
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-_ASCII = str.maketrans({"±": "+-", "…": "...", "✓": "*", "✗": "!"})
+_ASCII = str.maketrans({"±": "+-", "…": "...", "✓": "*", "✗": "!", "−": "-"})
 
 
 def make_console(*, stderr: bool = False) -> Console:
