@@ -31,9 +31,11 @@ def free_port() -> int:
 def scheduler_and_worker(address: str, *options: str) -> Iterator[None]:
     """The commands of the README, as processes that end with the block."""
     host, port = address.rpartition("//")[2].split(":")
+    # Without a dashboard address Dask's HTTP server listens on every interface.
+    loopback = ["--host", host, "--dashboard-address", f"{host}:0", *options]
     programs = [
-        ["dask_scheduler", "--host", host, "--port", port, "--no-dashboard", *options],
-        ["dask_worker", address, "--nthreads", "1", "--no-dashboard", "--host", host, *options],
+        ["dask_scheduler", "--port", port, *loopback],
+        ["dask_worker", address, "--nthreads", "1", *loopback],
     ]
     running = []
     try:
