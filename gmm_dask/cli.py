@@ -65,7 +65,11 @@ Ids = Annotated[
 ]
 Missing = Annotated[
     str | None,
-    typer.Option(metavar="error|drop", help="Rows with a missing feature.", show_default="error"),
+    typer.Option(
+        metavar="error|drop|em",
+        help="Rows with a missing feature: an error, left out, or used by exact EM.",
+        show_default="error",
+    ),
 ]
 Keep = Annotated[
     str | None,
@@ -170,6 +174,14 @@ def fit(
         str | None,
         typer.Option(metavar="kmeans|k-means++|random|random_from_data", show_default="kmeans"),
     ] = None,
+    component_policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="floor|reseed|drop|raise",
+            help="A component that starves, collapses or becomes singular.",
+            show_default="floor",
+        ),
+    ] = None,
     random_state: Annotated[int | None, typer.Option(help="Seed.", show_default="0")] = None,
     id_columns: Ids = None,
     weight_column: Annotated[str | None, typer.Option(help="Column of row weights.")] = None,
@@ -208,6 +220,7 @@ def fit(
                 max_iter=max_iter,
                 n_init=n_init,
                 init_params=init_params,
+                component_policy=component_policy,
                 random_state=random_state,
             ),
             "labels": _labels(keep, responsibilities, enabled=not no_labels),

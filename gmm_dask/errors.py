@@ -52,15 +52,45 @@ class SingularCovarianceError(GmmDaskError, ValueError):
         Cause and remedy.
     component : int
         Index of the component; 0 for a tied covariance.
+    features : tuple of int
+        Columns that cause it, where they are known.
+    """
+
+    def __init__(self, message: str, component: int = 0, features: tuple[int, ...] = ()) -> None:
+        self.component = component
+        self.features = features
+        super().__init__(message)
+
+
+class NotFiniteError(GmmDaskError, ValueError):
+    """The log-likelihood or the parameters stopped being finite, so there is no model.
+
+    Parameters
+    ----------
+    message : str
+        Cause and remedy.
+    features : tuple of int
+        Columns that cause it, where they are known.
+    """
+
+    def __init__(self, message: str, features: tuple[int, ...] = ()) -> None:
+        self.features = features
+        super().__init__(message)
+
+
+class StarvedComponentError(GmmDaskError, ValueError):
+    """A component holds no rows, and the component policy is to stop there.
+
+    Parameters
+    ----------
+    message : str
+        Cause and remedy.
+    component : int
     """
 
     def __init__(self, message: str, component: int = 0) -> None:
         self.component = component
         super().__init__(message)
-
-
-class NotFiniteError(GmmDaskError, ValueError):
-    """The log-likelihood or the parameters stopped being finite, so there is no model."""
 
 
 class ModelFileError(GmmDaskError, ValueError):

@@ -6,35 +6,42 @@ import logging
 import sys
 import warnings
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture as SklearnMixture
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from gmm_dask import fitting
-from gmm_dask.engine import ClusterBackend, LocalBackend, RowChunks, expectation, row_chunks, survey
+from gmm_dask.engine import (
+    ClusterBackend,
+    LocalBackend,
+    Missing,
+    RowChunks,
+    Survey,
+    completed_log_likelihood,
+    expectation,
+    survey,
+)
 from gmm_dask.engine.backends import Backend
 from gmm_dask.engine.cluster import available_cores
-from gmm_dask.errors import DataError, SingularCovarianceError
+from gmm_dask.errors import ClusterError, DataError, SingularCovarianceError
 from gmm_dask.mixture import (
     COVARIANCE_FAMILIES,
     Parameters,
+    PriorSettings,
     SufficientStatistics,
     mixture_sample,
-    responsibilities,
 )
-from gmm_dask.mixture import labels as row_labels
-from gmm_dask.mixture import log_density as row_log_density
+from gmm_dask.rows import checked_chunks, is_lazy, is_path, map_rows
 
 logger = logging.getLogger("gmm_dask")
 
-CHUNK_BYTES = 4 << 20  # arrays in memory are cut this fine, so that every core has work
 # scikit-learn's words, which its users look for.
 ILL_DEFINED = (
     "Fitting the mixture model failed because some components have ill-defined empirical "
@@ -48,9 +55,10 @@ Array = npt.NDArray[np.float64]
 class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     """A mixture of Gaussians fitted by EM, one pass over the rows per iteration.
 
-    Parameters, attributes and methods are those of `sklearn.mixture.GaussianMixture`; rows may
-    also be a Dask array or DataFrame of any size, or a path to Parquet files, and every row may
-    have a weight. Predictions on Dask input are Dask arrays with the same chunks.
+    Parameters, attributes and methods are those of `sklearn.mixture.GaussianMixture`. Rows may
+    also be an Arrow table, a Dask array or DataFrame of any size, or a path to Parquet files;
+    every row may have a weight, and values may be missing. Predictions on Dask input are Dask
+    collections with the same chunks and index; everything else gives NumPy arrays.
 
     Parameters
     ----------
@@ -72,6 +80,21 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     verbose : int, default=0
         1 logs every `verbose_interval`-th pass to the logger "gmm_dask", 2 with times.
     verbose_interval : int, default=10
+    missing : {"error", "drop", "em"}, default="error"
+        What NaN means: an error; a row to leave out of the fit and to label -1; or a value
+        missing at random, for which EM is exact.
+    component_policy : {"floor", "reseed", "drop", "raise"}, default="floor"
+        What to do with a component that holds no rows, collapses to a point or becomes singular:
+        add 1e-6 of the data's variances to its own; start it anew at a row that the mixture
+        explains badly; go on without it; or stop with an error. See `events_`.
+    weight_concentration_prior : float, optional
+        Of a Dirichlet prior on the weights, at least 1.
+    mean_precision_prior : float, optional
+        Rows that the mean of all data counts for in each component's mean.
+    degrees_of_freedom_prior : float, optional
+        Of an inverse-Wishart prior on the covariances; the number of features plus 2 by default.
+    covariance_prior : float, optional
+        The scale matrix of that prior is this times the diagonal of the data's variances.
 
     Attributes
     ----------
@@ -80,7 +103,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     n_iter_ : int
         Passes of the start that was kept.
     lower_bound_ : float
-        Log-likelihood per row of the last pass; `lower_bounds_` of all.
+        Log-likelihood per row of the last pass, with priors that of the posterior;
+        `lower_bounds_` of all.
+    events_ : tuple of Event
+        What was done to components in trouble: pass, component, cause, action, columns.
     n_features_in_ : int
     feature_names_in_ : array of str, where the input names its columns
     """
@@ -100,6 +126,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
+        "missing": [StrOptions({"error", "drop", "em"})],
+        "component_policy": [StrOptions({str(policy) for policy in fitting.ComponentPolicy})],
+        "weight_concentration_prior": [Interval(Real, 1.0, None, closed="left"), None],
+        "mean_precision_prior": [Interval(Real, 0.0, None, closed="neither"), None],
+        "degrees_of_freedom_prior": [Interval(Real, 0.0, None, closed="neither"), None],
+        "covariance_prior": [Interval(Real, 0.0, None, closed="neither"), None],
     }
 
     def __init__(
@@ -119,6 +151,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         warm_start: bool = False,
         verbose: int = 0,
         verbose_interval: int = 10,
+        missing: Missing = "error",
+        component_policy: str = "floor",
+        weight_concentration_prior: float | None = None,
+        mean_precision_prior: float | None = None,
+        degrees_of_freedom_prior: float | None = None,
+        covariance_prior: float | None = None,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -134,6 +172,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.warm_start = warm_start
         self.verbose = verbose
         self.verbose_interval = verbose_interval
+        self.missing = missing
+        self.component_policy = component_policy
+        self.weight_concentration_prior = weight_concentration_prior
+        self.mean_precision_prior = mean_precision_prior
+        self.degrees_of_freedom_prior = degrees_of_freedom_prior
+        self.covariance_prior = covariance_prior
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
@@ -141,28 +185,34 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : (n, d) array, Dask array or DataFrame, or path to Parquet files
+        X : (n, d) array, DataFrame or Arrow table, Dask array or DataFrame, or path to Parquet
         y : ignored
         sample_weight : (n,), optional
             Non-negative; an integer weight stands for so many equal rows.
+
+        Raises
+        ------
+        DataError
+            Rows or weights that cannot be used.
+        SingularCovarianceError, StarvedComponentError
+            A component is no density, and `component_policy` is to stop or cannot be carried out.
         """
-        chunks = self._rows(X, sample_weight, reset=True)
-        backend = _backend(chunks)
+        chunks = checked_chunks(self, X, sample_weight, self.missing, reset=True)
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(1):
             try:
-                results = self._fit_all(chunks, backend)
+                results = self._fit_all(chunks, _backend(chunks, X))
             except SingularCovarianceError as error:
                 message = f"{ILL_DEFINED} {error}"
-                raise SingularCovarianceError(message, error.component) from None
+                raise SingularCovarianceError(message, error.component, error.features) from None
         self._keep(fitting.best_of(results))
         if not self.converged_ and self.max_iter > 0:
             warnings.warn(
                 "Best performing initialization did not converge. Try different init parameters, "
                 "or increase max_iter, tol, or check for degenerate data.",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,  # past the wrapper that checks the parameters
             )
         return self
 
@@ -172,15 +222,25 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Any:
         """Component of largest responsibility for each row, (n,)."""
-        return self._map(X, row_labels, np.int64)
+        return map_rows(self, X, "labels", np.int64, self._parameters(), self.missing)
 
     def predict_proba(self, X: Any) -> Any:
         """Responsibility of each component for each row, (n, k)."""
-        return self._map(X, responsibilities, np.float64, columns=self.n_components)
+        parameters = self._parameters()
+        columns: list[Any] = list(range(parameters.n_components))
+        kind = np.float64
+        return map_rows(self, X, "responsibilities", kind, parameters, self.missing, columns)
 
     def score_samples(self, X: Any) -> Any:
-        """Log-density of each row, (n,)."""
-        return self._map(X, row_log_density, np.float64)
+        """Log-density of each row, (n,); of the values that are there where some are missing."""
+        return map_rows(self, X, "log_density", np.float64, self._parameters(), self.missing)
+
+    def impute(self, X: Any) -> Any:
+        """X with each missing value (NaN) replaced by its mean given the row, (n, d)."""
+        parameters = self._parameters()
+        default = range(parameters.n_features)
+        columns = list(getattr(self, "feature_names_in_", default))
+        return map_rows(self, X, "impute", np.float64, parameters, "em", columns)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log-density per unit of weight."""
@@ -197,6 +257,17 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         statistics = self._evaluate(X, sample_weight)
         return float(2 * self._parameters().n_free_parameters - 2 * statistics.log_likelihood)
 
+    def icl(self, X: Any, sample_weight: Any = None) -> float:
+        """Integrated completed likelihood, Biernacki, Celeux, Govaert 2000; lower is better.
+
+        The BIC of rows and labels together, each row with the label it is given.
+        """
+        parameters = self._parameters()
+        chunks = checked_chunks(self, X, sample_weight, self.missing, reset=False)
+        backend = _backend(chunks, X)
+        weight, total = completed_log_likelihood(chunks, backend, parameters, self.missing)
+        return float(parameters.n_free_parameters * np.log(weight) - 2 * total)
+
     def sample(self, n_samples: int = 1) -> tuple[Array, npt.NDArray[np.int64]]:
         """Rows drawn from the mixture (n_samples, d), and their components (n_samples,)."""
         check_is_fitted(self)
@@ -207,121 +278,104 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             )
         return mixture_sample(self._parameters(), n_samples, check_random_state(self.random_state))
 
-    def _rows(self, X: Any, sample_weight: Any, *, reset: bool) -> RowChunks:
-        """X as chunks, with the number and names of its features checked."""
-        if isinstance(X, str | Path):
-            if sample_weight is not None:
-                raise DataError(
-                    "sample_weight cannot go with a path to Parquet: give the rows as a Dask "
-                    "DataFrame, or use the stage with data.weight_column."
-                )
-            from gmm_dask.dataset import planned_rows
-            from gmm_dask.storage import plan_dataset
+    def to_sklearn(self) -> SklearnMixture:
+        """The same mixture as scikit-learn's GaussianMixture, fitted if this one is."""
+        theirs = SklearnMixture()
+        known = {name: value for name, value in self.get_params().items() if name in _COMMON}
+        theirs.set_params(**known)
+        if hasattr(self, "weights_"):
+            theirs.set_params(n_components=len(self.weights_))  # one may have been dropped
+        return _copied(self, theirs)
 
-            names = None if reset else tuple(getattr(self, "feature_names_in_", ())) or None
-            plan = plan_dataset(str(X), features=names)
-            chunks, named = planned_rows(plan), np.array(plan.features, dtype=object)
-            if reset:
-                self.n_features_in_, self.feature_names_in_ = len(named), named
-            return chunks
-        if _is_lazy(X):
-            self._check_lazy(X, reset)
-            return row_chunks(X, sample_weight)
-        X = validate_data(
-            self, X, reset=reset, dtype=[np.float64, np.float32], ensure_min_samples=1 + reset
-        )
-        return row_chunks(X, sample_weight, CHUNK_BYTES)
+    @classmethod
+    def from_sklearn(cls, model: SklearnMixture) -> GaussianMixture:
+        """scikit-learn's GaussianMixture as one of ours, fitted if that one is."""
+        ours = cls(**{name: getattr(model, name) for name in _COMMON})
+        _copied(model, ours)
+        return ours
 
-    def _check_lazy(self, X: Any, reset: bool) -> None:
-        names = getattr(X, "columns", None)
-        if reset:
-            self.n_features_in_ = int(X.shape[1])
-            if names is not None:
-                self.feature_names_in_ = np.asarray(names, dtype=object)
-        elif int(X.shape[1]) != self.n_features_in_:
-            raise DataError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input."
-            )
-        elif names is not None and list(names) != list(getattr(self, "feature_names_in_", names)):
-            raise DataError(
-                f"X has the columns {list(names)}; the mixture was fitted on "
-                f"{list(self.feature_names_in_)}."
-            )
+    def __sklearn_tags__(self) -> Any:
+        """scikit-learn's description of the estimator."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing != "error"
+        return tags
 
     def _fit_all(self, chunks: RowChunks, backend: Backend) -> list[fitting.FitResult]:
         seeds = _seed_sequence(self.random_state).spawn(1 + self.n_init)
-        surveyed, chunks = survey(chunks, backend, sample_rows=INIT_ROWS, seed=seeds[0])
-        bad = [
-            what
-            for what, count in (
-                ("missing values (NaN)", sum(int(c.n_missing.sum()) for c in surveyed.chunks)),
-                ("infinity", sum(int(c.n_infinite.sum()) for c in surveyed.chunks)),
-                ("bad weights", sum(c.n_bad_weights for c in surveyed.chunks)),
-            )
-            if count
-        ]
-        if bad:
-            raise DataError(f"Input contains {' and '.join(bad)}. Remove or replace them first.")
-        if sum(chunk.sum_weight for chunk in surveyed.chunks) == 0:
-            raise DataError("The sample weights sum to zero: there are no rows to fit.")
-        if surveyed.n_rows < self.n_components:
-            raise DataError(
-                f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
-                f"n_samples = {surveyed.n_rows}"
-            )
-        given = fitting.checked_start(
-            self.weights_init,
-            self.means_init,
-            self.precisions_init,
-            (self.n_components, self.n_features_in_),
-            self.covariance_type,
+        surveyed, chunks = survey(
+            chunks, backend, sample_rows=INIT_ROWS, seed=seeds[0], missing=self.missing
         )
-        pass_over_all = expectation(chunks, backend)
+        _check(surveyed, self.n_components, self.missing)
+        shape = (self.n_components, self.n_features_in_)
+        starts_given = (self.weights_init, self.means_init, self.precisions_init)
+        given = fitting.checked_start(*starts_given, shape, self.covariance_type)
         warm = self.warm_start and hasattr(self, "converged_")
-        starts = (
-            [self._parameters()]
-            if warm
-            else [
-                fitting.initialize(
+        results = []
+        for number, seed in enumerate(seeds[1:2] if warm else seeds[1:], start=1):
+            maximise = self._maximisation(surveyed, number)
+            start = (
+                fitting.Step(self._parameters(), ())
+                if warm
+                else fitting.initialize(
                     surveyed.sample,
                     self.n_components,
                     self.covariance_type,
+                    maximise,
                     init_params=self.init_params,
-                    reg_covar=self.reg_covar,
                     seed=seed,
                     sample_weight=surveyed.sample_weight,
                     given=given,
                 )
-                for seed in seeds[1:]
-            ]
-        )
-        return [
-            fitting.fit(
-                pass_over_all,
-                start,
+            )
+            self._tell(start.events)
+            n_worst = maximise.n_worst * self.n_components
+            result = fitting.fit(
+                expectation(chunks, backend, missing=self.missing, n_worst=n_worst),
+                start.parameters,
+                maximise,
                 tol=self.tol,
                 max_iter=self.max_iter,
-                reg_covar=self.reg_covar,
-                watch=self._watch if self.verbose else None,
-                start=number,
+                watch=self._watch,
                 previous=self.lower_bound_ if warm else -np.inf,
+                events=start.events,
             )
-            for number, start in enumerate(starts, start=1)
-        ]
+            results.append(result)
+        return results
+
+    def _maximisation(self, surveyed: Survey, start: int) -> fitting.Maximisation:
+        spread, names = surveyed.spread, getattr(self, "feature_names_in_", None)
+        prior = PriorSettings(
+            self.weight_concentration_prior,
+            self.mean_precision_prior,
+            self.degrees_of_freedom_prior,
+            self.covariance_prior,
+        )
+        return fitting.Maximisation(
+            self.reg_covar,
+            self.component_policy,
+            spread,
+            prior.resolve(spread.mean, spread.variances),
+            None if names is None else tuple(str(name) for name in names),
+            start,
+        )
 
     def _n_parameters(self) -> int:
         """Free parameters, under scikit-learn's name."""
         return self._parameters().n_free_parameters
 
     def _watch(self, record: fitting.Pass) -> None:
-        if record.number % self.verbose_interval and record.number > 1:
+        self._tell(record.events)
+        if not self.verbose or (record.number % self.verbose_interval and record.number > 1):
             return
         line = "start %d pass %d: log-likelihood per row %.10g, change %.3g"
         values: tuple[Any, ...] = (record.start, record.number, record.lower_bound, record.change)
         if self.verbose > 1:
             line, values = f"{line}, %.3f s", (*values, record.seconds)
         logger.info(line, *values)
+
+    def _tell(self, events: tuple[fitting.Event, ...]) -> None:
+        for event in events:
+            logger.warning("start %d: %s", event.start, event.message)
 
     def _keep(self, result: fitting.FitResult) -> None:
         found = result.parameters
@@ -334,6 +388,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = result.n_passes
         self.lower_bounds_ = list(result.lower_bounds)
         self.lower_bound_ = result.lower_bounds[-1] if result.n_passes else -np.inf
+        self.events_ = result.events_
 
     def _parameters(self) -> Parameters:
         """The fitted arrays as a record; they are public and may have been set by hand."""
@@ -348,45 +403,65 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     def _evaluate(self, X: Any, sample_weight: Any) -> SufficientStatistics:
         parameters = self._parameters()
-        chunks = self._rows(X, sample_weight, reset=False)
-        return expectation(chunks, _backend(chunks))(parameters)
+        chunks = checked_chunks(self, X, sample_weight, self.missing, reset=False)
+        statistics = expectation(chunks, _backend(chunks, X), missing=self.missing)(parameters)
+        if np.isnan(statistics.log_likelihood):
+            raise DataError("Input contains NaN or infinity. Remove or replace these values first.")
+        if statistics.sum_weight == 0:
+            raise DataError("There are no rows, or their weights sum to zero: nothing to evaluate.")
+        return statistics
 
-    def _map(self, X: Any, function: Any, dtype: Any, columns: int | None = None) -> Any:
-        parameters = self._parameters()
-        lazy = _is_lazy(X) or isinstance(X, str | Path)
-        if not lazy:
-            X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-            return function(X, parameters).astype(dtype, copy=False)
-        rows = self._rows(X, None, reset=False).X
-        tail = () if columns is None else (columns,)
-        return rows.map_blocks(
-            _apply,
-            function,
-            parameters,
-            np.dtype(dtype),
-            dtype=dtype,
-            drop_axis=1 if columns is None else None,
-            chunks=(rows.chunks[0], *((n,) for n in tail)),
-            meta=np.empty((0,) * (1 + len(tail)), dtype=dtype),
+
+_COMMON = frozenset(SklearnMixture().get_params())
+_FITTED = (
+    *("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "converged_"),
+    *("n_iter_", "lower_bound_", "lower_bounds_", "n_features_in_", "feature_names_in_"),
+)
+
+
+def _copied(source: Any, target: Any) -> Any:
+    for name in _FITTED:
+        if hasattr(source, name):
+            value = getattr(source, name)
+            setattr(target, name, value.copy() if hasattr(value, "copy") else value)
+    return target
+
+
+def _check(surveyed: Survey, n_components: int, missing: str) -> None:
+    """Raise DataError where the rows cannot be fitted."""
+    counts = (
+        ("missing values (NaN)", sum(int(c.n_missing.sum()) for c in surveyed.chunks)),
+        ("infinity", sum(int(c.n_infinite.sum()) for c in surveyed.chunks)),
+    )
+    bad = [what for what, n in counts if n and (missing == "error" or what == "infinity")]
+    if bad:
+        hint = " Or set missing to 'em' or 'drop'." if bad[0].startswith("missing") else ""
+        raise DataError(f"Input contains {' and '.join(bad)}. Remove or replace them first.{hint}")
+    if n := sum(c.n_bad_weights for c in surveyed.chunks):
+        raise DataError(f"{n} of the sample weights are negative, NaN or infinite.")
+    if surveyed.n_rows and surveyed.sum_weight == 0:
+        raise DataError("The sample weights sum to zero: there are no rows to fit.")
+    if surveyed.n_eligible < n_components:
+        raise DataError(
+            f"Expected n_samples >= n_components but got n_components = {n_components}, "
+            f"n_samples = {surveyed.n_eligible} (rows that can be used, of positive weight)"
         )
 
 
-def _apply(X: Any, function: Any, parameters: Parameters, dtype: np.dtype[Any]) -> Any:
-    return function(X, parameters).astype(dtype, copy=False)
-
-
-def _is_lazy(X: Any) -> bool:
-    return hasattr(X, "__dask_graph__")
-
-
-def _backend(chunks: RowChunks) -> Backend:
-    """The client the user has open, if any; else threads of this process."""
+def _backend(chunks: RowChunks, X: Any) -> Backend:
+    """The client the user has open, for rows that are not in this process; else threads."""
     distributed = sys.modules.get("distributed")
-    if distributed is not None:
+    if distributed is not None and (is_lazy(X) or is_path(X)):
         try:
-            return ClusterBackend(distributed.default_client())
+            client = distributed.default_client()
         except ValueError:
-            pass
+            client = None
+        if client is not None and client.asynchronous:
+            raise ClusterError(
+                "The open Dask client is asynchronous; open it with asynchronous=False."
+            )
+        if client is not None:
+            return ClusterBackend(client)
     return LocalBackend(min(available_cores(), max(1, chunks.X.numblocks[0])))
 
 

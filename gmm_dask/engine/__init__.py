@@ -3,7 +3,13 @@
 from gmm_dask.engine.backends import Backend, ClusterBackend, LocalBackend
 from gmm_dask.engine.chunks import RowChunks, array_from_sources, row_chunks
 from gmm_dask.engine.cluster import ClusterSpec, open_backend
-from gmm_dask.engine.passes import expectation, map_items, usable_rows
+from gmm_dask.engine.passes import (
+    Missing,
+    completed_log_likelihood,
+    expectation,
+    map_items,
+    usable_rows,
+)
 from gmm_dask.engine.reduce import tree_sum
 from gmm_dask.engine.survey import Survey, survey
 
@@ -12,9 +18,11 @@ __all__ = [
     "ClusterBackend",
     "ClusterSpec",
     "LocalBackend",
+    "Missing",
     "RowChunks",
     "Survey",
     "array_from_sources",
+    "completed_log_likelihood",
     "expectation",
     "map_items",
     "open_backend",

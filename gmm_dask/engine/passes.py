@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 from uuid import uuid4
 
 import numpy as np
@@ -14,12 +15,14 @@ from dask._task_spec import GraphNode, Task, TaskRef
 from gmm_dask.engine.backends import Backend, Done
 from gmm_dask.engine.chunks import RowChunks
 from gmm_dask.engine.reduce import tree_sum, tree_tasks
-from gmm_dask.mixture import Parameters, SufficientStatistics, e_step
+from gmm_dask.mixture import Parameters, SufficientStatistics, steps
+from gmm_dask.mixture import missing as incomplete
 from gmm_dask.mixture.statistics import statistics_bytes
 
 GATHER_BYTES = 15 << 20  # above this the statistics of a pass are added up on the workers
 
 Rows = npt.NDArray[Any]
+Missing = Literal["error", "drop", "em"]
 
 
 class ChunkMap:
@@ -71,27 +74,48 @@ class ChunkMap:
         return self.backend.compute(*self.graph(name, function, common, each))
 
 
-def expectation(chunks: RowChunks, backend: Backend, *, drop_missing: bool = False) -> Expectation:
+def expectation(
+    chunks: RowChunks, backend: Backend, *, missing: Missing = "error", n_worst: int = 0
+) -> Expectation:
     """The function EM asks for statistics: every call is one pass over the chunks."""
-    return Expectation(ChunkMap(chunks, backend), drop_missing)
+    return Expectation(ChunkMap(chunks, backend), missing, n_worst)
 
 
 @dataclass(frozen=True, eq=False)
 class Expectation:
-    """parameters -> statistics of all rows; bitwise the same on every backend."""
+    """parameters -> statistics of all rows; bitwise the same on every backend.
+
+    Parameters
+    ----------
+    chunk_map : ChunkMap
+    missing : {"error", "drop", "em"}
+        Rows are taken as complete; those with NaN are left out; or NaN is a missing value.
+    n_worst : int
+        Rows that are explained worst, to bring along.
+    """
 
     chunk_map: ChunkMap
-    drop_missing: bool = False
+    missing: Missing = "error"
+    n_worst: int = 0
 
     def __call__(self, parameters: Parameters) -> SufficientStatistics:
         """One pass: a task per chunk, and the fixed tree of `+`."""
-        function = _e_step_usable if self.drop_missing else _e_step
+        function = partial(_E_STEPS[self.missing], self.n_worst)
         graph, keys = self.chunk_map.graph("e_step", function, parameters, None)
         if len(keys) * statistics_bytes(parameters) > GATHER_BYTES:
             tasks, keys = tree_tasks(keys)
             graph.update(tasks)
         total: SufficientStatistics = tree_sum(self.chunk_map.backend.compute(graph, keys))
         return total
+
+
+def completed_log_likelihood(
+    chunks: RowChunks, backend: Backend, parameters: Parameters, missing: Missing = "error"
+) -> tuple[float, float]:
+    """Total weight, and weighted sum of log density plus log largest responsibility of each row."""
+    parts = ChunkMap(chunks, backend)("icl", partial(_completed_sums, missing), parameters)
+    weight, total = tree_sum(parts)
+    return float(weight), float(total)
 
 
 def map_items(
@@ -115,27 +139,54 @@ def map_items(
     return backend.compute(graph, keys, on_done)
 
 
-def usable_rows(X: Rows, sample_weight: Rows | None = None) -> npt.NDArray[np.bool_]:
-    """Rows without a missing value, (n,)."""
-    usable = ~np.isnan(X).any(axis=1)
+def usable_rows(
+    X: Rows, sample_weight: Rows | None = None, missing: Missing = "error"
+) -> npt.NDArray[np.bool_]:
+    """Rows that a fit can use, (n,): without a missing value, unless EM takes those too."""
+    usable = np.ones(len(X), bool) if missing == "em" else ~np.isnan(X).any(axis=1)
     if sample_weight is not None:
         usable &= ~np.isnan(sample_weight)
     return np.asarray(usable)
 
 
 def _e_step(
-    parameters: Parameters, X: Rows, sample_weight: Rows | None = None
+    n_worst: int, parameters: Parameters, X: Rows, sample_weight: Rows | None = None
 ) -> SufficientStatistics:
-    return e_step(X, parameters, sample_weight)
+    return steps.e_step(X, parameters, sample_weight, n_worst)
 
 
-def _e_step_usable(
-    parameters: Parameters, X: Rows, sample_weight: Rows | None = None
+def _e_step_of_complete(
+    n_worst: int, parameters: Parameters, X: Rows, sample_weight: Rows | None = None
 ) -> SufficientStatistics:
     usable = usable_rows(X, sample_weight)
     if usable.all():
-        return e_step(X, parameters, sample_weight)
-    return e_step(X[usable], parameters, None if sample_weight is None else sample_weight[usable])
+        return steps.e_step(X, parameters, sample_weight, n_worst)
+    weight = None if sample_weight is None else sample_weight[usable]
+    return steps.e_step(X[usable], parameters, weight, n_worst)
+
+
+def _e_step_of_incomplete(
+    n_worst: int, parameters: Parameters, X: Rows, sample_weight: Rows | None = None
+) -> SufficientStatistics:
+    return incomplete.e_step(X, parameters, sample_weight, n_worst)
+
+
+_E_STEPS: dict[Missing, Callable[..., SufficientStatistics]] = {
+    "error": _e_step,
+    "drop": _e_step_of_complete,
+    "em": _e_step_of_incomplete,
+}
+
+
+def _completed_sums(
+    missing: Missing, parameters: Parameters, X: Rows, sample_weight: Rows | None = None
+) -> npt.NDArray[np.float64]:
+    usable = usable_rows(X, sample_weight, missing)
+    module: Any = incomplete if missing == "em" else steps
+    scores = module.score_rows(X[usable], parameters)
+    weight = np.ones(len(scores.labels)) if sample_weight is None else sample_weight[usable]
+    each = scores.log_density + np.log(scores.max_responsibility)
+    return np.array([weight.sum(), weight @ each])
 
 
 def _identity(value: Any) -> Any:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gmm_dask.errors import NotFiniteError
-from gmm_dask.mixture import Parameters, SufficientStatistics, m_step
+from gmm_dask.fitting.components import Event, Maximisation
+from gmm_dask.mixture import Parameters, SufficientStatistics
 
 Expectation = Callable[[Parameters], SufficientStatistics]
 
@@ -44,7 +45,8 @@ class Pass:
     start, number : int
         Which initialisation and which pass of it, both from 1.
     lower_bound : float
-        Mean log-likelihood per row under `parameters`, the state the pass started from.
+        Mean log-likelihood per row under `parameters`, the state the pass started from; with a
+        prior, of the posterior.
     change : float
         Against the pass before; infinite in the first.
     seconds : float
@@ -52,6 +54,8 @@ class Pass:
     n_rows : int
         Rows used.
     parameters : Parameters
+    events : tuple of Event
+        What began to be done to components after this pass.
     """
 
     start: int
@@ -61,6 +65,7 @@ class Pass:
     seconds: float
     n_rows: int
     parameters: Parameters
+    events: tuple[Event, ...] = ()
 
 
 Watcher = Callable[[Pass], None]
@@ -83,6 +88,8 @@ class FitResult:
         Rows used in each pass.
     sum_weight : float
         Sum of their weights.
+    events_ : tuple of Event
+        What was done to components that starved, collapsed or became singular.
     """
 
     parameters: Parameters
@@ -91,6 +98,7 @@ class FitResult:
     trajectory: tuple[Parameters, ...]
     n_rows: int
     sum_weight: float
+    events_: tuple[Event, ...] = ()
 
     @property
     def converged(self) -> bool:
@@ -106,13 +114,13 @@ class FitResult:
 def fit(
     expectation: Expectation,
     parameters: Parameters,
+    maximise: Maximisation,
     *,
     tol: float,
     max_iter: int,
-    reg_covar: float,
     watch: Watcher | None = None,
-    start: int = 1,
     previous: float = -math.inf,
+    events: tuple[Event, ...] = (),
 ) -> FitResult:
     """Alternate expectation and maximisation until the mean log-likelihood settles.
 
@@ -122,44 +130,43 @@ def fit(
         One pass over the data, wherever the data are.
     parameters : Parameters
         The start.
+    maximise : Maximisation
+        The M-step, with its prior and its policy for components in trouble.
     tol : float
-        Convergence is a change of the log-likelihood per row smaller than this.
+        Convergence is a change of the log-likelihood per row smaller than this, in a pass after
+        which no component got into trouble.
     max_iter : int
         Passes at most.
-    reg_covar : float
-        Added to every variance in each M-step, in squared units of the data.
     watch : callable, optional
         Told of every pass.
-    start : int
-        Which initialisation this is, for whoever watches.
     previous : float
         Log-likelihood per row that an earlier fit ended with, where this one goes on from it.
+    events : tuple of Event
+        Of the start.
 
     Raises
     ------
     NotFiniteError
         The log-likelihood is not a number any more.
-    SingularCovarianceError
-        A component lost its volume.
+    SingularCovarianceError, StarvedComponentError
+        A component is no density any more, and the policy is to stop or cannot be carried out.
     """
     trajectory, lower_bounds = [parameters], [previous]
     outcome, statistics = Outcome.OUT_OF_ITERATIONS, SufficientStatistics.zero(parameters)
     while len(lower_bounds) <= max_iter:
-        begun = time.perf_counter()
+        begun, number = time.perf_counter(), len(lower_bounds)
         statistics = expectation(parameters)
         seconds = time.perf_counter() - begun
-        lower_bounds.append(_finite(statistics, len(lower_bounds)))
+        lower_bounds.append(_finite(statistics, maximise.penalty(parameters), number))
         change = lower_bounds[-1] - lower_bounds[-2]
+        parameters, events = maximise(parameters, statistics, number, events)
+        new = tuple(event for event in events if event.pass_number == number)
         if watch is not None:
-            number = len(lower_bounds) - 1
-            watch(
-                Pass(
-                    start, number, lower_bounds[-1], change, seconds, statistics.n_rows, parameters
-                )
-            )
-        parameters = m_step(parameters, statistics, reg_covar)
+            bound, seen = lower_bounds[-1], trajectory[-1]
+            record = (maximise.start, number, bound, change, seconds, statistics.n_rows, seen, new)
+            watch(Pass(*record))
         trajectory.append(parameters)
-        if abs(change) < tol:
+        if abs(change) < tol and not new:
             outcome = Outcome.CONVERGED
             break
     return FitResult(
@@ -169,6 +176,7 @@ def fit(
         tuple(trajectory),
         statistics.n_rows,
         statistics.sum_weight,
+        events,
     )
 
 
@@ -177,12 +185,13 @@ def best_of(results: list[FitResult]) -> FitResult:
     return max(results, key=lambda result: result.lower_bounds[-1] if result.n_passes else 0.0)
 
 
-def _finite(statistics: SufficientStatistics, number: int) -> float:
-    lower_bound = statistics.lower_bound
+def _finite(statistics: SufficientStatistics, penalty: float, number: int) -> float:
+    total, weight = statistics.log_likelihood + penalty, statistics.sum_weight
+    lower_bound = total / weight if weight else math.nan
     if not math.isfinite(lower_bound):
         raise NotFiniteError(
             f"The log-likelihood per row is {lower_bound} in pass {number} over "
-            f"{statistics.n_rows} rows of total weight {statistics.sum_weight}. Look for columns "
-            "of extreme scale and for weights that are all zero."
+            f"{statistics.n_rows} rows of total weight {weight}. Look for rows that are more than "
+            "1e154 standard deviations from all others, and for weights that are all zero."
         )
     return lower_bound

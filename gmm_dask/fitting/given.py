@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.errors import DataError
+from gmm_dask.errors import DataError, SingularCovarianceError
 from gmm_dask.mixture.covariance import family
 
 Array = npt.NDArray[np.float64]
@@ -90,7 +90,14 @@ def _checked_precisions(precisions: Array, covariance_type: str) -> Array:
         if (precisions <= 0).any():
             raise DataError(f"'{covariance_type} precision' should be positive")
         return precisions
-    symmetric = np.allclose(precisions, precisions.swapaxes(-1, -2))
-    if not symmetric or (np.linalg.eigvalsh(precisions) <= 0).any():
-        raise DataError(f"'{covariance_type} precision' should be symmetric, positive-definite")
-    return precisions
+    scale = np.sqrt(np.abs(np.einsum("...ii->...i", precisions)))
+    with np.errstate(all="ignore"):
+        scaled = precisions / scale[..., :, None] / scale[..., None, :]
+        symmetric = np.allclose(scaled, scaled.swapaxes(-1, -2))
+    try:
+        if symmetric:
+            family(covariance_type).factor_precisions(precisions)
+            return precisions
+    except SingularCovarianceError:
+        pass
+    raise DataError(f"'{covariance_type} precision' should be symmetric, positive-definite")

@@ -2,102 +2,149 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import DataError, SettingsError
+from gmm_dask.fitting.components import Maximisation, Step
 from gmm_dask.fitting.given import Given
-from gmm_dask.mixture import Parameters, parameters_from_responsibilities
+from gmm_dask.mixture import ColumnSpread, Estimate, Parameters, estimate_from_responsibilities
+from gmm_dask.mixture.covariance import family
 
 Array = npt.NDArray[np.float64]
-InitParams = Literal["kmeans", "k-means++", "random", "random_from_data"]
 
 
 def initialize(
     sample: npt.NDArray[Any],
     n_components: int,
     covariance_type: str,
+    maximise: Maximisation,
     *,
     init_params: str = "kmeans",
-    reg_covar: float = 1e-6,
     seed: np.random.SeedSequence,
     sample_weight: npt.NDArray[Any] | None = None,
     given: Given | None = None,
-) -> Parameters:
-    """Parameters to start from; the same sample and seed give the same bits.
+) -> Step:
+    """Parameters to start from, and what was done to components; same sample and seed, same bits.
 
     Parameters
     ----------
     sample : (m, d)
-        Rows drawn at random from all rows.
+        Rows drawn at random from all rows; NaN is a missing value.
+    maximise : Maximisation
+        Its regularisation, and its policy for groups of rows that are no components.
     init_params : {"kmeans", "k-means++", "random", "random_from_data"}
         kmeans, k-means++ and random_from_data place centres, assign each row to the nearest on
         standardised columns and take the parameters of those groups; random draws
         responsibilities.
     seed : numpy.random.SeedSequence
     sample_weight : (m,), optional
+        Only their ratios matter.
     given : Given, optional
 
     Raises
     ------
     DataError
-        Fewer rows than components.
+        Fewer rows of positive weight than components.
+    SingularCovarianceError, StarvedComponentError
+        A group of rows is no component, and the policy is to stop.
     """
     given = given or Given()
     if given.weights is not None and given.means is not None and given.precisions is not None:
-        return Parameters.from_precisions(
+        parameters = Parameters.from_precisions(
             given.weights, given.means, given.precisions, covariance_type
         )
+        return Step(parameters, ())
     try:
         method = INIT_METHODS[init_params]
     except KeyError:
         raise SettingsError(
             f"init_params is {init_params!r}; it must be one of {', '.join(INIT_METHODS)}"
         ) from None
+    sample, weight = _counted(sample, sample_weight)
     if sample.shape[0] < n_components:
         raise DataError(
-            f"{sample.shape[0]} rows cannot start {n_components} components: "
+            f"{sample.shape[0]} rows of positive weight cannot start {n_components} components: "
             "give more rows or set n_components lower."
         )
-    standard = _standardised(sample, sample_weight)
-    resp = method(standard, n_components, np.random.default_rng(seed), sample_weight)
-    found = parameters_from_responsibilities(
-        sample, resp, covariance_type, reg_covar, sample_weight
+    resp = method(_standardised(sample, weight), n_components, np.random.default_rng(seed), weight)
+    found = _estimate(sample, resp, covariance_type, maximise.reg_covar, weight)
+    return _with_given(found, given, maximise)
+
+
+def _counted(
+    sample: npt.NDArray[Any], sample_weight: npt.NDArray[Any] | None
+) -> tuple[Array, Array | None]:
+    """The rows of positive weight, and weights of at most 1."""
+    sample = np.asarray(sample, dtype=np.float64)
+    if sample_weight is None:
+        return sample, None
+    weight = np.asarray(sample_weight, dtype=np.float64)
+    counted = weight > 0
+    return sample[counted], weight[counted] / weight.max(initial=0.0)
+
+
+def _estimate(
+    sample: Array, resp: Array, covariance_type: str, reg_covar: float, weight: Array | None
+) -> Estimate:
+    """The parameters of the groups; a missing value stands at its group's mean, as wide as all."""
+    absent = np.isnan(sample)
+    if not absent.any():
+        return estimate_from_responsibilities(sample, resp, covariance_type, reg_covar, weight)
+    spread, shares = (
+        ColumnSpread.of(sample, weight),
+        resp if weight is None else _scaled(resp, weight),
     )
-    return _with_given(found, given)
+    D = np.where(absent, 0.0, sample - spread.mean)
+    there = shares.T @ ~absent
+    means = (shares.T @ D) / np.where(there > 0, there, 1.0)
+    filled = spread.mean + np.where(absent, resp @ means, D)
+    found = estimate_from_responsibilities(filled, resp, covariance_type, reg_covar, weight)
+    chosen, rows = family(covariance_type), np.where(found.alive, shares.sum(axis=0), 1.0)
+    lost = chosen.uncorrelated(
+        np.where(found.alive[:, None], shares.T @ absent, 0.0) * spread.variances
+    )
+    added = chosen.averaged(lost, rows, 0.0, sample.shape[1])
+    return replace(found, covariances=found.covariances + added)
 
 
-def _with_given(found: Parameters, given: Given) -> Parameters:
+def _scaled(resp: Array, weight: Array) -> Array:
+    return np.asarray(resp * weight[:, None])
+
+
+def _with_given(found: Estimate, given: Given, maximise: Maximisation) -> Step:
     weights = found.weights if given.weights is None else given.weights
     means = found.means if given.means is None else given.means
-    if given.precisions is None:
-        return Parameters(
-            weights, means, found.covariances, found.precisions_cholesky, found.covariance_type
-        )
-    return Parameters.from_precisions(weights, means, given.precisions, found.covariance_type)
+    if given.precisions is not None:
+        kind = found.covariance_type
+        return Step(Parameters.from_precisions(weights, means, given.precisions, kind), ())
+    return maximise.begin(replace(found, weights=weights, means=means))
 
 
-def _standardised(sample: npt.NDArray[Any], sample_weight: npt.NDArray[Any] | None) -> Array:
+def _standardised(sample: Array, weight: Array | None) -> Array:
     # On raw columns the one of largest scale would decide the distances alone.
-    centred = np.asarray(sample, dtype=np.float64)
-    centred = centred - np.average(centred, axis=0, weights=sample_weight)
-    largest = np.abs(centred).max(axis=0)
+    centred = sample - ColumnSpread.of(sample, weight).mean
+    largest = np.nanmax(np.abs(centred), axis=0, initial=0.0)
     centred /= np.where(largest > 0, largest, 1.0)  # no square overflows or vanishes
-    spread = np.sqrt(np.average(centred**2, axis=0, weights=sample_weight))
-    return np.asarray(centred / np.where(spread > 0, spread, 1.0))
+    spread = np.sqrt(ColumnSpread.of(centred, weight).variances)
+    centred /= np.where(spread > 0, spread, 1.0)
+    return np.asarray(np.nan_to_num(centred, copy=False, nan=0.0))
 
 
 def _kmeans(X: Array, k: int, rng: np.random.Generator, weight: Array | None) -> Array:
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
-    labels = (
-        KMeans(n_clusters=k, n_init=1, random_state=_legacy_seed(rng))
-        .fit(X, sample_weight=weight)
-        .labels_
-    )
+    means = KMeans(n_clusters=k, n_init=1, random_state=_legacy_seed(rng))
+    with warnings.catch_warnings():
+        # Fewer distinct rows than components leave groups empty, which is an event of the start.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        labels = means.fit(X, sample_weight=weight).labels_
     return _one_hot(labels, k)
 
 

@@ -1,12 +1,16 @@
 """Arithmetic of Gaussian mixtures: records, covariance families, E-step and M-step."""
 
-from gmm_dask.mixture.covariance import COVARIANCE_FAMILIES, CovarianceType
-from gmm_dask.mixture.parameters import Parameters
+from gmm_dask.mixture.covariance import COVARIANCE_FAMILIES
+from gmm_dask.mixture.parameters import Estimate, Parameters
+from gmm_dask.mixture.prior import Prior, PriorSettings
 from gmm_dask.mixture.sampling import mixture_sample
-from gmm_dask.mixture.statistics import SufficientStatistics
+from gmm_dask.mixture.spread import ColumnSpread
+from gmm_dask.mixture.statistics import SufficientStatistics, WorstRows
 from gmm_dask.mixture.steps import (
     RowScores,
     e_step,
+    estimate,
+    estimate_from_responsibilities,
     labels,
     log_density,
     m_step,
@@ -17,11 +21,17 @@ from gmm_dask.mixture.steps import (
 
 __all__ = [
     "COVARIANCE_FAMILIES",
-    "CovarianceType",
+    "ColumnSpread",
+    "Estimate",
     "Parameters",
+    "Prior",
+    "PriorSettings",
     "RowScores",
     "SufficientStatistics",
+    "WorstRows",
     "e_step",
+    "estimate",
+    "estimate_from_responsibilities",
     "labels",
     "log_density",
     "m_step",

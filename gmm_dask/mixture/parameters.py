@@ -9,9 +9,52 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.mixture.covariance import CovarianceFamily, family
+from gmm_dask.mixture.covariance import family
+from gmm_dask.mixture.covariance.family import CovarianceFamily
 
 Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What an M-step found, before anyone has looked whether it is a mixture.
+
+    Parameters
+    ----------
+    weights : (k,)
+    means : (k, d)
+    covariances : (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical
+        May be singular.
+    covariance_type : {"full", "tied", "diag", "spherical"}
+    alive : (k,) bool
+        Components that hold rows; the others stayed where they were.
+    """
+
+    weights: Array
+    means: Array
+    covariances: Array
+    covariance_type: str
+    alive: npt.NDArray[np.bool_]
+
+    def without(self, components: Sequence[int]) -> Estimate:
+        """The estimate without these components; the weights of the others sum to one again."""
+        kept = np.setdiff1d(np.arange(len(self.weights)), components)
+        weights, covariances = self.weights[kept], self.covariances
+        if family(self.covariance_type).per_component:
+            covariances = covariances[kept]
+        return Estimate(
+            weights / weights.sum(),
+            self.means[kept],
+            covariances,
+            self.covariance_type,
+            self.alive[kept],
+        )
+
+    def factored(self) -> Parameters:
+        """The mixture; raises SingularCovarianceError where a covariance is none."""
+        return Parameters.from_covariances(
+            self.weights, self.means, self.covariances, self.covariance_type
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +151,22 @@ class Parameters:
         """Inverse covariances, in the shape of `covariances`."""
         return self.family.precisions_of(self.precisions_cholesky)
 
+    def dense_factor(self, j: int) -> Array:
+        """The factor U of component j as a matrix (d, d), whatever the type."""
+        factors = self.precisions_cholesky
+        one = factors[j : j + 1] if self.family.per_component else factors
+        return np.asarray(self.family.dense(one, 1, self.n_features)[0])
+
     def dense_covariances(self) -> Array:
         """Covariances of every component as (k, d, d), whatever the type."""
         return self.family.dense(self.covariances, self.n_components, self.n_features)
+
+    def marginal(self, observed: npt.NDArray[np.intp]) -> Parameters:
+        """The mixture of some of the features, in their order."""
+        covariances = self.family.marginal(self.covariances, observed)
+        return Parameters.from_covariances(
+            self.weights, self.means[:, observed], covariances, self.covariance_type
+        )
 
     def take(self, order: Sequence[int] | npt.NDArray[np.intp]) -> Parameters:
         """The same mixture with its components in another order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import solve_triangular
 
 from gmm_dask.mixture.parameters import Parameters
 
@@ -15,10 +16,11 @@ def mixture_sample(
 ) -> tuple[Array, npt.NDArray[np.int64]]:
     """Rows (n_samples, d), component by component, and the component of each (n_samples,)."""
     counts = rng.multinomial(n_samples, parameters.weights)
-    standard = rng.standard_normal((n_samples, parameters.n_features))
+    X = rng.standard_normal((n_samples, parameters.n_features))
     component = np.repeat(np.arange(parameters.n_components), counts)
-    X = np.empty_like(standard)
-    for j, covariance in enumerate(parameters.dense_covariances()):
+    for j in map(int, np.flatnonzero(counts)):
         mine = component == j
-        X[mine] = parameters.means[j] + standard[mine] @ np.linalg.cholesky(covariance).T
+        # U^-T z has the covariance (U U^T)^-1.
+        drawn = solve_triangular(parameters.dense_factor(j), X[mine].T, trans="T")
+        X[mine] = parameters.means[j] + drawn.T
     return X, component

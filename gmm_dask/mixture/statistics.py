@@ -14,6 +14,41 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
+class WorstRows:
+    """The rows that a mixture explains worst; `+` keeps as many as were asked for.
+
+    Parameters
+    ----------
+    size : int
+        Rows kept at most.
+    log_density : (m,)
+        In ascending order; ties are in the order of the rows' values.
+    X : (m, d)
+    """
+
+    size: int
+    log_density: Array
+    X: Array
+
+    @classmethod
+    def of(cls, size: int, log_density: Array, X: npt.NDArray[np.floating]) -> WorstRows:
+        """The worst of these rows, X (n, d) with their log-densities (n,)."""
+        if len(X) > 4 * size:
+            few = np.flatnonzero(log_density <= np.partition(log_density, size - 1)[size - 1])
+            log_density, X = log_density[few], X[few]
+        # By value where densities tie, so that the order of merging cannot matter.
+        order = np.lexsort((*np.asarray(X).T[::-1], log_density))[:size]
+        return cls(size, log_density[order], np.asarray(X[order], dtype=np.float64))
+
+    def __add__(self, other: WorstRows) -> WorstRows:
+        return WorstRows.of(
+            self.size,
+            np.concatenate([self.log_density, other.log_density]),
+            np.concatenate([self.X, other.X]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class SufficientStatistics:
     """Sums over rows, with x measured from the mean each component had at the start of the pass.
 
@@ -34,6 +69,8 @@ class SufficientStatistics:
         sum r (x - m).
     sum_xx : (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical
         sum r (x - m)(x - m)^T, or of it what the family keeps.
+    worst : WorstRows or None
+        Where they were asked for.
     """
 
     n_rows: int
@@ -42,13 +79,15 @@ class SufficientStatistics:
     sum_resp: Array
     sum_x: Array
     sum_xx: Array
+    worst: WorstRows | None = None
 
     @classmethod
-    def zero(cls, parameters: Parameters) -> SufficientStatistics:
+    def zero(cls, parameters: Parameters, n_worst: int = 0) -> SufficientStatistics:
         """The statistics of no rows, the neutral element of `+`."""
         k, d = parameters.means.shape
         shape = parameters.family.shape(k, d)
-        return cls(0, 0.0, 0.0, np.zeros(k), np.zeros((k, d)), np.zeros(shape))
+        worst = WorstRows(n_worst, np.empty(0), np.empty((0, d))) if n_worst else None
+        return cls(0, 0.0, 0.0, np.zeros(k), np.zeros((k, d)), np.zeros(shape), worst)
 
     def __add__(self, other: SufficientStatistics) -> SufficientStatistics:
         return SufficientStatistics(
@@ -58,6 +97,11 @@ class SufficientStatistics:
             self.sum_resp + other.sum_resp,
             self.sum_x + other.sum_x,
             self.sum_xx + other.sum_xx,
+            self.worst
+            if other.worst is None
+            else other.worst + self.worst
+            if self.worst is not None
+            else other.worst,
         )
 
     @property

@@ -15,14 +15,19 @@ import numpy.typing as npt
 
 from gmm_dask.errors import DataError
 from gmm_dask.mixture.covariance import family
-from gmm_dask.mixture.parameters import Parameters
-from gmm_dask.mixture.statistics import SufficientStatistics
+from gmm_dask.mixture.far import far_log_responsibilities
+from gmm_dask.mixture.parameters import Estimate, Parameters
+from gmm_dask.mixture.prior import Prior
+from gmm_dask.mixture.spread import ColumnSpread
+from gmm_dask.mixture.statistics import SufficientStatistics, WorstRows
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
 
 TILE_BYTES = 1 << 20  # workspaces of one tile stay in a core's second-level cache
 STARVED = 10 * np.finfo(np.float64).eps  # share of the weight under which a component has no rows
+# What rounding may leave of S / N - delta^2 where they should be equal, in delta^2 and per feature.
+DOUBT = 16 * np.finfo(np.float64).eps
 LOG_2PI = float(np.log(2 * np.pi))
 
 
@@ -35,7 +40,7 @@ class RowScores(NamedTuple):
 
 
 def e_step(
-    X: Rows, parameters: Parameters, sample_weight: Rows | None = None
+    X: Rows, parameters: Parameters, sample_weight: Rows | None = None, n_worst: int = 0
 ) -> SufficientStatistics:
     """Sufficient statistics of the rows under the parameters; one read of X.
 
@@ -45,6 +50,8 @@ def e_step(
     parameters : Parameters
     sample_weight : (n,), optional
         Non-negative; the scale matters only to `sum_weight` and `log_likelihood`.
+    n_worst : int
+        Rows of least density to keep in `worst`.
 
     Notes
     -----
@@ -54,18 +61,20 @@ def e_step(
     if sample_weight is not None and sample_weight.shape != X.shape[:1]:
         raise DataError(f"{sample_weight.shape} weights were given for {X.shape[0]} rows.")
     add_scatter = parameters.family.add_scatter
-    total = SufficientStatistics.zero(parameters)
-    log_likelihood, sum_weight = 0.0, 0.0
+    total = SufficientStatistics.zero(parameters, n_worst)
+    log_likelihood, sum_weight, worst = 0.0, 0.0, total.worst
     for tile in _tiles(X, parameters):
         log_density = tile.log_responsibilities()
         resp = np.exp(tile.log_resp, out=tile.log_resp)
         if sample_weight is None:
+            counted = np.ones(tile.n_rows, bool)
             log_likelihood += float(log_density.sum())
             sum_weight += tile.n_rows
         else:
             # Contiguous: BLAS adds a strided vector in another order, so to other bits.
             weight = np.ascontiguousarray(sample_weight[tile.rows], dtype=np.float64)
-            log_likelihood += float(weight @ log_density)
+            counted = _positive(weight)
+            log_likelihood += float(weight @ np.where(counted, log_density, 0.0))
             sum_weight += float(weight.sum())
             resp *= weight[:, None]
         total.sum_resp[:] += resp.sum(axis=0)
@@ -73,49 +82,98 @@ def e_step(
             D, resp_j = tile.deviations(j), np.ascontiguousarray(resp[:, j])
             total.sum_x[j] += resp_j @ D
             add_scatter(total.sum_xx, j, resp_j, D, tile.work)
+        if worst is not None:
+            worst = worst + WorstRows.of(n_worst, log_density[counted], tile.X[counted])
     return SufficientStatistics(
-        X.shape[0], sum_weight, log_likelihood, total.sum_resp, total.sum_x, total.sum_xx
+        X.shape[0], sum_weight, log_likelihood, total.sum_resp, total.sum_x, total.sum_xx, worst
     )
 
 
+def _positive(weight: Array) -> npt.NDArray[np.bool_]:
+    counted = weight > 0
+    if not (np.isfinite(weight).all() and (counted | (weight == 0)).all()):
+        raise DataError("Some weights are negative, NaN or infinite.")
+    return np.asarray(counted)
+
+
 def m_step(
-    parameters: Parameters, statistics: SufficientStatistics, reg_covar: float
+    parameters: Parameters,
+    statistics: SufficientStatistics,
+    reg_covar: float,
+    prior: Prior | None = None,
 ) -> Parameters:
     """Parameters that maximise the expected log-likelihood, from sums about the old means.
-
-    A component that holds no rows keeps its mean and covariance and gets the weight 0.
 
     Raises
     ------
     SingularCovarianceError
         A covariance is not positive definite.
     """
-    sum_resp = statistics.sum_resp
-    alive = sum_resp > STARVED * statistics.sum_weight
+    return estimate(parameters, statistics, reg_covar, prior).factored()
+
+
+def estimate(
+    parameters: Parameters,
+    statistics: SufficientStatistics,
+    reg_covar: float,
+    prior: Prior | None = None,
+) -> Estimate:
+    """What maximises the expected log-likelihood, or with a prior the log-posterior.
+
+    A component that holds no rows keeps its mean and covariance and gets the weight 0, unless a
+    prior says otherwise.
+
+    Notes
+    -----
+    Bishop, PRML, 9.24 to 9.26; with a prior Murphy, MLAPP, 11.46 to 11.48 (Dirichlet) and 4.215
+    (normal-inverse-Wishart), the mode over all parameters at once.
+    """
+    chosen, (k, d) = parameters.family, parameters.means.shape
+    alive = statistics.sum_resp > STARVED * statistics.sum_weight
+    rows = np.where(alive, statistics.sum_resp, 0.0)
     # Dividing a dead component's empty sums by one leaves it where it was.
-    divisor = np.where(alive, sum_resp, 1.0)
-    delta = np.where(alive[:, None], statistics.sum_x / divisor[:, None], 0.0)
-    covariances = parameters.family.regularised(
-        parameters.family.covariances(statistics.sum_xx, divisor, delta), reg_covar
-    )
-    if parameters.family.per_component and not alive.all():
-        covariances[~alive] = parameters.covariances[~alive]
-    return Parameters.from_covariances(
-        np.where(alive, sum_resp, 0.0) / sum_resp[alive].sum(),
-        parameters.means + delta,
-        covariances,
-        parameters.covariance_type,
-    )
+    centre = np.where(alive[:, None], statistics.sum_x, 0.0) / np.where(alive, rows, 1.0)[:, None]
+    scatter = statistics.sum_xx - chosen.scatter_of(rows, centre)
+    scatter = scatter + chosen.uncorrelated(DOUBT * d * rows[:, None] * centre**2)
+    delta, extra, weights = centre, 0.0, rows / rows.sum()
+    if prior is not None:
+        delta, weights = _with_prior_mean(parameters, rows, centre, prior), _weights(rows, prior)
+        towards = prior.mean - parameters.means - delta
+        scatter = scatter + chosen.scatter_of(rows, delta - centre) + prior.scale(parameters)
+        scatter = scatter + chosen.scatter_of(np.full(k, prior.mean_precision), towards)
+        extra, rows = prior.rows_of_covariance(parameters), rows + prior.rows_of_mean
+    empty = rows + extra == 0
+    covariances = chosen.averaged(scatter, np.where(empty, 1.0, rows), extra, d)
+    covariances = chosen.regularised(covariances, reg_covar)
+    if chosen.per_component and empty.any():
+        covariances[empty] = parameters.covariances[empty]
+    means = parameters.means + delta
+    return Estimate(weights, means, covariances, parameters.covariance_type, alive)
 
 
-def parameters_from_responsibilities(
+def _with_prior_mean(parameters: Parameters, rows: Array, centre: Array, prior: Prior) -> Array:
+    """How far each mean moves when the prior's mean counts for some rows, (k, d)."""
+    total = rows + prior.mean_precision
+    pull = prior.mean_precision * (prior.mean - parameters.means)
+    moved = rows[:, None] * centre + pull
+    return np.asarray(moved / np.where(total > 0, total, 1.0)[:, None])
+
+
+def _weights(rows: Array, prior: Prior) -> Array:
+    counted = rows + (prior.weight_concentration - 1)
+    return np.asarray(counted / counted.sum())
+
+
+def estimate_from_responsibilities(
     X: Rows,
     responsibilities: Array,
     covariance_type: str,
     reg_covar: float,
     sample_weight: Rows | None = None,
-) -> Parameters:
+) -> Estimate:
     """The M-step of given responsibilities, for a start; two passes over rows held in memory.
+
+    A component without rows gets the mean and the variances of all rows, and the weight 0.
 
     Parameters
     ----------
@@ -125,22 +183,42 @@ def parameters_from_responsibilities(
     """
     resp = responsibilities if sample_weight is None else responsibilities * sample_weight[:, None]
     k, d = resp.shape[1], X.shape[1]
-    sum_resp = resp.sum(axis=0) + STARVED
+    rows = resp.sum(axis=0)
+    alive = rows > STARVED * rows.sum()
+    rows = np.where(alive, rows, 1.0)
     X = np.asarray(X, dtype=np.float64)
-    centre = X.mean(axis=0)
-    means = centre + (resp.T @ (X - centre)) / sum_resp[:, None]
+    spread = ColumnSpread.of(X, sample_weight)
+    moved = np.where(alive[:, None], (resp.T @ (X - spread.mean)) / rows[:, None], 0.0)
+    means = spread.mean + moved
     chosen = family(covariance_type)
     scatter = np.zeros(chosen.shape(k, d))
     sum_x = np.zeros((k, d))
-    for j in range(k):
+    for j in map(int, np.flatnonzero(alive)):
         D, resp_j = X - means[j], np.ascontiguousarray(resp[:, j])
         sum_x[j] = resp_j @ D
         chosen.add_scatter(scatter, j, resp_j, D, np.empty_like(D))
-    delta = sum_x / sum_resp[:, None]
-    covariances = chosen.regularised(chosen.covariances(scatter, sum_resp, delta), reg_covar)
-    return Parameters.from_covariances(
-        sum_resp / sum_resp.sum(), means + delta, covariances, covariance_type
+    delta, rows = sum_x / rows[:, None], np.where(alive, rows, 0.0)
+    scatter = scatter - chosen.scatter_of(rows, delta)
+    covariances = chosen.averaged(
+        scatter, np.where(alive, rows, float(chosen.per_component)), 0.0, d
     )
+    if chosen.per_component:
+        covariances[~alive] = chosen.of_variances(spread.variances)
+    covariances = chosen.regularised(covariances, reg_covar)
+    return Estimate(rows / rows.sum(), means + delta, covariances, covariance_type, alive)
+
+
+def parameters_from_responsibilities(
+    X: Rows,
+    responsibilities: Array,
+    covariance_type: str,
+    reg_covar: float,
+    sample_weight: Rows | None = None,
+) -> Parameters:
+    """As `estimate_from_responsibilities`, factored; raises SingularCovarianceError."""
+    return estimate_from_responsibilities(
+        X, responsibilities, covariance_type, reg_covar, sample_weight
+    ).factored()
 
 
 def score_rows(X: Rows, parameters: Parameters) -> RowScores:
@@ -206,18 +284,38 @@ class _Tile:
     def log_responsibilities(self) -> Array:
         """Fill log_resp with log responsibilities and return the log-densities, (n,)."""
         log_resp, parameters = self.log_resp, self.parameters
-        for j in range(parameters.n_components):
-            parameters.family.squared_distances(
-                self.deviations(j), parameters.precisions_cholesky, j, self.work, self.distances
-            )
-            np.multiply(self.distances, -0.5, out=self.distances)
-            np.add(self.distances, self.log_weights[j], out=log_resp[:, j])
-        # log-sum-exp: a row far from every component still gets shares that sum to one.
-        largest = log_resp.max(axis=1)
-        log_resp -= largest[:, None]
+        with np.errstate(over="ignore", invalid="ignore"):  # far rows are looked at below
+            for j in range(parameters.n_components):
+                parameters.family.squared_distances(
+                    self.deviations(j), parameters.precisions_cholesky, j, self.work, self.distances
+                )
+                np.multiply(self.distances, -0.5, out=self.distances)
+                np.add(self.distances, self.log_weights[j], out=log_resp[:, j])
+            # log-sum-exp: a row far from every component still gets shares that sum to one.
+            largest = log_resp.max(axis=1)
+            beyond = self._resolve_far(largest)
+            log_resp -= largest[:, None]
         log_sum = np.log(np.exp(log_resp).sum(axis=1))
         log_resp -= log_sum[:, None]
-        return np.asarray(largest + log_sum)
+        log_density = np.asarray(largest + log_sum)
+        log_density[beyond] = -np.inf
+        return log_density
+
+    def _resolve_far(self, largest: Array) -> npt.NDArray[np.intp]:
+        """Rows whose distance from every component overflows; their shares are found exactly."""
+        unclear = np.flatnonzero(~np.isfinite(largest))
+        if not len(unclear):
+            return unclear
+        log_resp = self.log_resp[unclear]
+        log_resp[np.isnan(log_resp)] = -np.inf
+        beyond = np.isneginf(log_resp.max(axis=1))
+        if beyond.any():
+            log_resp[beyond] = far_log_responsibilities(
+                self.X[unclear[beyond]], self.parameters, self.log_weights
+            )
+        self.log_resp[unclear] = log_resp
+        largest[unclear] = log_resp.max(axis=1)
+        return np.asarray(unclear[beyond])
 
 
 def _tiles(X: Rows, parameters: Parameters) -> Iterator[_Tile]:

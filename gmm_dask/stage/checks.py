@@ -18,10 +18,10 @@ def check_survey(survey: Survey, plan: Plan, *, missing: str, at_least: int) -> 
 
     Parameters
     ----------
-    missing : {"error", "drop"}
+    missing : {"error", "drop", "em"}
         Whether a missing value is a problem.
     at_least : int
-        Usable rows that are needed.
+        Components to start, each on a row of its own; 0 where nothing is fitted.
     """
     problems = [
         problem
@@ -31,17 +31,22 @@ def check_survey(survey: Survey, plan: Plan, *, missing: str, at_least: int) -> 
     if len(problems) > MAX_PROBLEMS:
         more = len(problems) - MAX_PROBLEMS
         problems = [*problems[:MAX_PROBLEMS], f"... and {more} more like these."]
-    if not problems and survey.n_usable < at_least:
-        dropped = survey.n_rows - survey.n_usable
+    if not problems and survey.n_usable == 0:
         problems = [
-            f"{plan.root}: {survey.n_usable} usable rows ({dropped} dropped) are fewer than the "
-            f"{at_least} components. Set fit.n_components lower or give more rows."
+            f"{plan.root}: none of the {survey.n_rows} rows can be used. Look at the input."
         ]
-    total = sum(chunk.sum_weight for chunk in survey.chunks)
+    total = survey.sum_weight
     if not problems and not 0 < total < float("inf"):
         problems = [
             f"{plan.root}, column {plan.weight_column!r}: the weights of the usable rows add up to "
             f"{total}. Give them positive weights of moderate size."
+        ]
+    if not problems and survey.n_eligible < at_least:
+        unused = survey.n_rows - survey.n_eligible
+        problems = [
+            f"{plan.root}: {survey.n_eligible} usable rows ({unused} have missing values or no "
+            f"weight) are fewer than the {at_least} components. Set fit.n_components lower or give "
+            "more rows."
         ]
     if problems:
         raise DataError(problems)
@@ -53,7 +58,7 @@ def _chunk_problems(chunk: Chunk, seen: ChunkSurvey, plan: Plan, missing: str) -
             where = _where(plan, chunk, int(seen.first_missing[j]), name)
             yield (
                 f"{where}: {seen.n_missing[j]} missing values (null or NaN). "
-                "Fill them, or set data.missing: drop."
+                "Fill them, or set data.missing: drop or em."
             )
         if seen.n_infinite[j]:
             where = _where(plan, chunk, int(seen.first_infinite[j]), name)

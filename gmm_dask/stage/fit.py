@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from gmm_dask import fitting
 from gmm_dask.engine import Backend, RowChunks, Survey, expectation, survey
+from gmm_dask.mixture import PriorSettings
 from gmm_dask.stage.checks import check_survey
 from gmm_dask.stage.job import Job, settings_hash, software_versions
 from gmm_dask.stage.settings import ScoreSettings, Settings
@@ -33,7 +35,7 @@ class Fitted:
     sample : (m, d)
         Rows for the report, in the units of the data.
     n_rows, n_used : int
-        Rows of the input, and rows without a missing value.
+        Rows of the input, and rows that were used.
     pass_seconds : tuple of float
         Wall time of each pass of the start that was kept.
     n_reads : int
@@ -72,12 +74,13 @@ def fit(
     )
     with job.backend(backend) as backend:
         surveyed, chunks = _survey(job, backend, sample_seed, settings.fit.n_components)
-        dropping = surveyed.n_usable < surveyed.n_rows
-        pass_over_all = expectation(chunks, backend, drop_missing=dropping)
+        guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
+        n_worst = guards[0].n_worst * settings.fit.n_components
+        pass_over_all = expectation(chunks, backend, missing=settings.data.missing, n_worst=n_worst)
         clocks = [_Clock(watcher, settings) for _ in start_seeds]
         results = [
-            _fit_once(settings, surveyed, pass_over_all, seed, clock, number)
-            for number, (seed, clock) in enumerate(zip(start_seeds, clocks, strict=True), start=1)
+            _fit_once(settings, surveyed, pass_over_all, seed, clock, guard)
+            for seed, clock, guard in zip(start_seeds, clocks, guards, strict=True)
         ]
     result = fitting.best_of(results)
     if not result.converged:
@@ -90,7 +93,7 @@ def fit(
         surveyed.n_rows,
         surveyed.n_usable,
         clocks[results.index(result)].seconds,
-        1 + sum(each.n_passes for each in results),
+        surveyed.n_reads + sum(each.n_passes for each in results),
         time.perf_counter() - begun,
     )
 
@@ -110,7 +113,7 @@ def adopt(
     assert model is not None
     (watcher or Watcher()).phase("check", f"{job.plan.n_rows} rows")
     with job.backend(backend) as backend:
-        surveyed, _ = _survey(job, backend, seed, at_least=1)
+        surveyed, _ = _survey(job, backend, seed, at_least=0)
     parameters, outcome = model.parameters, fitting.Outcome(model.outcome)
     result = fitting.FitResult(
         parameters, (), outcome, (parameters,), model.n_rows, model.sum_weight
@@ -122,7 +125,7 @@ def adopt(
         surveyed.n_rows,
         surveyed.n_usable,
         (),
-        1,
+        surveyed.n_reads,
         time.perf_counter() - begun,
     )
 
@@ -133,8 +136,11 @@ def _survey(
     """The survey of all rows, checked; and the chunks it looked at."""
     settings = job.settings
     sample_rows = settings.fit.init_rows if isinstance(settings, Settings) else REPORT_ROWS
-    surveyed, chunks = survey(job.row_chunks(), backend, sample_rows=sample_rows, seed=seed)
-    check_survey(surveyed, job.plan, missing=settings.data.missing, at_least=at_least)
+    missing = settings.data.missing
+    surveyed, chunks = survey(
+        job.row_chunks(), backend, sample_rows=sample_rows, seed=seed, missing=missing
+    )
+    check_survey(surveyed, job.plan, missing=missing, at_least=at_least)
     return surveyed, chunks
 
 
@@ -157,6 +163,15 @@ class _Clock:
     def __call__(self, record: fitting.Pass) -> None:
         self.seconds += (record.seconds,)
         self._watcher.passed(record, self._settings.fit)
+        self.tell(record.events)
+
+    def tell(self, events: Iterable[fitting.Event]) -> None:
+        """Warn of components in trouble."""
+        several = self._settings.fit.n_init > 1
+        for event in events:
+            self._watcher.warn(
+                f"Start {event.start}: {event.message}" if several else event.message
+            )
 
 
 def _fit_once(
@@ -164,27 +179,42 @@ def _fit_once(
     surveyed: Survey,
     pass_over_all: fitting.Expectation,
     seed: np.random.SeedSequence,
-    watch: fitting.Watcher,
-    number: int,
+    clock: _Clock,
+    maximise: fitting.Maximisation,
 ) -> fitting.FitResult:
     chosen = settings.fit
     start = fitting.initialize(
         surveyed.sample,
         chosen.n_components,
         chosen.covariance_type,
+        maximise,
         init_params=chosen.init_params,
-        reg_covar=chosen.reg_covar,
         seed=seed,
         sample_weight=surveyed.sample_weight,
     )
+    clock.tell(start.events)
     return fitting.fit(
         pass_over_all,
-        start,
+        start.parameters,
+        maximise,
         tol=chosen.tol,
         max_iter=chosen.max_iter,
-        reg_covar=chosen.reg_covar,
-        watch=watch,
-        start=number,
+        watch=clock,
+        events=start.events,
+    )
+
+
+def _maximisation(job: Job[Settings], surveyed: Survey, start: int) -> fitting.Maximisation:
+    chosen, spread = job.settings.fit, surveyed.spread
+    prior = PriorSettings(
+        chosen.weight_concentration_prior,
+        chosen.mean_precision_prior,
+        chosen.degrees_of_freedom_prior,
+        chosen.covariance_prior,
+    ).resolve(spread.mean, spread.variances)
+    features = job.plan.features
+    return fitting.Maximisation(
+        chosen.reg_covar, chosen.component_policy, spread, prior, features, start
     )
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.engine import Backend, map_items, tree_sum, usable_rows
-from gmm_dask.errors import OutputError
-from gmm_dask.mixture import Parameters, RowScores, responsibilities, score_rows
+from gmm_dask.engine import Backend, Missing, map_items, tree_sum, usable_rows
+from gmm_dask.errors import DataError, OutputError
+from gmm_dask.mixture import Parameters, RowScores, missing, steps
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import Chunk, RunFolder
@@ -26,8 +26,8 @@ class LabelSums:
 
     Parameters
     ----------
-    n_rows, n_dropped : int
-        Rows, and rows left without a label.
+    n_rows, n_dropped, n_incomplete : int
+        Rows, rows left without a label, and rows labelled by what they hold beside missing values.
     sum_weight, log_likelihood : float
         Weighted.
     sum_log_max : float
@@ -38,6 +38,7 @@ class LabelSums:
 
     n_rows: int
     n_dropped: int
+    n_incomplete: int
     sum_weight: float
     log_likelihood: float
     sum_log_max: float
@@ -47,6 +48,7 @@ class LabelSums:
         return LabelSums(
             self.n_rows + other.n_rows,
             self.n_dropped + other.n_dropped,
+            self.n_incomplete + other.n_incomplete,
             self.sum_weight + other.sum_weight,
             self.log_likelihood + other.log_likelihood,
             self.sum_log_max + other.sum_log_max,
@@ -79,6 +81,7 @@ class _Work:
     parameters: Parameters
     features: tuple[str, ...]
     dtype: str
+    missing: Missing
     weight_column: str | None
     kept: tuple[str, ...]
     write: bool
@@ -104,6 +107,7 @@ def label(
         model.parameters,
         plan.features,
         plan.dtype,
+        settings.data.missing,
         plan.weight_column,
         job.kept_columns,
         settings.labels.enabled,
@@ -136,14 +140,19 @@ def label_chunk(
         return earlier
     X = read_features(source, work.features, work.dtype)
     weights = None if work.weight_column is None else read_weights(source, work.weight_column)
-    usable = usable_rows(X, weights)
-    sums = _sums(score := score_rows(X[usable], work.parameters), usable, weights, work)
+    usable = usable_rows(X, weights, work.missing)
+    rows = X if usable.all() else X[usable]
+    mixture: Any = missing if work.missing == "em" else steps
+    score = mixture.score_rows(rows, work.parameters)
+    _check_finite(score, usable, chunk, source)
+    n_incomplete = int(np.isnan(rows).any(axis=1).sum())
+    sums = _sums(score, usable, weights, work, n_incomplete)
     if not work.write:
         return None, sums
     resp = None
     if work.responsibilities:
         resp = np.full((X.shape[0], work.parameters.n_components), np.nan)
-        resp[usable] = responsibilities(X[usable], work.parameters)
+        resp[usable] = mixture.responsibilities(rows, work.parameters)
     table = label_table(
         chunk.first_row,
         read_table(source, work.kept),
@@ -177,17 +186,32 @@ def _earlier(work: _Work, chunk: Chunk) -> tuple[PartReceipt, LabelSums] | None:
     return receipt, LabelSums(**sums | {"n_labelled": tuple(sums["n_labelled"])})
 
 
+def _check_finite(
+    score: RowScores, usable: npt.NDArray[np.bool_], chunk: Chunk, source: ChunkSource
+) -> None:
+    beyond = np.flatnonzero(~np.isfinite(score.log_density))
+    if len(beyond):
+        row = chunk.start + int(np.flatnonzero(usable)[beyond[0]])
+        raise DataError(
+            f"{source.name}, row {row} and {len(beyond) - 1} more: farther than 1e154 standard "
+            "deviations from every component, which has no density in float64. Remove the rows, "
+            "or correct their units."
+        )
+
+
 def _sums(
     score: RowScores,
     usable: npt.NDArray[np.bool_],
     weights: npt.NDArray[np.float64] | None,
     work: _Work,
+    n_incomplete: int,
 ) -> LabelSums:
     weight = np.ones(score.labels.shape[0]) if weights is None else weights[usable]
     counts = np.bincount(score.labels, minlength=work.parameters.n_components)
     return LabelSums(
         usable.shape[0],
         int(usable.shape[0] - usable.sum()),
+        n_incomplete,
         float(weight.sum()),
         float(weight @ score.log_density),
         float(weight @ np.log(score.max_responsibility)),

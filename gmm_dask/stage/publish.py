@@ -56,6 +56,7 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "n_rows": sums.n_rows,
         "n_used": sums.n_rows - sums.n_dropped,
         "n_dropped": {"missing": sums.n_dropped},
+        "n_incomplete": sums.n_incomplete,
         "n_labelled": list(sums.n_labelled),
         "bic": bic,
         "aic": 2 * n_free - 2 * sums.log_likelihood,
@@ -68,7 +69,7 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
             "label": labelled.seconds,
             "passes": list(fitted.pass_seconds),
         },
-        "events": [],
+        "events": [event.to_dict() for event in fitted.result.events_],
     }
 
 
@@ -80,7 +81,12 @@ def report_data(job: Job[Any], fitted: Fitted, metrics: dict[str, Any]) -> Repor
         run_id=job.run_id,
         feature_names=model.feature_names,
         parameters=model.parameters,
-        trajectory=fitted.result.trajectory,
+        # Components keep their numbers from where the last one was dropped.
+        trajectory=tuple(
+            each
+            for each in fitted.result.trajectory
+            if each.n_components == model.parameters.n_components
+        ),
         lower_bounds=fitted.result.lower_bounds,
         outcome=model.outcome,
         advice=Outcome(model.outcome).advice,

@@ -38,9 +38,10 @@ class DataSettings(Section):
     weight_column: str | None = Field(
         default=None, description="Column of non-negative row weights."
     )
-    missing: Literal["error", "drop"] = Field(
+    missing: Literal["error", "drop", "em"] = Field(
         default="error",
-        description="Rows with a missing feature: an error, or label -1 and left out of the fit.",
+        description="Rows with a missing feature: an error; label -1 and left out of the fit; or "
+        "used for what they hold, by exact EM for values missing at random.",
     )
 
     @model_validator(mode="after")
@@ -78,6 +79,37 @@ class FitSettings(Section):
     init_rows: int = Field(
         default=65536, ge=2, description="Rows at most in the sample that the start is found on."
     )
+    component_policy: Literal["floor", "reseed", "drop", "raise"] = Field(
+        default="floor",
+        description="A component that holds no rows, collapses to a point or becomes singular: "
+        "widen it by 1e-6 of the data's variances, start it anew where the mixture is worst, go "
+        "on without it, or stop.",
+    )
+    weight_concentration_prior: float | None = Field(
+        default=None, ge=1, description="Of a Dirichlet prior on the weights; 1 says nothing."
+    )
+    mean_precision_prior: float | None = Field(
+        default=None, gt=0, description="Rows that the overall mean counts for in each component."
+    )
+    degrees_of_freedom_prior: float | None = Field(
+        default=None,
+        gt=0,
+        description="Of an inverse-Wishart prior; the number of features plus 2 where not given.",
+    )
+    covariance_prior: float | None = Field(
+        default=None,
+        gt=0,
+        description="Scale of that prior, in units of the columns' variances in the data.",
+    )
+
+    @model_validator(mode="after")
+    def _the_sample_can_start_it(self) -> FitSettings:
+        if self.init_rows < self.n_components:
+            raise ValueError(
+                f"init_rows is {self.init_rows}; a start of {self.n_components} components needs "
+                "at least as many rows"
+            )
+        return self
 
 
 class LabelSettings(Section):

@@ -23,7 +23,7 @@ from gmm_dask.storage.schema import Schema, common_schema
 REQUESTS_AT_ONCE = 16  # an object store answers many at the speed of one; a local disk does not
 MAX_CHUNKS = 1_000_000  # a forged row count must not fill the memory with a plan
 REMEDIES = {
-    "null": "Fill them, or set data.missing: drop.",
+    "null": "Fill them, or set data.missing: drop or em.",
     "inexact": "float64 would round them: subtract an offset, or leave the column out.",
     "infinite": "Remove or replace them.",
     "negative": "Weights must not be negative.",
@@ -162,7 +162,7 @@ def plan_dataset(
     weight_column: str | None = None,
     keep: Sequence[str] | Literal["ids", "all"] = (),
     chunk_bytes: int = 32 << 20,
-    missing: Literal["error", "drop"] = "error",
+    missing: Literal["error", "drop", "em"] = "error",
 ) -> Plan:
     """Plan a dataset from its footers alone; the same files give the same chunks everywhere.
 
@@ -179,7 +179,7 @@ def plan_dataset(
         Columns or folder keys that will go to the labels beside the ids.
     chunk_bytes : int
         Size of a chunk's features as float64, at most.
-    missing : {"error", "drop"}
+    missing : {"error", "drop", "em"}
         Whether nulls in the features are a problem.
 
     Raises

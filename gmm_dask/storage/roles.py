@@ -20,7 +20,7 @@ class Roles:
     weight_column : str or None
     keep : tuple of str or "all"
         Columns to carry through to the labels beside the ids.
-    missing : {"error", "drop"}
+    missing : {"error", "drop", "em"}
         Whether a null in a feature is a problem.
     """
 
@@ -28,7 +28,7 @@ class Roles:
     id_columns: tuple[str, ...] = ()
     weight_column: str | None = None
     keep: tuple[str, ...] | Literal["all"] = ()
-    missing: Literal["error", "drop"] = "error"
+    missing: Literal["error", "drop", "em"] = "error"
 
     @property
     def carried(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from gmm_dask.engine import Backend, LocalBackend, expectation, map_items, row_c
 from gmm_dask.engine import passes as passes_module
 from gmm_dask.engine.chunks import RowChunks, array_from_sources
 from gmm_dask.errors import DataError
-from gmm_dask.fitting import fit
+from gmm_dask.fitting import Maximisation, fit
 from gmm_dask.mixture import e_step, m_step
 from tests.conftest import Blobs
 
@@ -48,7 +48,7 @@ def test_sums_on_the_workers_have_the_same_bits(
 def test_a_fit_is_the_same_on_every_executor_and_chunking(backend: Backend, blobs: Blobs) -> None:
     def final(chunks: RowChunks):
         return fit(
-            expectation(chunks, backend), blobs.truth, tol=0, max_iter=5, reg_covar=1e-6
+            expectation(chunks, backend), blobs.truth, Maximisation(1e-6), tol=0, max_iter=5
         ).parameters
 
     one, many = (final(row_chunks(blobs.X, chunk_bytes=size)) for size in (1 << 20, 1 << 11))
@@ -108,7 +108,7 @@ def test_rows_with_missing_values_count_as_absent(backend: Backend, blobs: Blobs
     X[::7, 1] = np.nan
     weight = np.linspace(0.5, 2.0, len(X))
     used = ~np.isnan(X).any(axis=1)
-    found = expectation(row_chunks(X, weight, 1 << 12), backend, drop_missing=True)(blobs.truth)
+    found = expectation(row_chunks(X, weight, 1 << 12), backend, missing="drop")(blobs.truth)
     expected = e_step(X[used], blobs.truth, weight[used])
     assert found.n_rows == expected.n_rows
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-12)

@@ -20,6 +20,10 @@ def test_any_chunking_and_executor_draws_the_same_rows(backend: Backend) -> None
     np.testing.assert_array_equal(one.sample, many.sample)
     np.testing.assert_array_equal(one.sample_weight, many.sample_weight)
     assert len(one.sample) == 50
+    for name in ("weight", "mean", "scatter"):
+        np.testing.assert_allclose(
+            getattr(one.spread, name), getattr(many.spread, name), rtol=1e-12
+        )
     assert (np.diff(one.sample[:, 0]) > 0).all()
     assert one.n_rows == many.n_rows == 1000
 

@@ -220,7 +220,7 @@ def test_a_component_without_rows_stays_where_it_is() -> None:
 
 
 def test_equal_rows_are_singular_without_reg_covar_and_fit_with_it() -> None:
-    parameters = random_mixture("full", 1, 2, 0)
+    parameters = Parameters.from_covariances([1.0], np.zeros((1, 2)), [np.eye(2)], "full")
     statistics = e_step(np.zeros((10, 2)), parameters)
     with pytest.raises(SingularCovarianceError, match="reg_covar"):
         m_step(parameters, statistics, 0.0)

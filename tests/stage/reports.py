@@ -50,8 +50,9 @@ def iris() -> ReportData:
     from sklearn.datasets import load_iris
 
     X = load_iris().data
-    start = fitting.initialize(X, 3, "full", seed=np.random.SeedSequence(0))
-    result = fitting.fit(partial(e_step, X), start, tol=1e-3, max_iter=100, reg_covar=1e-6)
+    maximise = fitting.Maximisation()
+    start = fitting.initialize(X, 3, "full", maximise, seed=np.random.SeedSequence(0))
+    result = fitting.fit(partial(e_step, X), start.parameters, maximise, tol=1e-3, max_iter=100)
     return report_of(
         result.parameters,
         X,

@@ -117,6 +117,8 @@ def row_counts(data: ReportData) -> list[tuple[str, str]]:
     metrics, plan = data.metrics, data.plan
     n_read = metrics.get("n_rows", plan.get("n_rows"))
     lines = [("Rows read", text.count(n_read)), ("Rows used", text.count(metrics.get("n_used")))]
+    if incomplete := metrics.get("n_incomplete"):
+        lines.append(("Used though values are missing", text.count(incomplete)))
     lines += [(f"Dropped: {reason}", text.count(n)) for reason, n in data.dropped.items()]
     return lines if data.dropped else [*lines, ("Rows dropped", "0")]
 
@@ -170,9 +172,10 @@ def settings_lines(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
 def event_lines(data: ReportData) -> Iterator[str]:
     """Events as sentences; further details in brackets."""
     for event in data.events[:MAX_LINES]:
-        rest = [f"{k}: {text.readable(v)}" for k, v in event.items() if k != "message"]
-        message = text.readable(event["message"]) if "message" in event else ""
-        yield f"{message} ({', '.join(rest)})" if message and rest else message or ", ".join(rest)
+        if "message" in event:
+            yield text.readable(event["message"])
+        else:
+            yield ", ".join(f"{key}: {text.readable(value)}" for key, value in event.items())
     if len(data.events) > MAX_LINES:
         yield f"{len(data.events) - MAX_LINES:,} more are in metrics.json."
 

@@ -1,0 +1,335 @@
+"""What is done with a component that starves, collapses to a point or becomes singular."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.errors import NotFiniteError, SingularCovarianceError, StarvedComponentError
+from gmm_dask.mixture import ColumnSpread, Parameters, Prior, SufficientStatistics
+from gmm_dask.mixture.covariance import family
+from gmm_dask.mixture.faults import Cause, Fault, find_faults
+from gmm_dask.mixture.parameters import Estimate
+from gmm_dask.mixture.steps import estimate
+
+Array = npt.NDArray[np.float64]
+
+FLOOR = (
+    1e-6  # added variance, in variances of the data: reg_covar's default on standardised columns
+)
+MAX_RESEEDS = 3  # of one component; a fourth time it gets the floor
+
+
+class ComponentPolicy(StrEnum):
+    """What to do with a component that is no density any more."""
+
+    FLOOR = "floor"
+    RESEED = "reseed"
+    DROP = "drop"
+    RAISE = "raise"
+
+
+class Action(StrEnum):
+    """What was done."""
+
+    FLOORED = "floored"
+    EMPTIED = "kept with weight 0"
+    RESEEDED = "reseeded"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One component that was in trouble, and what was done.
+
+    Parameters
+    ----------
+    pass_number : int
+        The pass after which it was seen; 0 is the start.
+    component : int or None
+        As numbered in that pass; None where all share the covariance.
+    cause : Cause
+    action : Action
+    columns : tuple of str
+        Where it collapsed, or which are combinations of each other.
+    until : int
+        The last pass in an unbroken row after which the same was done.
+    start : int
+        Which initialisation, from 1.
+    """
+
+    pass_number: int
+    component: int | None
+    cause: Cause
+    action: Action
+    columns: tuple[str, ...]
+    until: int
+    start: int = 1
+
+    @property
+    def message(self) -> str:
+        """The event as a sentence."""
+        who = "The tied covariance" if self.component is None else f"Component {self.component}"
+        when = "at the start" if self.pass_number == 0 else f"after pass {self.pass_number}"
+        if self.until > self.pass_number:
+            when = f"{when}, and on to pass {self.until}"
+        return f"{who} {_SAYS[self.cause]}{_list(self.columns)} {when}; it was {self.action}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON document."""
+        document = asdict(self)
+        document["pass"] = document.pop("pass_number")
+        return document | {"columns": list(self.columns), "message": self.message}
+
+
+_SAYS = {
+    Cause.STARVED: "held no rows",
+    Cause.COLLAPSED: "had no spread left in",
+    Cause.SINGULAR: "became singular: its rows lie on a plane of",
+}
+_REMEDIES = {
+    Cause.STARVED: "Set n_components lower, or component_policy to floor, reseed or drop.",
+    Cause.COLLAPSED: (
+        "Set n_components lower, reg_covar higher, component_policy to floor, reseed or drop, or "
+        "leave out columns that are constant."
+    ),
+    Cause.SINGULAR: (
+        "Set reg_covar higher, component_policy to floor, reseed or drop, or leave out columns "
+        "that follow from others."
+    ),
+}
+
+
+class Step(NamedTuple):
+    """The next parameters, and all events so far."""
+
+    parameters: Parameters
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Maximisation:
+    """The M-step and what guards it: statistics in, a mixture that is one out.
+
+    Parameters
+    ----------
+    reg_covar : float
+        Added to every variance, in squared units of the data.
+    policy : {"floor", "reseed", "drop", "raise"}
+        floor adds FLOOR of the data's variances to the component's, for as long as it needs it;
+        reseed starts it anew at a row that the mixture explains badly; drop goes on without it.
+        A tied covariance can only be floored.
+    spread : ColumnSpread, optional
+        Of the data; without it nothing can be floored.
+    prior : Prior, optional
+    columns : tuple of str, optional
+        Names of the features, for events and errors.
+    start : int
+        Which initialisation, for events.
+    """
+
+    reg_covar: float = 1e-6
+    policy: str = ComponentPolicy.FLOOR
+    spread: ColumnSpread | None = None
+    prior: Prior | None = None
+    columns: tuple[str, ...] | None = None
+    start: int = 1
+
+    @property
+    def n_worst(self) -> int:
+        """Rows that a pass has to bring along for each component."""
+        return int(self.policy == ComponentPolicy.RESEED)
+
+    def penalty(self, parameters: Parameters) -> float:
+        """Log-prior of the parameters, up to a constant; 0 without a prior."""
+        return 0.0 if self.prior is None else self.prior.log_density(parameters)
+
+    def begin(self, found: Estimate) -> Step:
+        """The start as a mixture; nothing can be reseeded before rows were looked at."""
+        return self._guarded(found, None, 0, ())
+
+    def __call__(
+        self,
+        parameters: Parameters,
+        statistics: SufficientStatistics,
+        pass_number: int,
+        events: tuple[Event, ...] = (),
+    ) -> Step:
+        """The M-step after a pass.
+
+        Raises
+        ------
+        SingularCovarianceError, StarvedComponentError
+            The policy is to stop, or there is nothing to put a floor on.
+        NotFiniteError
+            A mean or variance is beyond float64.
+        """
+        found = estimate(parameters, statistics, self.reg_covar, self.prior)
+        return self._guarded(found, statistics, pass_number, events)
+
+    def _guarded(
+        self,
+        found: Estimate,
+        statistics: SufficientStatistics | None,
+        pass_number: int,
+        events: tuple[Event, ...],
+    ) -> Step:
+        faults = self._faults(found, _under_floor(events, pass_number))
+        if faults and self.policy == ComponentPolicy.RAISE:
+            raise self._error(faults[0], pass_number)
+        chosen = [(f, self._action(f, statistics, found, pass_number, events)) for f in faults]
+        settled = self._carry_out(found, chosen, statistics, pass_number)
+        for fault, action in chosen:
+            events = _noted(events, self._event(fault, action, pass_number))
+        return Step(settled.factored(), events)
+
+    def _faults(self, found: Estimate, floored: frozenset[int | None]) -> list[Fault]:
+        resolved = self.reg_covar > 0 or (
+            self.prior is not None and self.prior.variances is not None
+        )
+        try:
+            return find_faults(found, resolved=resolved, floored=floored)
+        except NotFiniteError as error:
+            raise NotFiniteError(
+                f"{self._named(error.features)}: {error}", error.features
+            ) from None
+
+    def _action(
+        self,
+        fault: Fault,
+        statistics: SufficientStatistics | None,
+        found: Estimate,
+        pass_number: int,
+        events: tuple[Event, ...],
+    ) -> Action:
+        j = fault.component
+        if j is not None and self.policy == ComponentPolicy.DROP:
+            return Action.DROPPED
+        if j is not None and self.policy == ComponentPolicy.RESEED and statistics is not None:
+            earlier = sum(e.component == j and e.action is Action.RESEEDED for e in events)
+            if earlier < MAX_RESEEDS and statistics.worst is not None and len(statistics.worst.X):
+                return Action.RESEEDED
+        return Action.EMPTIED if fault.cause is Cause.STARVED else Action.FLOORED
+
+    def _carry_out(
+        self,
+        found: Estimate,
+        chosen: Sequence[tuple[Fault, Action]],
+        statistics: SufficientStatistics | None,
+        pass_number: int,
+    ) -> Estimate:
+        doing = {action: [f for f, a in chosen if a is action] for action in Action}
+        if floors := doing[Action.FLOORED]:
+            found = self._floored(found, floors, pass_number)
+        if seeds := doing[Action.RESEEDED]:
+            assert statistics is not None
+            found = self._reseeded(found, [_index(f) for f in seeds], statistics)
+        if gone := doing[Action.DROPPED]:
+            if len(gone) == len(found.weights):
+                raise self._error(gone[0], pass_number)
+            found = found.without([_index(f) for f in gone])
+        return found
+
+    def _floored(self, found: Estimate, faults: Sequence[Fault], pass_number: int) -> Estimate:
+        chosen = family(found.covariance_type)
+        added = None if self.spread is None else FLOOR * chosen.of_variances(self.spread.variances)
+        covariances = found.covariances.copy()
+        for fault in faults:
+            where = ... if fault.component is None else fault.component
+            covariances[where] += 0.0 if added is None else added
+        raised = replace(found, covariances=covariances)
+        at_fault = {fault.component for fault in faults}
+        for fault in self._faults(raised, frozenset()):
+            if fault.component in at_fault and fault.cause is not Cause.STARVED:
+                raise self._error(fault, pass_number)
+        return raised
+
+    def _reseeded(
+        self, found: Estimate, components: Sequence[int], statistics: SufficientStatistics
+    ) -> Estimate:
+        """Each at one of the worst explained rows, as wide as the others on average."""
+        assert statistics.worst is not None
+        k, chosen = len(found.weights), family(found.covariance_type)
+        weights, means = found.weights.copy(), found.means.copy()
+        covariances = found.covariances.copy()
+        sound = np.setdiff1d(np.arange(k), components)
+        for place, j in enumerate(components):
+            row = statistics.worst.X[place % len(statistics.worst.X)]
+            means[j] = np.where(np.isnan(row), found.weights @ found.means, row)
+            weights[j] = 1 / k
+        weights[sound] *= (1 - len(components) / k) / max(
+            weights[sound].sum(), np.finfo(float).tiny
+        )
+        if chosen.per_component:
+            covariances[components] = self._usual(found, sound)
+        return replace(found, weights=weights / weights.sum(), means=means, covariances=covariances)
+
+    def _usual(self, found: Estimate, sound: npt.NDArray[np.intp]) -> Array:
+        """The covariance that the sound components have on average, or that of the data."""
+        share = found.weights[sound]
+        if share.sum() > 0:
+            return np.asarray(np.tensordot(share / share.sum(), found.covariances[sound], axes=1))
+        assert self.spread is not None
+        return family(found.covariance_type).of_variances(self.spread.variances)
+
+    def _event(self, fault: Fault, action: Action, number: int) -> Event:
+        names = tuple(self._name(i) for i in fault.features)
+        return Event(number, fault.component, fault.cause, action, names, number, self.start)
+
+    def _error(
+        self, fault: Fault, pass_number: int
+    ) -> SingularCovarianceError | StarvedComponentError:
+        event = self._event(fault, Action.FLOORED, pass_number)
+        told = f"{event.message.partition(';')[0]}. {_REMEDIES[fault.cause]}"
+        j = fault.component or 0
+        if fault.cause is Cause.STARVED:
+            return StarvedComponentError(told, j)
+        if self.spread is not None:
+            constant = [i for i in fault.features if self.spread.variances[i] == 0]
+            if constant:
+                names = self._named(tuple(constant))
+                told = (
+                    f"{names}: all rows have the same value. Leave the column out, or set "
+                    f"reg_covar above 0. {told}"
+                )
+        return SingularCovarianceError(told, j, fault.features)
+
+    def _name(self, feature: int) -> str:
+        return f"feature {feature}" if self.columns is None else self.columns[feature]
+
+    def _named(self, features: Sequence[int]) -> str:
+        word = "Column" if len(features) == 1 else "Columns"
+        return f"{word}{_list(tuple(self._name(i) for i in features))}"
+
+
+def _under_floor(events: tuple[Event, ...], pass_number: int) -> frozenset[int | None]:
+    return frozenset(
+        e.component for e in events if e.action is Action.FLOORED and e.until == pass_number - 1
+    )
+
+
+def _noted(events: tuple[Event, ...], event: Event) -> tuple[Event, ...]:
+    """The events with this one; what goes on from the pass before is one event that lasts."""
+    for i, earlier in enumerate(events):
+        same = (earlier.component, earlier.cause, earlier.action, earlier.start)
+        again = same == (event.component, event.cause, event.action, event.start)
+        if again and event.action in _LASTING and earlier.until == event.pass_number - 1:
+            return (*events[:i], replace(earlier, until=event.until), *events[i + 1 :])
+    return (*events, event)
+
+
+_LASTING = (Action.FLOORED, Action.EMPTIED)
+
+
+def _index(fault: Fault) -> int:
+    assert fault.component is not None
+    return fault.component
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return "".join(f"{',' if i else ''} {name!r}" for i, name in enumerate(names))

@@ -1,0 +1,79 @@
+"""Factors U of precisions, U U^T = covariance^-1, found on unit variances."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.errors import SingularCovarianceError
+
+Array = npt.NDArray[np.float64]
+
+REMEDY = "Try fewer components, a larger reg_covar, or leave out constant and duplicate columns."
+
+
+def factor_covariance(covariance: Array, j: int) -> Array:
+    """U with U U^T = covariance^-1, upper triangular with a positive diagonal."""
+    # Scaled to unit variances first: Cholesky's failure then means collinear, not badly scaled.
+    scale = _scale(np.diagonal(covariance), j, "variance")
+    correlation = covariance / scale[:, None] / scale[None, :]
+    try:
+        lower = np.asarray(np.linalg.cholesky(correlation), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        raise SingularCovarianceError(
+            f"The covariance of component {j} is not positive definite: some of its columns are "
+            f"linear combinations of others on the rows it holds. {REMEDY}",
+            j,
+            combined_features(correlation),
+        ) from None
+    return _inverse_triangular(lower).T / scale[:, None]
+
+
+def factor_precision(precision: Array, j: int) -> Array:
+    """U with U U^T = precision, upper triangular with a positive diagonal."""
+    scale = _scale(np.diagonal(precision), j, "precision")
+    scaled = precision / scale[:, None] / scale[None, :]
+    try:
+        # Reversing rows and columns turns the lower factor of one into the upper of the other.
+        reversed_lower = np.linalg.cholesky(scaled[::-1, ::-1])
+    except np.linalg.LinAlgError:
+        raise SingularCovarianceError(
+            f"The given precision of component {j} is not positive definite. "
+            "Precisions must be symmetric with positive eigenvalues.",
+            j,
+        ) from None
+    return np.ascontiguousarray(reversed_lower[::-1, ::-1]) * scale[:, None]
+
+
+def factor_variances(variances: Array) -> Array:
+    """1 / standard deviation; every variance must be positive and finite."""
+    for j, row in enumerate(np.atleast_1d(variances)):
+        _scale(np.atleast_1d(row), j, "variance")
+    return 1.0 / np.sqrt(variances)
+
+
+def combined_features(correlation: Array) -> tuple[int, ...]:
+    """Features of the linear combination that varies least, those that bear most of it."""
+    _, vectors = np.linalg.eigh(correlation)
+    share = np.abs(vectors[:, 0])
+    return tuple(int(i) for i in np.flatnonzero(share >= 0.3 * share.max()))
+
+
+def _scale(diagonal: Array, j: int, what: str) -> Array:
+    bad = ~((diagonal > 0) & np.isfinite(diagonal))
+    if bad.any():
+        feature = int(np.argmax(bad))
+        raise SingularCovarianceError(
+            f"Component {j} has the {what} {diagonal[feature]} in feature {feature}: "
+            f"it must be positive and finite. {REMEDY}",
+            j,
+            tuple(int(i) for i in np.flatnonzero(bad)),
+        )
+    return np.asarray(np.sqrt(diagonal))
+
+
+def _inverse_triangular(lower: Array) -> Array:
+    # LAPACK's general solver pivots a triangular matrix away; scipy's keeps the structure.
+    from scipy.linalg import solve_triangular
+
+    return np.asarray(solve_triangular(lower, np.eye(lower.shape[0]), lower=True))

@@ -1,0 +1,151 @@
+"""Conjugate priors for maximum a posteriori estimates, in units of the data's spread.
+
+Dirichlet on the weights; normal-inverse-Wishart on the means and covariances, which is an
+inverse gamma for single variances (Fraley and Raftery 2007, Journal of Classification 24;
+Murphy, Machine Learning: a Probabilistic Perspective, 11.4.2.8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.errors import SettingsError
+from gmm_dask.mixture.parameters import Parameters
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """What is believed before any row is seen; as many rows as it counts for, so much it weighs.
+
+    Parameters
+    ----------
+    weight_concentration : float
+        Of the Dirichlet, at least 1; 1 says nothing.
+    mean_precision : float
+        Rows that the prior mean counts for in each component; 0 says nothing.
+    mean : (d,)
+    degrees_of_freedom : float
+        Of the inverse Wishart.
+    variances : (d,) or None
+        Diagonal of its scale matrix; None says nothing about covariances.
+    """
+
+    weight_concentration: float
+    mean_precision: float
+    mean: Array
+    degrees_of_freedom: float
+    variances: Array | None
+
+    @property
+    def rows_of_mean(self) -> float:
+        """Rows more in a covariance's divisor: the prior of a mean has one deviation in it."""
+        return float(self.mean_precision > 0)
+
+    def scale(self, parameters: Parameters) -> Array | float:
+        """Scale matrix of the inverse Wishart in the family's shape; 0 where there is none."""
+        return 0.0 if self.variances is None else parameters.family.of_variances(self.variances)
+
+    def rows_of_covariance(self, parameters: Parameters) -> float:
+        """Rows that the inverse Wishart counts for in each covariance."""
+        if self.variances is None:
+            return 0.0
+        return parameters.family.prior_rows(self.degrees_of_freedom, parameters.n_features)
+
+    def log_density(self, parameters: Parameters) -> float:
+        """Log of the prior at the parameters, up to a constant."""
+        family, (k, d) = parameters.family, parameters.means.shape
+        factors = parameters.precisions_cholesky
+        log_det = -2 * family.log_determinants(factors, k, d)  # of the covariances
+        total = 0.0
+        if self.weight_concentration > 1:
+            with np.errstate(divide="ignore"):
+                total += (self.weight_concentration - 1) * float(np.log(parameters.weights).sum())
+        if self.variances is not None:
+            each = log_det if family.per_component else log_det[:1]
+            total -= 0.5 * self.rows_of_covariance(parameters) * float(each.sum())
+            total -= 0.5 * float((self.scale(parameters) * family.precisions_of(factors)).sum())
+        if self.mean_precision > 0:
+            total -= 0.5 * float(log_det.sum())
+            total -= 0.5 * self.mean_precision * float(self._distances(parameters).sum())
+        return total
+
+    def _distances(self, parameters: Parameters) -> Array:
+        """Squared Mahalanobis distance of each component's mean from the prior's, (k,)."""
+        distances, work = np.empty(parameters.n_components), np.empty((1, parameters.n_features))
+        for j, mean in enumerate(parameters.means):
+            parameters.family.squared_distances(
+                (mean - self.mean)[None, :],
+                parameters.precisions_cholesky,
+                j,
+                work,
+                distances[j : j + 1],
+            )
+        return distances
+
+
+@dataclass(frozen=True)
+class PriorSettings:
+    """A prior in units of the data's spread, named as in scikit-learn's BayesianGaussianMixture.
+
+    Parameters
+    ----------
+    weight_concentration : float or None
+        At least 1.
+    mean_precision : float or None
+        Rows that the overall mean counts for in each component.
+    degrees_of_freedom : float or None
+        More than d - 1; d + 2 where not given.
+    covariance : float or None
+        The scale matrix is this times the diagonal of the columns' variances.
+    """
+
+    weight_concentration: float | None = None
+    mean_precision: float | None = None
+    degrees_of_freedom: float | None = None
+    covariance: float | None = None
+
+    def resolve(self, mean: Array, variances: Array) -> Prior | None:
+        """The prior for data of this mean and these variances, each (d,); None if it says nothing.
+
+        Raises
+        ------
+        SettingsError
+            A value is out of its range; the message names it.
+        """
+        d = len(mean)
+        concentration = self.weight_concentration
+        if concentration is not None and not concentration >= 1:
+            raise SettingsError(
+                f"weight_concentration_prior is {concentration}; it must be at least 1 (1 says "
+                "nothing): below 1 the most probable weights are not defined."
+            )
+        for name, value in (
+            ("mean_precision", self.mean_precision),
+            ("covariance", self.covariance),
+        ):
+            if value is not None and not value > 0:
+                raise SettingsError(f"{name}_prior is {value}; it must be positive, or left out.")
+        if self.degrees_of_freedom is not None and self.covariance is None:
+            raise SettingsError(
+                "degrees_of_freedom_prior needs covariance_prior, the spread that is believed in."
+            )
+        freedom = d + 2.0 if self.degrees_of_freedom is None else self.degrees_of_freedom
+        if not freedom > d - 1:
+            raise SettingsError(
+                f"degrees_of_freedom_prior is {freedom}; it must be more than {d - 1}, the number "
+                "of features less one."
+            )
+        if self == PriorSettings():
+            return None
+        return Prior(
+            concentration or 1.0,
+            self.mean_precision or 0.0,
+            mean,
+            freedom,
+            None if self.covariance is None else self.covariance * variances,
+        )
