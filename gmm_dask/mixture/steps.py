@@ -29,6 +29,8 @@ STARVED = 10 * np.finfo(np.float64).eps  # share of the weight under which a com
 # What rounding may leave of S / N - delta^2 where they should be equal, in delta^2 and per feature.
 DOUBT = 16 * np.finfo(np.float64).eps
 LOG_2PI = float(np.log(2 * np.pi))
+# Sums beyond float64 are infinite or NaN, which whoever takes them looks for and names.
+ignoring_overflow = np.errstate(over="ignore", invalid="ignore")
 
 
 class RowScores(NamedTuple):
@@ -39,6 +41,7 @@ class RowScores(NamedTuple):
     max_responsibility: Array
 
 
+@ignoring_overflow
 def e_step(
     X: Rows, parameters: Parameters, sample_weight: Rows | None = None, n_worst: int = 0
 ) -> SufficientStatistics:
@@ -112,6 +115,7 @@ def m_step(
     return estimate(parameters, statistics, reg_covar, prior).factored()
 
 
+@ignoring_overflow
 def estimate(
     parameters: Parameters,
     statistics: SufficientStatistics,
@@ -164,6 +168,7 @@ def _weights(rows: Array, prior: Prior) -> Array:
     return np.asarray(counted / counted.sum())
 
 
+@ignoring_overflow
 def estimate_from_responsibilities(
     X: Rows,
     responsibilities: Array,

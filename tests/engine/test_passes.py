@@ -7,12 +7,21 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from gmm_dask.engine import Backend, LocalBackend, expectation, map_items, row_chunks
+from gmm_dask.engine import (
+    Backend,
+    LocalBackend,
+    Missing,
+    completed_log_likelihood,
+    expectation,
+    map_items,
+    row_chunks,
+)
 from gmm_dask.engine import passes as passes_module
 from gmm_dask.engine.chunks import RowChunks, array_from_sources
 from gmm_dask.errors import DataError
 from gmm_dask.fitting import Maximisation, fit
 from gmm_dask.mixture import e_step, m_step
+from gmm_dask.mixture import missing as incomplete
 from tests.conftest import Blobs
 
 KNOWN: dict[str, bytes] = {}  # bits of the first executor that ran, by chunking
@@ -113,6 +122,42 @@ def test_rows_with_missing_values_count_as_absent(backend: Backend, blobs: Blobs
     assert found.n_rows == expected.n_rows
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-12)
     m_step(blobs.truth, found, 1e-6)
+
+
+@pytest.mark.parametrize("missing", ["drop", "em"])
+def test_missing_values_and_worst_rows_have_the_same_bits_everywhere(
+    backend: Backend, blobs: Blobs, missing: Missing
+) -> None:
+    X, weight = blobs.X.copy(), np.linspace(0.5, 2.0, len(blobs.X))
+    X[np.random.default_rng(3).uniform(size=X.shape) < 0.1] = np.nan
+    chunks = row_chunks(X, weight, 1 << 12)
+    found = expectation(chunks, backend, missing=missing, n_worst=3)(blobs.truth)
+    assert found.worst is not None
+    seen = bits(found) + found.worst.X.tobytes() + found.worst.log_density.tobytes()
+    assert KNOWN.setdefault(missing, seen) == seen
+    reads_all = incomplete.e_step(X, blobs.truth, weight, n_worst=3)
+    complete = ~np.isnan(X).any(axis=1)
+    reads_some = e_step(X[complete], blobs.truth, weight[complete], n_worst=3)
+    whole = reads_all if missing == "em" else reads_some
+    assert found.n_rows == whole.n_rows
+    np.testing.assert_allclose(found.sum_xx, whole.sum_xx, rtol=1e-10, atol=1e-8)
+    assert whole.worst is not None
+    np.testing.assert_array_equal(found.worst.X, whole.worst.X)
+
+
+@pytest.mark.parametrize("missing", ["error", "drop", "em"])
+def test_the_completed_log_likelihood_is_that_of_rows_with_their_labels(
+    backend: Backend, blobs: Blobs, missing: Missing
+) -> None:
+    X, weight = blobs.X.copy(), np.linspace(0.5, 2.0, len(blobs.X))
+    if missing != "error":
+        X[::9, 1] = np.nan
+    used = np.ones(len(X), bool) if missing == "em" else ~np.isnan(X).any(axis=1)
+    scores = incomplete.score_rows(X[used], blobs.truth)
+    each = scores.log_density + np.log(scores.max_responsibility)
+    chunks = row_chunks(X, weight, 1 << 12)
+    found = completed_log_likelihood(chunks, backend, blobs.truth, missing)
+    np.testing.assert_allclose(found, [weight[used].sum(), weight[used] @ each], rtol=1e-12)
 
 
 def test_shared_parts_of_a_users_graph_are_computed_once(blobs: Blobs) -> None:

@@ -51,6 +51,30 @@ def test_unusable_values_are_counted_and_placed(backend: Backend) -> None:
     assert not np.isnan(found.sample).any()
 
 
+def test_where_most_rows_cannot_be_used_a_second_look_draws_from_those_that_can(
+    backend: Backend,
+) -> None:
+    X, weight = np.arange(6000.0).reshape(2000, 3), np.zeros(2000)
+    weight[[3, 700, 1500, 1999]] = 1.0
+    X[700, 1] = np.nan
+    one, _ = survey(row_chunks(X, weight), LocalBackend(1), sample_rows=50, seed=SEED)
+    many, _ = survey(row_chunks(X, weight, 500), backend, sample_rows=50, seed=SEED)
+    for found in (one, many):
+        assert (found.n_eligible, found.n_reads) == (3, 2)
+        np.testing.assert_array_equal(found.sample, X[[3, 1500, 1999]])
+    weight[1000:] = 1.0
+    thirds, _ = survey(row_chunks(X, weight, 500), backend, sample_rows=50, seed=SEED)
+    assert (len(thirds.sample), thirds.n_reads) == (len(set(thirds.sample[:, 0])), 1)
+
+
+def test_rows_with_gaps_start_a_fit_unless_nothing_is_left_of_them(backend: Backend) -> None:
+    X = np.arange(30.0).reshape(10, 3)
+    X[2, 1], X[5] = np.nan, np.nan
+    found, _ = survey(row_chunks(X), backend, sample_rows=10, seed=SEED, missing="em")
+    assert (found.n_usable, found.n_eligible, len(found.sample)) == (10, 9, 9)
+    np.testing.assert_allclose(found.spread.mean, np.nanmean(X, axis=0))
+
+
 def test_unknown_lengths_become_known() -> None:
     import dask.array as da
 

@@ -1,0 +1,56 @@
+"""Column moments: numpy's, whatever the blocks, offsets and gaps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gmm_dask.mixture import ColumnSpread
+from gmm_dask.mixture.spread import BLOCK_ROWS
+from tests.strategies import cuts, seeds
+
+
+def gappy(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 3)) * [1.0, 1e3, 1e-6] + [0.0, 1e9, 1.0]
+    X[rng.uniform(size=X.shape) < 0.2] = np.nan
+    return X, rng.integers(0, 3, n).astype(float)
+
+
+@given(st.data(), seeds, st.integers(1, 60))
+def test_any_cut_gives_numpys_moments(data: st.DataObject, seed: int, n: int) -> None:
+    X, weight = gappy(seed, n)
+    X[0], weight[0] = [0.5, 1e9, 1.0], 1.0
+    total, start = ColumnSpread.of(X[:0], weight[:0]), 0
+    for length in data.draw(cuts(n)):
+        rows = slice(start, start + length)
+        total, start = total + ColumnSpread.of(X[rows], weight[rows]), start + length
+    counted = np.where(np.isnan(X), 0.0, weight[:, None])
+    mean = np.average(np.nan_to_num(X), axis=0, weights=counted)
+    variance = np.average(np.nan_to_num(X - mean) ** 2, axis=0, weights=counted)
+    np.testing.assert_allclose(total.weight, counted.sum(axis=0))
+    np.testing.assert_allclose(total.mean, mean, rtol=1e-14, atol=1e-12)
+    np.testing.assert_allclose(total.variances, variance, rtol=1e-9, atol=1e-18)
+
+
+def test_blocks_are_seamless() -> None:
+    X, weight = gappy(1, 2 * BLOCK_ROWS + 17)
+    parts = [ColumnSpread.of(X[i : i + 1000], weight[i : i + 1000]) for i in range(0, len(X), 1000)]
+    total = sum(parts[1:], parts[0])
+    np.testing.assert_allclose(ColumnSpread.of(X, weight).scatter, total.scatter, rtol=1e-10)
+
+
+@pytest.mark.parametrize("value", [0.1, 1e9 + 0.1, -1e300])
+def test_equal_values_have_no_variance_at_all(value: float) -> None:
+    X = np.full((1000, 2), value)
+    spread = ColumnSpread.of(X[:300]) + ColumnSpread.of(X[300:])
+    assert spread.variances.tolist() == [0.0, 0.0]
+    assert spread.mean.tolist() == [value, value]
+
+
+def test_a_column_without_values_says_nothing() -> None:
+    spread = ColumnSpread.of(np.array([[1.0, np.nan], [3.0, np.nan]]))
+    assert spread.weight.tolist() == [2.0, 0.0]
+    assert spread.variances.tolist() == [1.0, 0.0]
