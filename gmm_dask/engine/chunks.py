@@ -147,7 +147,8 @@ def _weights(X: da.Array, sample_weight: Any) -> da.Array:
     if lengths is None or sample_weight.shape != (sum(lengths),):
         raise DataError(
             f"sample_weight has shape {sample_weight.shape}; it must have one value for each of "
-            f"the {X.shape[0]} rows (for a Dask array of unknown length, give a Dask array)."
+            f"the {X.shape[0]} rows (for Dask rows of unknown length, give Dask weights, such as "
+            "a column of the same DataFrame)."
         )
     return array_from_numpy(sample_weight, lengths)
 

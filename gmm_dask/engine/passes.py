@@ -181,9 +181,9 @@ _E_STEPS: dict[Missing, Callable[..., SufficientStatistics]] = {
 def _completed_sums(
     missing: Missing, parameters: Parameters, X: Rows, sample_weight: Rows | None = None
 ) -> npt.NDArray[np.float64]:
-    usable = usable_rows(X, sample_weight, missing)
+    usable = np.ones(len(X), bool) if missing == "error" else usable_rows(X, sample_weight, missing)
     module: Any = incomplete if missing == "em" else steps
-    scores = module.score_rows(X[usable], parameters)
+    scores = module.score_rows(X if usable.all() else X[usable], parameters)
     weight = np.ones(len(scores.labels)) if sample_weight is None else sample_weight[usable]
     each = scores.log_density + np.log(scores.max_responsibility)
     return np.array([weight.sum(), weight @ each])

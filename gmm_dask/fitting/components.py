@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -90,18 +90,16 @@ class Event:
 _SAYS = {
     Cause.STARVED: "held no rows",
     Cause.COLLAPSED: "had no spread left in",
-    Cause.SINGULAR: "became singular: its rows lie on a plane of",
+    Cause.SINGULAR: "became singular, for in its rows these depend on each other:",
 }
 _REMEDIES = {
-    Cause.STARVED: "Set n_components lower, or component_policy to floor, reseed or drop.",
-    Cause.COLLAPSED: (
-        "Set n_components lower, reg_covar higher, component_policy to floor, reseed or drop, or "
-        "leave out columns that are constant."
-    ),
-    Cause.SINGULAR: (
-        "Set reg_covar higher, component_policy to floor, reseed or drop, or leave out columns "
-        "that follow from others."
-    ),
+    Cause.STARVED: "set n_components lower",
+    Cause.COLLAPSED: "set n_components lower or reg_covar above 0",
+    Cause.SINGULAR: "set reg_covar above 0, or leave out columns that follow from others",
+}
+_OTHER_POLICIES = {
+    ComponentPolicy.RAISE: "Set component_policy to floor, reseed or drop",
+    ComponentPolicy.DROP: "No component would be left. Set component_policy to floor",
 }
 
 
@@ -188,12 +186,13 @@ class Maximisation:
             events = _noted(events, self._event(fault, action, pass_number))
         return Step(settled.factored(), events)
 
-    def _faults(self, found: Estimate, floored: frozenset[int | None]) -> list[Fault]:
+    def _faults(self, found: Estimate, floored: Mapping[int | None, Cause]) -> list[Fault]:
         resolved = self.reg_covar > 0 or (
             self.prior is not None and self.prior.variances is not None
         )
         try:
-            return find_faults(found, resolved=resolved, floored=floored)
+            variances = None if self.spread is None else self.spread.variances
+            return find_faults(found, variances, resolved=resolved, floored=floored)
         except NotFiniteError as error:
             raise NotFiniteError(
                 f"{self._named(error.features)}: {error}", error.features
@@ -244,7 +243,7 @@ class Maximisation:
             covariances[where] += 0.0 if added is None else added
         raised = replace(found, covariances=covariances)
         at_fault = {fault.component for fault in faults}
-        for fault in self._faults(raised, frozenset()):
+        for fault in self._faults(raised, {}):
             if fault.component in at_fault and fault.cause is not Cause.STARVED:
                 raise self._error(fault, pass_number)
         return raised
@@ -285,19 +284,22 @@ class Maximisation:
         self, fault: Fault, pass_number: int
     ) -> SingularCovarianceError | StarvedComponentError:
         event = self._event(fault, Action.FLOORED, pass_number)
-        told = f"{event.message.partition(';')[0]}. {_REMEDIES[fault.cause]}"
-        j = fault.component or 0
+        j, other = fault.component or 0, _OTHER_POLICIES.get(ComponentPolicy(self.policy))
+        remedy = f"{other}, or {_REMEDIES[fault.cause]}" if other else _REMEDIES[fault.cause]
+        told = f"{event.message.partition(';')[0]}. {remedy[0].upper()}{remedy[1:]}."
         if fault.cause is Cause.STARVED:
             return StarvedComponentError(told, j)
-        if self.spread is not None:
-            constant = [i for i in fault.features if self.spread.variances[i] == 0]
-            if constant:
-                names = self._named(tuple(constant))
-                told = (
-                    f"{names}: all rows have the same value. Leave the column out, or set "
-                    f"reg_covar above 0. {told}"
-                )
+        if constant := self._constant(fault):
+            told = (
+                f"{self._named(constant)}: all rows have the same value. Leave "
+                f"{'it' if len(constant) == 1 else 'them'} out, or set reg_covar above 0."
+            )
         return SingularCovarianceError(told, j, fault.features)
+
+    def _constant(self, fault: Fault) -> tuple[int, ...]:
+        """Columns of the fault in which all rows are equal: no policy helps there."""
+        spread = self.spread
+        return tuple(i for i in fault.features if spread is not None and spread.variances[i] == 0)
 
     def _name(self, feature: int) -> str:
         return f"feature {feature}" if self.columns is None else self.columns[feature]
@@ -307,10 +309,12 @@ class Maximisation:
         return f"{word}{_list(tuple(self._name(i) for i in features))}"
 
 
-def _under_floor(events: tuple[Event, ...], pass_number: int) -> frozenset[int | None]:
-    return frozenset(
-        e.component for e in events if e.action is Action.FLOORED and e.until == pass_number - 1
-    )
+def _under_floor(events: tuple[Event, ...], pass_number: int) -> dict[int | None, Cause]:
+    return {
+        e.component: e.cause
+        for e in events
+        if e.action is Action.FLOORED and e.until == pass_number - 1
+    }
 
 
 def _noted(events: tuple[Event, ...], event: Event) -> tuple[Event, ...]:

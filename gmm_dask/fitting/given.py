@@ -60,7 +60,10 @@ def checked_start(
 
 
 def _shaped(value: Any, name: str, shape: tuple[int, ...]) -> Array:
-    array = np.asarray(value, dtype=np.float64)
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"The parameter '{name}' must be an array of numbers.") from None
     if array.shape != shape:
         raise DataError(
             f"The parameter '{name}' should have the shape of {shape}, but got {array.shape}"

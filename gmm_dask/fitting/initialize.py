@@ -18,6 +18,8 @@ from gmm_dask.mixture.covariance import family
 
 Array = npt.NDArray[np.float64]
 
+MAX_REGROUPINGS = 20
+
 
 def initialize(
     sample: npt.NDArray[Any],
@@ -72,7 +74,11 @@ def initialize(
             f"{sample.shape[0]} rows of positive weight cannot start {n_components} components: "
             "give more rows or set n_components lower."
         )
-    resp = method(_standardised(sample, weight), n_components, np.random.default_rng(seed), weight)
+    standard = _standardised(sample, weight)
+    filled = np.nan_to_num(standard, nan=0.0)  # the mean of the column
+    resp = method(filled, n_components, np.random.default_rng(seed), weight)
+    if init_params != "random" and np.isnan(standard).any():
+        resp = _regrouped(standard, filled, resp, weight)
     found = _estimate(sample, resp, covariance_type, maximise.reg_covar, weight)
     return _with_given(found, given, maximise)
 
@@ -80,13 +86,27 @@ def initialize(
 def _counted(
     sample: npt.NDArray[Any], sample_weight: npt.NDArray[Any] | None
 ) -> tuple[Array, Array | None]:
-    """The rows of positive weight, and weights of at most 1."""
+    """The rows of positive weight in an order of their own, and weights of at most 1."""
     sample = np.asarray(sample, dtype=np.float64)
+    order = _canonical_order(sample)
     if sample_weight is None:
-        return sample, None
+        return sample[order], None
     weight = np.asarray(sample_weight, dtype=np.float64)
-    counted = weight > 0
-    return sample[counted], weight[counted] / weight.max(initial=0.0)
+    order = order[weight[order] > 0]
+    return sample[order], weight[order] / weight.max(initial=0.0)
+
+
+def _canonical_order(X: Array) -> npt.NDArray[np.intp]:
+    """The rows in ascending order, whatever the units of the columns.
+
+    So a start does not know the order of the rows; and equal ones stand together: a row of
+    weight 3 and three rows are drawn alike.
+    """
+    order = np.argsort(X[:, 0], kind="stable")
+    first = X[order, 0]
+    if (first[1:] > first[:-1]).all():
+        return order
+    return np.lexsort(X.T[::-1])
 
 
 def _estimate(
@@ -113,6 +133,22 @@ def _estimate(
     return replace(found, covariances=found.covariances + added)
 
 
+def _regrouped(X: Array, filled: Array, resp: Array, weight: Array | None) -> Array:
+    """Groups in which each row is nearest to its own by the values that it has."""
+    there = (~np.isnan(X)).astype(np.float64)
+    for _ in range(MAX_REGROUPINGS):
+        counted = resp if weight is None else _scaled(resp, weight)
+        n_there = counted.T @ there
+        centres = counted.T @ filled / np.where(n_there > 0, n_there, 1.0)
+        distances = there @ (centres**2).T - 2 * filled @ centres.T
+        distances[:, ~(resp > 0).any(axis=0)] = np.inf
+        nearest = _one_hot(distances.argmin(axis=1), resp.shape[1])
+        if np.array_equal(nearest, resp):
+            break
+        resp = nearest
+    return resp
+
+
 def _scaled(resp: Array, weight: Array) -> Array:
     return np.asarray(resp * weight[:, None])
 
@@ -126,6 +162,7 @@ def _with_given(found: Estimate, given: Given, maximise: Maximisation) -> Step:
     return maximise.begin(replace(found, weights=weights, means=means))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # the M-step names columns beyond float64
 def _standardised(sample: Array, weight: Array | None) -> Array:
     # On raw columns the one of largest scale would decide the distances alone.
     centred = sample - ColumnSpread.of(sample, weight).mean
@@ -133,7 +170,7 @@ def _standardised(sample: Array, weight: Array | None) -> Array:
     centred /= np.where(largest > 0, largest, 1.0)  # no square overflows or vanishes
     spread = np.sqrt(ColumnSpread.of(centred, weight).variances)
     centred /= np.where(spread > 0, spread, 1.0)
-    return np.asarray(np.nan_to_num(centred, copy=False, nan=0.0))
+    return np.asarray(centred)
 
 
 def _kmeans(X: Array, k: int, rng: np.random.Generator, weight: Array | None) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,7 +17,9 @@ from gmm_dask.mixture.parameters import Estimate
 Array = npt.NDArray[np.float64]
 
 EPS = float(np.finfo(np.float64).eps)
-SOUND = 1e-4  # squared pivot of a correlation from which on a floor is not needed any more
+# From here on a floor is not needed any more: as squared pivot of a correlation, and as variance
+# in variances of the data. A hundred times the floor, so that no component goes in and out.
+SOUND = 1e-4
 
 
 class Cause(StrEnum):
@@ -46,16 +49,22 @@ class Fault:
 
 
 def find_faults(
-    estimate: Estimate, *, resolved: bool, floored: frozenset[int | None] = frozenset()
+    estimate: Estimate,
+    data_variances: Array | None,
+    *,
+    resolved: bool,
+    floored: Mapping[int | None, Cause],
 ) -> list[Fault]:
     """The faults of an estimate, in the order of components.
 
     Parameters
     ----------
+    data_variances : (d,) or None
+        What the variances of a component that collapsed are compared with.
     resolved : bool
         Whether something was added to every variance, so that none can be mere rounding.
-    floored : set of int or None
-        Components under a floor: they need it until their correlations are clearly sound.
+    floored : causes by component
+        Those under a floor: they need it until they are clearly sound.
 
     Raises
     ------
@@ -68,6 +77,11 @@ def find_faults(
     _check_finite(estimate, variances)
     # Two rows closer than this are one and the same to float64.
     noise = np.zeros((k, d)) if resolved else (4 * EPS * estimate.means) ** 2
+    narrow = [j for j, cause in floored.items() if cause is Cause.COLLAPSED]
+    if narrow and data_variances is not None:
+        # Where values are missing a floor fades from pass to pass instead of vanishing at once.
+        held = [j for j in range(k) if j in narrow or None in narrow]
+        noise[held] = np.maximum(noise[held], SOUND * data_variances)
     if chosen.per_component:
         faults = [Fault(int(j), Cause.STARVED) for j in np.flatnonzero(~estimate.alive)]
         faults += [
@@ -97,7 +111,7 @@ def _fault_of(
     estimate: Estimate,
     j: int | None,
     collapsed: npt.NDArray[np.bool_],
-    floored: frozenset[int | None],
+    floored: Mapping[int | None, Cause],
 ) -> Fault | None:
     if collapsed.any():
         return Fault(j, Cause.COLLAPSED, tuple(int(i) for i in np.flatnonzero(collapsed)))

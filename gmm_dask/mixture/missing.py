@@ -48,6 +48,8 @@ class Pattern:
 
 def patterns(X: Rows) -> Iterator[Pattern]:
     """The patterns of X (n, d), in an order that the patterns alone decide."""
+    if not len(X):
+        return
     absent = np.isnan(X)
     packed = np.packbits(absent, axis=1)
     _, first, inverse = np.unique(packed, axis=0, return_index=True, return_inverse=True)

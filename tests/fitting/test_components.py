@@ -76,7 +76,7 @@ def test_a_singular_component_is_floored_and_names_the_columns() -> None:
     assert_sound(result)
     (event,) = result.events_
     assert (event.component, event.cause, event.columns) == (2, Cause.SINGULAR, NAMES)
-    assert "became singular: its rows lie on a plane of 'height', 'width'" in event.message
+    assert "became singular, for in its rows these depend on each other: 'height'" in event.message
 
 
 @pytest.mark.parametrize("covariance_type", [*OWN, "tied"])
@@ -142,7 +142,7 @@ def test_a_component_is_not_reseeded_for_ever() -> None:
     [
         (Cause.STARVED, StarvedComponentError, "Component 2 held no rows after pass 1"),
         (Cause.COLLAPSED, SingularCovarianceError, "no spread left in 'height', 'width'"),
-        (Cause.SINGULAR, SingularCovarianceError, "a plane of 'height', 'width'"),
+        (Cause.SINGULAR, SingularCovarianceError, "depend on each other: 'height', 'width'"),
     ],
 )
 def test_raise_stops_with_component_pass_columns_and_remedy(

@@ -88,3 +88,35 @@ def test_a_constant_column_starts_with_regularised_variance() -> None:
     X[:, 1] = 7.0
     start = begin(X, 2, "full", Maximisation(1e-4), seed=SEED)
     np.testing.assert_allclose(start.covariances[:, 1, 1], 1e-4, rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["kmeans", "k-means++"])
+def test_a_start_knows_neither_the_order_of_rows_nor_whether_they_are_weighted(
+    method: str, blobs: Blobs
+) -> None:
+    rng = np.random.default_rng(8)
+    weight = rng.integers(0, 4, len(blobs.X)).astype(float)
+    repeated = np.repeat(blobs.X, weight.astype(int), axis=0)
+    order = rng.permutation(len(blobs.X))
+    weighted = begin(
+        blobs.X[order], 3, "full", init_params=method, seed=SEED, sample_weight=weight[order] / 7
+    )
+    plain = begin(rng.permutation(repeated), 3, "full", init_params=method, seed=SEED)
+    for name in ("weights", "means", "covariances"):
+        np.testing.assert_allclose(
+            getattr(weighted, name), getattr(plain, name), rtol=1e-10, atol=1e-12
+        )
+
+
+def test_rows_with_missing_values_start_a_fit(blobs: Blobs) -> None:
+    X = blobs.X + 40.0 * blobs.component[:, None]
+    gaps = X.copy()
+    gaps[np.random.default_rng(1).uniform(size=X.shape) < 0.15] = np.nan
+    found = initialize(gaps, 3, "full", Maximisation(), seed=SEED)
+    assert found.events == ()
+    truth = begin(X, 3, "full", seed=SEED)
+    order = [int(np.abs(found.parameters.means - m).sum(axis=1).argmin()) for m in truth.means]
+    assert sorted(order) == [0, 1, 2]
+    np.testing.assert_allclose(found.parameters.means[order], truth.means, atol=0.5)
+    spread = np.einsum("kdd->kd", found.parameters.covariances)[order]
+    np.testing.assert_array_less(np.einsum("kdd->kd", truth.covariances) * 0.7, spread)
