@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -17,20 +16,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from gmm_dask import fitting
-from gmm_dask.engine import (
-    ClusterBackend,
-    LocalBackend,
-    Missing,
-    RowChunks,
-    Survey,
-    completed_log_likelihood,
-    expectation,
-    survey,
-)
-from gmm_dask.engine.backends import Backend
-from gmm_dask.engine.cluster import available_cores
-from gmm_dask.errors import ClusterError, DataError, SingularCovarianceError
+from gmm_dask import engine, fitting
+from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
 from gmm_dask.mixture import (
     COVARIANCE_FAMILIES,
     Parameters,
@@ -38,7 +25,7 @@ from gmm_dask.mixture import (
     SufficientStatistics,
     mixture_sample,
 )
-from gmm_dask.rows import checked_chunks, is_lazy, is_path, map_rows
+from gmm_dask.rows import backend_of, check_survey, checked_chunks, map_rows
 
 logger = logging.getLogger("gmm_dask")
 
@@ -151,7 +138,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         warm_start: bool = False,
         verbose: int = 0,
         verbose_interval: int = 10,
-        missing: Missing = "error",
+        missing: engine.Missing = "error",
         component_policy: str = "floor",
         weight_concentration_prior: float | None = None,
         mean_precision_prior: float | None = None,
@@ -197,28 +184,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         SingularCovarianceError, StarvedComponentError
             A component is no density, and `component_policy` is to stop or cannot be carried out.
         """
-        chunks = checked_chunks(self, X, sample_weight, self.missing, reset=True)
-        from threadpoolctl import threadpool_limits
+        return self._fit(X, sample_weight)
 
-        with threadpool_limits(1):
-            try:
-                results = self._fit_all(chunks, _backend(chunks, X))
-            except SingularCovarianceError as error:
-                message = f"{ILL_DEFINED} {error}"
-                raise SingularCovarianceError(message, error.component, error.features) from None
-        self._keep(fitting.best_of(results))
-        if not self.converged_ and self.max_iter > 0:
-            warnings.warn(
-                "Best performing initialization did not converge. Try different init parameters, "
-                "or increase max_iter, tol, or check for degenerate data.",
-                ConvergenceWarning,
-                stacklevel=3,  # past the wrapper that checks the parameters
-            )
-        return self
-
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Estimate the mixture and label its rows; the same as fit(X).predict(X)."""
-        return self.fit(X, y, sample_weight).predict(X)
+        return self._fit(X, sample_weight).predict(X)
 
     def predict(self, X: Any) -> Any:
         """Component of largest responsibility for each row, (n,)."""
@@ -238,8 +209,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def impute(self, X: Any) -> Any:
         """X with each missing value (NaN) replaced by its mean given the row, (n, d)."""
         parameters = self._parameters()
-        default = range(parameters.n_features)
-        columns = list(getattr(self, "feature_names_in_", default))
+        columns: list[Any] = list(range(parameters.n_features))
         return map_rows(self, X, "impute", np.float64, parameters, "em", columns)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
@@ -264,9 +234,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """
         parameters = self._parameters()
         chunks = checked_chunks(self, X, sample_weight, self.missing, reset=False)
-        backend = _backend(chunks, X)
-        weight, total = completed_log_likelihood(chunks, backend, parameters, self.missing)
-        return float(parameters.n_free_parameters * np.log(weight) - 2 * total)
+        with backend_of(chunks, X) as backend:
+            sums = engine.completed_log_likelihood(chunks, backend, parameters, self.missing)
+        return float(parameters.n_free_parameters * np.log(_positive(sums[0])) - 2 * sums[1])
 
     def sample(self, n_samples: int = 1) -> tuple[Array, npt.NDArray[np.int64]]:
         """Rows drawn from the mixture (n_samples, d), and their components (n_samples,)."""
@@ -290,6 +260,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     @classmethod
     def from_sklearn(cls, model: SklearnMixture) -> GaussianMixture:
         """scikit-learn's GaussianMixture as one of ours, fitted if that one is."""
+        if not isinstance(model, SklearnMixture):
+            raise DataError(f"A {type(model).__name__} is no sklearn.mixture.GaussianMixture.")
         ours = cls(**{name: getattr(model, name) for name in _COMMON})
         _copied(model, ours)
         return ours
@@ -300,16 +272,36 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.allow_nan = self.missing != "error"
         return tags
 
-    def _fit_all(self, chunks: RowChunks, backend: Backend) -> list[fitting.FitResult]:
+    def _fit(self, X: Any, sample_weight: Any) -> GaussianMixture:
+        warm = self.warm_start and hasattr(self, "converged_")
+        chunks = checked_chunks(self, X, sample_weight, self.missing, reset=not warm)
+        with backend_of(chunks, X) as backend:
+            try:
+                results = self._fit_all(chunks, backend, warm)
+            except SingularCovarianceError as error:
+                message = f"{ILL_DEFINED} {error}"
+                raise SingularCovarianceError(message, error.component, error.features) from None
+        self._keep(fitting.best_of(results))
+        if not self.converged_ and self.max_iter > 0:
+            warnings.warn(
+                "Best performing initialization did not converge. Try different init parameters, "
+                "or increase max_iter, tol, or check for degenerate data.",
+                ConvergenceWarning,
+                stacklevel=4,  # past the public method and the wrapper that checks the parameters
+            )
+        return self
+
+    def _fit_all(
+        self, chunks: engine.RowChunks, backend: engine.Backend, warm: bool
+    ) -> list[fitting.FitResult]:
         seeds = _seed_sequence(self.random_state).spawn(1 + self.n_init)
-        surveyed, chunks = survey(
+        surveyed, chunks = engine.survey(
             chunks, backend, sample_rows=INIT_ROWS, seed=seeds[0], missing=self.missing
         )
-        _check(surveyed, self.n_components, self.missing)
-        shape = (self.n_components, self.n_features_in_)
+        check_survey(surveyed, self.n_components, self.missing)
+        shape = (self.n_components, chunks.n_features)
         starts_given = (self.weights_init, self.means_init, self.precisions_init)
         given = fitting.checked_start(*starts_given, shape, self.covariance_type)
-        warm = self.warm_start and hasattr(self, "converged_")
         results = []
         for number, seed in enumerate(seeds[1:2] if warm else seeds[1:], start=1):
             maximise = self._maximisation(surveyed, number)
@@ -330,7 +322,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             self._tell(start.events)
             n_worst = maximise.n_worst * self.n_components
             result = fitting.fit(
-                expectation(chunks, backend, missing=self.missing, n_worst=n_worst),
+                engine.expectation(chunks, backend, missing=self.missing, n_worst=n_worst),
                 start.parameters,
                 maximise,
                 tol=self.tol,
@@ -342,7 +334,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             results.append(result)
         return results
 
-    def _maximisation(self, surveyed: Survey, start: int) -> fitting.Maximisation:
+    def _maximisation(self, surveyed: engine.Survey, start: int) -> fitting.Maximisation:
         spread, names = surveyed.spread, getattr(self, "feature_names_in_", None)
         prior = PriorSettings(
             self.weight_concentration_prior,
@@ -393,22 +385,18 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def _parameters(self) -> Parameters:
         """The fitted arrays as a record; they are public and may have been set by hand."""
         check_is_fitted(self)
-        return Parameters(
-            self.weights_,
-            self.means_,
-            self.covariances_,
-            self.precisions_cholesky_,
-            self.covariance_type,
-        )
+        arrays = (self.weights_, self.means_, self.covariances_, self.precisions_cholesky_)
+        try:
+            return Parameters(*arrays, self.covariance_type)
+        except ValueError as error:
+            raise SettingsError(f"{error}. Was covariance_type changed? Then fit anew.") from None
 
     def _evaluate(self, X: Any, sample_weight: Any) -> SufficientStatistics:
         parameters = self._parameters()
         chunks = checked_chunks(self, X, sample_weight, self.missing, reset=False)
-        statistics = expectation(chunks, _backend(chunks, X), missing=self.missing)(parameters)
-        if np.isnan(statistics.log_likelihood):
-            raise DataError("Input contains NaN or infinity. Remove or replace these values first.")
-        if statistics.sum_weight == 0:
-            raise DataError("There are no rows, or their weights sum to zero: nothing to evaluate.")
+        with backend_of(chunks, X) as backend:
+            statistics = engine.expectation(chunks, backend, missing=self.missing)(parameters)
+        _positive(statistics.sum_weight)
         return statistics
 
 
@@ -427,47 +415,13 @@ def _copied(source: Any, target: Any) -> Any:
     return target
 
 
-def _check(surveyed: Survey, n_components: int, missing: str) -> None:
-    """Raise DataError where the rows cannot be fitted."""
-    counts = (
-        ("missing values (NaN)", sum(int(c.n_missing.sum()) for c in surveyed.chunks)),
-        ("infinity", sum(int(c.n_infinite.sum()) for c in surveyed.chunks)),
-    )
-    bad = [what for what, n in counts if n and (missing == "error" or what == "infinity")]
-    if bad:
-        hint = " Or set missing to 'em' or 'drop'." if bad[0].startswith("missing") else ""
-        raise DataError(f"Input contains {' and '.join(bad)}. Remove or replace them first.{hint}")
-    if n := sum(c.n_bad_weights for c in surveyed.chunks):
-        raise DataError(f"{n} of the sample weights are negative, NaN or infinite.")
-    if surveyed.n_rows and surveyed.sum_weight == 0:
-        raise DataError("The sample weights sum to zero: there are no rows to fit.")
-    if surveyed.n_eligible < n_components:
-        raise DataError(
-            f"Expected n_samples >= n_components but got n_components = {n_components}, "
-            f"n_samples = {surveyed.n_eligible} (rows that can be used, of positive weight)"
-        )
-
-
-def _backend(chunks: RowChunks, X: Any) -> Backend:
-    """The client the user has open, for rows that are not in this process; else threads."""
-    distributed = sys.modules.get("distributed")
-    if distributed is not None and (is_lazy(X) or is_path(X)):
-        try:
-            client = distributed.default_client()
-        except ValueError:
-            client = None
-        if client is not None and client.asynchronous:
-            raise ClusterError(
-                "The open Dask client is asynchronous; open it with asynchronous=False."
-            )
-        if client is not None:
-            return ClusterBackend(client)
-    return LocalBackend(min(available_cores(), max(1, chunks.X.numblocks[0])))
+def _positive(weight: float) -> float:
+    if weight == 0:
+        raise DataError("No row can be used, or all weights are zero: nothing to evaluate.")
+    return weight
 
 
 def _seed_sequence(random_state: Any) -> np.random.SeedSequence:
-    if random_state is None:
-        return np.random.SeedSequence()
-    if isinstance(random_state, Integral):
-        return np.random.SeedSequence(int(random_state))
+    if random_state is None or isinstance(random_state, Integral):
+        return np.random.SeedSequence(None if random_state is None else int(random_state))
     return np.random.SeedSequence(int(check_random_state(random_state).randint(2**31 - 1)))

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import _check_feature_names, _check_n_features, validate_data
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from gmm_dask.engine import RowChunks, row_chunks
-from gmm_dask.engine.passes import Missing
-from gmm_dask.errors import DataError
+from gmm_dask.engine import ClusterBackend, LocalBackend, Missing, RowChunks, Survey, row_chunks
+from gmm_dask.engine.backends import Backend
+from gmm_dask.engine.cluster import available_cores
+from gmm_dask.errors import ClusterError, DataError
 from gmm_dask.mixture import Parameters, steps
 from gmm_dask.mixture import missing as incomplete
 
@@ -45,27 +52,70 @@ def checked_chunks(
     missing : {"error", "drop", "em"}
         Whether NaN may occur.
     reset : bool
-        True in fit.
+        True in the first fit, where the values are left to the survey to check.
 
     Raises
     ------
     DataError, ValueError
-        The rows or weights cannot be used.
+        The rows or weights cannot be used; of lazy ones the values are checked as they come.
     """
-    if is_path(X):
-        return _planned(estimator, X, sample_weight, missing, reset)
-    if is_lazy(X):
-        return row_chunks(_checked_lazy(estimator, X, reset), sample_weight)
-    X = checked_array(estimator, X, missing, reset=reset)
-    if is_lazy(sample_weight):
-        sample_weight = sample_weight.compute()
-    return row_chunks(X, sample_weight, CHUNK_BYTES)
+    weights = _checked_weights(sample_weight)
+    if not is_lazy(X) and not is_path(X):
+        X = checked_array(estimator, X, missing, reset=reset)
+        if is_lazy(weights):
+            _open_client()  # or an error, where it cannot compute them here
+            weights = weights.compute()
+        return row_chunks(X, weights, CHUNK_BYTES)
+    chunks = _lazy_chunks(estimator, X, weights, missing, reset)
+    if reset:
+        return chunks
+    check = partial(_checked_values, missing=missing)
+    return replace(chunks, X=chunks.X.map_blocks(check, meta=chunks.X._meta))
+
+
+def check_survey(surveyed: Survey, n_components: int, missing: Missing) -> None:
+    """Raise DataError where the rows cannot be fitted."""
+    any_missing = any(chunk.n_missing.any() for chunk in surveyed.chunks)
+    any_infinite = any(chunk.n_infinite.any() for chunk in surveyed.chunks)
+    _check_values(any_missing, any_infinite, missing)
+    if surveyed.n_usable and surveyed.sum_weight == 0:
+        raise DataError("The sample weights sum to zero: there are no rows to fit.")
+    if surveyed.n_eligible < n_components:
+        raise DataError(
+            f"Expected n_samples >= n_components but got n_components = {n_components}, "
+            f"n_samples = {surveyed.n_eligible} (rows that can be used, of positive weight)"
+        )
+
+
+@contextmanager
+def backend_of(chunks: RowChunks, X: Any) -> Iterator[Backend]:
+    """The client the user has open, for rows that are not in this process; else threads.
+
+    BLAS runs on one thread meanwhile: chunks are the parallelism.
+    """
+    client = _open_client() if is_lazy(X) or is_path(X) else None
+    local = LocalBackend(min(available_cores(), max(1, chunks.X.numblocks[0])))
+    with threadpool_limits(1):
+        yield local if client is None else ClusterBackend(client)
+
+
+def _open_client() -> Any:
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return None
+    try:
+        client = distributed.default_client()
+    except ValueError:
+        return None
+    if client.asynchronous:
+        raise ClusterError("The open Dask client is asynchronous; open it with asynchronous=False.")
+    return client
 
 
 def checked_array(estimator: Any, X: Any, missing: Missing, *, reset: bool) -> Rows:
     """Rows in memory as a float array; see `checked_chunks`."""
     if isinstance(X, np.ma.MaskedArray):
-        X = np.ma.filled(X.astype(np.float64), np.nan)
+        X = _unmasked(X)
     elif hasattr(X, "__arrow_c_stream__") and not hasattr(X, "iloc"):
         import pyarrow as pa
 
@@ -76,9 +126,9 @@ def checked_array(estimator: Any, X: Any, missing: Missing, *, reset: bool) -> R
         reset=reset,
         dtype=[np.float64, np.float32],
         ensure_min_samples=1 + reset,
-        ensure_all_finite=True if missing == "error" else "allow-nan",
+        ensure_all_finite=False,
     )
-    return array
+    return array if reset else _checked_values(array, missing)
 
 
 def map_rows(
@@ -100,15 +150,19 @@ def map_rows(
     function : {"labels", "log_density", "responsibilities", "impute"}
     dtype : of the result
     columns : list, optional
-        Names of the result's columns where it has two axes.
+        Names of the result's columns where it has two axes; imputed frames keep their own.
     """
     work = _RowFunction(function, np.dtype(dtype), missing)
     if not is_lazy(X) and not is_path(X):
-        return work(checked_array(estimator, X, missing, reset=False), parameters)
+        X = checked_array(estimator, X, missing, reset=False)
+        with _thread_pools().limit(limits=1):  # the matrices are too small for more
+            return work(X, parameters)
     if hasattr(X, "map_partitions") and hasattr(X, "columns"):
-        return _map_frame(_checked_lazy(estimator, X, reset=False), work, parameters, columns)
+        X = _checked_lazy(estimator, X, reset=False)
+        own = list(X.columns) if function == "impute" else columns
+        return _map_frame(X, work, parameters, own)
     return _map_array(
-        checked_chunks(estimator, X, None, missing, reset=False).X, work, parameters, columns
+        _lazy_chunks(estimator, X, None, missing, reset=False).X, work, parameters, columns
     )
 
 
@@ -117,20 +171,17 @@ class _RowFunction:
 
     def __init__(self, function: str, dtype: np.dtype[Any], missing: Missing) -> None:
         self.function, self.dtype, self.missing = function, dtype, missing
+        self.__name__ = function  # as the dashboard shows it
 
     def __call__(self, X: Rows, parameters: Parameters) -> Rows:
-        if np.isinf(X).any():
-            raise DataError("Input contains infinity. Remove or replace these values first.")
-        absent = np.isnan(X).any(axis=1)
-        module: Any = incomplete if self.missing == "em" else steps
-        whole: RowFunction = getattr(module, self.function)
-        if not absent.any() or self.missing == "em":
+        absent = np.isnan(_checked_values(X, self.missing)).any(axis=1)
+        complete: RowFunction = getattr(steps, self.function, _as_it_is)
+        if not absent.any():
+            return complete(X, parameters).astype(self.dtype, copy=False)
+        if self.missing == "em":
+            whole: RowFunction = getattr(incomplete, self.function)
             return whole(X, parameters).astype(self.dtype, copy=False)
-        if self.missing == "error":
-            raise DataError(
-                "Input contains missing values (NaN). Fill them, or set missing to 'em' or 'drop'."
-            )
-        found = whole(X[~absent], parameters)
+        found = complete(X[~absent], parameters)
         nothing = -1 if self.dtype.kind == "i" else np.nan
         result = np.full((len(X), *found.shape[1:]), nothing, self.dtype)
         result[~absent] = found
@@ -144,6 +195,17 @@ class _RowFunction:
         if columns is None:
             return pd.Series(values, index=frame.index)
         return pd.DataFrame(values, index=frame.index, columns=columns)
+
+
+@cache
+def _thread_pools() -> Any:
+    """Of BLAS and OpenMP; finding them takes longer than to label a thousand rows."""
+    return ThreadpoolController()
+
+
+def _as_it_is(X: Rows, parameters: Parameters) -> Rows:
+    """What imputation leaves of rows without a missing value."""
+    return X.copy()
 
 
 def _map_array(
@@ -177,6 +239,14 @@ def _map_frame(
     return X.map_partitions(work.of_frame, delayed(parameters), columns, meta=meta)
 
 
+def _lazy_chunks(
+    estimator: Any, X: Any, sample_weight: Any, missing: Missing, reset: bool
+) -> RowChunks:
+    if is_path(X):
+        return _planned(estimator, X, sample_weight, missing, reset)
+    return row_chunks(_checked_lazy(estimator, X, reset), sample_weight)
+
+
 def _planned(
     estimator: Any, X: Any, sample_weight: Any, missing: Missing, reset: bool
 ) -> RowChunks:
@@ -202,24 +272,101 @@ def _planned(
 
 
 def _checked_lazy(estimator: Any, X: Any, reset: bool) -> Any:
+    _check_kind(X, "X")
     if X.ndim != 2:
         raise DataError(f"X must have two axes, rows and features; it has {X.ndim}.")
     if np.isnan(X.shape[1]):
         raise DataError("The number of X's columns must be known: call compute_chunk_sizes first.")
-    frame = getattr(X, "columns", None) is not None
+    frame = not isinstance(X, da.Array)
     meta = X._meta if frame else np.empty((1, int(X.shape[1])))
     try:
         _check_n_features(estimator, meta, reset=reset)
         _check_feature_names(estimator, meta, reset=reset)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise DataError(str(error)) from None
-    dtypes = X.dtypes if frame else {"X": X.dtype}
-    wrong = [f"{name} ({dtype})" for name, dtype in dtypes.items() if not _is_real(dtype)]
+    dtypes = list(X.dtypes.items()) if frame else [("X", X.dtype)]
+    wrong = [f"{name} ({dtype})" for name, dtype in dtypes if not _is_real(dtype)]
     if wrong:
-        raise DataError(f"These columns are not real numbers: {', '.join(wrong)}.")
-    if frame and any(not isinstance(dtype, np.dtype) for dtype in dtypes):
+        raise DataError(
+            f"These columns are not real numbers: {', '.join(wrong)}. Leave them out, or convert "
+            "them with astype."
+        )
+    if frame and any(not isinstance(dtype, np.dtype) for _, dtype in dtypes):
         return X.astype(np.float64)  # pandas' nullable types: null becomes NaN
+    return X if frame else _plain(X)
+
+
+def _checked_weights(weights: Any) -> Any:
+    """Weights in memory as float64, lazy ones as a Dask array that is checked as it is computed."""
+    if weights is None:
+        return None
+    if not is_lazy(weights):
+        return _weight_values(weights)
+    _check_kind(weights, "sample_weight")
+    if weights.ndim != 1:
+        raise DataError(
+            f"sample_weight must have one axis, one value a row; it has {weights.ndim}."
+        )
+    if not _is_real(weights.dtype):
+        raise DataError(f"The sample weights are not real numbers but {weights.dtype}.")
+    if not isinstance(weights, da.Array):
+        weights = weights.astype(np.float64).to_dask_array()
+    return _plain(weights).map_blocks(_weight_values, dtype=np.float64, meta=np.empty(0))
+
+
+def _weight_values(weights: Any) -> Rows:
+    try:
+        if not _is_real(getattr(weights, "dtype", np.dtype(float))):
+            weights = np.asarray(weights, dtype=object)  # of which each must be a number
+        values = np.asarray(_unmasked(weights), dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError("sample_weight must be real numbers, one for each row.") from None
+    if not ((values >= 0) & np.isfinite(values)).all():
+        raise DataError("Some of the sample weights are negative, NaN or infinite.")
+    return values
+
+
+def _checked_values(X: Rows, missing: Missing) -> Rows:
+    """The rows, if all values can be used."""
+    if not np.isfinite(X).all():
+        _check_values(bool(np.isnan(X).any()), bool(np.isinf(X).any()), missing)
     return X
+
+
+def _check_values(any_missing: bool, any_infinite: bool, missing: Missing) -> None:
+    bad = ["missing values (NaN)"] if any_missing and missing == "error" else []
+    hint = " Or set missing to 'em' or 'drop'." if bad else ""
+    if any_infinite:
+        bad.append("infinity")
+    if bad:
+        raise DataError(f"Input contains {' and '.join(bad)}. Remove or replace them first.{hint}")
+
+
+def _check_kind(lazy: Any, name: str) -> None:
+    if not isinstance(lazy, da.Array) and not hasattr(type(lazy), "to_dask_array"):
+        raise DataError(
+            f"{name} is a Dask {type(lazy).__name__}: make it a Dask array or DataFrame, or "
+            "compute it first."
+        )
+
+
+def _plain(array: da.Array) -> da.Array:
+    """A Dask array of NumPy blocks; where these are masked, with NaN for what is not there."""
+    if isinstance(array._meta, np.ma.MaskedArray):
+        meta = np.empty((0,) * array.ndim)
+        return array.map_blocks(_unmasked, dtype=np.float64, meta=meta)
+    if not isinstance(array._meta, np.ndarray):
+        raise DataError(
+            f"The blocks of the Dask array are {type(array._meta).__name__}, not NumPy arrays: "
+            "convert them with map_blocks."
+        )
+    return array
+
+
+def _unmasked(values: Any) -> Any:
+    if isinstance(values, np.ma.MaskedArray):
+        return np.ma.filled(values.astype(np.float64), np.nan)
+    return values
 
 
 def _is_real(dtype: Any) -> bool:

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import copy
+import io
+import pickle
+import re
+from typing import Any
 
 import dask.array as da
-import dask.dataframe as dd
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.mixture import BayesianGaussianMixture
 from sklearn.mixture import GaussianMixture as SklearnMixture
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.estimator_checks import check_estimator
 
 from gmm_dask import GaussianMixture
-from gmm_dask.errors import DataError, SingularCovarianceError
+from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
 from gmm_dask.mixture import COVARIANCE_FAMILIES
 from tests.conftest import Blobs
 
 IRIS = load_iris()
+POLICIES = ("reseed", "drop", "raise")
 
 
-def test_scikit_learns_checks_pass_without_an_exception() -> None:
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"missing": "em"}, {"missing": "drop"}, *({"component_policy": p} for p in POLICIES)],
+    ids=str,
+)
+def test_scikit_learns_checks_pass_without_an_exception(parameters: dict[str, Any]) -> None:
     # The check of array API input runs only where SCIPY_ARRAY_API is set.
-    check_estimator(GaussianMixture(), on_skip=None)
+    check_estimator(GaussianMixture(**parameters), on_skip=None)
 
 
 def test_iris_has_the_known_optimum_and_five_flowers_apart() -> None:
@@ -44,53 +57,6 @@ def outside(labels: np.ndarray) -> int:
     """Flowers that are not in the component most of their species are in."""
     counts = np.array([np.bincount(labels[IRIS.target == s], minlength=3) for s in range(3)])
     return int(len(labels) - counts.max(axis=1).sum())
-
-
-FORMS = {
-    "numpy": lambda X: X,
-    "pandas": lambda X: pd.DataFrame(X, columns=list("abcd")),
-    "dask array": lambda X: da.from_array(X, chunks=(40, 2)),
-    "dask array of unknown length": lambda X: (x := da.from_array(X, chunks=(40, 4)))[
-        x[:, 0] > -1e9
-    ],
-    "dask dataframe": lambda X: dd.from_pandas(
-        pd.DataFrame(X, columns=list("abcd")), npartitions=3
-    ),
-}
-
-
-@pytest.mark.parametrize("form", list(FORMS))
-def test_every_form_of_the_rows_gives_the_same_model(form: str) -> None:
-    reference = GaussianMixture(3, random_state=0).fit(IRIS.data)
-    X = FORMS[form](IRIS.data)
-    model = GaussianMixture(3, random_state=0).fit(X)
-    np.testing.assert_allclose(model.means_, reference.means_, rtol=1e-10)
-    labels, proba, density = model.predict(X), model.predict_proba(X), model.score_samples(X)
-    if form.startswith("dask"):
-        kinds = (dd.Series, dd.DataFrame) if form == "dask dataframe" else (da.Array,)
-        assert all(isinstance(out, kinds) for out in (labels, proba, density))
-        labels, proba, density = da.compute(labels, proba, density, scheduler="sync")
-    np.testing.assert_array_equal(labels, reference.predict(IRIS.data))
-    np.testing.assert_allclose(proba, reference.predict_proba(IRIS.data), atol=1e-9)
-    np.testing.assert_allclose(density, reference.score_samples(IRIS.data), rtol=1e-9)
-    assert model.bic(X) == pytest.approx(reference.bic(IRIS.data), rel=1e-10)
-
-
-def test_predictions_on_dask_are_lazy_and_keep_the_chunks() -> None:
-    model = GaussianMixture(2, random_state=0).fit(IRIS.data)
-    computed: list[int] = []
-
-    def block(X: np.ndarray) -> np.ndarray:
-        computed.append(len(X))
-        return X
-
-    X = da.from_array(IRIS.data, chunks=(40, 4)).map_blocks(block, meta=np.empty((0, 4)))
-    labels, proba = model.predict(X), model.predict_proba(X)
-    assert computed == []
-    assert labels.chunks == (X.chunks[0],)
-    assert proba.chunks == (X.chunks[0], (2,))
-    labels.compute(scheduler="sync")
-    assert sorted(computed) == [30, 40, 40, 40]
 
 
 @pytest.mark.parametrize("covariance_type", list(COVARIANCE_FAMILIES))
@@ -114,29 +80,138 @@ def test_integers_are_scored_like_the_same_numbers_in_float(blobs: Blobs) -> Non
 
 def test_weights_count_as_repeats(blobs: Blobs, rng: np.random.Generator) -> None:
     weight = rng.integers(0, 3, len(blobs.X))
+    rows = np.repeat(blobs.X, weight, axis=0)
     start = GaussianMixture(3, random_state=0).fit(blobs.X)
-    given = {
+    settings = {
         "weights_init": start.weights_,
         "means_init": start.means_,
         "precisions_init": start.precisions_,
+        "tol": 1e-8,
     }
-    weighted = GaussianMixture(3, tol=1e-8, **given).fit(blobs.X, sample_weight=weight)
-    repeated = GaussianMixture(3, tol=1e-8, **given).fit(np.repeat(blobs.X, weight, axis=0))
+    weighted = GaussianMixture(3, **settings).fit(blobs.X, sample_weight=weight)
+    repeated = GaussianMixture(3, **settings).fit(rows)
     np.testing.assert_allclose(weighted.covariances_, repeated.covariances_, rtol=1e-10)
-    scaled = GaussianMixture(3, tol=1e-8, **given).fit(blobs.X, sample_weight=weight * 0.25)
-    np.testing.assert_allclose(scaled.covariances_, weighted.covariances_, rtol=1e-10)
+    for name in ("score", "bic", "aic", "icl"):
+        found = getattr(weighted, name)(blobs.X, sample_weight=weight)
+        assert found == pytest.approx(getattr(weighted, name)(rows), rel=1e-12), name
 
 
-def test_it_works_in_scikit_learns_tools() -> None:
-    pipeline = make_pipeline(StandardScaler(), GaussianMixture(3, random_state=0)).fit(IRIS.data)
-    assert outside(pipeline.predict(IRIS.data)) == 5
-    search = GridSearchCV(
-        GaussianMixture(random_state=0, max_iter=300), {"n_components": [1, 3]}, cv=3
-    ).fit(IRIS.data[np.random.default_rng(0).permutation(150)])
-    assert search.best_params_ == {"n_components": 3}
-    model = GaussianMixture(3, random_state=0).fit(IRIS.data)
-    assert clone(model).get_params() == model.get_params()
-    np.testing.assert_array_equal(copy.deepcopy(model).predict(IRIS.data), model.predict(IRIS.data))
+@pytest.mark.parametrize("scale", [1e-3, 0.25, 1e3])
+def test_the_scale_of_the_weights_changes_nothing_in_the_model(
+    scale: float, blobs: Blobs, rng: np.random.Generator
+) -> None:
+    weight = rng.uniform(size=len(blobs.X))
+    model = GaussianMixture(3, random_state=0).fit(blobs.X, sample_weight=weight)
+    scaled = GaussianMixture(3, random_state=0).fit(blobs.X, sample_weight=weight * scale)
+    assert scaled.n_iter_ == model.n_iter_
+    np.testing.assert_allclose(scaled.weights_, model.weights_, rtol=1e-9)
+    np.testing.assert_allclose(scaled.covariances_, model.covariances_, rtol=1e-9)
+    assert scaled.lower_bound_ == pytest.approx(model.lower_bound_, rel=1e-12)
+    assert model.score(blobs.X, sample_weight=weight * scale) == pytest.approx(
+        model.score(blobs.X, sample_weight=weight), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("missing", ["error", "em", "drop"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_icl_is_the_bic_of_rows_with_their_labels(
+    weighted: bool, missing: Any, blobs: Blobs, rng: np.random.Generator
+) -> None:
+    weight = rng.uniform(size=len(blobs.X)) if weighted else np.ones(len(blobs.X))
+    X = blobs.X.copy()
+    if missing != "error":
+        X[rng.uniform(size=X.shape) < 0.05] = np.nan
+    model = GaussianMixture(3, missing=missing, random_state=0).fit(X)
+    used = ~np.isnan(X).any(axis=1) if missing == "drop" else np.ones(len(X), bool)
+    each = model.score_samples(X) + np.log(model.predict_proba(X).max(axis=1))
+    expected = model._n_parameters() * np.log(weight[used].sum()) - 2 * weight[used] @ each[used]
+    given = {"sample_weight": weight} if weighted else {}
+    assert model.icl(X, **given) == pytest.approx(expected, rel=1e-12)
+    assert model.icl(X, **given) >= model.bic(X, **given) - 1e-9 * abs(expected)
+
+
+@pytest.mark.parametrize("output", ["default", "pandas"])
+def test_it_works_in_a_pipeline(output: str) -> None:
+    X = pd.DataFrame(IRIS.data, columns=list("abcd"))
+    with config_context(transform_output=output):
+        pipeline = make_pipeline(StandardScaler(), GaussianMixture(3, random_state=0)).fit(X)
+        assert outside(pipeline.predict(X)) == 5
+        assert pipeline.score_samples(X).shape == (150,)
+        assert hasattr(pipeline[-1], "feature_names_in_") == (output == "pandas")
+
+
+def test_it_works_in_a_search_and_in_cross_validation() -> None:
+    X = IRIS.data[np.random.default_rng(0).permutation(150)]
+    model = GaussianMixture(random_state=0, max_iter=300)
+    search = GridSearchCV(model, {"n_components": [1, 3], "missing": ["error", "em"]}, cv=3)
+    assert search.fit(X).best_params_["n_components"] == 3
+    scores = cross_val_score(model.set_params(n_components=3), X, cv=3)
+    assert scores.mean() == pytest.approx(search.best_score_, rel=1e-12)
+    weight = {"sample_weight": np.linspace(0.1, 2, 150)}
+    with config_context(enable_metadata_routing=True):
+        model.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        weighted = cross_val_score(model, X, cv=3, params=weight)
+    assert np.isfinite(weighted).all()
+    assert (weighted != scores).all()
+
+
+COPIES = {
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "joblib": lambda model: through_joblib(model),
+    "deepcopy": copy.deepcopy,
+}
+
+
+def through_joblib(model: GaussianMixture) -> GaussianMixture:
+    with io.BytesIO() as file:
+        joblib.dump(model, file)
+        file.seek(0)
+        return joblib.load(file)
+
+
+@pytest.mark.parametrize("way", list(COPIES))
+def test_a_copy_is_the_same_model(way: str) -> None:
+    X = pd.DataFrame(IRIS.data, columns=list("abcd"))
+    model = GaussianMixture(5, random_state=0, missing="em", component_policy="drop").fit(X)
+    copied = COPIES[way](model)
+    assert copied.get_params() == model.get_params() == clone(model).get_params()
+    np.testing.assert_array_equal(copied.predict_proba(X), model.predict_proba(X))
+    assert copied.events_ == model.events_
+    assert not hasattr(clone(model), "means_")
+    copied.means_[:] = 0
+    assert model.means_.any()
+
+
+@pytest.mark.parametrize("covariance_type", list(COVARIANCE_FAMILIES))
+def test_a_mixture_is_the_same_in_scikit_learn_and_back(covariance_type: str) -> None:
+    X = pd.DataFrame(IRIS.data, columns=list("abcd"))
+    settings = {"covariance_type": covariance_type, "tol": 0.01, "random_state": 3}
+    ours = GaussianMixture(3, missing="em", **settings).fit(X)
+    theirs, again = ours.to_sklearn(), GaussianMixture.from_sklearn(ours.to_sklearn())
+    for name, value in theirs.get_params().items():
+        assert value == getattr(ours, name) == getattr(again, name), name
+    np.testing.assert_allclose(theirs.predict_proba(X), ours.predict_proba(X), atol=1e-12)
+    np.testing.assert_allclose(theirs.score_samples(X), ours.score_samples(X), rtol=1e-10)
+    assert theirs.bic(X) == pytest.approx(ours.bic(X), rel=1e-12)
+    np.testing.assert_array_equal(again.predict_proba(X), ours.predict_proba(X))
+    np.testing.assert_array_equal(again.score_samples(X), ours.score_samples(X))
+    for name in ("precisions_", "lower_bounds_", "n_iter_", "converged_", "feature_names_in_"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(ours, name))
+    for copied in (theirs, again):
+        copied.means_[:] = 0
+    assert ours.means_.any()
+
+
+def test_an_unfitted_mixture_is_unfitted_in_scikit_learn_and_back() -> None:
+    ours = GaussianMixture(4, covariance_type="diag", means_init=np.zeros((4, 2)), max_iter=7)
+    theirs = ours.to_sklearn()
+    again = GaussianMixture.from_sklearn(theirs)
+    assert again.get_params() == ours.get_params()
+    for model in (theirs, again):
+        with pytest.raises(NotFittedError):
+            model.predict(IRIS.data)
+    with pytest.raises(DataError, match=r"sklearn\.mixture\.GaussianMixture"):
+        GaussianMixture.from_sklearn(BayesianGaussianMixture())
 
 
 def test_a_warm_start_goes_on_where_it_ended(blobs: Blobs) -> None:
@@ -158,6 +233,36 @@ def test_a_warm_start_of_a_settled_fit_ends_after_one_pass(blobs: Blobs) -> None
     assert model.fit(blobs.X).n_iter_ == len(model.lower_bounds_) == 1
 
 
+@pytest.mark.parametrize("missing", ["em", "drop"])
+def test_a_warm_start_goes_on_with_missing_values(
+    missing: Any, blobs: Blobs, rng: np.random.Generator
+) -> None:
+    X = np.where(rng.uniform(size=blobs.X.shape) < 0.1, np.nan, blobs.X)
+    settings = {"missing": missing, "tol": 0, "random_state": 0}
+    whole = GaussianMixture(3, max_iter=4, **settings)
+    halves = GaussianMixture(3, max_iter=2, warm_start=True, **settings)
+    with pytest.warns(ConvergenceWarning):
+        whole.fit(X)
+    with pytest.warns(ConvergenceWarning):
+        halves.fit(X)
+    with pytest.warns(ConvergenceWarning):
+        halves.fit(X)
+    np.testing.assert_array_equal(halves.means_, whole.means_)
+
+
+def test_a_warm_start_needs_the_same_columns_and_covariances() -> None:
+    model = GaussianMixture(2, warm_start=True, random_state=0).fit(IRIS.data)
+    means = model.means_.copy()
+    for X in (IRIS.data[:, :3], da.from_array(IRIS.data[:, :3])):
+        with pytest.raises(ValueError, match="expecting 4 features"):
+            model.fit(X)
+    with pytest.raises(SettingsError, match="fit anew"):
+        model.set_params(covariance_type="diag").fit(IRIS.data)
+    assert model.n_features_in_ == 4
+    np.testing.assert_array_equal(model.means_, means)
+    assert model.set_params(warm_start=False).fit(IRIS.data[:, :3]).n_features_in_ == 3
+
+
 def test_every_start_is_another(blobs: Blobs, caplog: pytest.LogCaptureFixture) -> None:
     model = GaussianMixture(
         3, n_init=3, init_params="random_from_data", random_state=1, verbose=1, max_iter=200
@@ -166,17 +271,6 @@ def test_every_start_is_another(blobs: Blobs, caplog: pytest.LogCaptureFixture) 
         model.fit(blobs.X)
     first = [r.args[2] for r in caplog.records if r.args[1] == 1]  # type: ignore[index]
     assert len(set(first)) == 3
-
-
-@pytest.mark.parametrize(
-    ("weight", "what"),
-    [([1.0] * 149 + [-1.0], "negative, NaN or infinite"), ([np.inf] + [1.0] * 149, "negative, NaN or infinite"),
-     ([0.0] * 150, "sum to zero")],
-    ids=["negative", "infinite", "all zero"],
-)  # fmt: skip
-def test_weights_that_cannot_be_used_are_an_error(weight: list[float], what: str) -> None:
-    with pytest.raises(DataError, match=what):
-        GaussianMixture(2).fit(IRIS.data, sample_weight=weight)
 
 
 def test_fewer_rows_than_components_is_an_error_with_both_numbers() -> None:
@@ -194,61 +288,79 @@ def test_more_starts_never_end_lower(blobs: Blobs) -> None:
     assert bounds[1] >= bounds[0]
 
 
-@pytest.mark.parametrize(
-    ("bad", "what"), [(np.nan, "missing values"), (np.inf, "infinity"), (-np.inf, "infinity")]
+TWO_POINTS = np.repeat([[1.0] * 5, [0.0] * 5], 5, axis=0)
+SCIKIT_LEARNS_WORDS = (
+    "Fitting the mixture model failed because some components have ill-defined empirical "
+    "covariance (for instance caused by singleton or collapsed samples). Try to decrease the "
+    "number of components, increase reg_covar, or scale the input data."
 )
-def test_unusable_values_are_named(bad: float, what: str) -> None:
-    X = IRIS.data.copy()
-    X[7, 2] = bad
-    with pytest.raises(DataError, match=what):
-        GaussianMixture(2).fit(da.from_array(X, chunks=40))
-    with pytest.raises(ValueError, match=r"NaN|infinity"):
-        GaussianMixture(2).fit(X)
 
 
-def test_features_must_be_those_of_the_fit() -> None:
-    model = GaussianMixture(2, random_state=0).fit(IRIS.data)
-    with pytest.raises(ValueError, match="expecting 4 features"):
-        model.predict(da.from_array(IRIS.data[:, :3], chunks=40))
-    named = GaussianMixture(2, random_state=0).fit(FORMS["dask dataframe"](IRIS.data))
-    with pytest.raises(DataError, match="same order"):
-        named.predict(dd.from_pandas(pd.DataFrame(IRIS.data, columns=list("dcba")), npartitions=1))
+@pytest.mark.parametrize("covariance_type", list(COVARIANCE_FAMILIES))
+def test_collapse_is_an_error_in_scikit_learns_words_where_the_policy_is_to_raise(
+    covariance_type: str,
+) -> None:
+    settings = {"reg_covar": 0, "covariance_type": covariance_type, "random_state": 0}
+    with pytest.raises(ValueError, match=re.escape(SCIKIT_LEARNS_WORDS)):
+        SklearnMixture(2, **settings).fit(TWO_POINTS)
+    for k in (2, 10):
+        with pytest.raises(SingularCovarianceError, match=re.escape(SCIKIT_LEARNS_WORDS)):
+            GaussianMixture(k, component_policy="raise", **settings).fit(TWO_POINTS)
+        model = GaussianMixture(k, **settings).fit(TWO_POINTS)
+        assert model.events_
+        assert len(set(model.predict(TWO_POINTS))) == 2
+    with pytest.raises(SingularCovarianceError, match=r"all rows have the same value.*reg_covar"):
+        GaussianMixture(1, **settings).fit(np.ones((10, 2)))
 
 
-def test_equal_rows_name_the_remedy() -> None:
-    with pytest.raises(SingularCovarianceError, match="reg_covar"):
-        GaussianMixture(1, reg_covar=0).fit(np.ones((10, 2)))
+def test_a_component_that_was_dropped_is_gone_everywhere() -> None:
+    model = GaussianMixture(4, component_policy="drop", random_state=0).fit(TWO_POINTS)
+    assert len(model.weights_) == len(model.means_) == len(model.covariances_) == 2
+    assert model.weights_.sum() == pytest.approx(1)
+    assert [event.action for event in model.events_] == ["dropped", "dropped"]
+    X = da.from_array(TWO_POINTS, chunks=(3, 5))
+    assert model.predict_proba(X).chunks == ((3, 3, 3, 1), (2,))
+    np.testing.assert_array_equal(model.predict(X), model.predict(TWO_POINTS))
+    assert set(model.predict(TWO_POINTS)) == set(model.sample(50)[1]) == {0, 1}
+    assert model.to_sklearn().n_components == 2
+    assert model.bic(X) == pytest.approx(model.to_sklearn().bic(TWO_POINTS))
+    model.set_params(warm_start=True).fit(X)
+    assert len(model.weights_) == 2
 
 
-def test_an_unfitted_mixture_says_so() -> None:
-    with pytest.raises(NotFittedError):
-        GaussianMixture().predict(IRIS.data)
+def test_events_are_those_of_the_start_that_was_kept(caplog: pytest.LogCaptureFixture) -> None:
+    model = GaussianMixture(6, n_init=4, init_params="random_from_data", random_state=0)
+    model.fit(TWO_POINTS)
+    assert len({event.start for event in model.events_}) == 1
+    emptied = {e.component for e in model.events_ if e.action == "kept with weight 0"}
+    assert emptied == set(np.flatnonzero(model.weights_ == 0))
+    for start in range(1, 5):
+        assert f"start {start}: Component" in caplog.text
+
+
+@pytest.mark.parametrize("call", ["fit", "fit_predict"])
+def test_the_warning_points_at_the_users_line(call: str) -> None:
+    with pytest.warns(ConvergenceWarning) as caught:
+        getattr(GaussianMixture(3, max_iter=1, random_state=0), call)(IRIS.data)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_a_random_state_is_whatever_scikit_learn_takes() -> None:
+    def drawn(random_state: Any) -> np.ndarray:
+        model = GaussianMixture(3, init_params="random", tol=0.1, random_state=random_state)
+        return np.concatenate([model.fit(IRIS.data).means_, model.sample(5)[0]])
+
+    np.testing.assert_array_equal(drawn(7), drawn(np.int64(7)))
+    shared = np.random.RandomState(7)
+    first = drawn(shared)
+    np.testing.assert_array_equal(first, drawn(np.random.RandomState(7)))
+    assert (first != drawn(shared)).any()  # it moves on
+    assert (drawn(None) != drawn(None)).any()
+    with pytest.raises(InvalidParameterError, match="RandomState"):
+        drawn(np.random.default_rng(7))
 
 
 def test_verbose_passes_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="gmm_dask"):
         GaussianMixture(3, random_state=0, verbose=2, verbose_interval=1).fit(IRIS.data)
     assert "start 1 pass 1: log-likelihood per row" in caplog.text
-
-
-def test_lazy_weights_are_paired_with_their_rows_whatever_their_chunks(
-    blobs: Blobs, rng: np.random.Generator
-) -> None:
-    weight = rng.uniform(size=len(blobs.X))
-    model = GaussianMixture(3, random_state=0).fit(blobs.X, sample_weight=weight)
-    X = da.from_array(blobs.X, chunks=((700, 700, 600), (4,)))
-    shifted = da.from_array(weight, chunks=((600, 700, 700),))
-    assert model.score(X, sample_weight=shifted) == pytest.approx(
-        model.score(blobs.X, sample_weight=weight), rel=1e-12
-    )
-    with pytest.raises(DataError, match="one value for each row"):
-        model.score(X, sample_weight=da.ones(2001, chunks=667))
-    with pytest.raises(DataError, match="weights were given for"):
-        model.score(X[X[:, 0] > 0], sample_weight=shifted)
-    with pytest.raises(DataError, match="one axis"):
-        model.score(X, sample_weight=shifted[:, None])
-
-
-def test_weights_beside_a_path_are_refused() -> None:
-    with pytest.raises(DataError, match="weight_column"):
-        GaussianMixture(2).fit("examples/iris", sample_weight=np.ones(150))
