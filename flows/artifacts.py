@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from gmm_dask.console import places
 from gmm_dask.fitting import Outcome
+from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import report_data
-from gmm_dask.stage.report import text
 from gmm_dask.stage.report.figures import cluster_figure, likelihood_figure
 from gmm_dask.stage.settings import Settings
 
@@ -23,6 +25,9 @@ LOG_LIKELIHOOD = "gmm-log-likelihood"
 CLUSTERS = "gmm-clusters"
 OUTPUTS = "gmm-outputs"
 LABELLED = "gmm-labelled"
+HEADS = ("component", "weight", "rows")  # of the table of components, before the features
+
+MAX_EVENTS = 5  # on the page of the outputs; all are in the report
 
 Rows = list[dict[str, str | int]]
 
@@ -37,11 +42,13 @@ def show_fit(published: Published, fresh: tuple[Job[Settings], Fitted] | None = 
         create_table_artifact(
             component_rows(published), key=COMPONENTS, description=_components_say(published)
         )
-        curve = likelihood_figure(metrics["lower_bounds"], metrics["outcome"])
+        objective = metrics.get("objective") or "log-likelihood"
+        curve = likelihood_figure(metrics["lower_bounds"], metrics["outcome"], objective)
+        title = f"{objective.capitalize()} per row, pass by pass"
         create_markdown_artifact(
-            picture("Log-likelihood per row, pass by pass", curve, _curve_says(metrics)),
+            picture(title, curve, _curve_says(metrics)),
             key=LOG_LIKELIHOOD,
-            description="Log-likelihood per row, pass by pass.",
+            description=f"{title}.",
         )
         if fresh is not None:
             job, fitted = fresh
@@ -71,19 +78,26 @@ def component_rows(published: Published) -> Rows:
     """One row per component: weight, labelled rows, mean and spread of each feature."""
     parameters = published.model.parameters
     spreads = np.sqrt(np.einsum("kdd->kd", parameters.dense_covariances()))
+    heads = feature_heads(published.model.feature_names)
     rows: Rows = []
     for j, labelled in enumerate(published.metrics["n_labelled"]):
-        row: dict[str, str | int] = {
-            "component": j,
-            "weight": f"{parameters.weights[j]:.4f}",
-            "rows": labelled,
-        }
-        for name, mean, spread in zip(
-            published.model.feature_names, parameters.means[j], spreads[j], strict=True
-        ):
-            row[name] = " ± ".join(text.measured(float(mean), float(spread)))
+        fixed = (j, f"{parameters.weights[j]:.4f}", labelled)
+        row: dict[str, str | int] = dict(zip(HEADS, fixed, strict=True))
+        for head, mean, spread in zip(heads, parameters.means[j], spreads[j], strict=True):
+            row[head] = " ± ".join(text.measured(float(mean), float(spread)))
         rows.append(row)
     return rows
+
+
+def feature_heads(names: Sequence[str]) -> list[str]:
+    """A head for each feature; one that is named like another column of the table says so."""
+    heads: list[str] = []
+    for name in names:
+        taken = {*HEADS, *heads, *(other for other in names if other != name)}
+        while name in taken:
+            name += " (feature)"
+        heads.append(name)
+    return heads
 
 
 def labelled_rows(published: Published) -> Rows:
@@ -110,13 +124,24 @@ def outputs_markdown(published: Published) -> str:
         "",
         "| | |",
         "|---|---|",
-        *(f"| {what} | {_code(published.path(what))} |" for what in ("model", "labels", "report")),
+        *(f"| {what} | {_code(path)} |" for what, path in places(published).items()),
         f"| run | {_code(published.folder.run_id)} |",
-        f"| rows used | {metrics['n_used']:,} of {metrics['n_rows']:,} |",
+        f"| rows used | {_rows_used(metrics)} |",
         f"| log-likelihood | {metrics['log_likelihood']:.4f} |",
         f"| BIC, AIC, ICL | {metrics['bic']:.2f}, {metrics['aic']:.2f}, {metrics['icl']:.2f} |",
     ]
-    return "\n".join(lines) + "\n"
+    lines += ["", *(f"- {_code(event['message'])}" for event in _first_events(metrics))]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _rows_used(metrics: dict[str, Any]) -> str:
+    used = f"{metrics['n_used']:,} of {metrics['n_rows']:,}"
+    incomplete = metrics.get("n_incomplete")
+    return f"{used}, {incomplete:,} with missing values" if incomplete else used
+
+
+def _first_events(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(metrics.get("events") or ())[:MAX_EVENTS]
 
 
 def _show_outputs(published: Published) -> None:
@@ -135,18 +160,23 @@ def _code(words: str) -> str:
 def _components_say(published: Published) -> str:
     parameters = published.model.parameters
     return (
-        f"{parameters.n_components} components with {parameters.covariance_type} covariances; "
+        f"{text.numbered(parameters.n_components, 'component')} of covariance type "
+        f"{parameters.covariance_type}; "
         "mean ± standard deviation of each feature."
     )
 
 
 def _curve_says(metrics: dict[str, Any]) -> str:
     outcome = Outcome(metrics["outcome"])
-    return f"{metrics['n_passes']} passes over the data. {outcome.advice}"
+    passes = f"{text.numbered(metrics['n_passes'], 'pass')} over the data"
+    if (starts := metrics.get("n_starts", 1)) > 1:
+        reads = text.numbered(metrics["n_reads"], "time")
+        passes += f", the best of {starts} starts; all rows were read {reads}"
+    return f"{passes}. {outcome.advice}"
 
 
 def _labels_say(published: Published) -> str:
-    return f"Rows by label; {published.metrics['n_rows']:,} rows in all."
+    return f"Rows by label; {text.numbered(published.metrics['n_rows'], 'row')} in all."
 
 
 def _warn(error: Exception) -> None:

@@ -16,8 +16,8 @@ from gmm_dask.stage.settings import Settings
 
 @flow(
     name="cluster",
-    flow_run_name="{settings.fit.n_components} {settings.fit.covariance_type} components in "
-    "{settings.data.path}",
+    flow_run_name="{settings.data.path}, n_components {settings.fit.n_components}, "
+    "{settings.fit.covariance_type}",
     persist_result=False,
 )
 def cluster(settings: Settings) -> State[Any]:

@@ -13,9 +13,9 @@ from uuid import UUID
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from gmm_dask.console import Forecast, Progress
+from gmm_dask.console import Forecast, Progress, pass_values, reached, which_pass
 from gmm_dask.fitting import Pass
-from gmm_dask.stage.report import text
+from gmm_dask.stage import text
 from gmm_dask.stage.settings import FitSettings
 
 INTERVAL = 1.0  # seconds between two updates of a bar: each is a request to the server
@@ -64,18 +64,12 @@ class FlowWatcher(Progress):
         self, record: Pass, settings: FitSettings, left: Forecast, seconds_left: float
     ) -> None:
         """See Progress."""
-        self._logger.info(
-            "start=%d pass=%d log_likelihood_per_row=%.9f change=%.3e rows=%d seconds=%.3f "
-            "seconds_left=%.1f",
-            record.start, record.number, record.lower_bound, record.change, record.n_rows,
-            record.seconds, seconds_left,
-        )  # fmt: skip
+        values = pass_values(record, settings, seconds_left)
+        self._logger.info("pass %s", " ".join(f"{name}={value}" for name, value in values.items()))
         self._passes += 1
         self._show(
             100.0 * self._passes / (self._passes + left.passes),
-            f"Pass {record.number} of at most {settings.max_iter}, start {record.start} of "
-            f"{settings.n_init}: log-likelihood per row {record.lower_bound:.6f}, changed by "
-            f"{record.change:.1e} (settled below {settings.tol:g}); "
+            f"{which_pass(record, settings)}: {reached(record, settings)}; "
             f"{'about' if left.settles else 'at most'} {text.duration(seconds_left)} left.",
         )
 

@@ -21,7 +21,7 @@ from prefect.settings import (
 
 from flows.server import OwnServer, ServerError, bypass_proxy
 from flows.tasks import EXPECTED
-from gmm_dask.console import print_published
+from gmm_dask.console import AGAIN, print_published
 from gmm_dask.errors import SettingsError
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.outputs import Published
@@ -47,7 +47,7 @@ def main(
     except (*EXPECTED, ServerError) as error:
         return _tell(error, FAILED)
     except KeyboardInterrupt:
-        return _tell("interrupted; nothing was published", INTERRUPTED)
+        return _tell(f"interrupted. {AGAIN}", INTERRUPTED)
     print_published(published)
     return DONE
 

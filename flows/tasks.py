@@ -77,8 +77,8 @@ def plan(settings: Settings | ScoreSettings) -> Job[Any]:
 
 
 @task(
-    task_run_name="fit {job.settings.fit.n_components} {job.settings.fit.covariance_type} "
-    "components to {job.plan.n_rows} rows",
+    task_run_name="fit n_components {job.settings.fit.n_components}, "
+    "{job.settings.fit.covariance_type}, to rows {job.plan.n_rows}",
     **_PHASE,
 )
 def fit(job: Job[Settings]) -> Fitted:
@@ -114,7 +114,18 @@ def without_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
+def in_its_words(record: logging.LogRecord) -> bool:
+    """Keep the record; of an expected error, which Prefect calls unexpected, what it says."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, EXPECTED):
+        record.msg, record.args, record.exc_info = printable(str(error)), (), None
+    return True
+
+
 logging.getLogger("prefect.task_runs").addFilter(without_traceback)
+# On a worker Prefect raises what a flow's failed state holds, and logs it twice.
+for _name in ("prefect.flow_runs", "prefect.engine"):
+    logging.getLogger(_name).addFilter(in_its_words)
 
 
 def failed(error: Exception) -> State[Any]:

@@ -17,6 +17,7 @@ import typer
 
 from gmm_dask import __version__
 from gmm_dask.errors import GmmDaskError, OutputError, SettingsError
+from gmm_dask.stage.parts import Part
 
 if TYPE_CHECKING:
     from gmm_dask.console import Progress
@@ -44,16 +45,7 @@ class Show(StrEnum):
     NONE = "none"
 
 
-class Part(StrEnum):
-    """What `path` prints the path of."""
-
-    LABELS = "labels"
-    MODEL = "model"
-    REPORT = "report"
-    FOLDER = "folder"
-
-
-# Defaults shown in the help are those of the settings; tests compare them.
+# Defaults and choices shown in the help are those of the settings; a test compares them.
 Data = Annotated[str, typer.Argument(metavar="DATA", help="Folder, file or glob of Parquet.")]
 Ref = Annotated[
     str, typer.Argument(metavar="OUT[@VERSION]", help="Output folder; its latest version, or one.")
@@ -312,13 +304,16 @@ def path(ref: Ref, what: Annotated[Part, typer.Argument()], debug: Debug = False
 
 
 def _carry_out(stage: Callable[[Any, Progress], Published], settings: Any, progress: Show) -> None:
-    from gmm_dask.console import make_console, print_line, print_published
+    from gmm_dask.console import AGAIN, make_console, print_line, print_published
 
     watcher = _watcher(progress)
-    with warnings.catch_warnings(), watcher.running():
-        # A warning of a library is news of the run, not a line of somebody's source.
-        warnings.showwarning = lambda message, *_, **__: watcher.warn(str(message))
-        published = stage(settings, watcher)
+    try:
+        with warnings.catch_warnings(), watcher.running():
+            # A warning of a library is news of the run, not a line of somebody's source.
+            warnings.showwarning = lambda message, *_, **__: watcher.warn(str(message))
+            published = stage(settings, watcher)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(AGAIN) from None
     print_published(published)
     if not published.new:
         print_line(make_console(), "It was published before; nothing was written.")
@@ -343,8 +338,8 @@ def _ending(debug: bool) -> Iterator[None]:
         yield
     except typer.Exit:
         raise
-    except KeyboardInterrupt:
-        _complain("interrupted; what is not published yet is seen by nobody. Run again to go on.")
+    except KeyboardInterrupt as interrupt:
+        _complain(f"interrupted. {interrupt}".rstrip())
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
         if debug:

@@ -14,7 +14,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,8 +29,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gmm_dask.fitting import Outcome, Pass
+from gmm_dask.stage import text
 from gmm_dask.stage.outputs import Published, label_parts
-from gmm_dask.stage.report import text
 from gmm_dask.stage.report.view import separations
 from gmm_dask.stage.settings import FitSettings
 from gmm_dask.stage.watch import Watcher
@@ -39,6 +39,11 @@ from gmm_dask.storage.model_file import Model
 RECENT = 5  # passes that the estimate of what is left looks back on
 MAX_FEATURES = 24  # lines of a table that people still read
 MAX_COMPONENTS = 24
+# No part of a fit is kept until it ends, and done again it ends the same.
+AGAIN = (
+    "What is not published yet is seen by nobody. Run again: a fit starts over and ends the same; "
+    "label parts that are written are kept."
+)
 LABEL_LINES = 10  # log lines at most about the labels
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
@@ -135,6 +140,37 @@ class Progress(Watcher):
         """Show a pass that ended."""
 
 
+def pass_values(record: Pass, settings: FitSettings, seconds_left: float) -> dict[str, Any]:
+    """A pass as names and values, for a line of a log."""
+    start = {"start": record.start} if settings.n_init > 1 else {}
+    return start | {
+        "number": record.number,
+        f"{settings.objective.replace('-', '_')}_per_row": f"{record.lower_bound:.9f}",
+        "change": _change(record, ".3e") or "-",
+        "rows": record.n_rows,
+        "seconds": f"{record.seconds:.3f}",
+        "rows_per_second": _rate(record),
+        "seconds_left": f"{seconds_left:.1f}",
+    }
+
+
+def which_pass(record: Pass, settings: FitSettings) -> str:
+    """Number of the pass, and of its start where there are several."""
+    start = f"start {record.start} of {settings.n_init}, " if settings.n_init > 1 else ""
+    return f"{start}pass {record.number} of at most {settings.max_iter}"
+
+
+def reached(record: Pass, settings: FitSettings) -> str:
+    """What a pass came to, in words; the first has nothing to be compared with."""
+    says = f"{settings.objective} per row {record.lower_bound:,.6f}"
+    change = _change(record, ".1e")
+    return f"{says}, changed by {change} (settled below {settings.tol:g})" if change else says
+
+
+def _change(record: Pass, digits: str) -> str:
+    return format(record.change, digits) if math.isfinite(record.change) else ""
+
+
 def _rate(record: Pass) -> int:
     """Rows a second."""
     return round(record.n_rows / max(record.seconds, 1e-6))
@@ -161,18 +197,7 @@ class LogLines(Progress):
         self, record: Pass, settings: FitSettings, left: Forecast, seconds_left: float
     ) -> None:
         """See Progress."""
-        start = {"start": record.start} if settings.n_init > 1 else {}
-        self._write(
-            "pass",
-            **start,
-            number=record.number,
-            log_likelihood_per_row=f"{record.lower_bound:.9f}",
-            change=f"{record.change:.3e}",
-            rows=record.n_rows,
-            seconds=f"{record.seconds:.3f}",
-            rows_per_second=_rate(record),
-            seconds_left=f"{seconds_left:.1f}",
-        )
+        self._write("pass", **pass_values(record, settings, seconds_left))
 
     def labelled(self, done: int, total: int) -> None:
         """See Watcher."""
@@ -223,12 +248,8 @@ class LiveDisplay(Progress):
         self, record: Pass, settings: FitSettings, left: Forecast, seconds_left: float
     ) -> None:
         """See Progress."""
-        start = f"start {record.start} of {settings.n_init}, " if settings.n_init > 1 else ""
-        self._say(
-            f"{start}pass {record.number} of at most {settings.max_iter}, {_rate(record):,} rows/s",
-            f"log-likelihood per row {record.lower_bound:,.6f}, "
-            f"changed by {record.change:.1e} (settled below {settings.tol:g})",
-        )
+        which = f"{which_pass(record, settings)}, {_rate(record):,} rows/s"
+        self._say(which, reached(record, settings))
         with self._lock:
             if self._phases:
                 self._phases[-1].how_sure = "about" if left.settles else "at most"
@@ -289,38 +310,62 @@ def print_published(published: Published, console: Console | None = None) -> Non
         print_line(console, f"Published {where}.", "bold")
     else:
         print_line(console, f"This is {where}.", "bold")
-    _print_components(console, model, metrics["n_labelled"])
-    rows = f"{metrics['n_rows']:,}"
-    if dropped := metrics["n_rows"] - metrics["n_used"]:
-        rows += f", {dropped:,} of them without a label: a value is missing"
+    _print_components(console, model, metrics["n_labelled"], sizes=not metrics.get("model_from"))
     facts = {
-        "rows": rows,
+        "rows": _rows(metrics),
         "log-likelihood": f"{metrics['log_likelihood']:,.4f} in total, "
         f"{metrics['log_likelihood_per_row']:,.6f} per row",
         "criteria": ", ".join(
             f"{name.upper()} {metrics[name]:,.2f}" for name in ("bic", "aic", "icl")
         ),
     }
-    _print_facts(console, facts | _ending(model) | _places(published))
+    _print_facts(console, facts | _ending(model, metrics) | _events(metrics) | places(published))
 
 
 def print_model(model: Model, path: str, console: Console | None = None) -> None:
     """Print a model that is known by its file alone."""
     console = console or make_console()
-    _print_components(console, model, None)
+    _print_components(console, model, None, sizes=True)
     facts = {"rows": f"{model.n_rows:,}"}
     if model.lower_bounds:
         facts["log-likelihood"] = f"{model.lower_bounds[-1]:,.6f} per row in the last pass"
-    _print_facts(console, facts | _ending(model) | {"model": path})
+    _print_facts(console, facts | _ending(model, {}) | {"model": path})
 
 
-def _ending(model: Model) -> dict[str, str]:
-    outcome = Outcome(model.outcome)
-    passes = f"{text.numbered(model.n_passes, 'pass')} over the data"
-    return {"outcome": f"{outcome.replace('_', ' ')} after {passes}. {outcome.advice}"}
+def _rows(metrics: Mapping[str, Any]) -> str:
+    rows = f"{metrics['n_rows']:,}"
+    if dropped := metrics["n_rows"] - metrics["n_used"]:
+        rows += f", {dropped:,} of them without a label: a value is missing"
+    if incomplete := metrics.get("n_incomplete"):
+        rows += f", {incomplete:,} of them used though values are missing"
+    return rows
 
 
-def _places(published: Published) -> dict[str, str]:
+def _ending(model: Model, metrics: Mapping[str, Any]) -> dict[str, str]:
+    outcome, passes = Outcome(model.outcome), text.numbered(model.n_passes, "pass")
+    ended = f"{outcome.replace('_', ' ')} after {passes}"
+    if source := metrics.get("model_from"):
+        rows = text.numbered(model.n_rows, "row")
+        return {"fit": f"none: the model is that of {source}, fitted to {rows}; {ended}"}
+    if (starts := metrics.get("n_starts", 1)) > 1:
+        reads = text.numbered(metrics["n_reads"], "time")
+        ended += f", the best of {starts} starts; all rows were read {reads}"
+    else:
+        ended += " over the data"
+    return {"outcome": f"{ended}. {outcome.advice}"}
+
+
+def _events(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """The first event, and how many there are."""
+    events = metrics.get("events") or ()
+    if not events:
+        return {}
+    more = f" ({len(events) - 1} more in the report)" if len(events) > 1 else ""
+    return {"events": f"{events[0]['message']}{more}"}
+
+
+def places(published: Published) -> dict[str, str]:
+    """Where model, labels and report lie; there may be no labels."""
     ref = f"{published.folder.store.url}@{published.version.number}"
     shown = ["model", "labels", "report"] if label_parts(ref) else ["model", "report"]
     return {what: published.path(what) for what in shown}
@@ -332,18 +377,21 @@ def _print_facts(console: Console, facts: dict[str, str]) -> None:
         print_line(console, f"{name:<{width}}  {value}")
 
 
-def _print_components(console: Console, model: Model, n_labelled: Sequence[int] | None) -> None:
+def _print_components(
+    console: Console, model: Model, n_labelled: Sequence[int] | None, *, sizes: bool
+) -> None:
     """Components side by side, as many as the width takes, in blocks one below the other."""
     parameters = model.parameters
     spreads = np.sqrt(np.einsum("kdd->kd", parameters.dense_covariances()))
     components = _foremost(parameters.weights, MAX_COMPONENTS)
     features = _foremost(separations(parameters), MAX_FEATURES)
-    heads = ["component", "weight", "size"] + ["labelled"] * (n_labelled is not None)
+    heads = ["component", "weight"] + ["size"] * sizes + ["labelled"] * (n_labelled is not None)
     names = heads + [text.short(model.feature_names[f]) for f in features]
     columns = []
     for j in components:
         weight = float(parameters.weights[j])
-        cells = [str(j), text.percent(weight), text.count(weight * model.n_rows)]
+        cells = [str(j), text.percent(weight)]
+        cells += [text.count(weight * model.n_rows)] if sizes else []
         cells += [] if n_labelled is None else [text.count(n_labelled[j])]
         measured = (text.measured(parameters.means[j, f], spreads[j, f]) for f in features)
         columns.append(cells + [f"{mean} ± {spread}" for mean, spread in measured])

@@ -6,11 +6,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
+
+from gmm_dask import cli
+from gmm_dask.stage.settings import DataSettings, FitSettings, LabelSettings
 
 ROOT = Path(__file__).parents[1]
 IRIS = ROOT / "examples" / "iris"
@@ -170,6 +175,94 @@ def test_plain_terminals_get_plain_text(fitted: Path) -> None:
     done = call("show", "out", cwd=fitted, PYTHONIOENCODING="ascii", NO_COLOR="1", COLUMNS="40")
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
+
+
+def ugly(**columns: object) -> pa.Table:
+    x = np.random.default_rng(0).normal(size=60)
+    return pa.table({"x": x, "y": x**2} | columns)
+
+
+# What the settings are, the data, and the words of the one message.
+DEGENERATE = {
+    "a constant column": (["fit.reg_covar=0"], ugly(z=np.full(60, 5.0)), ["Column 'z'", "same"]),
+    "huge values": ([], ugly(z=[1e308, -1e308] * 30), ["Column 'z'", "beyond float64"]),
+    "duplicate columns": (
+        ["fit.reg_covar=0", "fit.component_policy=raise"],
+        ugly(z=ugly()["x"]),
+        ["'x', 'z'", "leave out columns"],
+    ),
+    "all rows equal": (
+        ["fit.reg_covar=0"],
+        pa.table({"x": np.ones(9), "y": np.zeros(9)}),
+        ["Columns 'x', 'y'", "same value"],
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("case", list(DEGENERATE))
+def test_degenerate_data_name_their_columns(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides, table, words = DEGENERATE[case]
+    pq.write_table(table, tmp_path / "a.parquet")
+    settings = tmp_path / "s.yaml"
+    settings.write_text(
+        f"data: {{path: '{tmp_path / 'a.parquet'}'}}\noutput: {{path: '{tmp_path / 'out'}'}}\n"
+    )
+    with pytest.raises(typer.Exit) as ended:
+        cli.run(settings, ["fit.n_components=2", *overrides])
+    assert ended.value.exit_code == cli.FAILED
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    (message,) = (line for line in said.splitlines() if line.startswith("gmm-dask:"))
+    for word in words:
+        assert word in message
+    assert not (tmp_path / "out" / "versions").exists()
+
+
+def test_a_certificate_that_is_not_there_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(typer.Exit) as ended:
+        cli.run(ROOT / "config" / "cluster.yaml", [f"data.path={IRIS}"])
+    assert ended.value.exit_code == cli.USAGE
+    said = capsys.readouterr().err
+    for word in ("cluster.tls_ca_file: there is no file ca.pem", "cert.pem", "key.pem"):
+        assert word in said
+
+
+def test_an_interrupted_run_says_what_running_again_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gmm_dask.stage.run.run", interrupt)
+    with pytest.raises(typer.Exit) as ended:
+        cli.run(ROOT / "config" / "iris.yaml")
+    assert ended.value.exit_code == cli.INTERRUPTED
+    said = capsys.readouterr().err
+    assert "interrupted." in said
+    assert "a fit starts over and ends the same" in said
+
+
+def test_the_options_of_fit_show_the_defaults_and_choices_of_the_settings() -> None:
+    known = {
+        name: (field.default, field.annotation)
+        for section in (DataSettings, FitSettings, LabelSettings)
+        for name, field in section.model_fields.items()
+    }
+    options = {each.name: each for each in typer.main.get_command(cli.app).commands["fit"].params}
+    shown = {name: option for name, option in options.items() if name in known}
+    assert {"tol", "missing", "component_policy", "random_state", "keep"} <= set(shown)
+    for name, option in shown.items():
+        default, annotation = known[name]
+        if isinstance(option.show_default, str) and default is not None:
+            assert option.show_default == f"{default}", name
+        if get_origin(annotation) is Literal:
+            assert option.metavar == "|".join(get_args(annotation)), name
 
 
 def test_help_and_version_answer(tmp_path: Path) -> None:

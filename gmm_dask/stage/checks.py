@@ -23,33 +23,69 @@ def check_survey(survey: Survey, plan: Plan, *, missing: str, at_least: int) -> 
     at_least : int
         Components to start, each on a row of its own; 0 where nothing is fitted.
     """
-    problems = [
+    problems = (
+        _values(survey, plan, missing)
+        or _no_rows(survey, plan)
+        or _no_weight(survey, plan)
+        or (_no_values(survey, plan) if at_least and missing == "em" else [])
+        or _too_few(survey, plan, at_least)
+    )
+    if len(problems) > MAX_PROBLEMS:
+        more = len(problems) - MAX_PROBLEMS
+        problems = [*problems[:MAX_PROBLEMS], f"... and {more} more like these."]
+    if problems:
+        raise DataError(problems)
+
+
+def _values(survey: Survey, plan: Plan, missing: str) -> list[str]:
+    return [
         problem
         for chunk, seen in zip(plan.chunks, survey.chunks, strict=True)
         for problem in _chunk_problems(chunk, seen, plan, missing)
     ]
-    if len(problems) > MAX_PROBLEMS:
-        more = len(problems) - MAX_PROBLEMS
-        problems = [*problems[:MAX_PROBLEMS], f"... and {more} more like these."]
-    if not problems and survey.n_usable == 0:
-        problems = [
-            f"{plan.root}: none of the {survey.n_rows} rows can be used. Look at the input."
-        ]
+
+
+def _no_rows(survey: Survey, plan: Plan) -> list[str]:
+    if survey.n_usable:
+        return []
+    n_missing = np.sum([chunk.n_missing for chunk in survey.chunks], axis=0)
+    empty = [plan.features[j] for j in np.flatnonzero(n_missing == survey.n_rows)]
+    remedy = (
+        f"Without a value in any row: {', '.join(map(repr, empty))}; leave it out of data.features."
+        if empty
+        else "Each has a missing value: data.missing: em uses what they hold."
+    )
+    return [f"{plan.root}: none of the {survey.n_rows} rows can be used. {remedy}"]
+
+
+def _no_weight(survey: Survey, plan: Plan) -> list[str]:
     total = survey.sum_weight
-    if not problems and not 0 < total < float("inf"):
-        problems = [
-            f"{plan.root}, column {plan.weight_column!r}: the weights of the usable rows add up to "
-            f"{total}. Give them positive weights of moderate size."
-        ]
-    if not problems and survey.n_eligible < at_least:
-        unused = survey.n_rows - survey.n_eligible
-        problems = [
-            f"{plan.root}: {survey.n_eligible} usable rows ({unused} have missing values or no "
-            f"weight) are fewer than the {at_least} components. Set fit.n_components lower or give "
-            "more rows."
-        ]
-    if problems:
-        raise DataError(problems)
+    if 0 < total < float("inf"):
+        return []
+    return [
+        f"{plan.root}, column {plan.weight_column!r}: the weights of the usable rows add up to "
+        f"{total}. Give them positive weights of moderate size."
+    ]
+
+
+def _no_values(survey: Survey, plan: Plan) -> list[str]:
+    """Columns that EM would have to make up."""
+    return [
+        f"{plan.root}, column {plan.features[j]!r}: it has no value in any row that counts, so "
+        "nothing can be learnt of it. Leave it out of data.features."
+        for j in np.flatnonzero(survey.spread.weight == 0)
+    ]
+
+
+def _too_few(survey: Survey, plan: Plan, at_least: int) -> list[str]:
+    if survey.n_eligible >= at_least:
+        return []
+    unused = survey.n_rows - survey.n_eligible
+    return [
+        f"{plan.root}: {survey.n_eligible} usable rows ({unused} have missing values or no "
+        f"weight) are fewer than the {at_least} components. Set fit.n_components lower or give "
+        "more rows."
+    ]
 
 
 def _chunk_problems(chunk: Chunk, seen: ChunkSurvey, plan: Plan, missing: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from gmm_dask import fitting
 from gmm_dask.engine import Backend, RowChunks, Survey, expectation, survey
 from gmm_dask.mixture import PriorSettings
+from gmm_dask.stage import text
 from gmm_dask.stage.checks import check_survey
 from gmm_dask.stage.job import Job, settings_hash, software_versions
 from gmm_dask.stage.settings import ScoreSettings, Settings
@@ -39,7 +40,7 @@ class Fitted:
     pass_seconds : tuple of float
         Wall time of each pass of the start that was kept.
     n_reads : int
-        Times that all rows were read.
+        Times that all rows were read, by the survey and in every start.
     seconds : float
     """
 
@@ -62,13 +63,14 @@ def fit(
     ------
     DataError
         Missing or infinite values, or too few rows; nothing was written.
-    NotFiniteError, SingularCovarianceError
+    NotFiniteError, SingularCovarianceError, StarvedComponentError
         There is no model; nothing was written.
     """
     watcher = watcher or Watcher()
     begun = time.perf_counter()
     settings = job.settings
-    watcher.phase("fit", f"{job.plan.n_rows} rows in {len(job.plan.chunks)} chunks")
+    n_rows, n_chunks = job.plan.n_rows, len(job.plan.chunks)
+    watcher.phase("fit", f"{text.numbered(n_rows, 'row')} in {text.numbered(n_chunks, 'chunk')}")
     sample_seed, *start_seeds = np.random.SeedSequence(settings.fit.random_state).spawn(
         1 + settings.fit.n_init
     )
@@ -111,7 +113,7 @@ def adopt(
     begun = time.perf_counter()
     model, seed = job.model, np.random.SeedSequence(0)
     assert model is not None
-    (watcher or Watcher()).phase("check", f"{job.plan.n_rows} rows")
+    (watcher or Watcher()).phase("check", text.numbered(job.plan.n_rows, "row"))
     with job.backend(backend) as backend:
         surveyed, _ = _survey(job, backend, seed, at_least=0)
     parameters, outcome = model.parameters, fitting.Outcome(model.outcome)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gmm_dask.engine import Backend, Missing, map_items, tree_sum, usable_rows
 from gmm_dask.errors import DataError, OutputError
 from gmm_dask.mixture import Parameters, RowScores, missing, steps
+from gmm_dask.stage import text
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import Chunk, RunFolder
@@ -101,7 +102,8 @@ def label(
     watcher = watcher or Watcher()
     begun = time.perf_counter()
     settings, plan = job.settings, job.plan
-    watcher.phase("label", f"{plan.n_rows} rows in {len(plan.chunks)} parts")
+    n_rows, n_parts = plan.n_rows, len(plan.chunks)
+    watcher.phase("label", f"{text.numbered(n_rows, 'row')} in {text.numbered(n_parts, 'part')}")
     work = _Work(
         job.folder,
         model.parameters,
@@ -192,10 +194,11 @@ def _check_finite(
     beyond = np.flatnonzero(~np.isfinite(score.log_density))
     if len(beyond):
         row = chunk.start + int(np.flatnonzero(usable)[beyond[0]])
+        more = text.numbered(len(beyond) - 1, "more row")
+        also = f" and {more} of the same chunk" if len(beyond) > 1 else ""
         raise DataError(
-            f"{source.name}, row {row} and {len(beyond) - 1} more: farther than 1e154 standard "
-            "deviations from every component, which has no density in float64. Remove the rows, "
-            "or correct their units."
+            f"{source.name}, row {row}{also}: farther than 1e154 standard deviations from every "
+            "component, where float64 has no density. Remove such rows, or correct their units."
         )
 
 

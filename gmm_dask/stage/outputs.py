@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gmm_dask.errors import ModelFileError, OutputError
+from gmm_dask.stage.parts import Part
 from gmm_dask.storage import (
     RunFolder,
     Version,
@@ -17,8 +18,6 @@ from gmm_dask.storage import (
     read_manifest,
 )
 from gmm_dask.storage.model_file import Model, load_model_file
-
-WHAT = ("model", "labels", "report", "folder")
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,11 @@ class Published:
 
     def path(self, what: str) -> str:
         """Path of "model", "labels", "report" or "folder"."""
-        names = {"model": "model.json", "labels": "labels", "report": "report.html", "folder": ""}
-        if what not in names:
-            raise OutputError(f"{what!r} is not one of {', '.join(WHAT)}")
-        return self.folder.path(names[what])
+        try:
+            part = Part(what)
+        except ValueError:
+            raise OutputError(f"{what!r} is not one of {', '.join(Part)}") from None
+        return self.folder.path(part.file)
 
 
 def open_output(ref: str) -> Published:

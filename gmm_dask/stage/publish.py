@@ -6,13 +6,16 @@ import math
 from typing import Any
 
 from gmm_dask.fitting import Outcome
+from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.job import Job, software_versions
 from gmm_dask.stage.label import Labelled
 from gmm_dask.stage.outputs import Published, load_published
 from gmm_dask.stage.report import ReportData, render_report
+from gmm_dask.stage.settings import ScoreSettings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import canonical_json, publish_version, write_manifest
+from gmm_dask.storage.model_file import Model
 
 
 def publish(
@@ -41,18 +44,22 @@ def publish(
 
 def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, Any]:
     """The content of metrics.json; criteria as Schwarz 1978, Akaike 1974, Biernacki et al. 2000."""
-    model, sums = fitted.model, labelled.sums
+    model, sums, settings = fitted.model, labelled.sums, job.settings
+    labels_alone = isinstance(settings, ScoreSettings)
     n_free = model.parameters.n_free_parameters
     bic = n_free * math.log(sums.sum_weight) - 2 * sums.log_likelihood
     row_bytes = len(job.plan.features) * (4 if job.plan.dtype == "float32" else 8)
     return {
         "run_id": job.run_id,
+        "model_from": settings.model if labels_alone else None,
         "log_likelihood": sums.log_likelihood,
         "log_likelihood_per_row": sums.log_likelihood / sums.sum_weight,
+        "objective": None if labels_alone else settings.fit.objective,
         "lower_bounds": list(model.lower_bounds),
         "converged": model.converged,
         "outcome": model.outcome,
         "n_passes": model.n_passes,
+        "n_starts": 0 if labels_alone else settings.fit.n_init,
         "n_rows": sums.n_rows,
         "n_used": sums.n_rows - sums.n_dropped,
         "n_dropped": {"missing": sums.n_dropped},
@@ -76,8 +83,9 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
 def report_data(job: Job[Any], fitted: Fitted, metrics: dict[str, Any]) -> ReportData:
     """Everything the report shows."""
     model, plan = fitted.model, job.plan
+    outcome, advice = _ending(model, metrics)
     return ReportData(
-        title=f"{model.parameters.n_components} components in {job.settings.data.path}",
+        title=_title(job, model, metrics),
         run_id=job.run_id,
         feature_names=model.feature_names,
         parameters=model.parameters,
@@ -88,8 +96,8 @@ def report_data(job: Job[Any], fitted: Fitted, metrics: dict[str, Any]) -> Repor
             if each.n_components == model.parameters.n_components
         ),
         lower_bounds=fitted.result.lower_bounds,
-        outcome=model.outcome,
-        advice=Outcome(model.outcome).advice,
+        outcome=outcome,
+        advice=advice,
         sample=fitted.sample,
         metrics=metrics,
         settings=job.settings.model_dump(mode="json"),
@@ -102,4 +110,24 @@ def report_data(job: Job[Any], fitted: Fitted, metrics: dict[str, Any]) -> Repor
         },
         versions=software_versions(),
         events=metrics["events"],
+    )
+
+
+def _title(job: Job[Any], model: Model, metrics: dict[str, Any]) -> str:
+    components = text.numbered(model.parameters.n_components, "component")
+    path = text.readable(job.settings.data.path)
+    if metrics["model_from"] is None:
+        return f"{components} in {path}"
+    return f"{path}, labelled by {components}"
+
+
+def _ending(model: Model, metrics: dict[str, Any]) -> tuple[str, str]:
+    """Outcome and advice; of a run that fitted nothing, what is known of its model."""
+    if metrics["model_from"] is None:
+        return model.outcome, Outcome(model.outcome).advice
+    rows = text.numbered(model.n_rows, "row")
+    passes = text.numbered(model.n_passes, "pass")
+    return "labelled", (
+        f"The model is that of {text.readable(metrics['model_from'])}, fitted to {rows}; "
+        f"{model.outcome.replace('_', ' ')} after {passes}."
     )

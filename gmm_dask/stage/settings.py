@@ -102,6 +102,21 @@ class FitSettings(Section):
         description="Scale of that prior, in units of the columns' variances in the data.",
     )
 
+    @property
+    def objective(self) -> str:
+        """What EM makes as large as it can."""
+        names = (name for name in type(self).model_fields if name.endswith("_prior"))
+        has_prior = any(getattr(self, name) is not None for name in names)
+        return "log-posterior" if has_prior else "log-likelihood"
+
+    @model_validator(mode="after")
+    def _the_prior_is_whole(self) -> FitSettings:
+        if self.degrees_of_freedom_prior is not None and self.covariance_prior is None:
+            raise ValueError(
+                "degrees_of_freedom_prior needs covariance_prior, the spread that is believed in"
+            )
+        return self
+
     @model_validator(mode="after")
     def _the_sample_can_start_it(self) -> FitSettings:
         if self.init_rows < self.n_components:

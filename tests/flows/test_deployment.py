@@ -91,6 +91,30 @@ def run_once(server: Server, deployment: str, settings: dict[str, Any]) -> None:
     )  # fmt: skip
 
 
+def test_a_run_that_fails_on_the_worker_says_why_without_a_traceback(
+    worker: Server, tmp_path: Path
+) -> None:
+    settings = {"data": {"path": "/no/such/place"}, "output": {"path": str(tmp_path / "out")}}
+    done = subprocess.run(
+        worker.command(
+            "prefect", "--no-prompt", "deployment", "run", "cluster/iris",
+            "--param", f"settings={json.dumps(settings)}", "--watch",
+        ),
+        env=worker.environment, cwd=ROOT, timeout=PATIENCE,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    (failed,) = ask(
+        worker, "flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["FAILED"]}}}}
+    )
+    assert "/no/such/place" in failed["state"]["message"]
+    logs = ask(worker, "logs/filter", {"logs": {"flow_run_id": {"any_": [failed["id"]]}}})
+    said = "\n".join(log["message"] for log in logs)
+    assert "/no/such/place" in said
+    assert "Traceback" not in said
+    assert "unexpected" not in said
+
+
 def test_a_schedule_starts_a_run_by_itself(worker: Server, tmp_path: Path) -> None:
     found = ask(worker, "deployments/filter")
     deployment = next(each for each in found if each["entrypoint"] == "flows/cluster.py:cluster")

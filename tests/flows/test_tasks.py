@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
 
 import pytest
 
+from flows.artifacts import HEADS, feature_heads
 from flows.tasks import failed, retry_can_help
 from gmm_dask.errors import ClusterError, DataError, OutputError, SettingsError
 
@@ -39,3 +41,37 @@ def test_a_failed_state_says_what_the_error_says() -> None:
     state = failed(DataError("a.parquet, row group 2, column 'x': 3 missing values"))
     assert state.is_failed()
     assert "row group 2" in state.message
+
+
+def logged(name: str, error: Exception) -> logging.LogRecord | None:
+    """What is left of a record with the error's traceback in a logger of Prefect's."""
+    traceback = (type(error), error, None)
+    said = "Engine execution exited with unexpected exception"
+    record = logging.LogRecord(name, logging.ERROR, __file__, 1, said, (), traceback)
+    return record if logging.getLogger(name).filter(record) else None
+
+
+@pytest.mark.parametrize("name", ["prefect.flow_runs", "prefect.engine"])
+def test_an_expected_error_is_logged_in_its_words(name: str) -> None:
+    record = logged(name, DataError("a.parquet: 3 missing values"))
+    assert record is not None
+    assert (record.getMessage(), record.exc_info) == ("a.parquet: 3 missing values", None)
+
+
+@pytest.mark.parametrize("name", ["prefect.task_runs", "prefect.flow_runs", "prefect.engine"])
+def test_a_defect_keeps_its_traceback(name: str) -> None:
+    record = logged(name, KeyError("a defect"))
+    assert record is not None
+    assert record.exc_info is not None
+    assert "unexpected" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "names", [("x", "y"), ("weight", "rows", "component"), ("weight", "weight (feature)")]
+)
+def test_no_feature_takes_the_place_of_another_column(names: tuple[str, ...]) -> None:
+    heads = feature_heads(names)
+    assert len({*HEADS, *heads}) == len(HEADS) + len(names)
+    assert all(head.startswith(name) for head, name in zip(heads, names, strict=True))
+    kept = [head for head, name in zip(heads, names, strict=True) if head == name]
+    assert kept == [name for name in names if name not in HEADS]

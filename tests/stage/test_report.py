@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmm_dask.stage.report import ReportData, render_report, text
+from gmm_dask.stage import text
+from gmm_dask.stage.report import ReportData, render_report
 from gmm_dask.stage.report.figures import cluster_figure, likelihood_figure
 from gmm_dask.stage.report.payload import safe_json
 from tests.stage.reports import drawn_from, iris, report_of

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_dask.mixture import Parameters, responsibilities, score_rows
-from gmm_dask.stage.report import tables, text
+from gmm_dask.stage import text
+from gmm_dask.stage.report import tables
 from gmm_dask.stage.report.colours import mixed, palette
 from gmm_dask.stage.report.figures import cluster_figure, likelihood_figure
 from gmm_dask.stage.report.payload import FRAME_BYTES, MAX_FRAMES, payload, spread_out
@@ -53,6 +54,13 @@ def test_a_weighted_total_is_not_divided_by_the_number_of_rows() -> None:
     assert weighted.final_lower_bound is None
     metrics = iris().metrics | {"sum_weight": 10.0, "log_likelihood": -20.0}
     assert replace(weighted, metrics=metrics).final_lower_bound == -2.0
+
+
+def test_with_a_prior_nobody_measured_the_last_state() -> None:
+    data = replace(iris(), metrics=iris().metrics | {"objective": "log-posterior"})
+    assert data.states[-1].lower_bound is None
+    assert data.states[-2].lower_bound == data.lower_bounds[-1]
+    assert payload(data)["objective"] == "log-posterior"
 
 
 # What the moving pictures are drawn from
@@ -205,6 +213,7 @@ def test_a_large_table_names_what_it_leaves_out() -> None:
         (0.0, 0.0, ("0.000", "0.000")),
         (1e-12, 3e-13, ("1.000e-12", "3.00e-13")),
         (1.7e9, 492.2, ("1,700,000,000", "492")),
+        (-20.0, 3.76e-9, ("−20.000000", "3.76e-09")),
     ],
 )
 def test_means_are_written_to_the_third_digit_of_the_spread(

@@ -27,7 +27,7 @@ class State:
     number : int
         The pass that started from here, from 1; the final state has the number after the last.
     lower_bound : float or None
-        Log-likelihood per row under `parameters`; None where nobody measured it.
+        Objective per row under `parameters`; None where nobody measured it.
     parameters : Parameters
     """
 
@@ -50,7 +50,7 @@ class ReportData:
     trajectory : tuple of Parameters
         From the start to the final ones, components in the same order throughout.
     lower_bounds : tuple of float
-        Log-likelihood per row, pass by pass.
+        Objective per row, pass by pass; empty where nothing was fitted.
     outcome, advice : str
         How the fit ended, and what to do next.
     sample : (m, d)
@@ -102,7 +102,9 @@ class ReportData:
         n = self.n_passes
         path = (*self.trajectory[:-1], self.parameters)[-(n + 1) :]
         first = n + 2 - len(path)
-        bounds = (*self.lower_bounds, self.final_lower_bound)
+        # With a prior the passes' values are of the posterior, and nobody measured the last.
+        final = self.final_lower_bound if self.objective == "log-likelihood" else None
+        bounds = (*self.lower_bounds, final)
         return tuple(
             State(first + i, bounds[first + i - 1], parameters) for i, parameters in enumerate(path)
         )
@@ -111,6 +113,21 @@ class ReportData:
     def n_passes(self) -> int:
         """Passes over the data."""
         return len(self.lower_bounds)
+
+    @property
+    def fitted_here(self) -> bool:
+        """Whether the run fitted the model; otherwise it labelled rows with a published one."""
+        return self.metrics.get("model_from") is None
+
+    @property
+    def n_starts(self) -> int:
+        """Starts of the fit, of which the best was kept."""
+        return int(self.metrics.get("n_starts") or 1)
+
+    @property
+    def objective(self) -> str:
+        """What `lower_bounds` are of: the log-likelihood, or with a prior the log-posterior."""
+        return str(self.metrics.get("objective") or "log-likelihood")
 
     @property
     def final_lower_bound(self) -> float | None:

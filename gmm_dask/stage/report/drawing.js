@@ -259,7 +259,7 @@ function drawLine(canvas, view, when, only) {
   return scale;
 }
 
-// The curve of the log-likelihood; `current` is the pass to mark, `pointed` an index to stress.
+// The curve of the objective; `current` is the pass to mark, `pointed` an index to stress.
 function drawCurve(canvas, current, pointed) {
   if (!canvas.clientWidth) return { points: [] };
   const { ctx, width, height } = surface(canvas);
@@ -273,7 +273,7 @@ function drawCurve(canvas, current, pointed) {
   const across = ticksOf(limits[0][0], limits[0][1], Math.max(2, width / 90));
   across.values = [...new Set(across.values.map(Math.round))].filter((v) => v >= 1 && v <= last);
   across.write = (v) => number(v, 0);
-  const scale = frame(ctx, width, height, limits, ["Pass over the data", "Log-likelihood per row"], { across });
+  const scale = frame(ctx, width, height, limits, ["Pass over the data", `${data.objective[0].toUpperCase()}${data.objective.slice(1)} per row`], { across });
   ctx.beginPath();
   for (const [pass, bound] of points) ctx.lineTo(scale.x(pass), scale.y(bound));
   ctx.strokeStyle = theme.accent;

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from gmm_dask.mixture import Parameters, responsibilities
 from gmm_dask.stage.report.colours import CERTAIN, mixed, palette
 from gmm_dask.stage.report.data import ReportData
-from gmm_dask.stage.report.text import numbered, short
 from gmm_dask.stage.report.view import View, best_view
+from gmm_dask.stage.text import numbered, short
 
 Array = npt.NDArray[np.float64]
 
@@ -28,8 +28,10 @@ ACCENT = "#0072b2"
 MAX_NUMBERED = 40  # components with a number at their centre; more would hide the picture
 
 
-def likelihood_figure(lower_bounds: Sequence[float], outcome: str) -> bytes:
-    """PNG of the log-likelihood per row by pass, 1200 pixels wide."""
+def likelihood_figure(
+    lower_bounds: Sequence[float], outcome: str, objective: str = "log-likelihood"
+) -> bytes:
+    """PNG of the log-likelihood (or log-posterior) per row by pass, 1200 pixels wide."""
     figure = _figure(height=420)
     axes = figure.subplots()
     passes = np.arange(1, len(lower_bounds) + 1)
@@ -43,11 +45,11 @@ def likelihood_figure(lower_bounds: Sequence[float], outcome: str) -> bytes:
             note, (passes[-1], bounds[-1]), xytext=(-4, -20), textcoords="offset points",
             ha="right", va="top", color=INK, fontsize=12, fontweight="bold",
         )  # fmt: skip
-    _dress(axes, "Pass over the data", "Log-likelihood per row")
+    _dress(axes, "Pass over the data", f"{objective.capitalize()} per row")
     _whole_ticks(axes, len(passes))
     axes.margins(y=0.12)
     words = _drawable(outcome.replace("_", " "))
-    axes.set_title(f"Log-likelihood: {words}", loc="left", **_TITLE)
+    axes.set_title(f"{objective.capitalize()}: {words}", loc="left", **_TITLE)
     return _png(figure)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from gmm_dask.mixture import responsibilities
-from gmm_dask.stage.report import tables, text
+from gmm_dask.stage import text
+from gmm_dask.stage.report import tables
 from gmm_dask.stage.report.colours import CERTAIN
 from gmm_dask.stage.report.data import ReportData
 from gmm_dask.stage.report.figures import cluster_figure, likelihood_figure
@@ -21,6 +22,7 @@ SCRIPTS = ("numbers.js", "drawing.js", "report.js")  # one scope, in this order
 
 _WORDS = {
     "converged": ("Converged", "good"),
+    "labelled": ("Labelled with a published model", "good"),
     "out_of_iterations": ("Stopped at the limit of passes", "warning"),
 }
 
@@ -56,6 +58,10 @@ def _context(data: ReportData) -> dict[str, Any]:
             data.rows, data.parameters
         ),
         "frames": _about_frames(data, shown),
+        "from_start": data.states[0].number == 1,
+        "fitted_here": data.fitted_here,
+        "objective": data.objective.capitalize(),
+        "curve": _about_curve(data),
         "n_frames": len(shown["frames"]),
         "names": shown["names"],
         "names_left_out": data.parameters.n_features - len(shown["names"]),
@@ -73,7 +79,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "passes": tables.pass_lines(data.lower_bounds),
         "n_passes": data.n_passes,
         "cluster_png": _data_uri(cluster_figure(data)),
-        "curve_png": _data_uri(likelihood_figure(data.lower_bounds, data.outcome)),
+        "curve_png": _curve_png(data) if data.n_passes else "",
         "payload": safe_json(shown),
         "style": _file("report.css"),
         "script": script,
@@ -85,12 +91,13 @@ def _summary(data: ReportData) -> str:
     used = data.metrics.get("n_used")
     rows = "The rows" if used is None else text.numbered(used, "row")
     verb = "was" if used == 1 else "were"
-    k, passes = data.parameters.n_components, text.numbered(data.n_passes, "pass")
-    features = text.numbered(data.parameters.n_features, "feature")
-    return (
-        f"{rows} {verb} described by {text.numbered(k, 'component')} of a Gaussian mixture on "
-        f"{features}, in {passes} over the data."
-    )
+    components = text.numbered(data.parameters.n_components, "component")
+    mixture = f"a Gaussian mixture on {text.numbered(data.parameters.n_features, 'feature')}"
+    if not data.fitted_here:
+        return f"{rows} {verb} labelled by {components} of {mixture} that was fitted before."
+    passes = f"{text.numbered(data.n_passes, 'pass')} over the data"
+    best = f", the best of {data.n_starts} starts" if data.n_starts > 1 else ""
+    return f"{rows} {verb} described by {components} of {mixture}, in {passes}{best}."
 
 
 def _certain_rows(data: ReportData) -> int:
@@ -99,11 +106,10 @@ def _certain_rows(data: ReportData) -> int:
 
 
 def _about_sample(data: ReportData, certain: int) -> str:
-    n_rows, n_used = data.rows.shape[0], data.metrics.get("n_used")
+    n_rows = data.rows.shape[0]
     if not n_rows:
-        return "No rows are drawn."
-    whole = n_used == n_rows
-    drawn = f"all {n_rows:,} rows" if whole else f"a sample of {text.numbered(n_rows, 'row')}"
+        return "No rows are drawn" + (": none is complete." if len(data.sample) else ".")
+    drawn = _drawn(data)
     if data.parameters.n_components == 1:
         return f"The picture shows {drawn}."
     sure = f"{100 * CERTAIN:.0f} %"
@@ -115,6 +121,14 @@ def _about_sample(data: ReportData, certain: int) -> str:
         f"The picture shows {drawn}. Clear cases, which belong to one component for {sure} or "
         f"more: {certain:,}. Between components: {uncertain:,}{ring}."
     )
+
+
+def _drawn(data: ReportData) -> str:
+    n_rows, n_incomplete = data.rows.shape[0], data.metrics.get("n_incomplete") or 0
+    kind = "complete row" if n_incomplete else "row"
+    if n_rows == (data.metrics.get("n_used") or 0) - n_incomplete:
+        return f"all {n_rows:,} {kind}s"
+    return f"a sample of {text.numbered(n_rows, kind)}"
 
 
 def _about_view(data: ReportData) -> list[str]:
@@ -139,10 +153,28 @@ def _about_view(data: ReportData) -> list[str]:
 
 
 def _about_frames(data: ReportData, shown: dict[str, Any]) -> str:
-    kept, states = len(shown["frames"]), len(data.states)
-    if kept == states:
-        return ""
-    return f"The animation shows {kept:,} of {states:,} states, the early ones more closely."
+    kept, states, first = len(shown["frames"]), len(data.states), data.states[0].number
+    lines = []
+    if first > 1:
+        passes = text.numbered(first - 1, "pass")
+        lines.append(f"It begins after {passes}: until then there were other components.")
+    if kept < states:
+        lines.append(f"It shows {kept:,} of {states:,} states, the early ones more closely.")
+    return " ".join(lines)
+
+
+def _about_curve(data: ReportData) -> str:
+    prior = " with the log-density of the priors" if data.objective == "log-posterior" else ""
+    says = f"The {data.objective} per row{prior} says how well the components describe the rows"
+    falls = " except where a component was floored, reseeded or dropped" if data.events else ""
+    return (
+        f"{says}: higher is better. It rises from pass to pass{falls}, and the fit ends when it "
+        "no longer changes by more than the tolerance."
+    )
+
+
+def _curve_png(data: ReportData) -> str:
+    return _data_uri(likelihood_figure(data.lower_bounds, data.outcome, data.objective))
 
 
 def _data_uri(png: bytes) -> str:

@@ -23,8 +23,8 @@ import numpy.typing as npt
 from gmm_dask.mixture import Parameters, responsibilities
 from gmm_dask.stage.report.colours import CERTAIN, hex_colours
 from gmm_dask.stage.report.data import ReportData, State
-from gmm_dask.stage.report.text import short
 from gmm_dask.stage.report.view import View, axis_limits, best_view, separations
+from gmm_dask.stage.text import short
 
 Array = npt.NDArray[np.float64]
 
@@ -59,6 +59,7 @@ def payload(data: ReportData) -> dict[str, Any]:
         "view": _view(view, data),
         "frames": [{"pass": s.number, "bound": _finite(s.lower_bound)} for s in chosen],
         "nPasses": data.n_passes,
+        "objective": data.objective,
         "weight": _finite(data.total_weight),
         "curve": _curve(data.lower_bounds),
         "palette": hex_colours(k),
@@ -153,13 +154,14 @@ def _frames(
     view: View,
 ) -> dict[str, Any]:
     upper = np.triu_indices(len(features))
-    scale_of_pair = (scale[features][:, None] * scale[features])[upper]
+    units = scale[features]
     means, packed, view_means, view_packed, tops = [], [], [], [], []
     for state in states:
         parameters = state.parameters
         covariances = parameters.dense_covariances()[:, features][:, :, features]
+        covariances = covariances / units[:, None] / units  # the product may be beyond float64
         means.append(((parameters.means - centre) / scale)[:, features])
-        packed.append(covariances[:, upper[0], upper[1]] / scale_of_pair)
+        packed.append(covariances[:, upper[0], upper[1]])
         if view.names_of:
             view_means.append(view.rows(parameters.means))
             view_packed.append(view.covariances(parameters)[:, (0, 0, 1), (0, 1, 1)])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gmm_dask.stage.report import text
+from gmm_dask.stage import text
 from gmm_dask.stage.report.data import ReportData
 from gmm_dask.stage.report.view import separations, standardised_scatter
 
@@ -98,7 +98,7 @@ def facts(data: ReportData, certain: float | None) -> list[tuple[str, str, str]]
             f"{data.parameters.n_components:,}",
             f"{data.parameters.covariance_type} covariances",
         ),
-        ("Passes over the data", f"{data.n_passes:,}", _total_time(metrics)),
+        _passes(data),
     ]
     bound = data.final_lower_bound
     if bound is None and data.lower_bounds:
@@ -142,8 +142,9 @@ def input_lines(data: ReportData) -> list[tuple[str, str]]:
 def timings(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Wall time of each phase and of a pass."""
     seconds: Mapping[str, Any] = metrics.get("seconds") or {}
+    names = {"fit": "Check of the rows"} if metrics.get("model_from") else {}
     lines = [
-        (name.capitalize(), text.duration(value))
+        (names.get(name, name.capitalize()), text.duration(value))
         for name, value in seconds.items()
         if isinstance(value, int | float)
     ]
@@ -227,7 +228,17 @@ def _of_rows(data: ReportData) -> str:
     n_rows = data.metrics.get("n_rows")
     if n_rows is None:
         return ""
-    return f"of {n_rows:,} read" if data.dropped else "all that were read"
+    read = f"of {n_rows:,} read" if data.dropped else "all that were read"
+    incomplete = data.metrics.get("n_incomplete")
+    return f"{read}; {incomplete:,} incomplete" if incomplete else read
+
+
+def _passes(data: ReportData) -> tuple[str, str, str]:
+    taken = _total_time(data.metrics)
+    if not data.fitted_here:
+        return "Passes over the data", "none", "; ".join(filter(None, ["no fit", taken]))
+    best = f"best of {data.n_starts} starts" if data.n_starts > 1 else ""
+    return "Passes over the data", f"{data.n_passes:,}", "; ".join(filter(None, [best, taken]))
 
 
 def _total_time(metrics: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.mixture import Parameters
-from gmm_dask.stage.report.text import short
+from gmm_dask.stage.text import short
 
 Array = npt.NDArray[np.float64]
 
@@ -112,13 +112,22 @@ def standardised_scatter(parameters: Parameters) -> tuple[Array, Array, Array]:
     The covariances are in units of the standard deviations: (d,), (d, d), (d, d).
     """
     weights, covariances = parameters.weights, parameters.dense_covariances()
-    within = np.einsum("k,kde->de", weights, covariances)
     deviations = parameters.means - weights @ parameters.means
+    unit = _power_of_two(covariances, deviations)
+    deviations = deviations / unit
+    within = np.einsum("k,kde->de", weights, covariances / unit[:, None] / unit)
     between = (deviations * weights[:, None]).T @ deviations
     spreads = np.sqrt(np.diagonal(within) + np.diagonal(between))
     spreads = np.where(spreads > 0, spreads, 1.0)
     scale = spreads[:, None] * spreads
-    return spreads, within / scale, between / scale
+    return spreads * unit, within / scale, between / scale
+
+
+def _power_of_two(covariances: Array, deviations: Array) -> Array:
+    """A unit for each feature in which no square overflows; a power of two changes no bits."""
+    spreads = np.sqrt(np.einsum("kdd->kd", covariances))
+    largest = np.maximum(spreads.max(axis=0), np.abs(deviations).max(axis=0))
+    return np.asarray(np.ldexp(1.0, np.where(largest > 0, np.frexp(largest)[1] - 1, 0)))
 
 
 def separations(parameters: Parameters) -> Array:

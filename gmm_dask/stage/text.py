@@ -54,11 +54,13 @@ def size(n_bytes: float) -> str:
 
 
 def measured(mean: float, spread: float) -> tuple[str, str]:
-    """A mean and its spread, both to the third digit of the spread."""
+    """A mean and its spread, both to the third digit of the spread where that is not too many."""
     if not (math.isfinite(mean) and math.isfinite(spread)):
         return str(mean), str(spread)
     decimals = 2 - math.floor(math.log10(spread)) if spread > 0 else 3
     largest = max(abs(mean), spread)
+    if decimals > MAX_DECIMALS and 1e-3 <= largest < 1e12:  # a component that is all but a point
+        return f"{mean:,.6f}".replace("-", "−"), f"{spread:.2e}"
     if decimals > MAX_DECIMALS or largest >= 1e12:
         digits = decimals + math.floor(math.log10(largest)) if largest > 0 else 2
         return f"{mean:.{min(max(digits, 2), 15)}e}", f"{spread:.2e}"

@@ -1,0 +1,141 @@
+"""What is shown of a running stage: log lines, the live display, and what is left."""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+
+import pytest
+from rich.console import Console
+
+from gmm_dask.console import Forecast, LiveDisplay, LogLines, forecast, reached
+from gmm_dask.fitting import Pass
+from gmm_dask.mixture import Parameters
+from gmm_dask.stage.settings import FitSettings
+
+ONE = Parameters.from_covariances([1.0], [[0.0]], [[[1.0]]], "full")
+WARNING = "Component 1 held no rows after pass 2; it was reseeded."
+
+
+def a_pass(number: int, change: float, start: int = 1) -> Pass:
+    return Pass(start, number, -2.5, change, 0.5, 1000, ONE)
+
+
+def console(*, terminal: bool = False) -> tuple[Console, io.StringIO]:
+    stream = io.StringIO()
+    shown = Console(file=stream, force_terminal=terminal, width=100, markup=False, highlight=False)
+    return shown, stream
+
+
+def lines_of(stream: io.StringIO) -> list[dict[str, str]]:
+    lines = stream.getvalue().splitlines()
+    return [dict(pair.split("=", 1) for pair in line.split(" ") if "=" in pair) for line in lines]
+
+
+# What is left
+
+
+def test_a_change_that_shrinks_tells_how_many_passes_are_left() -> None:
+    settings = FitSettings(tol=0.03, max_iter=100)
+    assert forecast([math.inf, 0.8, 0.4, 0.2], 1, settings) == Forecast(3, True)  # .1 .05 .025
+    assert forecast([math.inf, 0.01], 1, settings) == Forecast(0, True)
+
+
+@pytest.mark.parametrize("changes", [[math.inf], [math.inf, 0.1], [math.inf, 0.1, 0.2]])
+def test_without_a_trend_max_iter_is_what_is_left(changes: list[float]) -> None:
+    left = forecast(changes, 1, FitSettings(max_iter=10))
+    assert left == Forecast(10 - len(changes), False)
+
+
+def test_starts_to_come_are_as_long_as_this_one() -> None:
+    settings = FitSettings(tol=0.03, max_iter=100, n_init=3)
+    assert forecast([math.inf, 0.8, 0.4, 0.2], 1, settings).passes == 3 + 2 * (4 + 3)
+    assert forecast([math.inf, 0.8, 0.4, 0.2], 3, settings).passes == 3
+
+
+# Log lines
+
+
+def test_a_pass_is_a_line_and_the_first_has_no_change() -> None:
+    shown, stream = console()
+    lines, settings = LogLines(shown), FitSettings(n_init=2)
+    lines.passed(a_pass(1, math.inf), settings)
+    lines.passed(a_pass(2, 0.25, start=2), settings)
+    first, second = lines_of(stream)
+    assert (first["event"], first["number"], first["change"]) == ("pass", "1", "-")
+    assert (second["start"], second["change"], second["rows"]) == ("2", "2.500e-01", "1000")
+    assert second["log_likelihood_per_row"] == "-2.500000000"
+    assert second["rows_per_second"] == "2000"
+
+
+def test_with_a_prior_the_posterior_is_named() -> None:
+    shown, stream = console()
+    settings = FitSettings(covariance_prior=1.0)
+    LogLines(shown).passed(a_pass(2, 0.25), settings)
+    assert lines_of(stream)[0]["log_posterior_per_row"] == "-2.500000000"
+    assert reached(a_pass(2, 0.25), settings).startswith("log-posterior per row -2.5")
+
+
+def test_events_and_phases_are_lines_with_their_words_quoted() -> None:
+    shown, stream = console()
+    lines = LogLines(shown)
+    lines.phase("fit", "10 rows in 1 chunk")
+    lines.warn(WARNING)
+    phase, warning = stream.getvalue().splitlines()
+    assert 'event=phase name=fit detail="10 rows in 1 chunk"' in phase
+    assert warning.endswith(f'event=warning message="{WARNING}"')
+
+
+def test_many_parts_are_few_lines() -> None:
+    shown, stream = console()
+    lines = LogLines(shown)
+    for done in range(1, 1001):
+        lines.labelled(done, 1000)
+    assert [line["parts"] for line in lines_of(stream)] == [str(n) for n in range(100, 1001, 100)]
+
+
+# The live display
+
+
+def test_the_live_display_follows_the_stage_and_keeps_its_events() -> None:
+    shown, stream = console(terminal=True)
+    live = LiveDisplay(shown)
+    with live.running():
+        live.phase("fit", "10 rows in 1 chunk")
+        live.passed(a_pass(1, math.inf), FitSettings(n_init=2))
+        assert "changed by" not in rendered(live)
+        live.passed(a_pass(2, 0.25), FitSettings(n_init=2))
+        now = rendered(live)
+        live.warn(WARNING)
+        live.phase("label", "10 rows in 4 parts")
+        worker = threading.Thread(target=live.labelled, args=(3, 4))  # as Dask tells it
+        worker.start()
+        worker.join()
+    assert "start 1 of 2, pass 2 of at most 100, 2,000 rows/s" in now
+    assert "changed by 2.5e-01 (settled below 0.001)" in now
+    assert "left" in now
+    end = rendered(live)
+    assert end.count("✓") == 2
+    assert "3 of 4 parts" in end
+    assert f"Warning: {WARNING}" in stream.getvalue()
+    assert "inf" not in stream.getvalue()
+
+
+def test_a_phase_that_fails_is_marked() -> None:
+    live = LiveDisplay(console(terminal=True)[0])
+    with pytest.raises(RuntimeError):
+        fail(live)
+    assert "✗" in rendered(live)
+
+
+def fail(live: LiveDisplay) -> None:
+    with live.running():
+        live.phase("fit", "10 rows in 1 chunk")
+        raise RuntimeError
+
+
+def rendered(live: LiveDisplay) -> str:
+    shown, stream = console()
+    shown.print(live._render())
+    return stream.getvalue()
