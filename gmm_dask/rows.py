@@ -80,6 +80,9 @@ def check_survey(surveyed: Survey, n_components: int, missing: Missing) -> None:
     _check_values(any_missing, any_infinite, missing)
     if surveyed.n_usable and surveyed.sum_weight == 0:
         raise DataError("The sample weights sum to zero: there are no rows to fit.")
+    empty = np.flatnonzero(surveyed.spread.weight == 0)
+    if missing == "em" and surveyed.n_usable and len(empty):
+        raise DataError(f"Feature {empty[0]} has no value in any row that counts: leave it out.")
     if surveyed.n_eligible < n_components:
         raise DataError(
             f"Expected n_samples >= n_components but got n_components = {n_components}, "

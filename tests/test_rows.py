@@ -423,3 +423,10 @@ def test_an_unfitted_mixture_says_so(name: str) -> None:
 def test_errors_of_the_rows_are_value_errors_too() -> None:
     assert issubclass(DataError, ValueError)
     assert issubclass(DataError, GmmDaskError)
+
+
+def test_a_feature_without_any_value_cannot_be_learnt() -> None:
+    X = load_iris().data.copy()
+    X[:, 2] = np.nan
+    with pytest.raises(DataError, match="Feature 2 has no value"):
+        GaussianMixture(2, missing="em").fit(X)

@@ -16,6 +16,7 @@ from gmm_dask.mixture.parameters import Estimate
 
 Array = npt.NDArray[np.float64]
 
+SMALLEST = 1e-300  # variance; the precision of a smaller one is beyond float64
 EPS = float(np.finfo(np.float64).eps)
 # From here on a floor is not needed any more: as squared pivot of a correlation, and as variance
 # in variances of the data. A hundred times the floor, so that no component goes in and out.
@@ -77,6 +78,7 @@ def find_faults(
     _check_finite(estimate, variances)
     # Two rows closer than this are one and the same to float64.
     noise = np.zeros((k, d)) if resolved else (4 * EPS * estimate.means) ** 2
+    noise = np.maximum(noise, SMALLEST)
     narrow = [j for j, cause in floored.items() if cause is Cause.COLLAPSED]
     if narrow and data_variances is not None:
         # Where values are missing a floor fades from pass to pass instead of vanishing at once.

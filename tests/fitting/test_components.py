@@ -10,7 +10,7 @@ import pytest
 from gmm_dask.errors import NotFiniteError, SingularCovarianceError, StarvedComponentError
 from gmm_dask.fitting import ComponentPolicy, Event, FitResult, Maximisation, fit, initialize
 from gmm_dask.fitting.components import FLOOR, MAX_RESEEDS, Action
-from gmm_dask.mixture import COVARIANCE_FAMILIES, ColumnSpread, Parameters, e_step
+from gmm_dask.mixture import COVARIANCE_FAMILIES, ColumnSpread, Parameters, e_step, missing
 from gmm_dask.mixture.faults import Cause
 
 NAMES = ("height", "width")
@@ -196,6 +196,22 @@ def test_regularised_points_are_no_trouble(covariance_type: str) -> None:
     assert result.events_ == ()
     variances = result.parameters.family.variances(result.parameters.covariances, 2, 2)
     np.testing.assert_allclose(variances, 1e-6, rtol=1e-9)
+
+
+@pytest.mark.parametrize("covariance_type", OWN)
+def test_a_floor_does_not_flicker_where_values_are_missing(covariance_type: str) -> None:
+    X = rows(Cause.COLLAPSED)
+    X[np.random.default_rng(4).uniform(size=X.shape) < 0.2] = np.nan
+    X[-1], X[-2] = -20.0, np.nan
+    start = Parameters.from_covariances(
+        [0.4, 0.4, 0.2], [[0.5, 0.0], [8.0, 7.5], [-20.0, -20.0]],
+        {"full": [np.eye(2)] * 3, "diag": np.ones((3, 2)), "spherical": np.ones(3)}[covariance_type],
+        covariance_type,
+    )  # fmt: skip
+    maximise = Maximisation(0, "floor", ColumnSpread.of(X), columns=NAMES)
+    result = fit(partial(missing.e_step, X), start, maximise, tol=1e-6, max_iter=300)
+    assert_sound(result)
+    assert len(result.events_) <= 1
 
 
 def test_a_start_without_rows_for_a_component_is_an_event_of_pass_zero() -> None:
