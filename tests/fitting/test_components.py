@@ -205,7 +205,7 @@ def test_a_floor_does_not_flicker_where_values_are_missing(covariance_type: str)
     X[-1], X[-2] = -20.0, np.nan
     start = Parameters.from_covariances(
         [0.4, 0.4, 0.2], [[0.5, 0.0], [8.0, 7.5], [-20.0, -20.0]],
-        {"full": [np.eye(2)] * 3, "diag": np.ones((3, 2)), "spherical": np.ones(3)}[covariance_type],
+        {"full": [np.eye(2)] * 3, "diag": np.ones((3, 2)), "spherical": [1] * 3}[covariance_type],
         covariance_type,
     )  # fmt: skip
     maximise = Maximisation(0, "floor", ColumnSpread.of(X), columns=NAMES)
