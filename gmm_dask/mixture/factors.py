@@ -12,26 +12,37 @@ Array = npt.NDArray[np.float64]
 REMEDY = "Try fewer components, a larger reg_covar, or leave out constant and duplicate columns."
 
 
-def factor_covariance(covariance: Array, j: int) -> Array:
-    """U with U U^T = covariance^-1, upper triangular with a positive diagonal."""
+def factor_covariances(covariances: Array) -> Array:
+    """U with U U^T = covariance^-1 of each (k, d, d), upper triangular with a positive diagonal."""
+    variances = np.einsum("kdd->kd", covariances)
+    for j, diagonal in enumerate(variances):
+        _check_scale(diagonal, j, "variance")
     # Scaled to unit variances first: Cholesky's failure then means collinear, not badly scaled.
-    scale = _scale(np.diagonal(covariance), j, "variance")
-    correlation = covariance / scale[:, None] / scale[None, :]
+    scale = np.sqrt(variances)
+    correlations = covariances / scale[:, :, None] / scale[:, None, :]
     try:
-        lower = np.asarray(np.linalg.cholesky(correlation), dtype=np.float64)
+        lower = np.linalg.cholesky(correlations)
     except np.linalg.LinAlgError:
-        raise SingularCovarianceError(
-            f"The covariance of component {j} is not positive definite: some of its columns are "
-            f"linear combinations of others on the rows it holds. {REMEDY}",
-            j,
-            combined_features(correlation),
-        ) from None
-    return _inverse_triangular(lower).T / scale[:, None]
+        raise _singular(correlations) from None
+    inverses = np.stack([_inverse_triangular(each) for each in lower])
+    return np.asarray(inverses.swapaxes(1, 2) / scale[:, :, None])
+
+
+def _singular(correlations: Array) -> SingularCovarianceError:
+    least = [float(np.linalg.eigvalsh(each)[0]) for each in correlations]
+    j = int(np.argmin(least))
+    return SingularCovarianceError(
+        f"The covariance of component {j} is not positive definite: some of its columns are "
+        f"linear combinations of others on the rows it holds. {REMEDY}",
+        j,
+        combined_features(correlations[j]),
+    )
 
 
 def factor_precision(precision: Array, j: int) -> Array:
     """U with U U^T = precision, upper triangular with a positive diagonal."""
-    scale = _scale(np.diagonal(precision), j, "precision")
+    _check_scale(np.diagonal(precision), j, "precision")
+    scale = np.sqrt(np.diagonal(precision))
     scaled = precision / scale[:, None] / scale[None, :]
     try:
         # Reversing rows and columns turns the lower factor of one into the upper of the other.
@@ -48,7 +59,7 @@ def factor_precision(precision: Array, j: int) -> Array:
 def factor_variances(variances: Array) -> Array:
     """1 / standard deviation; every variance must be positive and finite."""
     for j, row in enumerate(np.atleast_1d(variances)):
-        _scale(np.atleast_1d(row), j, "variance")
+        _check_scale(np.atleast_1d(row), j, "variance")
     return 1.0 / np.sqrt(variances)
 
 
@@ -59,7 +70,7 @@ def combined_features(correlation: Array) -> tuple[int, ...]:
     return tuple(int(i) for i in np.flatnonzero(share >= 0.3 * share.max()))
 
 
-def _scale(diagonal: Array, j: int, what: str) -> Array:
+def _check_scale(diagonal: Array, j: int, what: str) -> None:
     bad = ~((diagonal > 0) & np.isfinite(diagonal))
     if bad.any():
         feature = int(np.argmax(bad))
@@ -69,11 +80,11 @@ def _scale(diagonal: Array, j: int, what: str) -> Array:
             j,
             tuple(int(i) for i in np.flatnonzero(bad)),
         )
-    return np.asarray(np.sqrt(diagonal))
 
 
 def _inverse_triangular(lower: Array) -> Array:
-    # LAPACK's general solver pivots a triangular matrix away; scipy's keeps the structure.
-    from scipy.linalg import solve_triangular
+    # LAPACK's general solver pivots a triangular matrix away; this one keeps the structure.
+    from scipy.linalg.lapack import dtrtri  # here: scipy.linalg takes longer to import than we do
 
-    return np.asarray(solve_triangular(lower, np.eye(lower.shape[0]), lower=True))
+    inverse, _ = dtrtri(lower, lower=1)
+    return np.asarray(inverse)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import solve_triangular
 
 from gmm_dask.mixture.parameters import Parameters
 
@@ -15,6 +14,8 @@ def mixture_sample(
     parameters: Parameters, n_samples: int, rng: np.random.Generator | np.random.RandomState
 ) -> tuple[Array, npt.NDArray[np.int64]]:
     """Rows (n_samples, d), component by component, and the component of each (n_samples,)."""
+    from scipy.linalg import solve_triangular
+
     counts = rng.multinomial(n_samples, parameters.weights)
     X = rng.standard_normal((n_samples, parameters.n_features))
     component = np.repeat(np.arange(parameters.n_components), counts)

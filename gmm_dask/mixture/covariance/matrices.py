@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gmm_dask.mixture.covariance.family import Array, CovarianceFamily, Indices
-from gmm_dask.mixture.factors import factor_covariance, factor_precision
+from gmm_dask.mixture.factors import factor_covariances, factor_precision
 
 
 class Full(CovarianceFamily):
@@ -24,7 +24,7 @@ class Full(CovarianceFamily):
 
     @staticmethod
     def factor_covariances(covariances: Array) -> Array:
-        return np.stack([factor_covariance(c, j) for j, c in enumerate(covariances)])
+        return factor_covariances(covariances)
 
     @staticmethod
     def factor_precisions(precisions: Array) -> Array:
@@ -133,7 +133,7 @@ class Tied(CovarianceFamily):
 
     @staticmethod
     def factor_covariances(covariances: Array) -> Array:
-        return factor_covariance(covariances, 0)
+        return np.asarray(factor_covariances(covariances[None])[0])
 
     @staticmethod
     def factor_precisions(precisions: Array) -> Array:
