@@ -27,10 +27,6 @@ EXCEPTIONS = {
     "test_gaussian_mixture_all_init_does_not_estimate_gaussian_parameters": (
         "counts the calls of a private function of scikit-learn"
     ),
-    "test_gaussian_mixture_precisions_init_diag": (
-        "expects as many passes as from precisions of K-means on raw columns; ours starts on "
-        "standardised ones"
-    ),
     "test_regularisation": (
         "expects an error where components collapse; ours goes on with a floor, and raises it "
         "where component_policy is 'raise' (tests/test_estimator.py)"
