@@ -369,7 +369,7 @@ def test_weights_that_cannot_be_paired_with_the_rows_are_refused() -> None:
     model, X = complete(), da.from_array(ROWS, chunks=(40, 4))
     with pytest.raises(DataError, match="one value for each row"):
         model.score(X, sample_weight=da.ones(151, chunks=50))
-    with pytest.raises(DataError, match="give a Dask array"):
+    with pytest.raises(DataError, match="give Dask weights"):
         model.score(of_unknown_length(X), sample_weight=WEIGHT)
     with pytest.raises(DataError, match="weights were given for"):
         model.score(X[X[:, 0] > 60], sample_weight=da.ones(150, chunks=40))
