@@ -77,7 +77,8 @@ def find_faults(
     variances = chosen.variances(estimate.covariances, k, d)
     _check_finite(estimate, variances)
     # Two rows closer than this are one and the same to float64.
-    noise = np.zeros((k, d)) if resolved else (4 * EPS * estimate.means) ** 2
+    with np.errstate(over="ignore"):
+        noise = np.zeros((k, d)) if resolved else (4 * EPS * estimate.means) ** 2
     noise = np.maximum(noise, SMALLEST)
     narrow = [j for j, cause in floored.items() if cause is Cause.COLLAPSED]
     if narrow and data_variances is not None:
@@ -93,7 +94,8 @@ def find_faults(
         ]
         return sorted(faults, key=lambda fault: -1 if fault.component is None else fault.component)
     starved = [Fault(int(j), Cause.STARVED) for j in np.flatnonzero(~estimate.alive)]
-    noise = noise[estimate.alive].max(axis=0, initial=0.0)
+    # What one component resolves is no rounding, however far another one is.
+    noise = noise[estimate.alive].min(axis=0)
     shared = _fault_of(estimate, None, variances[0] <= noise, floored)
     return starved if shared is None else [shared, *starved]
 

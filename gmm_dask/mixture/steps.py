@@ -193,13 +193,16 @@ def estimate_from_responsibilities(
     rows = np.where(alive, rows, 1.0)
     X = np.asarray(X, dtype=np.float64)
     spread = ColumnSpread.of(X, sample_weight)
-    moved = np.where(alive[:, None], (resp.T @ (X - spread.mean)) / rows[:, None], 0.0)
-    means = spread.mean + moved
+    means = np.repeat(spread.mean[None, :], k, axis=0)
     chosen = family(covariance_type)
     scatter = np.zeros(chosen.shape(k, d))
     sum_x = np.zeros((k, d))
     for j in map(int, np.flatnonzero(alive)):
-        D, resp_j = X - means[j], np.ascontiguousarray(resp[:, j])
+        resp_j = np.ascontiguousarray(resp[:, j])
+        # About a row of its own: the mean of all rows may be far from the component.
+        origin = X[resp_j.argmax()]
+        means[j] = origin + resp_j @ (X - origin) / rows[j]
+        D = X - means[j]
         sum_x[j] = resp_j @ D
         chosen.add_scatter(scatter, j, resp_j, D, np.empty_like(D))
     delta, rows = sum_x / rows[:, None], np.where(alive, rows, 0.0)

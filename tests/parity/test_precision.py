@@ -208,11 +208,7 @@ def test_one_outlier_with_a_component_of_its_own_leaves_the_other_alone(
     np.testing.assert_array_equal(found.parameters.means[1], X[0])
     alone = mixture([1.0], means[:1], np.cov(X[1:].T)[None], family)
     exact = reference(X[1:], alone)
-    share = 39 / 40 if family == "tied" else 1.0  # the outlier adds nothing to what is shared
-    kept = Parameters.from_covariances(
-        [1.0], found.parameters.means[:1], found.parameters.dense_covariances()[:1] / share, "full"
-    )
-    assert_agree(kept, exact)
+    assert_agree(one_component(found.parameters, 0, family), exact)
     what = [(e.component, e.cause, e.action, e.columns) for e in found.events_]
     columns = ("feature 0", "feature 1", "feature 2")
     assert what == [] if family == "tied" else [(1, "collapsed", "floored", columns)]
@@ -230,6 +226,13 @@ def test_em_is_exact_on_any_mixture(family: str, weighted: bool, k: int, d: int,
     start = mixture(drawn.weights, drawn.means / 2, wide, family)
     found = fitted(X, start, 3, sample_weight).parameters
     assert_agree(found, reference(X, start, 3, sample_weight))  # 6e-14
+
+
+def one_component(found: Parameters, j: int, family: str, reg_covar: float = 0.0) -> Parameters:
+    """Component j as if there were no other, which holds one row and adds nothing if tied."""
+    covariance = found.dense_covariances()[j] - reg_covar * np.eye(found.n_features)
+    share = found.weights[j] if family == "tied" else 1.0
+    return Parameters.from_covariances([1.0], found.means[[j]], covariance[None] / share, "full")
 
 
 def correlation(covariance: np.ndarray) -> np.ndarray:
@@ -300,9 +303,13 @@ def assert_names(error: GmmDaskError, columns: set[str]) -> None:
     assert re.search("reg_covar|[Ll]eave|rescale", str(error))
 
 
-def assert_is_a_model(model: GaussianMixture, X: object) -> None:
+def parameters_of(model: GaussianMixture) -> Parameters:
     arrays = (model.weights_, model.means_, model.covariances_, model.precisions_cholesky_)
-    assert_is_a_mixture(Parameters(*arrays, model.covariance_type))
+    return Parameters(*arrays, model.covariance_type)
+
+
+def assert_is_a_model(model: GaussianMixture, X: object) -> None:
+    assert_is_a_mixture(parameters_of(model))
     assert np.isfinite(model.lower_bounds_).all()
     resp = model.predict_proba(X)
     assert np.isfinite(resp).all()
@@ -341,6 +348,24 @@ def test_rows_far_away_end_in_a_mixture_or_in_an_error_with_names(
     assert_is_a_model(model, frame)
 
 
+@pytest.mark.parametrize("reg_covar", [1e-6, 0.0])
+@pytest.mark.parametrize("far", [1e6, 1e10, 1e20, 1e100])
+@of_every_family
+def test_an_outlier_however_far_leaves_the_fit_of_the_other_rows_alone(
+    family: str, far: float, reg_covar: float, rng: np.random.Generator
+) -> None:
+    X = clusters(rng, apart=0)[0]
+    X[0] = far
+    model = GaussianMixture(2, covariance_type=family, reg_covar=reg_covar, random_state=0).fit(X)
+    assert_is_a_model(model, X)
+    others = int(model.weights_.argmax())
+    np.testing.assert_array_equal(model.means_[1 - others], X[0])
+    alone = mixture([1.0], np.zeros((1, 3)), np.eye(3)[None], family)
+    assert_agree(
+        one_component(parameters_of(model), others, family, reg_covar), reference(X[1:], alone)
+    )
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("reg_covar", [1e-6, 0.0])
 @pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e-160, 1e-155, 1e-140, 1e152, 1e154, 1e200])
@@ -371,8 +396,7 @@ def predicting(means: object, family: str) -> GaussianMixture:
 
 
 def exact_posteriors(X: np.ndarray, model: GaussianMixture) -> np.ndarray:
-    arrays = (model.weights_, model.means_, model.covariances_, model.precisions_cholesky_)
-    found = Parameters(*arrays, model.covariance_type)
+    found = parameters_of(model)
     return posteriors(X, Exact.of(found.weights, found.means, found.dense_covariances()))
 
 
@@ -445,5 +469,4 @@ def test_em_of_integers_is_exact_through_the_estimator(
     model = GaussianMixture(2, covariance_type=family, reg_covar=0, tol=0, max_iter=N_PASSES)
     with pytest.warns(ConvergenceWarning):
         model.set_params(**given_start).fit(X)
-    arrays = (model.weights_, model.means_, model.covariances_, model.precisions_cholesky_)
-    assert_agree(Parameters(*arrays, family), reference(X, start))
+    assert_agree(parameters_of(model), reference(X, start))
