@@ -348,6 +348,23 @@ def test_rows_far_away_end_in_a_mixture_or_in_an_error_with_names(
     assert_is_a_model(model, frame)
 
 
+@pytest.mark.parametrize("value", [0.1, 1e10, 1e20, 1e200, 1.7e308])
+@of_every_family
+def test_a_constant_column_of_any_size_is_named_where_it_matters(
+    family: str, value: float, rng: np.random.Generator
+) -> None:
+    frame = pd.DataFrame(clusters(rng)[0], columns=COLUMNS[:3])
+    frame["height"] = value
+    model = GaussianMixture(2, covariance_type=family, reg_covar=0, random_state=0)
+    if family == "spherical":  # the other columns spread
+        assert_is_a_model(model.fit(frame), frame)
+        assert model.events_ == ()
+    else:
+        with pytest.raises(GmmDaskError) as caught:
+            model.fit(frame)
+        assert_names(caught.value, {"height"})
+
+
 @pytest.mark.parametrize("reg_covar", [1e-6, 0.0])
 @pytest.mark.parametrize("far", [1e6, 1e10, 1e20, 1e100])
 @of_every_family
@@ -368,18 +385,24 @@ def test_an_outlier_however_far_leaves_the_fit_of_the_other_rows_alone(
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("reg_covar", [1e-6, 0.0])
-@pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e-160, 1e-155, 1e-140, 1e152, 1e154, 1e200])
+@pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e-155, 1e-149, 1e-140, 1e152, 1e154, 1e200])
+@pytest.mark.parametrize("make", [clusters, partial(collinear, noise=1e-6)], ids=["", "collinear"])
 @of_every_family
-def test_a_column_whose_squares_leave_float64_ends_in_a_mixture_or_in_an_error_with_names(
-    family: str, scale: float, reg_covar: float, rng: np.random.Generator
+def test_columns_whose_squares_leave_float64_end_in_a_mixture_or_in_an_error_with_names(
+    family: str,
+    make: Callable[[np.random.Generator], Rows],
+    scale: float,
+    reg_covar: float,
+    rng: np.random.Generator,
 ) -> None:
-    frame = pd.DataFrame(clusters(rng)[0] * [scale, 1, 1], columns=COLUMNS[:3])
+    frame = pd.DataFrame(make(rng)[0] * [scale, scale, 1], columns=COLUMNS[:3])
     model = GaussianMixture(2, covariance_type=family, reg_covar=reg_covar, random_state=0)
     try:
         model.fit(frame)
     except GmmDaskError as error:
         assert scale < 1e-140 or scale > 1e152
-        assert_names(error, set(COLUMNS[:3]) if family == "spherical" else {"height"})
+        names = set(COLUMNS[:3]) if family == "spherical" else {"height", "width"}
+        assert_names(error, names)
         return
     assert_is_a_model(model, frame)
 
