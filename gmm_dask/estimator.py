@@ -73,7 +73,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     component_policy : {"floor", "reseed", "drop", "raise"}, default="floor"
         What to do with a component that holds no rows, collapses to a point or becomes singular:
         add 1e-6 of the data's variances to its own; start it anew at a row that the mixture
-        explains badly; go on without it; or stop with an error. See `events_`.
+        explains badly; go on without it; or stop with an error. See `events_`. An outlier whose
+        component was dropped widens another one, which may be the next to go.
     weight_concentration_prior : float, optional
         Of a Dirichlet prior on the weights, at least 1.
     mean_precision_prior : float, optional
@@ -253,8 +254,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         theirs = SklearnMixture()
         known = {name: value for name, value in self.get_params().items() if name in _COMMON}
         theirs.set_params(**known)
-        if hasattr(self, "weights_"):
-            theirs.set_params(n_components=len(self.weights_))  # one may have been dropped
+        if hasattr(self, "weights_") and len(self.weights_) != self.n_components:
+            # One was dropped, and start values of all of them fit no more.
+            starts = dict.fromkeys(("weights_init", "means_init", "precisions_init"))
+            theirs.set_params(n_components=len(self.weights_), **starts)
         return _copied(self, theirs)
 
     @classmethod
@@ -264,6 +267,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError(f"A {type(model).__name__} is no sklearn.mixture.GaussianMixture.")
         ours = cls(**{name: getattr(model, name) for name in _COMMON})
         _copied(model, ours)
+        if hasattr(ours, "weights_"):
+            ours.events_ = ()
         return ours
 
     def __sklearn_tags__(self) -> Any:

@@ -332,7 +332,7 @@ def test_events_are_those_of_the_start_that_was_kept(caplog: pytest.LogCaptureFi
     model = GaussianMixture(6, n_init=4, init_params="random_from_data", random_state=0)
     model.fit(TWO_POINTS)
     assert len({event.start for event in model.events_}) == 1
-    emptied = {e.component for e in model.events_ if e.action == "kept with weight 0"}
+    emptied = {e.component for e in model.events_ if e.action == "kept as it was"}
     assert emptied == set(np.flatnonzero(model.weights_ == 0))
     for start in range(1, 5):
         assert f"start {start}: Component" in caplog.text
@@ -364,3 +364,13 @@ def test_verbose_passes_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="gmm_dask"):
         GaussianMixture(3, random_state=0, verbose=2, verbose_interval=1).fit(IRIS.data)
     assert "start 1 pass 1: log-likelihood per row" in caplog.text
+
+
+def test_scikit_learns_form_of_a_fit_that_lost_a_component_can_be_fitted_again() -> None:
+    X = np.concatenate([np.random.default_rng(0).normal(size=(60, 1)), np.full((5, 1), 50.0)])
+    starts = {"means_init": [[0.0], [50.0]], "weights_init": [0.9, 0.1]}
+    ours = GaussianMixture(2, reg_covar=0, component_policy="drop", random_state=0, **starts).fit(X)
+    theirs = ours.to_sklearn()
+    assert theirs.n_components == 1
+    assert theirs.set_params(reg_covar=1e-6).fit(X).means_.shape == (1, 1)
+    assert GaussianMixture.from_sklearn(theirs).events_ == ()

@@ -186,7 +186,7 @@ def _completed_sums(
     scores = module.score_rows(X if usable.all() else X[usable], parameters)
     weight = np.ones(len(scores.labels)) if sample_weight is None else sample_weight[usable]
     each = scores.log_density + np.log(scores.max_responsibility)
-    return np.array([weight.sum(), weight @ each])
+    return np.array([weight.sum(), weight @ np.where(weight > 0, each, 0.0)])
 
 
 def _identity(value: Any) -> Any:

@@ -38,7 +38,7 @@ class Action(StrEnum):
     """What was done."""
 
     FLOORED = "floored"
-    EMPTIED = "kept with weight 0"
+    EMPTIED = "kept as it was"
     RESEEDED = "reseeded"
     DROPPED = "dropped"
 
@@ -149,7 +149,16 @@ class Maximisation:
 
     def begin(self, found: Estimate) -> Step:
         """The start as a mixture; nothing can be reseeded before rows were looked at."""
+        if self.prior is not None and self.spread is not None:
+            found = self.prior.applied(found, float(self.spread.weight.max()))
         return self._guarded(found, None, 0, ())
+
+    def adopt(self, given: Parameters) -> Step:
+        """A start that is a mixture already; a prior on the weights leaves none at zero."""
+        if self.prior is None or self.spread is None or given.weights.min() > 0:
+            return Step(given, ())
+        weights = self.prior.weights(float(self.spread.weight.max()) * given.weights)
+        return Step(replace(given, weights=weights), ())
 
     def __call__(
         self,
@@ -180,7 +189,7 @@ class Maximisation:
         faults = self._faults(found, _under_floor(events, pass_number))
         if faults and self.policy == ComponentPolicy.RAISE:
             raise self._error(faults[0], pass_number)
-        chosen = [(f, self._action(f, statistics, found, pass_number, events)) for f in faults]
+        chosen = self._chosen(faults, statistics, events)
         settled = self._carry_out(found, chosen, statistics, pass_number)
         for fault, action in chosen:
             events = _noted(events, self._event(fault, action, pass_number))
@@ -198,20 +207,29 @@ class Maximisation:
                 f"{self._named(error.features)}: {error}", error.features
             ) from None
 
-    def _action(
+    def _chosen(
         self,
-        fault: Fault,
+        faults: Sequence[Fault],
         statistics: SufficientStatistics | None,
-        found: Estimate,
-        pass_number: int,
         events: tuple[Event, ...],
-    ) -> Action:
+    ) -> list[tuple[Fault, Action]]:
+        """What is done about each fault; each row seeds one component, the others wait."""
+        worst = None if statistics is None else statistics.worst
+        seeds = 0 if worst is None else len(worst.X)
+        chosen: list[tuple[Fault, Action]] = []
+        for fault in faults:
+            action = self._action(fault, events, has_seed=seeds > 0)
+            seeds -= action is Action.RESEEDED
+            chosen.append((fault, action))
+        return chosen
+
+    def _action(self, fault: Fault, events: tuple[Event, ...], *, has_seed: bool) -> Action:
         j = fault.component
         if j is not None and self.policy == ComponentPolicy.DROP:
             return Action.DROPPED
-        if j is not None and self.policy == ComponentPolicy.RESEED and statistics is not None:
+        if j is not None and self.policy == ComponentPolicy.RESEED and has_seed:
             earlier = sum(e.component == j and e.action is Action.RESEEDED for e in events)
-            if earlier < MAX_RESEEDS and statistics.worst is not None and len(statistics.worst.X):
+            if earlier < MAX_RESEEDS:
                 return Action.RESEEDED
         return Action.EMPTIED if fault.cause is Cause.STARVED else Action.FLOORED
 
@@ -258,7 +276,7 @@ class Maximisation:
         covariances = found.covariances.copy()
         sound = np.setdiff1d(np.arange(k), components)
         for place, j in enumerate(components):
-            row = statistics.worst.X[place % len(statistics.worst.X)]
+            row = statistics.worst.X[place]
             means[j] = np.where(np.isnan(row), found.weights @ found.means, row)
             weights[j] = 1 / k
         weights[sound] *= (1 - len(components) / k) / max(

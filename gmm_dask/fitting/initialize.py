@@ -19,6 +19,7 @@ from gmm_dask.mixture.covariance import family
 Array = npt.NDArray[np.float64]
 
 MAX_REGROUPINGS = 20
+NARROWEST = 0.01  # of a column's variance: what its parts are taken to have at least
 
 
 def initialize(
@@ -61,7 +62,7 @@ def initialize(
         parameters = Parameters.from_precisions(
             given.weights, given.means, given.precisions, covariance_type
         )
-        return Step(parameters, ())
+        return maximise.adopt(parameters)
     try:
         method = INIT_METHODS[init_params]
     except KeyError:
@@ -158,7 +159,7 @@ def _with_given(found: Estimate, given: Given, maximise: Maximisation) -> Step:
     means = found.means if given.means is None else given.means
     if given.precisions is not None:
         kind = found.covariance_type
-        return Step(Parameters.from_precisions(weights, means, given.precisions, kind), ())
+        return maximise.adopt(Parameters.from_precisions(weights, means, given.precisions, kind))
     return maximise.begin(replace(found, weights=weights, means=means))
 
 
@@ -168,9 +169,29 @@ def _standardised(sample: Array, weight: Array | None) -> Array:
     centred = sample - ColumnSpread.of(sample, weight).mean
     largest = np.nanmax(np.abs(centred), axis=0, initial=0.0)
     centred /= np.where(largest > 0, largest, 1.0)  # no square overflows or vanishes
-    spread = np.sqrt(ColumnSpread.of(centred, weight).variances)
+    total = ColumnSpread.of(centred, weight).variances
+    within = [_variance_within(column, weight) for column in centred.T]
+    spread = np.sqrt(np.maximum(within, NARROWEST * total))
     centred /= np.where(spread > 0, spread, 1.0)
     return np.asarray(centred)
+
+
+def _variance_within(column: Array, weight: Array | None) -> float:
+    """Variance of a column about the means of its two best separated parts.
+
+    A column that tells clusters apart is as wide as they are far apart: by its variance alone it
+    would be scaled until it tells no more than any other.
+    """
+    there = ~np.isnan(column)
+    order = np.argsort(column[there], kind="stable")
+    x = column[there][order]
+    w = np.ones(len(x)) if weight is None else weight[there][order]
+    if len(x) < 2:
+        return 0.0
+    x = x - w @ x / w.sum()
+    lower, upper = np.cumsum(w)[:-1], np.cumsum(w[::-1])[::-1][1:]
+    between = np.cumsum(w * x)[:-1] ** 2 * (1 / lower + 1 / upper)
+    return float((w @ x**2 - between.max()) / w.sum())
 
 
 def _kmeans(X: Array, k: int, rng: np.random.Generator, weight: Array | None) -> Array:

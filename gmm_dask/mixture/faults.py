@@ -16,7 +16,7 @@ from gmm_dask.mixture.parameters import Estimate
 
 Array = npt.NDArray[np.float64]
 
-SMALLEST = 1e-300  # variance; the precision of a smaller one is beyond float64
+SMALLEST = 1e-285  # variance; with a nearly collinear column its precision is at float64's end
 EPS = float(np.finfo(np.float64).eps)
 # From here on a floor is not needed any more: as squared pivot of a correlation, and as variance
 # in variances of the data. A hundred times the floor, so that no component goes in and out.
@@ -80,6 +80,8 @@ def find_faults(
     with np.errstate(over="ignore"):
         noise = np.zeros((k, d)) if resolved else (4 * EPS * estimate.means) ** 2
     noise = np.maximum(noise, SMALLEST)
+    if not chosen.per_feature:  # a variance that one feature resolves is no rounding
+        noise = np.broadcast_to(noise.min(axis=1, keepdims=True), (k, d)).copy()
     narrow = [j for j, cause in floored.items() if cause is Cause.COLLAPSED]
     if narrow and data_variances is not None:
         # Where values are missing a floor fades from pass to pass instead of vanishing at once.

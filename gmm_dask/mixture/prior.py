@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import SettingsError
-from gmm_dask.mixture.parameters import Parameters
+from gmm_dask.mixture.covariance import family
+from gmm_dask.mixture.parameters import Estimate, Parameters
 
 Array = npt.NDArray[np.float64]
 
@@ -46,29 +47,53 @@ class Prior:
         """Rows more in a covariance's divisor: the prior of a mean has one deviation in it."""
         return float(self.mean_precision > 0)
 
-    def scale(self, parameters: Parameters) -> Array | float:
-        """Scale matrix of the inverse Wishart in the family's shape; 0 where there is none."""
-        return 0.0 if self.variances is None else parameters.family.of_variances(self.variances)
+    @property
+    def sustains(self) -> bool:
+        """Whether a component without rows is still one: the prior gives weight and spread."""
+        return self.weight_concentration > 1 and self.variances is not None
 
-    def rows_of_covariance(self, parameters: Parameters) -> float:
+    def scale(self, covariance_type: str) -> Array | float:
+        """Scale matrix of the inverse Wishart in the family's shape; 0 where there is none."""
+        return (
+            0.0 if self.variances is None else family(covariance_type).of_variances(self.variances)
+        )
+
+    def rows_of_covariance(self, covariance_type: str) -> float:
         """Rows that the inverse Wishart counts for in each covariance."""
         if self.variances is None:
             return 0.0
-        return parameters.family.prior_rows(self.degrees_of_freedom, parameters.n_features)
+        return family(covariance_type).prior_rows(self.degrees_of_freedom, len(self.mean))
+
+    def weights(self, rows: Array) -> Array:
+        """The most probable weights of components that hold so many rows, (k,)."""
+        counted = rows + (self.weight_concentration - 1)
+        return np.asarray(counted / counted.sum())
+
+    def applied(self, found: Estimate, n_rows: float) -> Estimate:
+        """What an estimate from n_rows rows becomes with the prior; means are left alone."""
+        kind, rows = found.covariance_type, found.weights * n_rows
+        covariances = found.covariances
+        if self.variances is not None:
+            chosen, d = family(kind), len(self.mean)
+            scatter = chosen.expected_scatter(rows, covariances, d) + self.scale(kind)
+            covariances = chosen.averaged(scatter, rows, self.rows_of_covariance(kind), d)
+        alive = found.alive | self.sustains
+        return Estimate(self.weights(rows), found.means, covariances, kind, alive)
 
     def log_density(self, parameters: Parameters) -> float:
         """Log of the prior at the parameters, up to a constant."""
-        family, (k, d) = parameters.family, parameters.means.shape
+        chosen, (k, d) = parameters.family, parameters.means.shape
         factors = parameters.precisions_cholesky
-        log_det = -2 * family.log_determinants(factors, k, d)  # of the covariances
+        log_det = -2 * chosen.log_determinants(factors, k, d)  # of the covariances
         total = 0.0
         if self.weight_concentration > 1:
             with np.errstate(divide="ignore"):
                 total += (self.weight_concentration - 1) * float(np.log(parameters.weights).sum())
         if self.variances is not None:
-            each = log_det if family.per_component else log_det[:1]
-            total -= 0.5 * self.rows_of_covariance(parameters) * float(each.sum())
-            total -= 0.5 * float((self.scale(parameters) * family.precisions_of(factors)).sum())
+            each = log_det if chosen.per_component else log_det[:1]
+            kind = parameters.covariance_type
+            total -= 0.5 * self.rows_of_covariance(kind) * float(each.sum())
+            total -= 0.5 * float((self.scale(kind) * chosen.precisions_of(factors)).sum())
         if self.mean_precision > 0:
             total -= 0.5 * float(log_det.sum())
             total -= 0.5 * self.mean_precision * float(self._distances(parameters).sum())

@@ -46,19 +46,23 @@ class ColumnSpread:
                     for rows in blocks
                 ),
             )
+        if sample_weight is not None:
+            counted = sample_weight > 0
+            X, sample_weight = X[counted], sample_weight[counted]
         X = np.asarray(X, dtype=np.float64)
         there = ~np.isnan(X)
         weight = there * (1.0 if sample_weight is None else sample_weight[:, None])
         total = weight.sum(axis=0)
         divisor = np.where(total > 0, total, 1.0)
-        # About the first value that is there: the mean of equal values is then exactly that value.
-        first = X[there.argmax(axis=0), np.arange(X.shape[1])] if len(X) else np.zeros(X.shape[1])
-        origin = np.where(there.any(axis=0), first, 0.0)
+        # About a value of much weight: the mean of equal values is then exactly that value.
+        some = X[weight.argmax(axis=0), np.arange(X.shape[1])] if len(X) else np.zeros(X.shape[1])
+        origin = np.where(total > 0, some, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
             D = np.where(there, X - origin, 0.0)
             mean = origin + (weight * D).sum(axis=0) / divisor
             D = np.where(there, X - mean, 0.0)
-            return cls(total, mean, (weight * D**2).sum(axis=0))
+            left = (weight * D).sum(axis=0) / divisor  # what rounding left of the mean
+            return cls(total, mean + left, (weight * (D - left) ** 2 * there).sum(axis=0))
 
     def __add__(self, other: ColumnSpread) -> ColumnSpread:
         weight = self.weight + other.weight
@@ -66,7 +70,8 @@ class ColumnSpread:
         with np.errstate(over="ignore", invalid="ignore"):
             delta = other.mean - self.mean
             mean = np.where(self.weight > 0, self.mean + delta * share, other.mean)
-            between = np.where(share < 1, self.weight * share * delta**2, 0.0)
+            both = (share > 0) & (share < 1)
+            between = np.where(both, self.weight * share * delta**2, 0.0)
             return ColumnSpread(weight, mean, self.scatter + other.scatter + between)
 
     @property

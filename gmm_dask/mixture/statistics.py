@@ -15,7 +15,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class WorstRows:
-    """The rows that a mixture explains worst; `+` keeps as many as were asked for.
+    """Different rows that a mixture explains worst; `+` keeps as many as were asked for.
 
     Parameters
     ----------
@@ -33,12 +33,13 @@ class WorstRows:
     @classmethod
     def of(cls, size: int, log_density: Array, X: npt.NDArray[np.floating]) -> WorstRows:
         """The worst of these rows, X (n, d) with their log-densities (n,)."""
-        if len(X) > 4 * size:
-            few = np.flatnonzero(log_density <= np.partition(log_density, size - 1)[size - 1])
-            log_density, X = log_density[few], X[few]
         # By value where densities tie, so that the order of merging cannot matter.
-        order = np.lexsort((*np.asarray(X).T[::-1], log_density))[:size]
-        return cls(size, log_density[order], np.asarray(X[order], dtype=np.float64))
+        left = np.lexsort((*np.asarray(X).T[::-1], log_density))
+        chosen: list[int] = []
+        while len(left) and len(chosen) < size:
+            chosen.append(int(left[0]))
+            left = left[(X[left] != X[left[0]]).any(axis=1)]
+        return cls(size, log_density[chosen], np.asarray(X[chosen], dtype=np.float64))
 
     def __add__(self, other: WorstRows) -> WorstRows:
         return WorstRows.of(

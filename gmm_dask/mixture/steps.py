@@ -141,18 +141,19 @@ def estimate(
     scatter = scatter + chosen.uncorrelated(DOUBT * d * rows[:, None] * centre**2)
     delta, extra, weights = centre, 0.0, rows / rows.sum()
     if prior is not None:
-        delta, weights = _with_prior_mean(parameters, rows, centre, prior), _weights(rows, prior)
+        kind = parameters.covariance_type
+        delta, weights = _with_prior_mean(parameters, rows, centre, prior), prior.weights(rows)
         towards = prior.mean - parameters.means - delta
-        scatter = scatter + chosen.scatter_of(rows, delta - centre) + prior.scale(parameters)
+        scatter = scatter + chosen.scatter_of(rows, delta - centre) + prior.scale(kind)
         scatter = scatter + chosen.scatter_of(np.full(k, prior.mean_precision), towards)
-        extra, rows = prior.rows_of_covariance(parameters), rows + prior.rows_of_mean
-    empty = rows + extra == 0
+        extra, rows = prior.rows_of_covariance(kind), rows + prior.rows_of_mean
+    empty = ~alive & (extra == 0)
     covariances = chosen.averaged(scatter, np.where(empty, 1.0, rows), extra, d)
     covariances = chosen.regularised(covariances, reg_covar)
     if chosen.per_component and empty.any():
         covariances[empty] = parameters.covariances[empty]
-    means = parameters.means + delta
-    return Estimate(weights, means, covariances, parameters.covariance_type, alive)
+    means, held = parameters.means + delta, alive | (prior is not None and prior.sustains)
+    return Estimate(weights, means, covariances, parameters.covariance_type, held)
 
 
 def _with_prior_mean(parameters: Parameters, rows: Array, centre: Array, prior: Prior) -> Array:
@@ -161,11 +162,6 @@ def _with_prior_mean(parameters: Parameters, rows: Array, centre: Array, prior: 
     pull = prior.mean_precision * (prior.mean - parameters.means)
     moved = rows[:, None] * centre + pull
     return np.asarray(moved / np.where(total > 0, total, 1.0)[:, None])
-
-
-def _weights(rows: Array, prior: Prior) -> Array:
-    counted = rows + (prior.weight_concentration - 1)
-    return np.asarray(counted / counted.sum())
 
 
 @ignoring_overflow

@@ -157,6 +157,14 @@ def test_the_completed_log_likelihood_is_that_of_rows_with_their_labels(
     each = scores.log_density + np.log(scores.max_responsibility)
     chunks = row_chunks(X, weight, 1 << 12)
     found = completed_log_likelihood(chunks, backend, blobs.truth, missing)
+    X[3], weight[3] = 1e200, 0.0  # a row of weight 0 is absent, however far
+    expected = np.delete(used, 3)
+    chunks = row_chunks(X, weight, 1 << 12)
+    without = completed_log_likelihood(chunks, backend, blobs.truth, missing)
+    kept = np.delete(weight, 3)[expected]
+    np.testing.assert_allclose(without[0], kept.sum(), rtol=1e-12)
+    assert np.isfinite(without[1])
+    weight[3] = np.linspace(0.5, 2.0, len(X))[3]
     np.testing.assert_allclose(found, [weight[used].sum(), weight[used] @ each], rtol=1e-12)
 
 

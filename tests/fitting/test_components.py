@@ -8,9 +8,24 @@ import numpy as np
 import pytest
 
 from gmm_dask.errors import NotFiniteError, SingularCovarianceError, StarvedComponentError
-from gmm_dask.fitting import ComponentPolicy, Event, FitResult, Maximisation, fit, initialize
+from gmm_dask.fitting import (
+    ComponentPolicy,
+    Event,
+    FitResult,
+    Given,
+    Maximisation,
+    fit,
+    initialize,
+)
 from gmm_dask.fitting.components import FLOOR, MAX_RESEEDS, Action
-from gmm_dask.mixture import COVARIANCE_FAMILIES, ColumnSpread, Parameters, e_step, missing
+from gmm_dask.mixture import (
+    COVARIANCE_FAMILIES,
+    ColumnSpread,
+    Parameters,
+    PriorSettings,
+    e_step,
+    missing,
+)
 from gmm_dask.mixture.faults import Cause
 
 NAMES = ("height", "width")
@@ -225,6 +240,68 @@ def test_a_start_without_rows_for_a_component_is_an_event_of_pass_zero() -> None
         X, 2, "full", Maximisation(1e-3, "drop", ColumnSpread.of(X)), seed=np.random.SeedSequence(0)
     )
     assert dropped.parameters.n_components == 1
+
+
+def test_two_components_are_not_reseeded_by_equal_rows() -> None:
+    rng = np.random.default_rng(1)
+    X = np.concatenate([rng.normal(size=(100, 2)), np.full((10, 2), 40.0)])
+    start = Parameters.from_precisions(
+        [0.4, 0.3, 0.3], [[0, 0], [1e6, 1e6], [-1e6, 1e6]], [np.eye(2)] * 3, "full"
+    )
+    maximise = Maximisation(1e-6, "reseed", ColumnSpread.of(X))
+    result = fit(partial(e_step, X, n_worst=3), start, maximise, tol=1e-8, max_iter=300)
+    assert_sound(result)
+    means = result.parameters.means[result.parameters.weights > 0]
+    assert len(np.unique(means.round(6), axis=0)) == len(means)
+
+
+PRIOR = PriorSettings(2.0, 0.5, None, 0.1)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("covariance_type", list(COVARIANCE_FAMILIES))
+def test_a_prior_carries_a_start_without_rows_or_without_spread(
+    covariance_type: str, policy: str
+) -> None:
+    rng = np.random.default_rng(5)
+    for X in (rng.normal(size=(8, 20)), np.repeat(rng.normal(size=(2, 3)), 10, axis=0)):
+        spread = ColumnSpread.of(X)
+        prior = PRIOR.resolve(spread.mean, spread.variances)
+        maximise = Maximisation(0, policy, spread, prior)
+        start = initialize(X, 3, covariance_type, maximise, seed=np.random.SeedSequence(0))
+        assert start.events == ()
+        assert start.parameters.weights.min() > 0
+        step = partial(e_step, X, n_worst=3 * maximise.n_worst)
+        result = fit(step, start.parameters, maximise, tol=1e-6, max_iter=300)
+        assert result.events_ == ()
+        assert np.diff(result.lower_bounds).min() > -1e-9 * np.abs(result.lower_bounds).max()
+        assert_sound(result)
+
+
+def test_a_given_start_of_weight_zero_is_one_that_the_prior_allows() -> None:
+    X = np.random.default_rng(2).normal(size=(40, 1))
+    spread = ColumnSpread.of(X)
+    prior = PriorSettings(weight_concentration=2.0).resolve(spread.mean, spread.variances)
+    given = Given(np.array([1.0, 0.0]), np.array([[0.0], [1.0]]), np.ones((2, 1, 1)))
+    maximise = Maximisation(0, "floor", spread, prior)
+    start = initialize(X, 2, "full", maximise, seed=np.random.SeedSequence(0), given=given)
+    np.testing.assert_allclose(start.parameters.weights, [41 / 42, 1 / 42])
+
+
+@pytest.mark.parametrize("covariance_type", OWN)
+def test_a_prior_of_means_alone_leaves_an_empty_component_its_spread(covariance_type: str) -> None:
+    X = np.repeat([[0.0, 0.0], [1.0, 1.0]], 2, axis=0) + np.array([[0, 0], [1, 2], [3, 0], [2, 1]])
+    spread = ColumnSpread.of(X)
+    prior = PriorSettings(mean_precision=0.5).resolve(spread.mean, spread.variances)
+    start = Parameters.from_precisions(
+        [0.5, 0.5, 0.0], [[0, 0], [3, 2], [1e6, 1e6]],
+        {"full": [np.eye(2)] * 3, "diag": np.ones((3, 2)), "spherical": [1] * 3}[covariance_type],
+        covariance_type,
+    )  # fmt: skip
+    maximise = Maximisation(0, "floor", spread, prior)
+    found = maximise(start, e_step(X, start), 1)
+    np.testing.assert_allclose(found.parameters.dense_covariances()[2], np.eye(2))
+    np.testing.assert_allclose(found.parameters.means[2], spread.mean)
 
 
 def test_variances_beyond_float64_are_named() -> None:

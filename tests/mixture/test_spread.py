@@ -54,3 +54,20 @@ def test_a_column_without_values_says_nothing() -> None:
     spread = ColumnSpread.of(np.array([[1.0, np.nan], [3.0, np.nan]]))
     assert spread.weight.tolist() == [2.0, 0.0]
     assert spread.variances.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("value", [1e12, 1e20, 1e200, -1.7e308])
+def test_a_row_of_weight_zero_is_absent(value: float) -> None:
+    X, weight = gappy(3, 50)
+    X[7], weight[7] = value, 0.0
+    X[0], weight[0] = value, 0.0
+    kept = weight > 0
+    expected = ColumnSpread.of(X[kept], weight[kept])
+    merged = ColumnSpread.of(X[:1], weight[:1]) + ColumnSpread.of(X[1:], weight[1:])
+    for found in (
+        ColumnSpread.of(X, weight),
+        merged,
+        merged + ColumnSpread.of(X[7:8], weight[7:8]),
+    ):
+        for name in ("weight", "mean", "scatter"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))

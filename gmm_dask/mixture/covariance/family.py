@@ -22,6 +22,7 @@ class CovarianceFamily(Protocol):
 
     name: ClassVar[str]
     per_component: ClassVar[bool] = True
+    per_feature: ClassVar[bool] = True
     correlated: ClassVar[bool] = False  # covariances are matrices, which can be singular
 
     @staticmethod

@@ -110,6 +110,7 @@ class Spherical(CovarianceFamily):
     """Each component has one variance for all features, (k,)."""
 
     name = "spherical"
+    per_feature = False
 
     @staticmethod
     def shape(k: int, d: int) -> tuple[int, ...]:
