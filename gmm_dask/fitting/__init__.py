@@ -4,6 +4,7 @@ from gmm_dask.fitting.components import ComponentPolicy, Event, Maximisation, St
 from gmm_dask.fitting.em import Expectation, FitResult, Outcome, Pass, Watcher, best_of, fit
 from gmm_dask.fitting.given import Given, checked_start
 from gmm_dask.fitting.initialize import INIT_METHODS, initialize
+from gmm_dask.fitting.refine import refine
 
 __all__ = [
     "INIT_METHODS",
@@ -21,4 +22,5 @@ __all__ = [
     "checked_start",
     "fit",
     "initialize",
+    "refine",
 ]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gmm_dask.errors import NotFiniteError
-from gmm_dask.fitting.components import Event, Maximisation
+from gmm_dask.fitting.components import Event, Maximisation, Step
+from gmm_dask.fitting.state import State
 from gmm_dask.mixture import Parameters, SufficientStatistics
 
 Expectation = Callable[[Parameters], SufficientStatistics]
@@ -56,6 +57,9 @@ class Pass:
     parameters : Parameters
     events : tuple of Event
         What began to be done to components after this pass.
+    taken_back : bool
+        The state was extrapolated and is worse than the one before: the fit goes on from the
+        M-step that it was to improve on.
     """
 
     start: int
@@ -66,6 +70,7 @@ class Pass:
     n_rows: int
     parameters: Parameters
     events: tuple[Event, ...] = ()
+    taken_back: bool = False
 
 
 Watcher = Callable[[Pass], None]
@@ -80,16 +85,18 @@ class FitResult:
     parameters : Parameters
         After the last M-step.
     lower_bounds : tuple of float
-        Mean log-likelihood per row, pass by pass.
+        Mean log-likelihood per row, pass by pass, without the passes that were taken back.
     outcome : Outcome
     trajectory : tuple of Parameters
-        The state each pass started from, and the last.
+        The state each of these passes started from, and the last.
     n_rows : int
         Rows used in each pass.
     sum_weight : float
         Sum of their weights.
     events_ : tuple of Event
         What was done to components that starved, collapsed or became singular.
+    n_taken_back : int
+        Passes that an extrapolation was tried in for nothing.
     """
 
     parameters: Parameters
@@ -99,6 +106,7 @@ class FitResult:
     n_rows: int
     sum_weight: float
     events_: tuple[Event, ...] = ()
+    n_taken_back: int = 0
 
     @property
     def converged(self) -> bool:
@@ -108,7 +116,7 @@ class FitResult:
     @property
     def n_passes(self) -> int:
         """Passes over the data."""
-        return len(self.lower_bounds)
+        return len(self.lower_bounds) + self.n_taken_back
 
 
 def fit(
@@ -118,6 +126,7 @@ def fit(
     *,
     tol: float,
     max_iter: int,
+    accelerate: bool = False,
     watch: Watcher | None = None,
     previous: float = -math.inf,
     events: tuple[Event, ...] = (),
@@ -137,6 +146,9 @@ def fit(
         which no component got into trouble.
     max_iter : int
         Passes at most.
+    accelerate : bool
+        Extrapolate from the M-steps so far. The log-likelihood does not fall: a step after which
+        it would have is taken back.
     watch : callable, optional
         Told of every pass.
     previous : float
@@ -151,33 +163,22 @@ def fit(
     SingularCovarianceError, StarvedComponentError
         A component is no density any more, and the policy is to stop or cannot be carried out.
     """
-    trajectory, lower_bounds = [parameters], [previous]
-    outcome, statistics = Outcome.OUT_OF_ITERATIONS, SufficientStatistics.zero(parameters)
-    while len(lower_bounds) <= max_iter:
-        begun, number = time.perf_counter(), len(lower_bounds)
-        statistics = expectation(parameters)
+    state = State.begin(Step(parameters, events), previous)
+    statistics = SufficientStatistics.zero(parameters)
+    while state.n_passes < max_iter and not state.settled_within_tol:
+        before, begun, number = state, time.perf_counter(), state.n_passes + 1
+        statistics = expectation(state.parameters)
         seconds = time.perf_counter() - begun
-        lower_bounds.append(_finite(statistics, maximise.penalty(parameters), number))
-        change = lower_bounds[-1] - lower_bounds[-2]
-        parameters, events = maximise(parameters, statistics, number, events)
-        new = tuple(event for event in events if event.pass_number == number)
+        bound = _lower_bound(statistics, maximise.penalty(state.parameters))
+        if state.is_worse(bound):
+            state = state.taken_back()
+        else:
+            _check_finite(bound, statistics, number)
+            step = maximise(state.parameters, statistics, number, state.events)
+            state = state.advanced(bound, step, tol, accelerate=accelerate)
         if watch is not None:
-            bound, seen = lower_bounds[-1], trajectory[-1]
-            record = (maximise.start, number, bound, change, seconds, statistics.n_rows, seen, new)
-            watch(Pass(*record))
-        trajectory.append(parameters)
-        if abs(change) < tol and not new:
-            outcome = Outcome.CONVERGED
-            break
-    return FitResult(
-        parameters,
-        tuple(lower_bounds[1:]),
-        outcome,
-        tuple(trajectory),
-        statistics.n_rows,
-        statistics.sum_weight,
-        events,
-    )
+            watch(_pass(maximise.start, before, state, bound, seconds, statistics.n_rows))
+    return _result(state, statistics)
 
 
 def best_of(results: list[FitResult]) -> FitResult:
@@ -185,13 +186,46 @@ def best_of(results: list[FitResult]) -> FitResult:
     return max(results, key=lambda result: result.lower_bounds[-1] if result.n_passes else 0.0)
 
 
-def _finite(statistics: SufficientStatistics, penalty: float, number: int) -> float:
+def _pass(
+    start: int, before: State, after: State, bound: float, seconds: float, n_rows: int
+) -> Pass:
+    number = after.n_passes
+    return Pass(
+        start,
+        number,
+        bound,
+        bound - before.last_bound,
+        seconds,
+        n_rows,
+        before.parameters,
+        tuple(event for event in after.events if event.pass_number == number),
+        after.n_taken_back > before.n_taken_back,
+    )
+
+
+def _result(state: State, statistics: SufficientStatistics) -> FitResult:
+    return FitResult(
+        state.settled,
+        state.lower_bounds,
+        Outcome.CONVERGED if state.settled_within_tol else Outcome.OUT_OF_ITERATIONS,
+        (*state.trajectory[:-1], state.settled),
+        statistics.n_rows,
+        statistics.sum_weight,
+        state.events,
+        state.n_taken_back,
+    )
+
+
+def _lower_bound(statistics: SufficientStatistics, penalty: float) -> float:
     total, weight = statistics.log_likelihood + penalty, statistics.sum_weight
-    lower_bound = total / weight if weight else math.nan
+    return total / weight if weight else math.nan
+
+
+def _check_finite(lower_bound: float, statistics: SufficientStatistics, number: int) -> None:
     if not math.isfinite(lower_bound):
         raise NotFiniteError(
             f"The log-likelihood per row is {lower_bound} in pass {number} over "
-            f"{statistics.n_rows} rows of total weight {weight}. Look for rows that are more than "
-            "1e154 standard deviations from all others, and for weights that are all zero."
+            f"{statistics.n_rows} rows of total weight {statistics.sum_weight}. Look for rows that "
+            "are more than 1e154 standard deviations from all others, and for weights that are "
+            "all zero."
         )
-    return lower_bound

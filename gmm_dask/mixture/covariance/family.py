@@ -121,3 +121,11 @@ class CovarianceFamily(Protocol):
     @staticmethod
     def dense(covariances: Array, k: int, d: int) -> Array:
         """Covariances as (k, d, d)."""
+
+    @staticmethod
+    def to_coordinates(covariances: Array, factors: Array, d: int) -> Array:
+        """Unconstrained numbers of each covariance, seen from the factors of a reference."""
+
+    @staticmethod
+    def from_coordinates(coordinates: Array, factors: Array, d: int) -> Array:
+        """The covariances of such numbers."""

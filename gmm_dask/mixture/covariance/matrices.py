@@ -115,6 +115,15 @@ class Full(CovarianceFamily):
     def dense(covariances: Array, k: int, d: int) -> Array:
         return covariances
 
+    @staticmethod
+    def to_coordinates(covariances: Array, factors: Array, d: int) -> Array:
+        return _log_cholesky(factors.swapaxes(-1, -2) @ covariances @ factors)
+
+    @staticmethod
+    def from_coordinates(coordinates: Array, factors: Array, d: int) -> Array:
+        root = np.linalg.solve(factors.swapaxes(-1, -2), _from_log_cholesky(coordinates, d))
+        return _symmetric(root @ root.swapaxes(-1, -2))
+
 
 class Tied(CovarianceFamily):
     """All components share one covariance matrix, (d, d)."""
@@ -205,6 +214,14 @@ class Tied(CovarianceFamily):
     def dense(covariances: Array, k: int, d: int) -> Array:
         return np.broadcast_to(covariances, (k, d, d))
 
+    @staticmethod
+    def to_coordinates(covariances: Array, factors: Array, d: int) -> Array:
+        return Full.to_coordinates(covariances[None], factors[None], d)
+
+    @staticmethod
+    def from_coordinates(coordinates: Array, factors: Array, d: int) -> Array:
+        return np.asarray(Full.from_coordinates(coordinates, factors[None], d)[0])
+
 
 def _regression(factors: Array, observed: Indices, missing: Indices) -> tuple[Array, Array]:
     """Coefficients of missing on observed features, and covariances of what they leave over.
@@ -240,3 +257,18 @@ def _completed_scatter(
 
 def _symmetric(matrices: Array) -> Array:
     return np.asarray((matrices + matrices.swapaxes(-1, -2)) / 2)
+
+
+def _log_cholesky(matrices: Array) -> Array:
+    """Cholesky factors as rows of plain numbers: logs of the diagonal, then what is below it."""
+    lower = np.linalg.cholesky(matrices)
+    below = np.tril_indices(matrices.shape[-1], -1)
+    logs = np.log(np.einsum("kdd->kd", lower))
+    return np.concatenate([np.sqrt(2) * logs, lower[:, below[0], below[1]]], axis=1)
+
+
+def _from_log_cholesky(rows: Array, d: int) -> Array:
+    lower, below, along = np.zeros((len(rows), d, d)), np.tril_indices(d, -1), np.arange(d)
+    lower[:, along, along] = np.exp(rows[:, :d] / np.sqrt(2))
+    lower[:, below[0], below[1]] = rows[:, d:]
+    return lower

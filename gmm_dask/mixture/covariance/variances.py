@@ -105,6 +105,14 @@ class Diag(CovarianceFamily):
     def dense(covariances: Array, k: int, d: int) -> Array:
         return covariances[:, :, None] * np.eye(d)
 
+    @staticmethod
+    def to_coordinates(covariances: Array, factors: Array, d: int) -> Array:
+        return np.asarray(np.log(covariances * factors**2) / np.sqrt(2))
+
+    @staticmethod
+    def from_coordinates(coordinates: Array, factors: Array, d: int) -> Array:
+        return np.asarray(np.exp(np.sqrt(2) * coordinates) / factors**2)
+
 
 class Spherical(CovarianceFamily):
     """Each component has one variance for all features, (k,)."""
@@ -191,3 +199,11 @@ class Spherical(CovarianceFamily):
     @staticmethod
     def dense(covariances: Array, k: int, d: int) -> Array:
         return covariances[:, None, None] * np.eye(d)
+
+    @staticmethod
+    def to_coordinates(covariances: Array, factors: Array, d: int) -> Array:
+        return np.asarray(np.log(covariances * factors**2) * np.sqrt(d / 2))[:, None]
+
+    @staticmethod
+    def from_coordinates(coordinates: Array, factors: Array, d: int) -> Array:
+        return np.asarray(np.exp(coordinates[:, 0] / np.sqrt(d / 2)) / factors**2)

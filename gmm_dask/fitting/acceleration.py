@@ -1,0 +1,83 @@
+"""Larger steps than EM's own, from the steps before: Anderson acceleration.
+
+EM is a fixed-point iteration x -> G(x), whose tail is slow where components overlap. From the
+last few residuals G(x) - x the next point is extrapolated, in coordinates in which every vector
+is a mixture (Walker and Ni 2011, SIAM J. Numer. Anal. 49, algorithm AA; Henderson and Varadhan
+2019, J. Comput. Graph. Stat. 28, for EM). Who uses it looks at the log-likelihood and goes back
+to G(x) where that fell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.errors import SingularCovarianceError
+from gmm_dask.mixture import Parameters
+from gmm_dask.mixture.coordinates import Coordinates
+
+Array = npt.NDArray[np.float64]
+
+DEPTH = 5  # differences of residuals that a step is made of
+RIDGE = 1e-8  # of their mean square: nearly equal ones say the same thing once
+REACH = 1.0  # standard deviations, and logs of spreads and weights, beyond where EM itself led
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """The last steps of EM in the chart around the first of them; nothing to begin with.
+
+    Parameters
+    ----------
+    chart : Coordinates or None
+    points, images : tuple of vectors
+        Where each pass started from, and where its M-step led to.
+    """
+
+    chart: Coordinates | None = None
+    points: tuple[Array, ...] = ()
+    images: tuple[Array, ...] = ()
+
+    def after(self, start: Parameters, mapped: Parameters) -> History:
+        """With one step more, and no more than DEPTH + 1; nothing where a component is empty."""
+        if min(start.weights.min(), mapped.weights.min()) <= 0:
+            return History()
+        known = self.chart is not None and self.chart.reference.means.shape == start.means.shape
+        history = self if known else History(Coordinates(start))
+        assert history.chart is not None
+        try:
+            point, image = history.chart.encode(start), history.chart.encode(mapped)
+        except np.linalg.LinAlgError:  # the mixture has left what the chart can show
+            return History()
+        if not (np.isfinite(point).all() and np.isfinite(image).all()):
+            return History()
+        points, images = (*history.points, point), (*history.images, image)
+        return replace(history, points=points[-DEPTH - 1 :], images=images[-DEPTH - 1 :])
+
+    def extrapolated(self) -> Parameters | None:
+        """Where the steps so far lead to; None where they do not say."""
+        if self.chart is None or len(self.points) < 2:
+            return None
+        images = np.stack(self.images, axis=1)
+        residuals = images - np.stack(self.points, axis=1)
+        F, G = np.diff(residuals, axis=1), np.diff(images, axis=1)
+        normal = F.T @ F
+        ridge = RIDGE * np.trace(normal) / len(normal)
+        if not ridge > 0:
+            return None
+        share = np.linalg.solve(normal + ridge * np.eye(len(normal)), F.T @ residuals[:, -1])
+        step = -(G @ share)
+        reach = np.abs(step / self.chart.scale).max()
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = self.chart.decode(images[:, -1] + step / max(1.0, reach / REACH))
+        except (SingularCovarianceError, np.linalg.LinAlgError):
+            return None
+        return found if _is_sound(found) else None
+
+
+def _is_sound(parameters: Parameters) -> bool:
+    arrays = (parameters.weights, parameters.means, parameters.covariances)
+    return all(np.isfinite(array).all() for array in arrays) and parameters.weights.min() > 0

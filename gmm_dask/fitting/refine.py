@@ -1,0 +1,48 @@
+"""EM on a sample before the first pass over all rows: what it settles there, no pass has to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gmm_dask.fitting.components import Event, Maximisation, Step
+from gmm_dask.fitting.em import Expectation, FitResult, fit
+
+FINER = 0.01  # of tol: a pass over the sample costs next to nothing
+MAX_PASSES = 300
+
+
+def refine(
+    sample_expectation: Expectation, start: Step, maximise: Maximisation, *, tol: float
+) -> FitResult:
+    """EM on the sample alone, as far as it goes; a fit over all rows starts from what it found.
+
+    Parameters
+    ----------
+    sample_expectation : parameters -> statistics
+        A pass over the sample, whose weights add up to those of all rows: so a prior counts for
+        as much as it will later.
+    start : Step
+    maximise : Maximisation
+    tol : float
+        Of the fit to follow; here a hundredth of it is asked for.
+
+    Raises
+    ------
+    As `fit`.
+    """
+    found = fit(
+        sample_expectation,
+        start.parameters,
+        maximise,
+        tol=FINER * tol,
+        max_iter=MAX_PASSES,
+        accelerate=True,
+        events=start.events,
+    )
+    return replace(found, events_=_at_start(found))
+
+
+def _at_start(found: FitResult) -> tuple[Event, ...]:
+    """What was done to components, as the events of a start: each once, whatever the pass."""
+    events = (replace(event, pass_number=0, until=0) for event in found.events_)
+    return tuple(dict.fromkeys(events))

@@ -1,0 +1,106 @@
+"""Where a fit stands between two passes: all that the next one needs, as one immutable record."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from gmm_dask.fitting.acceleration import History
+from gmm_dask.fitting.components import Event, Step
+from gmm_dask.mixture import Parameters
+from gmm_dask.mixture.statistics import statistics_bytes
+
+NO_HISTORY = History()
+TRAJECTORY_BYTES = 16 << 20  # of the states that are remembered; the earliest are forgotten first
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A fit between two passes.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        What the next pass starts from.
+    settled : Parameters
+        Of the last M-step; where it is not `parameters`, those were extrapolated.
+    previous : float
+        Log-likelihood per row before the first pass; minus infinity where none is known.
+    lower_bounds : tuple of float
+        Mean log-likelihood per row of each pass that was not taken back.
+    n_taken_back : int
+        Passes that an extrapolation was tried in for nothing.
+    events : tuple of Event
+    history : History
+        What the next extrapolation is made of.
+    trajectory : tuple of Parameters
+        The states that the passes started from, and the last; the latest TRAJECTORY_BYTES of them.
+    settled_within_tol : bool
+    """
+
+    parameters: Parameters
+    settled: Parameters
+    previous: float = -math.inf
+    lower_bounds: tuple[float, ...] = ()
+    n_taken_back: int = 0
+    events: tuple[Event, ...] = ()
+    history: History = NO_HISTORY
+    trajectory: tuple[Parameters, ...] = ()
+    settled_within_tol: bool = False
+
+    @classmethod
+    def begin(cls, start: Step, previous: float = -math.inf) -> State:
+        """Before the first pass."""
+        parameters, events = start
+        return cls(parameters, parameters, previous, events=events, trajectory=(parameters,))
+
+    @property
+    def n_passes(self) -> int:
+        """Passes so far, those that were taken back among them."""
+        return len(self.lower_bounds) + self.n_taken_back
+
+    @property
+    def last_bound(self) -> float:
+        """Log-likelihood per row of the last pass that counts."""
+        return self.lower_bounds[-1] if self.lower_bounds else self.previous
+
+    def is_worse(self, bound: float) -> bool:
+        """Whether the pass shows that its state was extrapolated for nothing."""
+        return self.parameters is not self.settled and not bound >= self.last_bound
+
+    def taken_back(self) -> State:
+        """After such a pass: on from the last M-step, and nothing to extrapolate from."""
+        return replace(
+            self,
+            parameters=self.settled,
+            n_taken_back=self.n_taken_back + 1,
+            history=NO_HISTORY,
+            trajectory=(*self.trajectory[:-1], self.settled),
+        )
+
+    def advanced(self, bound: float, step: Step, tol: float, *, accelerate: bool) -> State:
+        """After a pass that counts."""
+        settled, events = step
+        calm = not any(event.pass_number == self.n_passes + 1 for event in events)
+        finished = calm and abs(bound - self.last_bound) < tol
+        history, ahead = NO_HISTORY, None
+        if accelerate and calm and not finished:
+            history = self.history.after(self.parameters, settled)
+            ahead = history.extrapolated()
+        parameters = settled if ahead is None else ahead
+        return State(
+            parameters,
+            settled,
+            self.previous,
+            (*self.lower_bounds, bound),
+            self.n_taken_back,
+            events,
+            history,
+            _latest((*self.trajectory, parameters)),
+            finished,
+        )
+
+
+def _latest(trajectory: tuple[Parameters, ...]) -> tuple[Parameters, ...]:
+    kept = max(2, TRAJECTORY_BYTES // statistics_bytes(trajectory[-1]))
+    return trajectory[-kept:]
