@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gmm_dask.errors import ClusterError, GmmDaskError
+from gmm_dask.errors import ClusterError
 
 Done = Callable[[], None]
 
@@ -23,8 +24,8 @@ class Backend(Protocol):
     ) -> list[Any]:
         """Values of the keys, in their order; `on_done` is called as each key is ready."""
 
-    def persist(self, array: Any) -> Any:
-        """The Dask array with its chunks held in memory where the work is done."""
+    def hold(self, graph: Mapping[Any, Any], keys: Sequence[Any]) -> dict[Any, Any]:
+        """For each key a node that holds its value in memory, where the work is done."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,12 @@ class LocalBackend:
                 return list(dask.get(graph, list(keys)))
             return list(dask.threaded.get(graph, list(keys), num_workers=self.n_workers))
 
-    def persist(self, array: Any) -> Any:
+    def hold(self, graph: Mapping[Any, Any], keys: Sequence[Any]) -> dict[Any, Any]:
         """See Backend."""
-        return array.persist(scheduler="threads", num_workers=self.n_workers)
+        from dask._task_spec import DataNode
+
+        values = self.compute(graph, keys)
+        return {key: DataNode(key, value) for key, value in zip(keys, values, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,29 +76,44 @@ class ClusterBackend:
         self, graph: Mapping[Any, Any], keys: Sequence[Any], on_done: Done | None = None
     ) -> list[Any]:
         """See Backend; raises ClusterError when workers are lost more often than Dask retries."""
-        from distributed.client import FutureCancelledError, as_completed
-        from distributed.scheduler import KilledWorker, NoValidWorkerError
+        from distributed.client import as_completed
 
         futures = self.client.get(dict(graph), list(keys), sync=False)
         try:
-            if on_done is not None:
-                for _ in as_completed(futures, loop=self.client.loop):
-                    on_done()
-            return list(self.client.gather(futures))
-        except GmmDaskError:
-            raise
-        except KilledWorker as error:
-            raise ClusterError(
-                f"Workers died repeatedly on one task ({error}). The usual cause is memory: "
-                "lower memory.chunk_bytes or give the workers more."
-            ) from error
-        except (FutureCancelledError, NoValidWorkerError) as error:
-            raise ClusterError(
-                f"The cluster was lost during a pass ({error}). Start it again and run once more."
-            ) from error
+            with _named_failures():
+                if on_done is not None:
+                    for _ in as_completed(futures, loop=self.client.loop):
+                        on_done()
+                return list(self.client.gather(futures))
         finally:
             del futures
 
-    def persist(self, array: Any) -> Any:
-        """See Backend."""
-        return self.client.persist(array)
+    def hold(self, graph: Mapping[Any, Any], keys: Sequence[Any]) -> dict[Any, Any]:
+        """See Backend; a worker that is lost takes its share with it, and it is read again."""
+        from distributed.client import as_completed
+
+        futures = self.client.get(dict(graph), list(keys), sync=False)
+        with _named_failures():
+            for future in as_completed(futures, loop=self.client.loop):
+                if future.status != "finished":
+                    future.result()
+        return dict(zip(keys, futures, strict=True))
+
+
+@contextmanager
+def _named_failures() -> Iterator[None]:
+    """Dask's errors of a lost cluster as ours."""
+    from distributed.client import FutureCancelledError
+    from distributed.scheduler import KilledWorker, NoValidWorkerError
+
+    try:
+        yield
+    except KilledWorker as error:
+        raise ClusterError(
+            f"Workers died repeatedly on one task ({error}). The usual cause is memory: "
+            "lower memory.chunk_bytes or give the workers more."
+        ) from error
+    except (FutureCancelledError, NoValidWorkerError) as error:
+        raise ClusterError(
+            f"The cluster was lost during a pass ({error}). Start it again and run once more."
+        ) from error

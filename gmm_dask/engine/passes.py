@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from dask._task_spec import GraphNode, Task, TaskRef
 
 from gmm_dask.engine.backends import Backend, Done
 from gmm_dask.engine.chunks import RowChunks
+from gmm_dask.engine.fusion import private_nodes
 from gmm_dask.engine.reduce import tree_sum, tree_tasks
 from gmm_dask.mixture import Parameters, SufficientStatistics, steps
 from gmm_dask.mixture import missing as incomplete
@@ -31,11 +32,7 @@ class ChunkMap:
     def __init__(self, chunks: RowChunks, backend: Backend) -> None:
         self.backend = backend
         graph, self._chunk_keys = chunks.tasks()
-        dependents = _count_dependents(graph)
-        self._private = [
-            [node for key in keys for node in _private_to(key, graph, dependents)]
-            for keys in self._chunk_keys
-        ]
+        self._private = private_nodes(graph, self._chunk_keys)
         private = {node.key for nodes in self._private for node in nodes}
         self._shared = {key: node for key, node in graph.items() if key not in private}
 
@@ -191,26 +188,3 @@ def _completed_sums(
 
 def _identity(value: Any) -> Any:
     return value
-
-
-def _count_dependents(graph: Mapping[Any, GraphNode]) -> dict[Any, int]:
-    counts = dict.fromkeys(graph, 0)
-    for node in graph.values():
-        for dependency in node.dependencies:
-            if dependency in counts:
-                counts[dependency] += 1
-    return counts
-
-
-def _private_to(
-    key: Any, graph: Mapping[Any, GraphNode], dependents: Mapping[Any, int]
-) -> list[GraphNode]:
-    """The tasks that only this chunk needs; data held in memory stays a node of its own."""
-    node = graph.get(key)
-    if not isinstance(node, Task) or node.block_fusion:
-        return []
-    found: list[GraphNode] = [node]
-    for dependency in node.dependencies:
-        if dependents.get(dependency) == 1:
-            found += _private_to(dependency, graph, dependents)
-    return found
