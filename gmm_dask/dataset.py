@@ -4,30 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 
-from gmm_dask.engine import RowChunks, array_from_sources
+from gmm_dask.engine import RowChunks, rows_from_sources
 from gmm_dask.storage import Plan
-from gmm_dask.storage.reader import read_features, read_weights, sources
+from gmm_dask.storage.reader import read_rows, sources
 
 
 def planned_rows(plan: Plan) -> RowChunks:
-    """The rows of a plan, one task per chunk; nothing is read yet."""
-    lengths = [chunk.n_rows for chunk in plan.chunks]
-    X = array_from_sources(
-        partial(read_features, columns=plan.features, dtype=plan.dtype),
+    """The rows of a plan and any weights, one read a chunk; nothing is read yet."""
+    return rows_from_sources(
+        partial(
+            read_rows, columns=plan.features, dtype=plan.dtype, weight_column=plan.weight_column
+        ),
         sources(plan),
-        lengths,
+        [chunk.n_rows for chunk in plan.chunks],
         n_features=len(plan.features),
         dtype=plan.dtype,
-        name="read_features",
+        weighted=plan.weight_column is not None,
     )
-    if plan.weight_column is None:
-        return RowChunks(X)
-    weights = array_from_sources(
-        partial(read_weights, column=plan.weight_column),
-        sources(plan),
-        lengths,
-        n_features=None,
-        dtype="float64",
-        name="read_weights",
-    )
-    return RowChunks(X, weights)

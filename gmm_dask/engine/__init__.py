@@ -1,7 +1,7 @@
 """The engine: chunks of a Dask array mapped and reduced, on threads or a cluster."""
 
 from gmm_dask.engine.backends import Backend, ClusterBackend, LocalBackend
-from gmm_dask.engine.chunks import RowChunks, array_from_sources, row_chunks
+from gmm_dask.engine.chunks import RowChunks, array_from_sources, row_chunks, rows_from_sources
 from gmm_dask.engine.cluster import ClusterSpec, open_backend
 from gmm_dask.engine.passes import (
     Missing,
@@ -27,6 +27,7 @@ __all__ = [
     "map_items",
     "open_backend",
     "row_chunks",
+    "rows_from_sources",
     "survey",
     "tree_sum",
     "usable_rows",

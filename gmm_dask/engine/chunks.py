@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
 import dask.array as da
 import numpy as np
-from dask._task_spec import DataNode, GraphNode, Task
+from dask._task_spec import DataNode, GraphNode, Task, TaskRef
 from dask.highlevelgraph import HighLevelGraph
 
 from gmm_dask.errors import DataError
@@ -82,6 +83,37 @@ def array_from_sources(
         (key, i, *tail): Task((key, i, *tail), load, source) for i, source in enumerate(sources)
     }
     return _array(graph, key, lengths, n_features, dtype)
+
+
+def rows_from_sources(
+    load: Callable[[Any], Any],
+    sources: Sequence[Any],
+    lengths: Sequence[int],
+    *,
+    n_features: int,
+    dtype: str,
+    weighted: bool,
+) -> RowChunks:
+    """RowChunks whose chunk i is `load(sources[i])`, of lengths[i] rows; one load for both parts.
+
+    Parameters
+    ----------
+    load : source -> ((rows, n_features), (rows,) or None)
+    weighted : bool
+        Whether the second is there.
+    """
+    token = uuid4().hex
+    both, X, weights = f"read_rows-{token}", f"features-{token}", f"weights-{token}"
+    graph: dict[Any, GraphNode] = {}
+    for i, source in enumerate(sources):
+        graph[both, i] = Task((both, i), load, source)
+        graph[X, i, 0] = Task((X, i, 0), itemgetter(0), TaskRef((both, i)))
+        if weighted:
+            graph[weights, i] = Task((weights, i), itemgetter(1), TaskRef((both, i)))
+    rows = RowChunks(_array(graph, X, lengths, n_features, dtype))
+    if not weighted:
+        return rows
+    return replace(rows, weights=_array(graph, weights, lengths, None, "float64"))
 
 
 def array_from_numpy(X: np.ndarray[Any, Any], lengths: Sequence[int]) -> da.Array:

@@ -124,16 +124,23 @@ def read_features(
     DataError
         The file is damaged, or a column is missing, not a number, or too large for float64.
     """
-    X = np.empty((source.n_rows, len(columns)), dtype=dtype)
     with _open(source) as chunk:
-        chunk.check_columns(columns, numbers=True)
-        for first in range(0, len(columns), COLUMNS_AT_ONCE):
-            group = columns[first : first + COLUMNS_AT_ONCE]
-            part = X[:, first : first + len(group)]
-            for row, batch in chunk.batches(group):
-                values = [chunk.numbers(batch, name, row) for name in group]
-                _fill(part[row : row + batch.num_rows], values)
-    return X
+        return chunk.features(columns, dtype)
+
+
+def read_rows(
+    source: ChunkSource, columns: Sequence[str], dtype: str, weight_column: str | None = None
+) -> tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.float64] | None]:
+    """Features (n, d) of a chunk and its weights (n,), if any, from a file opened once.
+
+    Raises as read_features does.
+    """
+    with _open(source) as chunk:
+        if weight_column is None:
+            return chunk.features(columns, dtype), None
+        chunk.check_columns((*columns, weight_column), numbers=True)
+        weights = chunk.features((weight_column,), "float64")[:, 0]
+        return chunk.features(columns, dtype), np.asarray(weights, dtype=np.float64)
 
 
 def read_weights(source: ChunkSource, column: str) -> npt.NDArray[np.float64]:
@@ -207,6 +214,18 @@ class _OpenChunk:
             elif numbers and not is_number(self.types[name]):
                 problems.add("columns", f"{where}: is {self.types[name]}, not a number.")
         problems.raise_any()
+
+    def features(self, columns: Sequence[str], dtype: str) -> npt.NDArray[np.floating[Any]]:
+        """The columns as rows, (n, len(columns))."""
+        self.check_columns(columns, numbers=True)
+        X = np.empty((self.source.n_rows, len(columns)), dtype=dtype)
+        for first in range(0, len(columns), COLUMNS_AT_ONCE):
+            group = columns[first : first + COLUMNS_AT_ONCE]
+            part = X[:, first : first + len(group)]
+            for row, batch in self.batches(group):
+                values = [self.numbers(batch, name, row) for name in group]
+                _fill(part[row : row + batch.num_rows], values)
+        return X
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The chunk's rows batch by batch, each with the place of its first row in the chunk."""
