@@ -10,7 +10,7 @@ from prefect.utilities.annotations import opaque
 
 from flows import tasks
 from flows.artifacts import show_labels
-from gmm_dask.stage.outputs import load_published
+from gmm_dask.stage.outputs import load_finished
 from gmm_dask.stage.settings import ScoreSettings
 
 
@@ -27,7 +27,7 @@ def label(settings: ScoreSettings) -> State[Any]:
     try:
         job = tasks.plan(settings)
         if job.published is not None:
-            published = load_published(job.folder, job.published, new=False)
+            published = load_finished(job.folder, job.published)
         else:
             checked = tasks.check(opaque(job))
             labelled = tasks.label(opaque(job), opaque(checked))

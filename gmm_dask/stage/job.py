@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import Backend, ClusterSpec, RowChunks, open_backend
+from gmm_dask.engine.cluster import check_certificates
 from gmm_dask.errors import SettingsError
 from gmm_dask.stage.outputs import load_model_bytes
 from gmm_dask.stage.settings import ClusterSettings, ScoreSettings, Settings
@@ -129,7 +129,8 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     folder = RunFolder(store, identity)
     published = find_version(store, identity)
     if published is None:
-        _check_certificates(settings.cluster)
+        cluster = settings.cluster
+        check_certificates(cluster.tls_ca_file, cluster.tls_cert, cluster.tls_key)
         check_writable(store)
         folder.put_json("run.json", _describe(settings, dataset, identity))
     return Job(settings, dataset, folder, published, model, time.perf_counter() - begun)
@@ -150,17 +151,6 @@ def software_versions() -> dict[str, str]:
 def cluster_spec(cluster: ClusterSettings) -> ClusterSpec:
     """The engine's words for the cluster settings."""
     return ClusterSpec(**cluster.model_dump(exclude={"insecure"}))
-
-
-def _check_certificates(cluster: ClusterSettings) -> None:
-    """Name the files that are not there, where Dask would say that no scheduler answers."""
-    absent = [
-        f"cluster.{key}: there is no file {path}. Relative paths start at the current folder."
-        for key in ("tls_ca_file", "tls_cert", "tls_key")
-        if (path := getattr(cluster, key)) is not None and not Path(path).is_file()
-    ]
-    if absent:
-        raise SettingsError("\n".join(absent))
 
 
 def _what_matters(

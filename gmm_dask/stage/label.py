@@ -16,6 +16,7 @@ from gmm_dask.stage import text
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import Chunk, RunFolder
+from gmm_dask.storage.documents import sealed, unsealed
 from gmm_dask.storage.labels import PartReceipt, label_table, write_part
 from gmm_dask.storage.model_file import Model
 from gmm_dask.storage.reader import ChunkSource, read_features, read_table, read_weights
@@ -171,18 +172,20 @@ def label_chunk(
         start=chunk.start,
         stop=chunk.stop,
     )
-    work.folder.put_json(_receipt_name(chunk), receipt.to_dict() | {"sums": asdict(sums)})
+    document = receipt.to_dict() | {"sums": asdict(sums)}
+    work.folder.put_json(_receipt_name(chunk), sealed(document))
     return receipt, sums
 
 
 def _earlier(work: _Work, chunk: Chunk) -> tuple[PartReceipt, LabelSums] | None:
     """Receipt and sums of a part that is already there and whole."""
+    name = _receipt_name(chunk)
     try:
-        document = work.folder.get_json(_receipt_name(chunk))
-    except OutputError:
-        return None
-    sums = document.pop("sums")
-    receipt = PartReceipt.from_dict(document)
+        document = unsealed(work.folder.get_json(name), work.folder.path(name))
+        sums = document.pop("sums")
+        receipt = PartReceipt.from_dict(document)
+    except (OutputError, KeyError):
+        return None  # absent, damaged or of another version: the part is made once more
     if not receipt.is_whole(work.folder):
         return None
     return receipt, LabelSums(**sums | {"n_labelled": tuple(sums["n_labelled"])})

@@ -8,7 +8,7 @@ from gmm_dask.engine import Backend
 from gmm_dask.stage.fit import Fitted, adopt, fit
 from gmm_dask.stage.job import Job, SettingsT, plan
 from gmm_dask.stage.label import label
-from gmm_dask.stage.outputs import Published, load_published
+from gmm_dask.stage.outputs import Published, load_finished
 from gmm_dask.stage.publish import publish
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
@@ -32,7 +32,7 @@ def _carry_out(
     watcher.phase("plan", settings.data.path)
     job = plan(settings)
     if job.published is not None:
-        return load_published(job.folder, job.published, new=False)
+        return load_finished(job.folder, job.published)
     with job.backend() as backend:
         fitted = model_of(job, watcher, backend)
         labelled = label(job, fitted.model, watcher, backend)

@@ -5,14 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from gmm_dask.errors import SettingsError
+from gmm_dask.stage import text
+from gmm_dask.stage.settings_file import parse_yaml, read_settings_file
 
-MAX_SETTINGS_BYTES = 1 << 20  # a settings file is read by people; anything larger is not one
+MAX_PORT = 65535
+MAX_PROBLEMS = 20  # a list people can read; the rest is counted
+
+# Numbers and flags are taken as they are meant: neither true nor "3" is a count.
+Count = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+Flag = Annotated[bool, Strict()]
 
 
 class Section(BaseModel):
@@ -58,25 +73,25 @@ class DataSettings(Section):
 class FitSettings(Section):
     """How to fit; scikit-learn's names and meanings."""
 
-    n_components: int = Field(default=1, ge=1, description="Number of mixture components.")
+    n_components: Count = Field(default=1, ge=1, description="Number of mixture components.")
     covariance_type: Literal["full", "tied", "diag", "spherical"] = Field(
         default="full", description="What the components' covariances have in common."
     )
-    tol: float = Field(
+    tol: Number = Field(
         default=1e-3, ge=0, description="Stop when the log-likelihood per row changes by less."
     )
-    reg_covar: float = Field(
+    reg_covar: Number = Field(
         default=1e-6, ge=0, description="Added to every variance, in squared units of the data."
     )
-    max_iter: int = Field(default=100, ge=1, description="Passes over the data at most.")
-    n_init: int = Field(default=1, ge=1, description="Starts; the best result is kept.")
+    max_iter: Count = Field(default=100, ge=1, description="Passes over the data at most.")
+    n_init: Count = Field(default=1, ge=1, description="Starts; the best result is kept.")
     init_params: Literal["kmeans", "k-means++", "random", "random_from_data"] = Field(
         default="kmeans", description="How the start is found, on a random sample of rows."
     )
-    random_state: int = Field(
+    random_state: Count = Field(
         default=0, ge=0, le=2**63 - 1, description="Seed; the same seed gives the same bits."
     )
-    init_rows: int = Field(
+    init_rows: Count = Field(
         default=65536, ge=2, description="Rows at most in the sample that the start is found on."
     )
     component_policy: Literal["floor", "reseed", "drop", "raise"] = Field(
@@ -85,18 +100,18 @@ class FitSettings(Section):
         "widen it by 1e-6 of the data's variances, start it anew where the mixture is worst, go "
         "on without it, or stop.",
     )
-    weight_concentration_prior: float | None = Field(
+    weight_concentration_prior: Number | None = Field(
         default=None, ge=1, description="Of a Dirichlet prior on the weights; 1 says nothing."
     )
-    mean_precision_prior: float | None = Field(
+    mean_precision_prior: Number | None = Field(
         default=None, gt=0, description="Rows that the overall mean counts for in each component."
     )
-    degrees_of_freedom_prior: float | None = Field(
+    degrees_of_freedom_prior: Number | None = Field(
         default=None,
         gt=0,
         description="Of an inverse-Wishart prior; the number of features plus 2 where not given.",
     )
-    covariance_prior: float | None = Field(
+    covariance_prior: Number | None = Field(
         default=None,
         gt=0,
         description="Scale of that prior, in units of the columns' variances in the data.",
@@ -130,13 +145,21 @@ class FitSettings(Section):
 class LabelSettings(Section):
     """What the label files hold beside the label."""
 
-    enabled: bool = Field(default=True, description="Write labels; false gives the model alone.")
+    enabled: Flag = Field(default=True, description="Write labels; false gives the model alone.")
     keep: Literal["ids", "all"] | tuple[str, ...] = Field(
         default="ids", description="Input columns to keep: the ids, all, or a list of names."
     )
-    responsibilities: bool = Field(
+    responsibilities: Flag = Field(
         default=False, description="Also write each row's responsibilities as a list column."
     )
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _keep_is_a_word_or_a_list(cls, keep: Any) -> Any:
+        names = isinstance(keep, list | tuple) and all(isinstance(name, str) for name in keep)
+        if names or (isinstance(keep, str) and keep in ("ids", "all")):
+            return keep
+        raise ValueError("it must be ids, all, or a list of column names such as [flower]")
 
 
 class ClusterSettings(Section):
@@ -145,7 +168,7 @@ class ClusterSettings(Section):
     kind: Literal["threads", "processes", "address"] = Field(
         default="threads", description="This process, local worker processes, or a scheduler."
     )
-    workers: int | None = Field(
+    workers: Count | None = Field(
         default=None, ge=1, description="Threads or processes; all cores where not given."
     )
     memory_limit: str | None = Field(
@@ -158,12 +181,21 @@ class ClusterSettings(Section):
     tls_ca_file: str | None = Field(default=None, description="Certificate authority, PEM file.")
     tls_cert: str | None = Field(default=None, description="Our certificate, PEM file.")
     tls_key: str | None = Field(default=None, description="Our private key, PEM file.")
-    insecure: bool = Field(
+    insecure: Flag = Field(
         default=False, description="Allow tcp:// beyond this machine: anyone there can run code."
     )
-    timeout: float = Field(
+    timeout: Number = Field(
         default=60, gt=0, description="Seconds to wait for the scheduler and its first worker."
     )
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _memory_is_enough(cls, limit: str | None) -> str | None:
+        if limit is not None:
+            from gmm_dask.engine.cluster import check_memory_limit
+
+            check_memory_limit(limit)
+        return limit
 
     @model_validator(mode="after")
     def _address_is_complete(self) -> ClusterSettings:
@@ -182,7 +214,7 @@ class ClusterSettings(Section):
 class MemorySettings(Section):
     """How much is held at once."""
 
-    chunk_bytes: int = Field(
+    chunk_bytes: Count = Field(
         default=32 << 20,
         ge=1,
         description="Size of a chunk of rows in memory; part of the run's identity.",
@@ -193,6 +225,16 @@ class OutputSettings(Section):
     """Where the versions go."""
 
     path: str = Field(min_length=1, description="Folder of the published versions.")
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_no_version(cls, path: str) -> str:
+        folder, at, digits = path.rpartition("@")
+        if at and digits.isascii() and digits.isdigit():
+            raise ValueError(
+                f"{path!r} reads as version {digits} of {folder!r}: give the folder another name"
+            )
+        return path
 
 
 class Settings(Section):
@@ -232,18 +274,7 @@ def load_settings(
         Not readable, not YAML, an unknown key, a value out of range: all problems in one message.
     """
     path = Path(path)
-    try:
-        if path.stat().st_size > MAX_SETTINGS_BYTES:
-            raise SettingsError(
-                f"{path} is larger than {MAX_SETTINGS_BYTES} bytes; is it settings?"
-            )
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"The settings file {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise SettingsError(f"{path} must hold sections such as data:, fit: and output:")
+    document = read_settings_file(path)
     for override in overrides:
         _apply(document, override)
     return settings_from(document, schema, source=str(path))
@@ -259,29 +290,29 @@ def settings_from(
         return schema.model_validate(document)
     except ValidationError as error:
         lines = [f"  {_where(item['loc'])}: {_what(item, schema)}" for item in error.errors()]
+        if len(lines) > MAX_PROBLEMS:
+            more = len(lines) - MAX_PROBLEMS
+            lines = [*lines[:MAX_PROBLEMS], f"  ... and {more} more."]
         raise SettingsError(f"{source} cannot be used:\n" + "\n".join(lines)) from None
 
 
 def _apply(document: dict[str, Any], override: str) -> None:
-    dotted, equals, text = override.partition("=")
+    dotted, equals, value = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
-        raise SettingsError(f"--set takes section.key=value, got {override!r}")
+        raise SettingsError(f"--set takes section.key=value, got {text.bounded(override)}")
     section = document
     for key in keys[:-1]:
         if section.get(key) is None:
             section[key] = {}
         section = section[key]
         if not isinstance(section, dict):
-            raise SettingsError(f"--set {override!r}: {key!r} is not a section")
-    try:
-        section[keys[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"--set {override!r}: the value is not valid YAML: {error}") from error
+            raise SettingsError(f"--set {text.bounded(override)}: {key!r} is not a section")
+    section[keys[-1]] = parse_yaml(value, f"--set {text.bounded(override)}")
 
 
 def _where(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "settings"
+    return ".".join(text.bounded(part).strip("'") for part in location) or "settings"
 
 
 def _what(item: Any, schema: type[BaseModel]) -> str:
@@ -290,7 +321,7 @@ def _what(item: Any, schema: type[BaseModel]) -> str:
         return f"unknown key; known here: {', '.join(known)}"
     if item["type"] == "missing":
         return "is required"
-    return str(item["msg"]).removeprefix("Value error, ") + f" (got {item['input']!r})"
+    return str(item["msg"]).removeprefix("Value error, ") + f" (got {text.bounded(item['input'])})"
 
 
 def _keys_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -304,9 +335,12 @@ def _keys_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[s
 
 def _check_address(address: str, has_tls: bool, insecure: bool) -> None:
     scheme, _, rest = address.partition("://")
-    host = rest.rpartition(":")[0].strip("[]")
+    host, _, port = rest.rpartition(":")
+    host = host.strip("[]")
     if scheme not in ("tcp", "tls") or not host:
         raise ValueError("address must be tls://host:port, or tcp://127.0.0.1:port on this machine")
+    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= MAX_PORT):
+        raise ValueError(f"{port!r} is no port: address must end in a number from 1 to {MAX_PORT}")
     if scheme == "tls" and not has_tls:
         raise ValueError("a tls:// address needs tls_ca_file, tls_cert and tls_key")
     try:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from reprlib import Repr
 from typing import Any
 
 MAX_NAME = 40  # characters of a feature name in a picture or a table
 MAX_VALUE = 600  # characters of one setting
+MAX_INPUT = 200  # characters of a wrong setting that a message repeats
 MAX_DECIMALS = 9  # beyond, scientific notation reads better
+
+_BOUNDED = Repr()
+_BOUNDED.maxlevel, _BOUNDED.maxstring, _BOUNDED.maxother = 2, MAX_INPUT, MAX_INPUT
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
@@ -80,6 +85,12 @@ def short(name: str, limit: int = MAX_NAME) -> str:
         return name
     tail = limit // 3
     return f"{name[: limit - tail - 1]}…{name[-tail:]}"
+
+
+def bounded(value: Any) -> str:
+    """Any value on a short line: an alias in YAML can stand for more than memory holds."""
+    shown = _BOUNDED.repr(value)
+    return shown if len(shown) <= MAX_INPUT else f"{shown[: MAX_INPUT - 3]}..."
 
 
 def numbered(count_of: int, noun: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from gmm_dask.errors import GmmDaskError, OutputError
 
+SEAL = "checksum"  # the field that seals a document
 MAX_DIGITS = 19  # every int64 has fewer digits or as many
 
 
@@ -93,6 +94,19 @@ def check_keys(
         raise error(f"{name}: {shown(unknown[0])} is an unknown field; the file is foreign.")
     if absent:
         raise error(f"{name}: {absent[0]} is absent; the file is incomplete.")
+
+
+def sealed(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with a checksum of its other fields, so that damage shows in the file alone."""
+    return document | {SEAL: sha256_hex(canonical_json(document))}
+
+
+def unsealed(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """The document without its checksum; raises OutputError where that does not fit."""
+    body = {key: value for key, value in document.items() if key != SEAL}
+    if document.get(SEAL) != sha256_hex(canonical_json(body)):
+        raise OutputError(f"{name} is damaged: its checksum does not fit its content.")
+    return body
 
 
 def is_count(value: Any) -> bool:

@@ -96,7 +96,7 @@ def read_manifest(store: Store, version: Version) -> dict[str, Any]:
     if manifest["rows"] != version.rows:
         raise OutputError(
             f"{store.path(version.name)} says {version.rows} rows, its manifest "
-            f"{manifest['rows']}; the entry is damaged."
+            f"{manifest['rows']}; the entry is damaged. Restore it from a copy."
         )
     return manifest
 

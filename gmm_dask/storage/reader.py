@@ -311,6 +311,8 @@ def _open(source: ChunkSource) -> Iterator[_OpenChunk]:
         file = open_input(source.url)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _changed(source, "it is gone") from error
+    except IsADirectoryError as error:
+        raise _changed(source, "a folder took its place") from error
     except PermissionError as error:
         raise DataError(
             f"{shown(source.name)}: cannot be read: {error.strerror}. Grant read access to it."

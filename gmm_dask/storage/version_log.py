@@ -14,15 +14,18 @@ from gmm_dask.storage.documents import (
     is_count,
     is_sha256,
     parse_json,
+    sealed,
     shown,
+    unsealed,
 )
 from gmm_dask.storage.store import Store
 
 FORMAT = "gmm_dask.version"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # entries of version 1 have no checksum
 
 _ENTRY = re.compile(r"versions/(\d{8,})\.json", re.ASCII)
 _KEYS = ("format", "format_version", "run_id", "manifest_sha256", "rows")
+_REMEDY = "Restore the entry from a copy, or move it away and run again; other versions are intact."
 
 
 @dataclass(frozen=True)
@@ -50,15 +53,14 @@ class Version:
 
     def to_json(self) -> bytes:
         """The content of its entry; the number is in the name."""
-        return canonical_json(
-            {
-                "format": FORMAT,
-                "format_version": FORMAT_VERSION,
-                "run_id": self.run_id,
-                "manifest_sha256": self.manifest_sha256,
-                "rows": self.rows,
-            }
-        )
+        document = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "run_id": self.run_id,
+            "manifest_sha256": self.manifest_sha256,
+            "rows": self.rows,
+        }
+        return canonical_json(sealed(document))
 
 
 def entry_name(number: int) -> str:
@@ -82,8 +84,18 @@ def read_version(store: Store, number: int) -> Version:
         It is absent, damaged, or newer than this package reads.
     """
     path = store.path(entry_name(number))
-    document = parse_json(store.get(entry_name(number)), path)
+    data = store.get(entry_name(number))
+    try:
+        return _parse(data, path, number)
+    except OutputError as error:
+        raise OutputError(f"{error} {_REMEDY}") from None
+
+
+def _parse(data: bytes, path: str, number: int) -> Version:
+    document = parse_json(data, path)
     check_format(document, path, FORMAT, FORMAT_VERSION)
+    if document["format_version"] > 1:
+        document = unsealed(document, path)
     check_keys(document, path, _KEYS)
     for key, right in (
         ("run_id", isinstance(document["run_id"], str)),
@@ -104,15 +116,6 @@ def latest(store: Store) -> Version | None:
     """The version of the highest number, or None where nothing was published."""
     numbers = version_numbers(store)
     return read_version(store, numbers[-1]) if numbers else None
-
-
-def find_version(store: Store, run_id: str) -> Version | None:
-    """The newest version of a run, or None where it was not published."""
-    for number in reversed(version_numbers(store)):
-        version = read_version(store, number)
-        if version.run_id == run_id:
-            return version
-    return None
 
 
 def parse_ref(ref: str) -> tuple[str, int | None]:

@@ -15,13 +15,12 @@ from __future__ import annotations
 from contextlib import suppress
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage.documents import canonical_json
+from gmm_dask.storage.documents import canonical_json, sha256_hex
 from gmm_dask.storage.manifest import read_manifest, verify, write_manifest
 from gmm_dask.storage.runs import MANIFEST, RUN_FILES, RunFolder, run_id
 from gmm_dask.storage.store import Store, create_once
 from gmm_dask.storage.version_log import (
     Version,
-    find_version,
     latest,
     list_versions,
     parse_ref,
@@ -49,6 +48,28 @@ __all__ = [
 
 LATEST = "LATEST"  # for people; never read by code that looks for a version
 MAX_LOST_RACES = 1000  # each was won by another writer, so this ends only in a store gone wrong
+
+
+def find_version(store: Store, run_id: str) -> Version | None:
+    """The newest version of a run whose manifest is the one that was published.
+
+    None where the run was never published, or where its folder was moved away: then it can be run
+    and published again.
+
+    Raises
+    ------
+    OutputError
+        There is a manifest, but another one; or an entry is damaged.
+    """
+    entries = (read_version(store, number) for number in reversed(version_numbers(store)))
+    versions = [version for version in entries if version.run_id == run_id]
+    if not versions or not store.exists(f"runs/{run_id}/{MANIFEST}"):
+        return None
+    found = sha256_hex(RunFolder(store, run_id).get(MANIFEST))
+    same = (version for version in versions if version.manifest_sha256 == found)
+    version = next(same, versions[0])
+    read_manifest(store, version)
+    return version
 
 
 def publish_version(store: Store, run_id: str, manifest_sha256: str, rows: int) -> Version:

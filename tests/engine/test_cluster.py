@@ -16,7 +16,7 @@ import pytest
 
 from gmm_dask.engine import ClusterSpec, LocalBackend, expectation, open_backend, row_chunks
 from gmm_dask.engine.cluster import available_cores
-from gmm_dask.errors import ClusterError
+from gmm_dask.errors import ClusterError, SettingsError
 from tests.certificates import write_certificates
 from tests.conftest import Blobs
 
@@ -122,3 +122,30 @@ def test_threads_are_all_cores_unless_told() -> None:
         assert backend.n_workers == available_cores()
     with open_backend(ClusterSpec(workers=3)) as backend:
         assert backend.n_workers == 3
+
+
+@pytest.mark.parametrize("limit", ["1MiB", "100MB", "much", "-1GiB", ""])
+def test_memory_that_no_worker_can_live_on_is_refused_and_does_not_hang(limit: str) -> None:
+    spec = ClusterSpec("processes", workers=1, memory_limit=limit)
+    with pytest.raises(SettingsError, match=r"256MiB|no size of memory"), open_backend(spec):
+        pass
+
+
+def test_workers_that_are_not_ready_in_time_are_an_error() -> None:
+    spec = ClusterSpec("processes", workers=2, timeout=0.05)
+    said = r"2 worker processes were not ready within 0\.05 s"
+    with pytest.raises(ClusterError, match=said), open_backend(spec):
+        pass
+
+
+def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    files = write_certificates(tmp_path)
+    odd = tmp_path / "odd.pem"
+    odd.write_text("no certificate")
+    right = {"tls_ca_file": files["ca"], "tls_cert": files["cert"], "tls_key": files["key"]}
+    for name in right:
+        tls = right | {name: str(odd)}
+        spec = ClusterSpec("address", address="tls://127.0.0.1:1", timeout=1, **tls)
+        said = f"cluster.*{name}.*odd\\.pem"
+        with pytest.raises(SettingsError, match=said), open_backend(spec):
+            pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ import pytest
 
 from gmm_dask.errors import SettingsError
 from gmm_dask.stage.settings import (
-    MAX_SETTINGS_BYTES,
     ScoreSettings,
     Settings,
     load_settings,
     settings_from,
 )
+from gmm_dask.stage.settings_file import MAX_SETTINGS_BYTES
 
 MINIMAL: dict[str, Any] = {"data": {"path": "data"}, "output": {"path": "out"}}
 
@@ -62,6 +63,33 @@ WRONG = {
         ["tls://host:port"],
     ),
     "an import string": (with_keys(cluster={"kind": "os.system"}), ["cluster.kind"]),
+    "a flag for a count": (with_keys(fit={"n_components": True}), ["n_components", "got True"]),
+    "text for a count": (with_keys(fit={"n_components": "3"}), ["n_components", "got '3'"]),
+    "a flag for a number": (with_keys(fit={"tol": True}), ["fit.tol", "got True"]),
+    "text for a flag": (with_keys(labels={"enabled": "yes"}), ["labels.enabled", "got 'yes'"]),
+    "a word to keep": (
+        with_keys(labels={"keep": "flower"}),
+        ["labels.keep: it must be ids, all, or a list of column names"],
+    ),
+    "a number to keep": (with_keys(labels={"keep": ["flower", 1]}), ["labels.keep: it must be"]),
+    "a version as output": (with_keys(output={"path": "out@5"}), ["output.path", "version 5"]),
+    "a key that is no text": (with_keys(data={1: 2}), ["data.1", "should be strings"]),  # type: ignore[dict-item]
+    "no port": (
+        with_keys(cluster={"kind": "address", "address": "tcp://127.0.0.1:notaport"}),
+        ["'notaport' is no port"],
+    ),
+    "a port too high": (
+        with_keys(cluster={"kind": "address", "address": "tcp://127.0.0.1:70000"}),
+        ["'70000' is no port"],
+    ),
+    "memory that is no size": (
+        with_keys(cluster={"kind": "processes", "memory_limit": "much"}),
+        ["cluster.memory_limit", "'much' is no size", "1GiB"],
+    ),
+    "memory for no worker": (
+        with_keys(cluster={"kind": "processes", "memory_limit": "100MiB"}),
+        ["cluster.memory_limit", "104857600 bytes", "256MiB"],
+    ),
     "memory of threads": (with_keys(cluster={"memory_limit": "1GiB"}), ["processes"]),
 }
 
@@ -119,6 +147,11 @@ def test_an_override_that_cannot_be_read_is_quoted(override: str, tmp_path: Path
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
         ("data: " + " " * MAX_SETTINGS_BYTES, "larger than"),
         ("data: \x00", "not valid YAML"),
+        ("data: 2026-13-45", "not valid YAML"),
+        ("[" * 5000, "nested too deeply"),
+        ("data: {path: a}\nfit: {}\ndata: {path: b}", "line 3: the key 'data' .* in line 1"),
+        ("data: {path: a, path: b}", "line 1: the key 'path' is given twice"),
+        ("a: &a {path: x}\ndata: {<<: *a}", "line 2: the merge key"),
     ],
 )
 def test_a_file_that_is_not_settings_is_refused(text: str, what: str, tmp_path: Path) -> None:
@@ -161,3 +194,45 @@ def test_numbers_are_finite(key: str) -> None:
     document = {"data": {"path": "x"}, "output": {"path": "y"}, "fit": {key: float("inf")}}
     with pytest.raises(SettingsError, match=f"fit.{key}"):
         settings_from(document)
+
+
+def test_a_file_that_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for place in (tmp_path / "pipe.yaml", Path("/dev/zero")):
+        with pytest.raises(SettingsError, match="is not a regular file"):
+            load_settings(place)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings(tmp_path)
+
+
+def test_aliases_that_stand_for_gigabytes_make_a_short_message(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    path.write_text("\n".join([*lines, "data: {path: *a11, features: *a11}", "output: {path: o}"]))
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    assert "data.path" in str(caught.value)
+    assert len(str(caught.value)) < 10_000
+
+
+def test_many_problems_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"\.\.\. and 3\d more") as caught:
+        settings_from(with_keys(data={"features": list(range(50))}))
+    assert len(str(caught.value).splitlines()) == 22
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001", "+1e-3"])
+def test_a_number_may_be_written_as_people_write_it(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"data: {{path: data}}\nfit: {{tol: {text}}}\noutput: {{path: out}}\n")
+    assert load_settings(path).fit.tol == 1e-3
+    assert load_settings(path, [f"fit.reg_covar={text}"]).fit.reg_covar == 1e-3
+
+
+def test_an_alias_may_save_writing_a_list_twice(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(
+        "data: {path: data, id_columns: &ids [a, b]}\nlabels: {keep: *ids}\noutput: {path: out}\n"
+    )
+    assert load_settings(path).labels.keep == ("a", "b")

@@ -19,8 +19,14 @@ from gmm_dask.storage.model_file import Model, dump_model, parameters_table
 from gmm_dask.storage.runs import RunFolder
 from gmm_dask.storage.store import Store
 from gmm_dask.storage.tables import parquet_bytes, read_parquet_bytes
-from gmm_dask.storage.version_log import Version, find_version, list_versions
-from gmm_dask.storage.versions import publish_version, read_manifest, verify, write_manifest
+from gmm_dask.storage.version_log import Version, list_versions
+from gmm_dask.storage.versions import (
+    find_version,
+    publish_version,
+    read_manifest,
+    verify,
+    write_manifest,
+)
 
 CHUNK = 4  # rows of a part
 ROWS = list(range(3 * CHUNK))

@@ -268,6 +268,9 @@ def test_a_file_that_changed_is_never_read(write: Write, data: Path, tmp_path: P
     refused("footer is another")
     file.unlink()
     refused("gone")
+    file.mkdir()
+    refused("folder")
+    file.rmdir()
     shutil.copy2(original, file)
     assert read_features(source, ("x",), "float64")[:, 0].tolist() == list(range(9))
 

@@ -1,0 +1,96 @@
+"""Settings files: YAML that is read strictly, so that nothing in it is dropped without a word."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gmm_dask.errors import SettingsError
+
+MAX_SETTINGS_BYTES = 1 << 20  # a settings file is read by people; anything larger is not one
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """The sections of a settings file.
+
+    Raises
+    ------
+    SettingsError
+        Not readable, not YAML, a key given twice, or no sections.
+    """
+    document = parse_yaml(_text_of(path), str(path))
+    if not isinstance(document, dict):
+        raise SettingsError(f"{path} must hold sections such as data:, fit: and output:")
+    return document
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """The value of a YAML text; raises SettingsError, in which `name` says where it is from."""
+    try:
+        return yaml.load(text, _StrictLoader)
+    except SettingsError as error:
+        raise SettingsError(f"{name}, {error}") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{name} is not valid YAML: {error}") from error
+    except RecursionError:
+        raise SettingsError(f"{name} is nested too deeply to be settings.") from None
+    except ValueError as error:  # a date that there is none of, an integer of too many digits
+        raise SettingsError(f"{name} is not valid YAML: {error}") from error
+
+
+def _text_of(path: Path) -> str:
+    try:
+        # A pipe must not hold us up before we see that it is one.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise SettingsError(f"{path} is not a regular file; write the settings into one.")
+            content = file.read(MAX_SETTINGS_BYTES + 1)
+    except (OSError, ValueError) as error:
+        if isinstance(error, SettingsError):
+            raise
+        raise SettingsError(f"The settings file {path} cannot be read: {error}") from error
+    if len(content) > MAX_SETTINGS_BYTES:
+        raise SettingsError(f"{path} is larger than {MAX_SETTINGS_BYTES} bytes; is it settings?")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"The settings file {path} cannot be read: {error}") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Plain data only; a key given twice is an error, and 1e-3 is a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse what the plain loader would drop or spread."""
+        first: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise SettingsError(
+                    f"line {line}: the merge key << is not used in settings. Write the keys out."
+                )
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in first:
+                    raise _twice(key.value, first[key.value], line)
+                first[key.value] = line
+        return super().construct_mapping(node, deep=deep)
+
+
+def _twice(key: str, first: int, line: int) -> SettingsError:
+    return SettingsError(
+        f"line {line}: the key {key!r} is given twice, first in line {first}. Remove one of them."
+    )
+
+
+# As in YAML 1.2, and as everybody means it; YAML 1.1 takes 1e-3 for text.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)

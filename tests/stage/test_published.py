@@ -1,0 +1,145 @@
+"""What was published, when something happened to it since: read whole, made again, or named."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gmm_dask import load_model, read_labels
+from gmm_dask.errors import OutputError
+from gmm_dask.stage.outputs import Published, label_parts, open_output
+from gmm_dask.stage.run import run
+from gmm_dask.stage.watch import Watcher
+from gmm_dask.storage import list_versions, open_store, verify
+from tests.stage.conftest import MakeSettings
+
+
+@pytest.fixture
+def published(iris_settings: MakeSettings) -> Published:
+    return run(iris_settings())
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_labels_of_a_damaged_part_are_never_read(
+    damage: Callable[[Path], object], published: Published, tmp_path: Path
+) -> None:
+    part = Path(label_parts(str(tmp_path / "out"))[2])
+    labels = read_labels(str(tmp_path / "out"))
+    damage(part)
+    with pytest.raises(OutputError, match=part.name):
+        labels.compute(scheduler="sync")
+    assert len(labels.partitions[0].compute(scheduler="sync")) == 50
+
+
+def test_labels_can_be_read_by_column(published: Published, tmp_path: Path) -> None:
+    labels = read_labels(str(tmp_path / "out"))
+    assert labels["label"].value_counts().sum().compute(scheduler="sync") == 150
+    assert list(labels[["row_id", "label"]].compute(scheduler="sync").columns) == [
+        "row_id",
+        "label",
+    ]
+
+
+@pytest.mark.parametrize("name", ["labels", "report.html", "metrics.json", "model.json"])
+def test_a_finished_run_with_a_damaged_file_says_so_when_run_again(
+    name: str, published: Published, iris_settings: MakeSettings
+) -> None:
+    path = Path(published.path("folder")) / name
+    path = next(path.iterdir()) if path.is_dir() else path
+    flip(path)
+    with pytest.raises(OutputError, match=rf"(?s)version 1, and is damaged: .*{path.name}.*away"):
+        run(iris_settings())
+
+
+@pytest.mark.parametrize(("what", "number"), [("folder", 2), ("MANIFEST.json", 1)])
+def test_a_run_that_was_moved_away_can_be_run_again(
+    what: str, number: int, published: Published, iris_settings: MakeSettings, tmp_path: Path
+) -> None:
+    folder = Path(published.path("folder"))
+    shutil.move(folder if what == "folder" else folder / what, tmp_path / "elsewhere")
+    again = run(iris_settings())
+    assert again.new
+    assert again.version.number == number  # the same manifest is the same version
+    assert verify(again.folder.store, again.version) == []
+    assert not run(iris_settings()).new
+    assert open_output(str(tmp_path / "out")).version == again.version
+
+
+def test_a_folder_that_came_back_is_the_version_it_was(
+    published: Published, iris_settings: MakeSettings, tmp_path: Path
+) -> None:
+    folder = Path(published.path("folder"))
+    shutil.move(folder, tmp_path / "elsewhere")
+    run(iris_settings())
+    shutil.rmtree(folder)
+    shutil.move(tmp_path / "elsewhere", folder)
+    assert run(iris_settings()).version == published.version
+
+
+def test_a_damaged_entry_hides_no_other_version(
+    published: Published, iris_settings: MakeSettings, tmp_path: Path
+) -> None:
+    run(iris_settings(fit={"n_components": 2}))
+    out = str(tmp_path / "out")
+    entry = tmp_path / "out" / "versions" / "00000002.json"
+    flip(entry)
+    assert load_model(f"{out}@1").parameters.n_components == 3
+    assert len(label_parts(f"{out}@1")) == 4
+    with pytest.raises(OutputError, match=r"00000002\.json .*damaged.*move it away"):
+        load_model(f"{out}@2")
+    with pytest.raises(OutputError, match=r"00000002\.json"):
+        load_model(out)
+    entry.unlink()
+    assert load_model(out).parameters.n_components == 3
+
+
+@pytest.mark.parametrize("digit", ["manifest_sha256", "run_id", "rows"])
+def test_a_changed_entry_is_blamed_and_not_the_manifest(
+    digit: str, published: Published, tmp_path: Path
+) -> None:
+    entry = tmp_path / "out" / "versions" / "00000001.json"
+    text = entry.read_text()
+    at = text.index(digit) + len(digit) + (2 if digit == "rows" else 3)
+    entry.write_text(text[:at] + ("1" if text[at] != "1" else "2") + text[at + 1 :])
+    with pytest.raises(OutputError, match=r"00000001\.json is damaged: its checksum") as caught:
+        open_output(str(tmp_path / "out"))
+    assert "MANIFEST" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flip,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("[]"),
+        lambda path: path.write_text("{}"),
+        lambda path: path.write_text(path.read_text().replace('"n_rows":', '"n_row":')),
+        lambda path: path.write_text(path.read_text().replace('"n_dropped":0', '"n_dropped":5')),
+    ],
+)
+def test_a_damaged_receipt_is_no_receipt(
+    damage: Callable[[Path], object], iris_settings: MakeSettings, tmp_path: Path
+) -> None:
+    class Stop(Watcher):
+        def phase(self, name: str, detail: str) -> None:
+            if name == "publish":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(iris_settings(), Stop())
+    assert list_versions(open_store(str(tmp_path / "out"))) == []
+    for receipt in (tmp_path / "out").rglob("receipts/*.json"):
+        damage(receipt)
+    published = run(iris_settings())
+    assert published.metrics["n_used"] == 150
+    assert sum(published.metrics["n_labelled"]) == 150
+    assert verify(published.folder.store, published.version) == []
