@@ -62,8 +62,7 @@ def e_step(
     Dempster, Laird, Rubin 1977; Bishop, PRML, equations 9.23 to 9.27, with x measured from the
     components' current means.
     """
-    if sample_weight is not None and sample_weight.shape != X.shape[:1]:
-        raise DataError(f"{sample_weight.shape} weights were given for {X.shape[0]} rows.")
+    check_weights(X, sample_weight)
     add_scatter = parameters.family.add_scatter
     total = SufficientStatistics.zero(parameters, n_worst)
     log_likelihood, sum_weight, worst = 0.0, 0.0, total.worst
@@ -77,7 +76,7 @@ def e_step(
         else:
             # Contiguous: BLAS adds a strided vector in another order, so to other bits.
             weight = np.ascontiguousarray(sample_weight[tile.rows], dtype=np.float64)
-            counted = _positive(weight)
+            counted = positive(weight)
             log_likelihood += float(weight @ np.where(counted, log_density, 0.0))
             sum_weight += float(weight.sum())
             resp *= weight[:, None]
@@ -93,7 +92,14 @@ def e_step(
     )
 
 
-def _positive(weight: Array) -> npt.NDArray[np.bool_]:
+def check_weights(X: Rows, sample_weight: Rows | None) -> None:
+    """Raise DataError unless there is one weight for each row."""
+    if sample_weight is not None and sample_weight.shape != X.shape[:1]:
+        raise DataError(f"{sample_weight.shape} weights were given for {X.shape[0]} rows.")
+
+
+def positive(weight: Array) -> npt.NDArray[np.bool_]:
+    """Rows that count, (n,); raises DataError where a weight is negative, NaN or infinite."""
     counted = weight > 0
     if not (np.isfinite(weight).all() and (counted | (weight == 0)).all()):
         raise DataError("Some weights are negative, NaN or infinite.")
