@@ -39,6 +39,14 @@ def _singular(correlations: Array) -> SingularCovarianceError:
     )
 
 
+def not_completed() -> SingularCovarianceError:
+    """The error of a mixture that is one, but too close to none to say what is missing."""
+    return SingularCovarianceError(
+        "Missing values cannot be completed: some columns are so nearly linear combinations of "
+        f"others that float64 does not tell them apart. {REMEDY}"
+    )
+
+
 def factor_precision(precision: Array, j: int) -> Array:
     """U with U U^T = precision, upper triangular with a positive diagonal."""
     _check_scale(np.diagonal(precision), j, "precision")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gmm_dask.errors import DataError
 from gmm_dask.mixture.covariance import family
-from gmm_dask.mixture.far import far_log_responsibilities
+from gmm_dask.mixture.far import FAR, far_log_responsibilities
 from gmm_dask.mixture.parameters import Estimate, Parameters
 from gmm_dask.mixture.prior import Prior
 from gmm_dask.mixture.spread import ColumnSpread
@@ -23,6 +23,7 @@ from gmm_dask.mixture.statistics import SufficientStatistics, WorstRows
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
+Indices = npt.NDArray[np.intp]
 
 TILE_BYTES = 1 << 20  # workspaces of one tile stay in a core's second-level cache
 STARVED = 10 * np.finfo(np.float64).eps  # share of the weight under which a component has no rows
@@ -61,8 +62,7 @@ def e_step(
     Dempster, Laird, Rubin 1977; Bishop, PRML, equations 9.23 to 9.27, with x measured from the
     components' current means.
     """
-    if sample_weight is not None and sample_weight.shape != X.shape[:1]:
-        raise DataError(f"{sample_weight.shape} weights were given for {X.shape[0]} rows.")
+    check_weights(X, sample_weight)
     add_scatter = parameters.family.add_scatter
     total = SufficientStatistics.zero(parameters, n_worst)
     log_likelihood, sum_weight, worst = 0.0, 0.0, total.worst
@@ -76,7 +76,7 @@ def e_step(
         else:
             # Contiguous: BLAS adds a strided vector in another order, so to other bits.
             weight = np.ascontiguousarray(sample_weight[tile.rows], dtype=np.float64)
-            counted = _positive(weight)
+            counted = positive(weight)
             log_likelihood += float(weight @ np.where(counted, log_density, 0.0))
             sum_weight += float(weight.sum())
             resp *= weight[:, None]
@@ -92,7 +92,14 @@ def e_step(
     )
 
 
-def _positive(weight: Array) -> npt.NDArray[np.bool_]:
+def check_weights(X: Rows, sample_weight: Rows | None) -> None:
+    """Raise DataError unless there is one weight for each row."""
+    if sample_weight is not None and sample_weight.shape != X.shape[:1]:
+        raise DataError(f"{sample_weight.shape} weights were given for {X.shape[0]} rows.")
+
+
+def positive(weight: Array) -> npt.NDArray[np.bool_]:
+    """Rows that count, (n,); raises DataError where a weight is negative, NaN or infinite."""
     counted = weight > 0
     if not (np.isfinite(weight).all() and (counted | (weight == 0)).all()):
         raise DataError("Some weights are negative, NaN or infinite.")
@@ -295,31 +302,49 @@ class _Tile:
                 )
                 np.multiply(self.distances, -0.5, out=self.distances)
                 np.add(self.distances, self.log_weights[j], out=log_resp[:, j])
-            # log-sum-exp: a row far from every component still gets shares that sum to one.
             largest = log_resp.max(axis=1)
-            beyond = self._resolve_far(largest)
-            log_resp -= largest[:, None]
-        log_sum = np.log(np.exp(log_resp).sum(axis=1))
-        log_resp -= log_sum[:, None]
-        log_density = np.asarray(largest + log_sum)
-        log_density[beyond] = -np.inf
+            far, density = self._resolve_far(largest)
+        log_density = normalise(log_resp, largest)
+        log_density[far] = density
         return log_density
 
-    def _resolve_far(self, largest: Array) -> npt.NDArray[np.intp]:
-        """Rows whose distance from every component overflows; their shares are found exactly."""
-        unclear = np.flatnonzero(~np.isfinite(largest))
+    def _resolve_far(self, largest: Array) -> tuple[Indices, Array]:
+        """Find the shares of rows far from every component; those rows, and their log-densities."""
+        unclear = np.flatnonzero(is_far(largest, self.parameters))
         if not len(unclear):
-            return unclear
+            return unclear, np.empty(0)
         log_resp = self.log_resp[unclear]
         log_resp[np.isnan(log_resp)] = -np.inf
-        beyond = np.isneginf(log_resp.max(axis=1))
-        if beyond.any():
-            log_resp[beyond] = far_log_responsibilities(
-                self.X[unclear[beyond]], self.parameters, self.log_weights
+        far = is_far(log_resp.max(axis=1), self.parameters)
+        shares = log_resp.copy()
+        if far.any():
+            shares[far] = far_log_responsibilities(
+                self.X[unclear[far]], self.parameters, self.log_weights
             )
-        self.log_resp[unclear] = log_resp
-        largest[unclear] = log_resp.max(axis=1)
-        return np.asarray(unclear[beyond])
+        self.log_resp[unclear], largest[unclear] = shares, shares.max(axis=1)
+        best = shares[far].argmax(axis=1)[:, None]
+        of_best = [np.take_along_axis(each[far], best, axis=1)[:, 0] for each in (log_resp, shares)]
+        return unclear[far], of_best[0] - of_best[1]
+
+
+def normalise(log_joint: Array, largest: Array) -> Array:
+    """Turn logs of weight times density into log responsibilities; the log-densities, (n,).
+
+    By log-sum-exp with the largest of each row (n,): however small they all are, the shares sum
+    to one.
+    """
+    log_joint -= largest[:, None]
+    log_sum = np.log(np.exp(log_joint).sum(axis=1))
+    log_joint -= log_sum[:, None]
+    return np.asarray(largest + log_sum)
+
+
+def is_far(largest: Array, parameters: Parameters) -> npt.NDArray[np.bool_]:
+    """Rows whose distances do not tell components apart; largest log of weight times density (n,).
+
+    One component alone needs no comparison, only a distance that does not overflow.
+    """
+    return np.asarray(~(largest > (FAR if parameters.n_components > 1 else -np.inf)))
 
 
 def _tiles(X: Rows, parameters: Parameters) -> Iterator[_Tile]:

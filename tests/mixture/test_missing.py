@@ -21,6 +21,7 @@ from gmm_dask.mixture import (
     missing,
     steps,
 )
+from gmm_dask.mixture.patterns import patterns
 from tests.mixture.test_steps import FIELDS, assert_close
 from tests.strategies import cuts, mixtures, random_mixture, seeds
 
@@ -228,7 +229,7 @@ def test_nearly_collinear_columns_are_completed_to_full_precision(covariance_typ
 def test_patterns_are_told_apart_in_any_number_of_features() -> None:
     X = np.zeros((2**9, 9))
     X[np.array(list(product([False, True], repeat=9)))] = np.nan
-    found = list(missing.patterns(X))
+    found = list(patterns(X))
     assert len(found) == 2**9
     assert sorted(int(row) for pattern in found for row in pattern.rows) == list(range(2**9))
     for pattern in found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gmm_dask.mixture.covariance.family import Array, CovarianceFamily, Indices
-from gmm_dask.mixture.factors import factor_covariances, factor_precision
+from gmm_dask.mixture.factors import factor_covariances, factor_precision, not_completed
 
 
 class Full(CovarianceFamily):
@@ -232,7 +232,10 @@ def _regression(factors: Array, observed: Indices, missing: Indices) -> tuple[Ar
     norms = np.linalg.norm(factors, axis=-1)
     rows = factors / norms[..., None]
     of_missing, of_observed = rows[..., missing, :], rows[..., observed, :]
-    lower = np.linalg.cholesky(of_missing @ of_missing.swapaxes(-1, -2))
+    try:
+        lower = np.linalg.cholesky(of_missing @ of_missing.swapaxes(-1, -2))
+    except np.linalg.LinAlgError:
+        raise not_completed() from None
     inverse = np.linalg.inv(lower)
     unit = inverse.swapaxes(-1, -2) @ inverse
     scale = norms[..., missing]
