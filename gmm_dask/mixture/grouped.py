@@ -52,7 +52,9 @@ class Grouped:
             parameters.precisions_cholesky,
             (pattern.observed, pattern.missing),
         )
-        return replace(found, sum_x=sum_x, sum_xx=sum_xx, worst=None)
+        sum_observed = np.zeros_like(sum_x)
+        sum_observed[:, pattern.observed] = found.sum_resp[:, None]
+        return replace(found, sum_x=sum_x, sum_xx=sum_xx, sum_observed=sum_observed)
 
     def scores(self) -> RowScores:
         """What the mixture of the observed features says of each row."""
@@ -96,4 +98,11 @@ class Grouped:
         rows, d = weight * parameters.weights, parameters.n_features
         sum_xx = parameters.family.expected_scatter(rows, parameters.covariances, d)
         zero = SufficientStatistics.zero(parameters)
-        return replace(zero, n_rows=n, sum_weight=weight, sum_resp=rows, sum_xx=sum_xx)
+        return replace(
+            zero,
+            n_rows=n,
+            sum_weight=weight,
+            sum_resp=rows,
+            sum_xx=sum_xx,
+            sum_observed=np.zeros_like(zero.sum_x),
+        )

@@ -75,6 +75,7 @@ class Scattered(ABC):
             resp.sum(axis=0),
             total.sum_x,
             total.sum_xx + self._unexplained(resp),
+            sum_observed=resp.T @ (~self.absent).astype(np.float64),
         )
 
     def scores(self) -> RowScores:

@@ -72,6 +72,9 @@ class SufficientStatistics:
         sum r (x - m)(x - m)^T, or of it what the family keeps.
     worst : WorstRows or None
         Where they were asked for.
+    sum_observed : (k, d) or None
+        sum r over the rows in which the feature has a value; None where all have all, so that
+        it is sum_resp for every feature.
     """
 
     n_rows: int
@@ -81,6 +84,7 @@ class SufficientStatistics:
     sum_x: Array
     sum_xx: Array
     worst: WorstRows | None = None
+    sum_observed: Array | None = None
 
     @classmethod
     def zero(cls, parameters: Parameters, n_worst: int = 0) -> SufficientStatistics:
@@ -98,12 +102,18 @@ class SufficientStatistics:
             self.sum_resp + other.sum_resp,
             self.sum_x + other.sum_x,
             self.sum_xx + other.sum_xx,
-            self.worst
-            if other.worst is None
-            else other.worst + self.worst
-            if self.worst is not None
-            else other.worst,
+            _worst(self.worst, other.worst),
+            None
+            if self.sum_observed is None and other.sum_observed is None
+            else self.observed + other.observed,
         )
+
+    @property
+    def observed(self) -> Array:
+        """sum r over the rows in which the feature has a value, (k, d)."""
+        if self.sum_observed is not None:
+            return self.sum_observed
+        return np.broadcast_to(self.sum_resp[:, None], self.sum_x.shape)
 
     @property
     def lower_bound(self) -> float:
@@ -111,8 +121,14 @@ class SufficientStatistics:
         return self.log_likelihood / self.sum_weight if self.sum_weight else float("nan")
 
 
+def _worst(one: WorstRows | None, other: WorstRows | None) -> WorstRows | None:
+    if one is None or other is None:
+        return one or other
+    return other + one
+
+
 def statistics_bytes(parameters: Parameters) -> int:
-    """Size of one record of statistics under these parameters."""
+    """Size of one record of statistics of complete rows under these parameters."""
     k, d = parameters.means.shape
     numbers: int = k * (1 + d) + math.prod(parameters.family.shape(k, d))
     return 8 * numbers

@@ -131,6 +131,7 @@ def estimate(
 ) -> Estimate:
     """What maximises the expected log-likelihood, or with a prior the log-posterior.
 
+    `reg_covar` is added to every variance in the share of the component's rows that hold a value.
     A component that holds no rows keeps its mean and covariance and gets the weight 0, unless a
     prior says otherwise.
 
@@ -155,8 +156,15 @@ def estimate(
         scatter = scatter + chosen.scatter_of(np.full(k, prior.mean_precision), towards)
         extra, rows = prior.rows_of_covariance(kind), rows + prior.rows_of_mean
     empty = ~alive & (extra == 0)
-    covariances = chosen.averaged(scatter, np.where(empty, 1.0, rows), extra, d)
-    covariances = chosen.regularised(covariances, reg_covar)
+    rows = np.where(empty, 1.0, rows)
+    covariances = chosen.averaged(scatter, rows, extra, d)
+    if statistics.sum_observed is None:
+        covariances = chosen.regularised(covariances, reg_covar)
+    else:
+        unseen = np.where(alive[:, None], statistics.sum_resp[:, None] - statistics.observed, 0.0)
+        lacking = chosen.averaged(chosen.uncorrelated(unseen), rows, extra, d)
+        # What is expected of a missing value has had it in an earlier pass.
+        covariances = covariances + reg_covar * (chosen.of_variances(np.ones(d)) - lacking)
     if chosen.per_component and empty.any():
         covariances[empty] = parameters.covariances[empty]
     means, held = parameters.means + delta, alive | (prior is not None and prior.sustains)

@@ -38,9 +38,12 @@ def holes(seed: int, n: int, d: int, share: float = 0.4) -> np.ndarray:
 
 
 def textbook_em(
-    X: np.ndarray, weight: np.ndarray, parameters: Parameters, n_passes: int
+    X: np.ndarray, weight: np.ndarray, parameters: Parameters, n_passes: int, reg_covar: float
 ) -> tuple[Textbook, list[float]]:
-    """EM row by row with conditional means and covariances; Little and Rubin, 11.2."""
+    """EM row by row with conditional means and covariances; Little and Rubin, 11.2.
+
+    Each value that is there counts as if it had the variance reg_covar of its own.
+    """
     weights, means = parameters.weights, parameters.means
     covariances = np.array(parameters.dense_covariances())
     (k, d), totals = means.shape, []
@@ -69,6 +72,7 @@ def textbook_em(
                 mass[j] += r[j]
                 first[j] += r[j] * full
                 second[j] += r[j] * (np.outer(full, full) + left)
+                second[j][o, o] += r[j] * reg_covar
         means = first / mass[:, None]
         each = [s / n - np.outer(mu, mu) for s, n, mu in zip(second, mass, means, strict=True)]
         weights = mass / mass.sum()
@@ -91,15 +95,16 @@ def constrained(full: np.ndarray, weights: np.ndarray, covariance_type: str) -> 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("covariance_type", list(COVARIANCE_FAMILIES))
 @pytest.mark.parametrize(("k", "d"), [(1, 2), (2, 3), (3, 4)])
+@pytest.mark.parametrize("reg_covar", [0.0, 0.5])
 def test_three_passes_are_the_textbooks(
-    covariance_type: str, k: int, d: int, weighted: bool
+    covariance_type: str, k: int, d: int, weighted: bool, reg_covar: float
 ) -> None:
     X = holes(5, 80, d)
     weight = np.random.default_rng(6).uniform(0.2, 3, 80) if weighted else np.ones(80)
     start = random_mixture(covariance_type, k, d, 7)
-    expected, totals = textbook_em(X, weight, start, 3)
+    expected, totals = textbook_em(X, weight, start, 3, reg_covar)
     e_step = partial(missing.e_step, X, sample_weight=weight if weighted else None)
-    found = fit(e_step, start, Maximisation(0), tol=0, max_iter=3)
+    found = fit(e_step, start, Maximisation(reg_covar), tol=0, max_iter=3)
     np.testing.assert_allclose(np.array(found.lower_bounds) * weight.sum(), totals, rtol=1e-11)
     np.testing.assert_allclose(found.parameters.weights, expected[0], rtol=1e-9)
     np.testing.assert_allclose(found.parameters.means, expected[1], rtol=1e-8, atol=1e-9)
@@ -209,6 +214,76 @@ def test_rows_with_nothing_observed_get_the_mixtures_weights_and_change_nothing(
     with_empty = m_step(converged, missing.e_step(np.r_[X, empty], converged), 0.0)
     without = m_step(converged, missing.e_step(X, converged), 0.0)
     np.testing.assert_allclose(with_empty.weights, without.weights, atol=1e-7)
+
+
+def half_seen(n: int = 400) -> np.ndarray:
+    """Two clusters far apart in the first column; the second's rows never have the second one."""
+    rng = np.random.default_rng(11)
+    X = rng.normal(size=(n, 2)) + np.array([[0.0, 5.0]])
+    X[::2, 0] += 100
+    X[::2, 1] = np.nan
+    X[1::4, 1] = np.nan
+    return X
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "diag"])
+def test_a_feature_that_a_component_never_sees_keeps_its_variance(covariance_type: str) -> None:
+    start = Parameters.from_covariances(
+        [0.5, 0.5],
+        [[0.0, 4.0], [100.0, 2.0]],
+        np.stack([np.eye(2), np.diag([1.0, 7.0])])
+        if covariance_type == "full"
+        else [[1.0, 1.0], [1.0, 7.0]],
+        covariance_type,
+    )
+    result = fit(
+        partial(missing.e_step, half_seen()), start, Maximisation(0.1), tol=0, max_iter=500
+    )
+    covariances = result.parameters.dense_covariances()
+    assert covariances[1, 1, 1] == pytest.approx(7.0, rel=1e-12)
+    assert result.parameters.means[1, 1] == pytest.approx(2.0, rel=1e-12)
+    assert covariances[1, 0, 0] == pytest.approx(half_seen()[::2, 0].var() + 0.1, rel=1e-9)
+
+
+@pytest.mark.parametrize("covariance_type", list(COVARIANCE_FAMILIES))
+def test_reg_covar_is_added_once_to_the_variance_of_what_is_there(covariance_type: str) -> None:
+    X = half_seen()[1::2]
+    there = ~np.isnan(X)
+    mean, n = np.nanmean(X, axis=0), there.sum(axis=0)
+    S = np.where(there, (X - mean) ** 2, 0.0).sum(axis=0)
+    expected = S / n + 0.3
+    if covariance_type == "spherical":
+        expected = np.full(2, S.sum() / n.sum() + 0.3)
+    start = random_mixture(covariance_type, 1, 2, 3)
+    result = fit(partial(missing.e_step, X), start, Maximisation(0.3), tol=0, max_iter=600)
+    found = result.parameters.dense_covariances()[0]
+    if covariance_type in ("full", "tied"):  # by regression on the first column
+        paired = X[there.all(axis=1)]
+        assert found[0, 0] == pytest.approx(expected[0], rel=1e-9)
+        assert found[1, 1] < 2 * (paired[:, 1].var() + 0.3)
+        np.testing.assert_allclose(result.parameters.means[0], mean, atol=0.2)
+    else:
+        np.testing.assert_allclose(np.diagonal(found), expected, rtol=1e-9)
+
+
+@given(mixtures(), seeds, st.permutations(range(4)))
+def test_parts_with_and_without_missing_values_merge_in_any_order(
+    parameters: Parameters, seed: int, order: list[int]
+) -> None:
+    d = parameters.n_features
+    complete = np.random.default_rng(seed).normal(size=(20, d))
+    parts = [
+        missing.e_step(X, parameters)
+        for X in (complete[:9], holes(seed, 12, d), complete[9:], np.full((3, d), np.nan))
+    ]
+    a, b, c, e = (parts[i] for i in order)
+    expected = parts[0] + parts[1] + parts[2] + parts[3]
+    assert_close((a + b) + (c + e), expected)
+    assert_close(a + (b + (c + e)), expected)
+    there = np.r_[np.ones((20, d)), ~np.isnan(holes(seed, 12, d)), np.zeros((3, d))]
+    X = np.r_[complete, holes(seed, 12, d), np.full((3, d), np.nan)]
+    shares = missing.responsibilities(X, parameters)
+    np.testing.assert_allclose(expected.observed, shares.T @ there, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied"])

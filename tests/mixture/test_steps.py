@@ -26,7 +26,7 @@ from gmm_dask.mixture.statistics import statistics_bytes
 from gmm_dask.mixture.steps import TILE_BYTES, tile_rows
 from tests.strategies import covariance_types, cuts, mixtures, random_mixture, seeds
 
-FIELDS = ("sum_weight", "log_likelihood", "sum_resp", "sum_x", "sum_xx")
+FIELDS = ("sum_weight", "log_likelihood", "sum_resp", "sum_x", "sum_xx", "observed")
 
 
 def textbook_joint(X: np.ndarray, parameters: Parameters) -> np.ndarray:
