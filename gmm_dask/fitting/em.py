@@ -87,7 +87,7 @@ class FitResult:
     n_rows : int
         Rows used in each pass.
     sum_weight : float
-        Sum of their weights.
+        Sum of their weights; infinite where it is beyond float64.
     events_ : tuple of Event
         What was done to components that starved, collapsed or became singular.
     """
@@ -127,7 +127,7 @@ def fit(
     Parameters
     ----------
     expectation : parameters -> statistics
-        One pass over the data, wherever the data are.
+        One pass over the data, wherever the data are; weights are in the unit of `maximise`.
     parameters : Parameters
         The start.
     maximise : Maximisation
@@ -157,7 +157,8 @@ def fit(
         begun, number = time.perf_counter(), len(lower_bounds)
         statistics = expectation(parameters)
         seconds = time.perf_counter() - begun
-        lower_bounds.append(_finite(statistics, maximise.penalty(parameters), number))
+        penalty = maximise.penalty(parameters)
+        lower_bounds.append(_finite(statistics, penalty, number, maximise.unit))
         change = lower_bounds[-1] - lower_bounds[-2]
         parameters, events = maximise(parameters, statistics, number, events)
         new = tuple(event for event in events if event.pass_number == number)
@@ -175,7 +176,7 @@ def fit(
         outcome,
         tuple(trajectory),
         statistics.n_rows,
-        statistics.sum_weight,
+        statistics.sum_weight * maximise.unit,
         events,
     )
 
@@ -185,13 +186,14 @@ def best_of(results: list[FitResult]) -> FitResult:
     return max(results, key=lambda result: result.lower_bounds[-1] if result.n_passes else 0.0)
 
 
-def _finite(statistics: SufficientStatistics, penalty: float, number: int) -> float:
+def _finite(statistics: SufficientStatistics, penalty: float, number: int, unit: float) -> float:
     total, weight = statistics.log_likelihood + penalty, statistics.sum_weight
     lower_bound = total / weight if weight else math.nan
     if not math.isfinite(lower_bound):
         raise NotFiniteError(
             f"The log-likelihood per row is {lower_bound} in pass {number} over "
-            f"{statistics.n_rows} rows of total weight {weight}. Look for rows that are more than "
-            "1e154 standard deviations from all others, and for weights that are all zero."
+            f"{statistics.n_rows} rows of total weight {weight * unit}. Look for rows that are "
+            "more than 1e154 standard deviations from all others, and for weights that are all "
+            "zero."
         )
     return lower_bound
