@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
+from inspect import signature
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -18,14 +20,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from gmm_dask import engine, fitting
 from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
-from gmm_dask.mixture import (
-    COVARIANCE_FAMILIES,
-    Parameters,
-    PriorSettings,
-    SufficientStatistics,
-    mixture_sample,
-)
+from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, PriorSettings, mixture_sample
+from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.rows import backend_of, check_survey, checked_chunks, map_rows
+from gmm_dask.sklearn_form import COMMON, copied, sklearn_form
 
 logger = logging.getLogger("gmm_dask")
 
@@ -37,6 +35,7 @@ ILL_DEFINED = (
 )
 INIT_ROWS = 65536  # rows at most that a start is found on
 Array = npt.NDArray[np.float64]
+_Criterion = Callable[..., engine.WeightedSum]
 
 
 class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
@@ -57,9 +56,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         Added to every variance, in squared units of the data.
     max_iter : int, default=100
     n_init : int, default=1
-        Starts; the one of largest final log-likelihood is kept.
+        Starts; the one of largest final log-likelihood is kept. With component_policy="raise" the
+        first bad start is the end, as in scikit-learn.
     init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
-        Works on standardised columns of at most 65,536 rows drawn at random.
+        Works on standardised columns of at most 65,536 different rows drawn at random, each with
+        the weight of all rows equal to it.
     weights_init, means_init, precisions_init : array-like, optional
     random_state : int, RandomState or None
     warm_start : bool, default=False
@@ -176,7 +177,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         X : (n, d) array, DataFrame or Arrow table, Dask array or DataFrame, or path to Parquet
         y : ignored
         sample_weight : (n,), optional
-            Non-negative; an integer weight stands for so many equal rows.
+            Non-negative; an integer weight stands for so many equal rows, and a row of weight 0
+            is absent, whatever stands in it. Without priors only the ratios of weights matter.
 
         Raises
         ------
@@ -215,29 +217,25 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log-density per unit of weight."""
-        return self._evaluate(X, sample_weight).lower_bound
+        return self._evaluated(engine.log_likelihood, X, sample_weight).mean
 
     def bic(self, X: Any, sample_weight: Any = None) -> float:
         """Bayesian information criterion, Schwarz 1978; lower is better."""
-        statistics = self._evaluate(X, sample_weight)
-        n_free = self._parameters().n_free_parameters
-        return float(n_free * np.log(statistics.sum_weight) - 2 * statistics.log_likelihood)
+        total = self._evaluated(engine.log_likelihood, X, sample_weight)
+        return self._parameters().n_free_parameters * total.log_weight - 2 * _finite(total)
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
         """Akaike information criterion, Akaike 1974; lower is better."""
-        statistics = self._evaluate(X, sample_weight)
-        return float(2 * self._parameters().n_free_parameters - 2 * statistics.log_likelihood)
+        total = self._evaluated(engine.log_likelihood, X, sample_weight)
+        return 2 * self._parameters().n_free_parameters - 2 * _finite(total)
 
     def icl(self, X: Any, sample_weight: Any = None) -> float:
         """Integrated completed likelihood, Biernacki, Celeux, Govaert 2000; lower is better.
 
         The BIC of rows and labels together, each row with the label it is given.
         """
-        parameters = self._parameters()
-        chunks = checked_chunks(self, X, sample_weight, self.missing, reset=False)
-        with backend_of(chunks, X) as backend:
-            sums = engine.completed_log_likelihood(chunks, backend, parameters, self.missing)
-        return float(parameters.n_free_parameters * np.log(_positive(sums[0])) - 2 * sums[1])
+        total = self._evaluated(engine.completed_log_likelihood, X, sample_weight)
+        return self._parameters().n_free_parameters * total.log_weight - 2 * _finite(total)
 
     def sample(self, n_samples: int = 1) -> tuple[Array, npt.NDArray[np.int64]]:
         """Rows drawn from the mixture (n_samples, d), and their components (n_samples,)."""
@@ -251,25 +249,26 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     def to_sklearn(self) -> SklearnMixture:
         """The same mixture as scikit-learn's GaussianMixture, fitted if this one is."""
-        theirs = SklearnMixture()
-        known = {name: value for name, value in self.get_params().items() if name in _COMMON}
-        theirs.set_params(**known)
-        if hasattr(self, "weights_") and len(self.weights_) != self.n_components:
-            # One was dropped, and start values of all of them fit no more.
-            starts = dict.fromkeys(("weights_init", "means_init", "precisions_init"))
-            theirs.set_params(n_components=len(self.weights_), **starts)
-        return _copied(self, theirs)
+        return sklearn_form(self)
 
     @classmethod
     def from_sklearn(cls, model: SklearnMixture) -> GaussianMixture:
         """scikit-learn's GaussianMixture as one of ours, fitted if that one is."""
         if not isinstance(model, SklearnMixture):
             raise DataError(f"A {type(model).__name__} is no sklearn.mixture.GaussianMixture.")
-        ours = cls(**{name: getattr(model, name) for name in _COMMON})
-        _copied(model, ours)
+        ours = cls(**{name: getattr(model, name) for name in COMMON})
+        copied(model, ours)
         if hasattr(ours, "weights_"):
             ours.events_ = ()
         return ours
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickle; what one of an earlier version has no word of is as by default."""
+        known = signature(type(self).__init__).parameters.values()
+        missed = {p.name: p.default for p in known if p.default is not p.empty}
+        if "weights_" in state:
+            missed["events_"] = ()
+        super().__setstate__(missed | state)
 
     def __sklearn_tags__(self) -> Any:
         """scikit-learn's description of the estimator."""
@@ -327,7 +326,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             self._tell(start.events)
             n_worst = maximise.n_worst * self.n_components
             result = fitting.fit(
-                engine.expectation(chunks, backend, missing=self.missing, n_worst=n_worst),
+                engine.expectation(
+                    chunks, backend, missing=self.missing, n_worst=n_worst, unit=maximise.unit
+                ),
                 start.parameters,
                 maximise,
                 tol=self.tol,
@@ -340,18 +341,20 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return results
 
     def _maximisation(self, surveyed: engine.Survey, start: int) -> fitting.Maximisation:
-        spread, names = surveyed.spread, getattr(self, "feature_names_in_", None)
-        prior = PriorSettings(
+        names = getattr(self, "feature_names_in_", None)
+        settings = PriorSettings(
             self.weight_concentration_prior,
             self.mean_precision_prior,
             self.degrees_of_freedom_prior,
             self.covariance_prior,
         )
+        prior = settings.resolve(surveyed.spread.mean, surveyed.spread.variances)
+        spread, prior = in_one_unit(surveyed.spread, prior)
         return fitting.Maximisation(
             self.reg_covar,
             self.component_policy,
             spread,
-            prior.resolve(spread.mean, spread.variances),
+            prior,
             None if names is None else tuple(str(name) for name in names),
             start,
         )
@@ -364,8 +367,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self._tell(record.events)
         if not self.verbose or (record.number % self.verbose_interval and record.number > 1):
             return
-        line = "start %d pass %d: log-likelihood per row %.10g, change %.3g"
-        values: tuple[Any, ...] = (record.start, record.number, record.lower_bound, record.change)
+        line = "start %d pass %d: log-likelihood per row %.10g"
+        values: tuple[Any, ...] = (record.start, record.number, record.lower_bound)
+        if np.isfinite(record.change):
+            line, values = f"{line}, change %.3g", (*values, record.change)
         if self.verbose > 1:
             line, values = f"{line}, %.3f s", (*values, record.seconds)
         logger.info(line, *values)
@@ -396,34 +401,23 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         except ValueError as error:
             raise SettingsError(f"{error}. Was covariance_type changed? Then fit anew.") from None
 
-    def _evaluate(self, X: Any, sample_weight: Any) -> SufficientStatistics:
+    def _evaluated(self, what: _Criterion, X: Any, sample_weight: Any) -> engine.WeightedSum:
         parameters = self._parameters()
         chunks = checked_chunks(self, X, sample_weight, self.missing, reset=False)
         with backend_of(chunks, X) as backend:
-            statistics = engine.expectation(chunks, backend, missing=self.missing)(parameters)
-        _positive(statistics.sum_weight)
-        return statistics
+            total = what(chunks, backend, parameters, self.missing)
+        if total.weight == 0:
+            raise DataError("No row can be used, or all weights are zero: nothing to evaluate.")
+        return total
 
 
-_COMMON = frozenset(SklearnMixture().get_params())
-_FITTED = (
-    *("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "converged_"),
-    *("n_iter_", "lower_bound_", "lower_bounds_", "n_features_in_", "feature_names_in_"),
-)
-
-
-def _copied(source: Any, target: Any) -> Any:
-    for name in _FITTED:
-        if hasattr(source, name):
-            value = getattr(source, name)
-            setattr(target, name, value.copy() if hasattr(value, "copy") else value)
-    return target
-
-
-def _positive(weight: float) -> float:
-    if weight == 0:
-        raise DataError("No row can be used, or all weights are zero: nothing to evaluate.")
-    return weight
+def _finite(total: engine.WeightedSum) -> float:
+    if not np.isfinite(total.value):
+        raise DataError(
+            "The log-likelihood times the weights is beyond float64. Divide the weights by a "
+            "number; the score, which is per unit of weight, does not depend on it."
+        )
+    return total.value
 
 
 def _seed_sequence(random_state: Any) -> np.random.SeedSequence:

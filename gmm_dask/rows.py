@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,22 +61,22 @@ def checked_chunks(
     """
     weights = _checked_weights(sample_weight)
     if not is_lazy(X) and not is_path(X):
-        X = checked_array(estimator, X, missing, reset=reset)
+        X = _float_array(estimator, X, reset=reset)
         if is_lazy(weights):
             _open_client()  # or an error, where it cannot compute them here
             weights = weights.compute()
-        return row_chunks(X, weights, CHUNK_BYTES)
-    chunks = _lazy_chunks(estimator, X, weights, missing, reset)
-    if reset:
+        chunks = row_chunks(X, weights, CHUNK_BYTES)
+        if not reset:
+            _checked_rows(X, weights, missing=missing)
         return chunks
-    check = partial(_checked_values, missing=missing)
-    return replace(chunks, X=chunks.X.map_blocks(check, meta=chunks.X._meta))
+    chunks = _lazy_chunks(estimator, X, weights, missing, reset)
+    return chunks if reset else replace(chunks, X=_checked_blocks(chunks, missing))
 
 
 def check_survey(surveyed: Survey, n_components: int, missing: Missing) -> None:
     """Raise DataError where the rows cannot be fitted."""
-    any_missing = any(chunk.n_missing.any() for chunk in surveyed.chunks)
-    any_infinite = any(chunk.n_infinite.any() for chunk in surveyed.chunks)
+    any_missing = any(chunk.has_missing for chunk in surveyed.chunks)
+    any_infinite = any(chunk.has_infinite for chunk in surveyed.chunks)
     _check_values(any_missing, any_infinite, missing)
     if surveyed.n_usable and surveyed.sum_weight == 0:
         raise DataError("The sample weights sum to zero: there are no rows to fit.")
@@ -115,8 +115,8 @@ def _open_client() -> Any:
     return client
 
 
-def checked_array(estimator: Any, X: Any, missing: Missing, *, reset: bool) -> Rows:
-    """Rows in memory as a float array; see `checked_chunks`."""
+def _float_array(estimator: Any, X: Any, *, reset: bool) -> Rows:
+    """Rows in memory as a float array, whose values are still to be checked."""
     if isinstance(X, np.ma.MaskedArray):
         X = _unmasked(X)
     elif hasattr(X, "__arrow_c_stream__") and not hasattr(X, "iloc"):
@@ -131,7 +131,7 @@ def checked_array(estimator: Any, X: Any, missing: Missing, *, reset: bool) -> R
         ensure_min_samples=1 + reset,
         ensure_all_finite=False,
     )
-    return array if reset else _checked_values(array, missing)
+    return array
 
 
 def map_rows(
@@ -157,7 +157,7 @@ def map_rows(
     """
     work = _RowFunction(function, np.dtype(dtype), missing)
     if not is_lazy(X) and not is_path(X):
-        X = checked_array(estimator, X, missing, reset=False)
+        X = _float_array(estimator, X, reset=False)
         with _thread_pools().limit(limits=1):  # the matrices are too small for more
             return work(X, parameters)
     if hasattr(X, "map_partitions") and hasattr(X, "columns"):
@@ -327,6 +327,24 @@ def _weight_values(weights: Any) -> Rows:
     if not ((values >= 0) & np.isfinite(values)).all():
         raise DataError("Some of the sample weights are negative, NaN or infinite.")
     return values
+
+
+def _checked_blocks(chunks: RowChunks, missing: Missing) -> da.Array:
+    """The rows of the chunks, checked as they come."""
+    X, weights = chunks.X, chunks.weights
+    options = {"missing": missing, "dtype": X.dtype, "meta": X._meta}
+    if weights is None:
+        return X.map_blocks(_checked_values, **options)
+    return da.blockwise(_checked_rows, "ij", X, "ij", weights, "i", align_arrays=False, **options)
+
+
+def _checked_rows(X: Rows, weights: Rows | None, missing: Missing) -> Rows:
+    """The rows, if all values can be used of those that are not of weight 0."""
+    if weights is None or len(weights) != len(X):  # the pass says which lengths these are
+        return _checked_values(X, missing)
+    if not np.isfinite(X).all():
+        _checked_values(X[weights != 0], missing)
+    return X
 
 
 def _checked_values(X: Rows, missing: Missing) -> Rows:

@@ -5,8 +5,10 @@ from gmm_dask.engine.chunks import RowChunks, array_from_sources, row_chunks, ro
 from gmm_dask.engine.cluster import ClusterSpec, open_backend
 from gmm_dask.engine.passes import (
     Missing,
+    WeightedSum,
     completed_log_likelihood,
     expectation,
+    log_likelihood,
     map_items,
     usable_rows,
 )
@@ -21,9 +23,11 @@ __all__ = [
     "Missing",
     "RowChunks",
     "Survey",
+    "WeightedSum",
     "array_from_sources",
     "completed_log_likelihood",
     "expectation",
+    "log_likelihood",
     "map_items",
     "open_backend",
     "row_chunks",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 from uuid import uuid4
@@ -16,8 +17,10 @@ from gmm_dask.engine.backends import Backend, Done
 from gmm_dask.engine.chunks import RowChunks
 from gmm_dask.engine.fusion import private_nodes
 from gmm_dask.engine.reduce import tree_sum, tree_tasks
+from gmm_dask.errors import DataError
 from gmm_dask.mixture import Parameters, SufficientStatistics, steps
 from gmm_dask.mixture import missing as incomplete
+from gmm_dask.mixture.spread import weight_unit
 from gmm_dask.mixture.statistics import statistics_bytes
 
 GATHER_BYTES = 15 << 20  # above this the statistics of a pass are added up on the workers
@@ -72,10 +75,15 @@ class ChunkMap:
 
 
 def expectation(
-    chunks: RowChunks, backend: Backend, *, missing: Missing = "error", n_worst: int = 0
+    chunks: RowChunks,
+    backend: Backend,
+    *,
+    missing: Missing = "error",
+    n_worst: int = 0,
+    unit: float = 1.0,
 ) -> Expectation:
     """The function EM asks for statistics: every call is one pass over the chunks."""
-    return Expectation(ChunkMap(chunks, backend), missing, n_worst)
+    return Expectation(ChunkMap(chunks, backend), missing, n_worst, unit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,15 +97,19 @@ class Expectation:
         Rows are taken as complete; those with NaN are left out; or NaN is a missing value.
     n_worst : int
         Rows that are explained worst, to bring along.
+    unit : float
+        The power of two that weights are divided by, so that none of their products with squares
+        leaves float64; all the statistics are in it.
     """
 
     chunk_map: ChunkMap
     missing: Missing = "error"
     n_worst: int = 0
+    unit: float = 1.0
 
     def __call__(self, parameters: Parameters) -> SufficientStatistics:
         """One pass: a task per chunk, and the fixed tree of `+`."""
-        function = partial(_E_STEPS[self.missing], self.n_worst)
+        function = partial(_statistics, self.missing, self.n_worst, self.unit)
         graph, keys = self.chunk_map.graph("e_step", function, parameters, None)
         if len(keys) * statistics_bytes(parameters) > GATHER_BYTES:
             tasks, keys = tree_tasks(keys)
@@ -106,13 +118,64 @@ class Expectation:
         return total
 
 
+@dataclass(frozen=True)
+class WeightedSum:
+    """A weighted sum over rows, in a power of two of its own: no weight is too large or small.
+
+    Parameters
+    ----------
+    weight : float
+        Sum of the weights, in `unit`.
+    total : float
+        Weighted sum, in `unit`.
+    unit : float
+    """
+
+    weight: float
+    total: float
+    unit: float = 1.0
+
+    def __add__(self, other: WeightedSum) -> WeightedSum:
+        unit = max(self.unit, other.unit)
+        mine, theirs = self.unit / unit, other.unit / unit
+        return WeightedSum(
+            self.weight * mine + other.weight * theirs,
+            self.total * mine + other.total * theirs,
+            unit,
+        )
+
+    @property
+    def mean(self) -> float:
+        """Per unit of weight, whatever the weights' scale."""
+        return self.total / self.weight
+
+    @property
+    def value(self) -> float:
+        """The sum; infinite where it is beyond float64."""
+        return self.total * self.unit
+
+    @property
+    def log_weight(self) -> float:
+        """Log of the sum of the weights."""
+        return math.log(self.weight) + math.log(self.unit)
+
+
+def log_likelihood(
+    chunks: RowChunks, backend: Backend, parameters: Parameters, missing: Missing = "error"
+) -> WeightedSum:
+    """The sum of the rows' log-densities."""
+    parts = ChunkMap(chunks, backend)("score", partial(_density_sum, missing), parameters)
+    total: WeightedSum = tree_sum(parts)
+    return total
+
+
 def completed_log_likelihood(
     chunks: RowChunks, backend: Backend, parameters: Parameters, missing: Missing = "error"
-) -> tuple[float, float]:
-    """Total weight, and weighted sum of log density plus log largest responsibility of each row."""
-    parts = ChunkMap(chunks, backend)("icl", partial(_completed_sums, missing), parameters)
-    weight, total = tree_sum(parts)
-    return float(weight), float(total)
+) -> WeightedSum:
+    """The sum of log-density plus log largest responsibility of each row."""
+    parts = ChunkMap(chunks, backend)("icl", partial(_completed_sum, missing), parameters)
+    total: WeightedSum = tree_sum(parts)
+    return total
 
 
 def map_items(
@@ -139,51 +202,84 @@ def map_items(
 def usable_rows(
     X: Rows, sample_weight: Rows | None = None, missing: Missing = "error"
 ) -> npt.NDArray[np.bool_]:
-    """Rows that a fit can use, (n,): without a missing value, unless EM takes those too."""
-    usable = np.ones(len(X), bool) if missing == "em" else ~np.isnan(X).any(axis=1)
+    """Rows that a fit can use, (n,): without a missing value, unless EM takes those too.
+
+    Raises
+    ------
+    DataError
+        A weight is negative, NaN or infinite.
+    """
     if sample_weight is not None:
-        usable &= ~np.isnan(sample_weight)
+        positive(sample_weight)
+    usable = np.ones(len(X), bool) if missing == "em" else ~np.isnan(X).any(axis=1)
     return np.asarray(usable)
 
 
-def _e_step(
-    n_worst: int, parameters: Parameters, X: Rows, sample_weight: Rows | None = None
+def positive(sample_weight: Rows) -> npt.NDArray[np.bool_]:
+    """Which weights are more than 0, (n,); raises DataError where one is no weight at all."""
+    above = sample_weight > 0
+    if not (np.isfinite(sample_weight).all() and (above | (sample_weight == 0)).all()):
+        raise DataError("Some weights are negative, NaN or infinite.")
+    return np.asarray(above)
+
+
+def _counted(
+    X: Rows, sample_weight: Rows | None, missing: Missing
+) -> tuple[Rows, Rows | None, int]:
+    """The rows that count and their weights; and how many are used with those of weight 0.
+
+    A row of weight 0 is absent, whatever stands in it.
+    """
+    if sample_weight is not None and sample_weight.shape != X.shape[:1]:
+        raise DataError(f"{sample_weight.shape} weights were given for {X.shape[0]} rows.")
+    counts = np.ones(len(X), bool) if missing != "drop" else usable_rows(X)
+    n_rows = int(counts.sum())
+    if sample_weight is not None:
+        counts = counts & positive(sample_weight)
+    if counts.all():
+        return X, sample_weight, n_rows
+    return X[counts], None if sample_weight is None else sample_weight[counts], n_rows
+
+
+def _statistics(
+    missing: Missing,
+    n_worst: int,
+    unit: float,
+    parameters: Parameters,
+    X: Rows,
+    sample_weight: Rows | None = None,
 ) -> SufficientStatistics:
-    return steps.e_step(X, parameters, sample_weight, n_worst)
-
-
-def _e_step_of_complete(
-    n_worst: int, parameters: Parameters, X: Rows, sample_weight: Rows | None = None
-) -> SufficientStatistics:
-    usable = usable_rows(X, sample_weight)
-    if usable.all():
-        return steps.e_step(X, parameters, sample_weight, n_worst)
-    weight = None if sample_weight is None else sample_weight[usable]
-    return steps.e_step(X[usable], parameters, weight, n_worst)
-
-
-def _e_step_of_incomplete(
-    n_worst: int, parameters: Parameters, X: Rows, sample_weight: Rows | None = None
-) -> SufficientStatistics:
-    return incomplete.e_step(X, parameters, sample_weight, n_worst)
-
-
-_E_STEPS: dict[Missing, Callable[..., SufficientStatistics]] = {
-    "error": _e_step,
-    "drop": _e_step_of_complete,
-    "em": _e_step_of_incomplete,
-}
-
-
-def _completed_sums(
-    missing: Missing, parameters: Parameters, X: Rows, sample_weight: Rows | None = None
-) -> npt.NDArray[np.float64]:
-    usable = np.ones(len(X), bool) if missing == "error" else usable_rows(X, sample_weight, missing)
+    X, weight, n_rows = _counted(X, sample_weight, missing)
+    if weight is not None:
+        weight = weight / unit
     module: Any = incomplete if missing == "em" else steps
-    scores = module.score_rows(X if usable.all() else X[usable], parameters)
-    weight = np.ones(len(scores.labels)) if sample_weight is None else sample_weight[usable]
+    found: SufficientStatistics = module.e_step(X, parameters, weight, n_worst)
+    return found if len(X) == n_rows else replace(found, n_rows=n_rows)
+
+
+def _density_sum(
+    missing: Missing, parameters: Parameters, X: Rows, sample_weight: Rows | None = None
+) -> WeightedSum:
+    unit = _unit(sample_weight)
+    found = _statistics(missing, 0, unit, parameters, X, sample_weight)
+    return WeightedSum(found.sum_weight, found.log_likelihood, unit)
+
+
+def _completed_sum(
+    missing: Missing, parameters: Parameters, X: Rows, sample_weight: Rows | None = None
+) -> WeightedSum:
+    unit = _unit(sample_weight)
+    X, weight, _ = _counted(X, sample_weight, missing)
+    module: Any = incomplete if missing == "em" else steps
+    scores = module.score_rows(X, parameters)
+    weight = np.ones(len(X)) if weight is None else weight / unit
     each = scores.log_density + np.log(scores.max_responsibility)
-    return np.array([weight.sum(), weight @ np.where(weight > 0, each, 0.0)])
+    return WeightedSum(float(weight.sum()), float(weight @ each), unit)
+
+
+def _unit(sample_weight: Rows | None) -> float:
+    """The unit of a chunk's weights: that of all is not known before they were looked at."""
+    return 1.0 if sample_weight is None else weight_unit(float(sample_weight.max(initial=0.0)))
 
 
 def _identity(value: Any) -> Any:

@@ -1,9 +1,8 @@
-"""The first look at all rows: what is unusable, and a random sample to start from."""
+"""The first look at all rows: what is unusable, and a sample to start from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,6 +13,7 @@ from gmm_dask.engine.backends import Backend
 from gmm_dask.engine.chunks import RowChunks
 from gmm_dask.engine.passes import ChunkMap, Missing, usable_rows
 from gmm_dask.engine.reduce import tree_sum
+from gmm_dask.engine.sample import Draw, Sketch
 from gmm_dask.mixture import ColumnSpread
 
 Array = npt.NDArray[np.float64]
@@ -30,6 +30,8 @@ class ChunkSurvey:
         Rows, and rows that a fit can use.
     n_missing, n_infinite : (d,)
         Values per feature that are NaN and infinite.
+    has_missing, has_infinite : bool
+        Whether there are such values in rows that are not of weight 0.
     first_missing, first_infinite : (d,)
         Row within the chunk of the first such value; -1 where there is none.
     n_bad_weights : int
@@ -41,15 +43,14 @@ class ChunkSurvey:
         Usable rows of positive weight with at least one value: a start can be found on them.
     spread : ColumnSpread
         Of the usable rows.
-    sample : (m, d)
-        The eligible ones of the rows that were asked for.
-    sample_weight : (m,) or None
     """
 
     n_rows: int
     n_usable: int
     n_missing: npt.NDArray[np.int64]
     n_infinite: npt.NDArray[np.int64]
+    has_missing: bool
+    has_infinite: bool
     first_missing: npt.NDArray[np.int64]
     first_infinite: npt.NDArray[np.int64]
     n_bad_weights: int
@@ -57,8 +58,6 @@ class ChunkSurvey:
     sum_weight: float
     n_eligible: int
     spread: ColumnSpread
-    sample: Rows
-    sample_weight: Array | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +67,17 @@ class Survey:
     Parameters
     ----------
     chunks : tuple of ChunkSurvey
+    sample : (m, d)
+        Rows to start from: all that can be, in their order, or a sample; see `engine.sample`.
+    sample_weight : (m,) or None
+        Of these rows; only the ratios matter.
     n_reads : int
         Times that all rows were read for it.
     """
 
     chunks: tuple[ChunkSurvey, ...]
+    sample: Rows
+    sample_weight: Array | None
     n_reads: int = 1
 
     @property
@@ -92,24 +97,13 @@ class Survey:
 
     @property
     def sum_weight(self) -> float:
-        """Of the usable rows."""
+        """Of the usable rows; infinite where it is beyond float64."""
         return sum(chunk.sum_weight for chunk in self.chunks)
 
     @property
     def spread(self) -> ColumnSpread:
         """Mean and variance of each column over the usable rows."""
         return tree_sum(chunk.spread for chunk in self.chunks)
-
-    @property
-    def sample(self) -> Rows:
-        """The sampled rows, (m, d), in row order."""
-        return np.concatenate([chunk.sample for chunk in self.chunks])
-
-    @property
-    def sample_weight(self) -> Array | None:
-        """Weights of the sampled rows, (m,)."""
-        weights = [chunk.sample_weight for chunk in self.chunks]
-        return None if weights[0] is None else np.concatenate([w for w in weights if w is not None])
 
 
 def survey(
@@ -119,97 +113,118 @@ def survey(
     sample_rows: int,
     seed: np.random.SeedSequence,
     missing: Missing = "error",
+    by_value: bool = True,
 ) -> tuple[Survey, RowChunks]:
-    """Look at every row once; also returns the chunks with their lengths known.
+    """Look at every row; also returns the chunks with their lengths known.
 
-    The sample depends on the seed and the rows only: another chunking or another number of
-    workers draws the same rows. Where most of the rows drawn cannot be used, the usable ones are
-    counted by then, and a second look draws from them.
+    The sample depends on the seed and the rows only, neither on their chunks nor on their order.
+    One look is enough, unless more than half of the rows cannot be used or equal others, or some
+    that are not in the sample hold much of the weight.
+
+    Parameters
+    ----------
+    sample_rows : int
+        Rows of the sample at most; where there are no more, all are taken as they are.
+    by_value : bool
+        False draws each row by its place, whatever its weight and however many are equal: a
+        sample to look at, for which one look is nearly always enough.
     """
     chunk_map = ChunkMap(chunks, backend)
     if chunks.lengths is None:
         chunks = chunks.with_lengths(chunk_map("count_rows", _count_rows, None))
         chunk_map = ChunkMap(chunks, backend)
     lengths = chunks.lengths or ()
-    look = partial(survey_chunk, missing)
-    wanted = _per_chunk(draw_rows(sum(lengths), sample_rows, seed), lengths)
-    found = Survey(tuple(chunk_map("survey", look, None, wanted)))
-    eligible = [chunk.n_eligible for chunk in found.chunks]
-    if 2 * len(found.sample) < min(sample_rows, found.n_eligible):
-        wanted = _per_chunk(draw_rows(found.n_eligible, sample_rows, seed), eligible)
-        samples = chunk_map("sample", partial(sample_chunk, missing), None, wanted)
-        renewed = (
-            replace(chunk, sample=X, sample_weight=weight)
-            for chunk, (X, weight) in zip(found.chunks, samples, strict=True)
-        )
-        found = Survey(tuple(renewed), n_reads=2)
-    return found, chunks
-
-
-def _per_chunk(rows: npt.NDArray[np.int64], lengths: Sequence[int]) -> list[npt.NDArray[np.int64]]:
-    """Row numbers of all rows as row numbers within each chunk."""
-    stops = np.cumsum(lengths)
-    cuts = np.split(rows, np.searchsorted(rows, stops[:-1]))
-    return [cut - (stop - n) for cut, stop, n in zip(cuts, stops, lengths, strict=True)]
-
-
-def draw_rows(n_rows: int, size: int, seed: np.random.SeedSequence) -> npt.NDArray[np.int64]:
-    """Sorted row numbers, drawn without replacement; all rows where there are no more than size."""
-    if n_rows <= size:
-        return np.arange(n_rows)
-    rng = np.random.default_rng(seed)
-    return np.sort(rng.choice(n_rows, size, replace=False, shuffle=False))
+    first_rows, n_rows = [0, *np.cumsum(lengths, dtype=int).tolist()[:-1]], sum(lengths)
+    draw = None if n_rows <= sample_rows else Draw.first(seed, sample_rows, n_rows, by_value)
+    looked = chunk_map("survey", partial(survey_chunk, missing), draw, first_rows)
+    seen = tuple(chunk for chunk, _ in looked)
+    parts = [part for _, part in looked]
+    if draw is None:
+        weights = None if chunks.weights is None else np.concatenate([w for _, w in parts])
+        return Survey(seen, np.concatenate([X for X, _ in parts]), weights), chunks
+    found, n_reads = Sketch.merged(draw, parts), 1
+    n_eligible = sum(chunk.n_eligible for chunk in seen)
+    while (again := found.next_draw(draw, n_eligible)) is not None:
+        draw, n_reads = again, n_reads + 1
+        parts = chunk_map("sample", partial(sample_chunk, missing), draw, first_rows)
+        found = Sketch.merged(draw, parts)
+    return Survey(seen, *found.chosen(draw), n_reads), chunks
 
 
 def survey_chunk(
     missing: Missing,
-    common: None,
-    wanted: npt.NDArray[np.int64],
+    draw: Draw | None,
+    first_row: int,
     X: Rows,
     weights: Rows | None = None,
-) -> ChunkSurvey:
-    """Survey of one chunk X (n, d); `wanted` are the rows to sample."""
+) -> tuple[ChunkSurvey, Any]:
+    """Survey of one chunk X (n, d), and what it has for the sample.
+
+    Without a draw that is all eligible rows and their weights.
+    """
     absent, infinite = np.isnan(X), np.isinf(X)
-    usable, eligible = usable_rows(X, weights, missing), eligible_rows(X, weights, missing)
-    sample = wanted[eligible[wanted]]
-    bad_weight = np.zeros(0, bool) if weights is None else ~((weights >= 0) & np.isfinite(weights))
+    bad_weight = (
+        np.zeros(len(X), bool) if weights is None else ~((weights >= 0) & np.isfinite(weights))
+    )
+    usable = usable_rows(X, missing=missing) & ~bad_weight
     all_used = usable.all()
     counted = None if weights is None else np.asarray(weights[usable], dtype=np.float64)
-    return ChunkSurvey(
+    counts = np.ones(len(X), bool) if weights is None else weights != 0
+    eligible = _eligible(X, weights, usable, missing)
+    with np.errstate(over="ignore"):
+        sum_weight = float(usable.sum()) if counted is None else float(counted.sum())
+    surveyed = ChunkSurvey(
         X.shape[0],
         int(usable.sum()),
         absent.sum(axis=0),
         infinite.sum(axis=0),
+        bool((absent.any(axis=1) & counts).any()),
+        bool((infinite.any(axis=1) & counts).any()),
         _first(absent),
         _first(infinite),
         int(bad_weight.sum()),
         int(_first(bad_weight[:, None])[0]),
-        float(usable.sum()) if counted is None else float(counted.sum()),
+        sum_weight,
         int(eligible.sum()),
         ColumnSpread.of(X if all_used else X[usable], counted),
-        X[sample],
-        None if weights is None else np.asarray(weights[sample], dtype=np.float64),
     )
+    return surveyed, _part(draw, first_row, eligible, X, weights)
 
 
 def sample_chunk(
     missing: Missing,
-    common: None,
-    wanted: npt.NDArray[np.int64],
+    draw: Draw,
+    first_row: int,
     X: Rows,
     weights: Rows | None = None,
-) -> tuple[Rows, Array | None]:
-    """Rows of one chunk and their weights; `wanted` counts the eligible ones."""
-    rows = np.flatnonzero(eligible_rows(X, weights, missing))[wanted]
-    return X[rows], None if weights is None else np.asarray(weights[rows], dtype=np.float64)
+) -> Sketch:
+    """What one chunk has for the sample."""
+    usable = usable_rows(X, weights, missing)
+    sketch: Sketch = _part(draw, first_row, _eligible(X, weights, usable, missing), X, weights)
+    return sketch
 
 
-def eligible_rows(X: Rows, weights: Rows | None, missing: Missing) -> npt.NDArray[np.bool_]:
+def _part(
+    draw: Draw | None,
+    first_row: int,
+    eligible: npt.NDArray[np.bool_],
+    X: Rows,
+    weights: Rows | None,
+) -> Any:
+    places = first_row + np.flatnonzero(eligible)
+    if not eligible.all():
+        X, weights = X[eligible], None if weights is None else weights[eligible]
+    weight = None if weights is None else np.asarray(weights, dtype=np.float64)
+    return (X, weight) if draw is None else Sketch.of(draw, X, weight, places)
+
+
+def _eligible(
+    X: Rows, weights: Rows | None, usable: npt.NDArray[np.bool_], missing: Missing
+) -> npt.NDArray[np.bool_]:
     """Usable rows of positive weight with at least one value, (n,)."""
-    eligible = usable_rows(X, weights, missing)
     if missing == "em":
-        eligible &= ~np.isnan(X).all(axis=1)
-    return eligible if weights is None else np.asarray(eligible & (weights > 0))
+        usable = usable & ~np.isnan(X).all(axis=1)
+    return usable if weights is None else np.asarray(usable & (weights > 0))
 
 
 def _count_rows(common: None, X: Rows, weights: Rows | None = None) -> int:

@@ -123,7 +123,7 @@ class Maximisation:
         reseed starts it anew at a row that the mixture explains badly; drop goes on without it.
         A tied covariance can only be floored.
     spread : ColumnSpread, optional
-        Of the data; without it nothing can be floored.
+        Of the data; without it nothing can be floored. Its unit of weight is that of all sums.
     prior : Prior, optional
     columns : tuple of str, optional
         Names of the features, for events and errors.
@@ -142,6 +142,11 @@ class Maximisation:
     def n_worst(self) -> int:
         """Rows that a pass has to bring along for each component."""
         return int(self.policy == ComponentPolicy.RESEED)
+
+    @property
+    def unit(self) -> float:
+        """Weight that counts as 1 in the statistics it takes, and in its prior."""
+        return 1.0 if self.spread is None else self.spread.unit
 
     def penalty(self, parameters: Parameters) -> float:
         """Log-prior of the parameters, up to a constant; 0 without a prior."""

@@ -92,7 +92,7 @@ class FitResult:
     n_rows : int
         Rows used in each pass.
     sum_weight : float
-        Sum of their weights.
+        Sum of their weights; infinite where it is beyond float64.
     events_ : tuple of Event
         What was done to components that starved, collapsed or became singular.
     n_taken_back : int
@@ -136,7 +136,7 @@ def fit(
     Parameters
     ----------
     expectation : parameters -> statistics
-        One pass over the data, wherever the data are.
+        One pass over the data, wherever the data are; weights are in the unit of `maximise`.
     parameters : Parameters
         The start.
     maximise : Maximisation
@@ -173,12 +173,12 @@ def fit(
         if state.is_worse(bound):
             state = state.taken_back()
         else:
-            _check_finite(bound, statistics, number)
+            _check_finite(bound, statistics, number, maximise.unit)
             step = maximise(state.parameters, statistics, number, state.events)
             state = state.advanced(bound, step, tol, accelerate=accelerate)
         if watch is not None:
             watch(_pass(maximise.start, before, state, bound, seconds, statistics.n_rows))
-    return _result(state, statistics)
+    return _result(state, statistics, maximise.unit)
 
 
 def best_of(results: list[FitResult]) -> FitResult:
@@ -203,14 +203,14 @@ def _pass(
     )
 
 
-def _result(state: State, statistics: SufficientStatistics) -> FitResult:
+def _result(state: State, statistics: SufficientStatistics, unit: float) -> FitResult:
     return FitResult(
         state.settled,
         state.lower_bounds,
         Outcome.CONVERGED if state.settled_within_tol else Outcome.OUT_OF_ITERATIONS,
         (*state.trajectory[:-1], state.settled),
         statistics.n_rows,
-        statistics.sum_weight,
+        statistics.sum_weight * unit,
         state.events,
         state.n_taken_back,
     )
@@ -221,11 +221,13 @@ def _lower_bound(statistics: SufficientStatistics, penalty: float) -> float:
     return total / weight if weight else math.nan
 
 
-def _check_finite(lower_bound: float, statistics: SufficientStatistics, number: int) -> None:
+def _check_finite(
+    lower_bound: float, statistics: SufficientStatistics, number: int, unit: float
+) -> None:
     if not math.isfinite(lower_bound):
         raise NotFiniteError(
             f"The log-likelihood per row is {lower_bound} in pass {number} over "
-            f"{statistics.n_rows} rows of total weight {statistics.sum_weight}. Look for rows that "
-            "are more than 1e154 standard deviations from all others, and for weights that are "
-            "all zero."
+            f"{statistics.n_rows} rows of total weight {statistics.sum_weight * unit}. Look for "
+            "rows that are more than 1e154 standard deviations from all others, and for weights "
+            "that are all zero."
         )

@@ -15,6 +15,7 @@ from gmm_dask.fitting.components import Maximisation, Step
 from gmm_dask.fitting.given import Given
 from gmm_dask.mixture import ColumnSpread, Estimate, Parameters, estimate_from_responsibilities
 from gmm_dask.mixture.covariance import family
+from gmm_dask.mixture.spread import weight_unit
 
 Array = npt.NDArray[np.float64]
 
@@ -38,7 +39,8 @@ def initialize(
     Parameters
     ----------
     sample : (m, d)
-        Rows drawn at random from all rows; NaN is a missing value.
+        Rows drawn at random from all rows; NaN is a missing value. Equal ones count as one of
+        their weight: a row of weight 3 and three rows start the same mixture.
     maximise : Maximisation
         Its regularisation, and its policy for groups of rows that are no components.
     init_params : {"kmeans", "k-means++", "random", "random_from_data"}
@@ -53,7 +55,7 @@ def initialize(
     Raises
     ------
     DataError
-        Fewer rows of positive weight than components.
+        No row of positive weight, or without weights fewer rows than components.
     SingularCovarianceError, StarvedComponentError
         A group of rows is no component, and the policy is to stop.
     """
@@ -69,12 +71,13 @@ def initialize(
         raise SettingsError(
             f"init_params is {init_params!r}; it must be one of {', '.join(INIT_METHODS)}"
         ) from None
-    sample, weight = _counted(sample, sample_weight)
-    if sample.shape[0] < n_components:
+    sample, weight = _weighted(sample, sample_weight)
+    if len(sample) < (n_components if sample_weight is None else 1):
         raise DataError(
-            f"{sample.shape[0]} rows of positive weight cannot start {n_components} components: "
+            f"{len(sample)} rows of positive weight cannot start {n_components} components: "
             "give more rows or set n_components lower."
         )
+    sample, weight = _different(sample, weight, n_components)
     standard = _standardised(sample, weight)
     filled = np.nan_to_num(standard, nan=0.0)  # the mean of the column
     resp = method(filled, n_components, np.random.default_rng(seed), weight)
@@ -84,24 +87,39 @@ def initialize(
     return _with_given(found, given, maximise)
 
 
-def _counted(
+def _weighted(
     sample: npt.NDArray[Any], sample_weight: npt.NDArray[Any] | None
 ) -> tuple[Array, Array | None]:
-    """The rows of positive weight in an order of their own, and weights of at most 1."""
+    """The rows of positive weight in an order of their own, and weights of less than 2."""
     sample = np.asarray(sample, dtype=np.float64)
     order = _canonical_order(sample)
     if sample_weight is None:
         return sample[order], None
     weight = np.asarray(sample_weight, dtype=np.float64)
-    order = order[weight[order] > 0]
-    return sample[order], weight[order] / weight.max(initial=0.0)
+    weight = weight[order] / weight_unit(float(weight.max(initial=0.0)))
+    return sample[order[weight > 0]], weight[weight > 0]
+
+
+def _different(X: Array, weight: Array | None, k: int) -> tuple[Array, Array | None]:
+    """Equal rows, which stand together, as one of all their weight; weights of at most 1 or none.
+
+    Where these are fewer than k rows, each is parted in as many as it takes.
+    """
+    same = (X[1:] == X[:-1]) | (np.isnan(X[1:]) & np.isnan(X[:-1]))
+    first = np.flatnonzero(np.concatenate([[True], ~same.all(axis=1)]))
+    if len(first) < len(X):
+        weight = np.add.reduceat(np.ones(len(X)) if weight is None else weight, first)
+        X = X[first]
+    parts = -(-k // len(X))
+    if weight is None or (weight == weight[0]).all():
+        return X.repeat(parts, axis=0), None
+    return X.repeat(parts, axis=0), (weight / weight.max()).repeat(parts)
 
 
 def _canonical_order(X: Array) -> npt.NDArray[np.intp]:
     """The rows in ascending order, whatever the units of the columns.
 
-    So a start does not know the order of the rows; and equal ones stand together: a row of
-    weight 3 and three rows are drawn alike.
+    So a start does not know the order of the rows; and equal ones stand together.
     """
     order = np.argsort(X[:, 0], kind="stable")
     first = X[order, 0]
@@ -214,8 +232,11 @@ def _kmeans_plusplus(X: Array, k: int, rng: np.random.Generator, weight: Array |
 
 
 def _random_from_data(X: Array, k: int, rng: np.random.Generator, weight: Array | None) -> Array:
-    share = None if weight is None else weight / weight.sum()
-    return _nearest(X, X[rng.choice(X.shape[0], k, replace=False, p=share)])
+    if weight is None:
+        return _nearest(X, X[rng.choice(X.shape[0], k, replace=False)])
+    # Arrivals in a race at these rates are drawn one by one by weight, however small some are.
+    arrival = np.log(rng.exponential(size=X.shape[0])) - np.log(weight)
+    return _nearest(X, X[np.argsort(arrival, kind="stable")[:k]])
 
 
 def _random(X: Array, k: int, rng: np.random.Generator, weight: Array | None) -> Array:

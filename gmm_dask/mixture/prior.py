@@ -7,7 +7,7 @@ Murphy, Machine Learning: a Probabilistic Perspective, 11.4.2.8).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,11 @@ import numpy.typing as npt
 from gmm_dask.errors import SettingsError
 from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.parameters import Estimate, Parameters
+from gmm_dask.mixture.spread import ColumnSpread
 
 Array = npt.NDArray[np.float64]
+
+LEAST_UNIT_OF_PRIOR = 2.0**-500  # in a smaller one what a prior weighs might be beyond float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,8 @@ class Prior:
         Of the inverse Wishart.
     variances : (d,) or None
         Diagonal of its scale matrix; None says nothing about covariances.
+    row : float
+        What one row weighs in the sums that the prior is added to; see `in_unit`.
     """
 
     weight_concentration: float
@@ -41,11 +46,18 @@ class Prior:
     mean: Array
     degrees_of_freedom: float
     variances: Array | None
+    row: float = 1.0
+
+    def in_unit(self, unit: float) -> Prior:
+        """The same prior for sums of weights in a unit; its log-density is in that unit too."""
+        variances = None if self.variances is None else self.variances / unit
+        precision = self.mean_precision / unit
+        return replace(self, mean_precision=precision, variances=variances, row=self.row / unit)
 
     @property
     def rows_of_mean(self) -> float:
         """Rows more in a covariance's divisor: the prior of a mean has one deviation in it."""
-        return float(self.mean_precision > 0)
+        return self.row * (self.mean_precision > 0)
 
     @property
     def sustains(self) -> bool:
@@ -62,11 +74,12 @@ class Prior:
         """Rows that the inverse Wishart counts for in each covariance."""
         if self.variances is None:
             return 0.0
-        return family(covariance_type).prior_rows(self.degrees_of_freedom, len(self.mean))
+        rows = family(covariance_type).prior_rows(self.degrees_of_freedom, len(self.mean))
+        return self.row * rows
 
     def weights(self, rows: Array) -> Array:
         """The most probable weights of components that hold so many rows, (k,)."""
-        counted = rows + (self.weight_concentration - 1)
+        counted = rows + self.row * (self.weight_concentration - 1)
         return np.asarray(counted / counted.sum())
 
     def applied(self, found: Estimate, n_rows: float) -> Estimate:
@@ -88,14 +101,15 @@ class Prior:
         total = 0.0
         if self.weight_concentration > 1:
             with np.errstate(divide="ignore"):
-                total += (self.weight_concentration - 1) * float(np.log(parameters.weights).sum())
+                logs = float(np.log(parameters.weights).sum())
+            total += self.row * (self.weight_concentration - 1) * logs
         if self.variances is not None:
             each = log_det if chosen.per_component else log_det[:1]
             kind = parameters.covariance_type
             total -= 0.5 * self.rows_of_covariance(kind) * float(each.sum())
             total -= 0.5 * float((self.scale(kind) * chosen.precisions_of(factors)).sum())
         if self.mean_precision > 0:
-            total -= 0.5 * float(log_det.sum())
+            total -= 0.5 * self.row * float(log_det.sum())
             total -= 0.5 * self.mean_precision * float(self._distances(parameters).sum())
         return total
 
@@ -111,6 +125,14 @@ class Prior:
                 distances[j : j + 1],
             )
         return distances
+
+
+def in_one_unit(spread: ColumnSpread, prior: Prior | None) -> tuple[ColumnSpread, Prior | None]:
+    """The data's spread and the prior in the unit that a fit counts weights in."""
+    if prior is None:
+        return spread, None
+    spread = spread.in_unit(max(spread.unit, LEAST_UNIT_OF_PRIOR))
+    return spread, prior.in_unit(spread.unit)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 
@@ -12,6 +13,15 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 BLOCK_ROWS = 4096
+LEAST_UNIT = 2.0**-1074  # the smallest power of two there is
+
+
+def weight_unit(largest: float) -> float:
+    """The power of two at or just below the largest weight; in it all weights are less than 2.
+
+    Dividing by it is exact: only a weight 2^1022 times below the largest may vanish.
+    """
+    return float(math.ldexp(1.0, math.frexp(largest)[1] - 1)) if largest > 0 else LEAST_UNIT
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,15 +33,18 @@ class ColumnSpread:
     Parameters
     ----------
     weight : (d,)
-        Sum of the weights of the rows where the column has a value.
+        Sum of the weights of the rows where the column has a value, in `unit`.
     mean : (d,)
     scatter : (d,)
-        Weighted sum of squares about the mean.
+        Weighted sum of squares about the mean, in `unit`.
+    unit : float
+        The power of two that is the `weight_unit` of all rows; 1 where they have no weights.
     """
 
     weight: Array
     mean: Array
     scatter: Array
+    unit: float = 1.0
 
     @classmethod
     def of(cls, X: npt.NDArray[np.floating], sample_weight: Array | None = None) -> ColumnSpread:
@@ -46,9 +59,12 @@ class ColumnSpread:
                     for rows in blocks
                 ),
             )
+        unit = 1.0
         if sample_weight is not None:
             counted = sample_weight > 0
             X, sample_weight = X[counted], sample_weight[counted]
+            unit = weight_unit(sample_weight.max(initial=0.0))
+            sample_weight = sample_weight / unit
         X = np.asarray(X, dtype=np.float64)
         there = ~np.isnan(X)
         weight = there * (1.0 if sample_weight is None else sample_weight[:, None])
@@ -62,17 +78,26 @@ class ColumnSpread:
             mean = origin + (weight * D).sum(axis=0) / divisor
             D = np.where(there, X - mean, 0.0)
             left = (weight * D).sum(axis=0) / divisor  # what rounding left of the mean
-            return cls(total, mean + left, (weight * (D - left) ** 2 * there).sum(axis=0))
+            return cls(total, mean + left, (weight * (D - left) ** 2 * there).sum(axis=0), unit)
 
     def __add__(self, other: ColumnSpread) -> ColumnSpread:
-        weight = self.weight + other.weight
-        share = other.weight / np.where(weight > 0, weight, 1.0)
+        unit = max(self.unit, other.unit)
+        mine, theirs = self.in_unit(unit), other.in_unit(unit)
+        weight = mine.weight + theirs.weight
+        share = theirs.weight / np.where(weight > 0, weight, 1.0)
         with np.errstate(over="ignore", invalid="ignore"):
             delta = other.mean - self.mean
-            mean = np.where(self.weight > 0, self.mean + delta * share, other.mean)
+            mean = np.where(mine.weight > 0, self.mean + delta * share, other.mean)
             both = (share > 0) & (share < 1)
-            between = np.where(both, self.weight * share * delta**2, 0.0)
-            return ColumnSpread(weight, mean, self.scatter + other.scatter + between)
+            between = np.where(both, mine.weight * share * delta**2, 0.0)
+            return ColumnSpread(weight, mean, mine.scatter + theirs.scatter + between, unit)
+
+    def in_unit(self, unit: float) -> ColumnSpread:
+        """The same moments with weights in another power of two."""
+        ratio = self.unit / unit
+        if ratio == 1:
+            return self
+        return replace(self, weight=self.weight * ratio, scatter=self.scatter * ratio, unit=unit)
 
     @property
     def variances(self) -> Array:

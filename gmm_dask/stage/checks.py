@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from gmm_dask.engine.survey import ChunkSurvey, Survey
 from gmm_dask.errors import DataError
+from gmm_dask.fitting import FitResult
 from gmm_dask.storage import Chunk, Plan
 
 MAX_PROBLEMS = 20  # a list people can read; the rest is counted
@@ -35,6 +37,18 @@ def check_survey(survey: Survey, plan: Plan, *, missing: str, at_least: int) -> 
         problems = [*problems[:MAX_PROBLEMS], f"... and {more} more like these."]
     if problems:
         raise DataError(problems)
+
+
+def check_total(result: FitResult, plan: Plan) -> None:
+    """Raise DataError where the log-likelihood of all rows together is beyond float64."""
+    # By a margin: the labels are scored with other parameters than the last pass.
+    total = 16 * result.sum_weight * max((abs(b) for b in result.lower_bounds), default=0.0)
+    if not math.isfinite(total):
+        raise DataError(
+            f"{plan.root}, column {plan.weight_column!r}: the weights add up to "
+            f"{result.sum_weight:.3g}, and the log-likelihood of so much is beyond float64. "
+            "Divide the weights by a number."
+        )
 
 
 def _values(survey: Survey, plan: Plan, missing: str) -> list[str]:

@@ -13,8 +13,9 @@ import numpy.typing as npt
 from gmm_dask import fitting
 from gmm_dask.engine import Backend, RowChunks, Survey, expectation, survey
 from gmm_dask.mixture import PriorSettings
+from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.stage import text
-from gmm_dask.stage.checks import check_survey
+from gmm_dask.stage.checks import check_survey, check_total
 from gmm_dask.stage.job import Job, settings_hash, software_versions
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
@@ -78,13 +79,20 @@ def fit(
         surveyed, chunks = _survey(job, backend, sample_seed, settings.fit.n_components)
         guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
         n_worst = guards[0].n_worst * settings.fit.n_components
-        pass_over_all = expectation(chunks, backend, missing=settings.data.missing, n_worst=n_worst)
+        pass_over_all = expectation(
+            chunks,
+            backend,
+            missing=settings.data.missing,
+            n_worst=n_worst,
+            unit=guards[0].unit,
+        )
         clocks = [_Clock(watcher, settings) for _ in start_seeds]
         results = [
             _fit_once(settings, surveyed, pass_over_all, seed, clock, guard)
             for seed, clock, guard in zip(start_seeds, clocks, guards, strict=True)
         ]
     result = fitting.best_of(results)
+    check_total(result, job.plan)
     if not result.converged:
         watcher.warn(result.outcome.advice)
     model = _write(job, _model(job, result))
@@ -137,22 +145,30 @@ def _survey(
 ) -> tuple[Survey, RowChunks]:
     """The survey of all rows, checked; and the chunks it looked at."""
     settings = job.settings
-    sample_rows = settings.fit.init_rows if isinstance(settings, Settings) else REPORT_ROWS
-    missing = settings.data.missing
+    fits, missing = isinstance(settings, Settings), settings.data.missing
     surveyed, chunks = survey(
-        job.row_chunks(), backend, sample_rows=sample_rows, seed=seed, missing=missing
+        job.row_chunks(),
+        backend,
+        sample_rows=settings.fit.init_rows if fits else REPORT_ROWS,
+        seed=seed,
+        missing=missing,
+        by_value=fits,
     )
     check_survey(surveyed, job.plan, missing=missing, at_least=at_least)
     return surveyed, chunks
 
 
 def report_sample(surveyed: Survey, seed: np.random.SeedSequence) -> npt.NDArray[Any]:
-    """At most REPORT_ROWS rows of the survey's sample, in row order."""
-    sample = surveyed.sample
+    """At most REPORT_ROWS rows of the survey's sample, drawn by weight, in its order."""
+    sample, weight = surveyed.sample, surveyed.sample_weight
     if sample.shape[0] <= REPORT_ROWS:
         return sample
     rng = np.random.default_rng(seed)
-    return sample[np.sort(rng.choice(sample.shape[0], REPORT_ROWS, replace=False))]
+    if weight is None:
+        return sample[np.sort(rng.choice(sample.shape[0], REPORT_ROWS, replace=False))]
+    with np.errstate(divide="ignore"):
+        arrival = np.log(rng.exponential(size=len(weight))) - np.log(weight)
+    return sample[np.sort(np.argpartition(arrival, REPORT_ROWS)[:REPORT_ROWS])]
 
 
 class _Clock:
@@ -214,6 +230,7 @@ def _maximisation(job: Job[Settings], surveyed: Survey, start: int) -> fitting.M
         chosen.degrees_of_freedom_prior,
         chosen.covariance_prior,
     ).resolve(spread.mean, spread.variances)
+    spread, prior = in_one_unit(spread, prior)
     features = job.plan.features
     return fitting.Maximisation(
         chosen.reg_covar, chosen.component_policy, spread, prior, features, start

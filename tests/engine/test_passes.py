@@ -162,10 +162,11 @@ def test_the_completed_log_likelihood_is_that_of_rows_with_their_labels(
     chunks = row_chunks(X, weight, 1 << 12)
     without = completed_log_likelihood(chunks, backend, blobs.truth, missing)
     kept = np.delete(weight, 3)[expected]
-    np.testing.assert_allclose(without[0], kept.sum(), rtol=1e-12)
-    assert np.isfinite(without[1])
+    np.testing.assert_allclose(without.weight * without.unit, kept.sum(), rtol=1e-12)
+    assert np.isfinite(without.value)
     weight[3] = np.linspace(0.5, 2.0, len(X))[3]
-    np.testing.assert_allclose(found, [weight[used].sum(), weight[used] @ each], rtol=1e-12)
+    assert found.value == pytest.approx(weight[used] @ each, rel=1e-12)
+    assert found.log_weight == pytest.approx(np.log(weight[used].sum()), rel=1e-12)
 
 
 def test_shared_parts_of_a_users_graph_are_computed_once(blobs: Blobs) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_dask.mixture import ColumnSpread
-from gmm_dask.mixture.spread import BLOCK_ROWS
+from gmm_dask.mixture.spread import BLOCK_ROWS, weight_unit
 from tests.strategies import cuts, seeds
 
 
@@ -30,7 +30,7 @@ def test_any_cut_gives_numpys_moments(data: st.DataObject, seed: int, n: int) ->
     counted = np.where(np.isnan(X), 0.0, weight[:, None])
     mean = np.average(np.nan_to_num(X), axis=0, weights=counted)
     variance = np.average(np.nan_to_num(X - mean) ** 2, axis=0, weights=counted)
-    np.testing.assert_allclose(total.weight, counted.sum(axis=0))
+    np.testing.assert_allclose(total.weight * total.unit, counted.sum(axis=0))
     np.testing.assert_allclose(total.mean, mean, rtol=1e-14, atol=1e-12)
     np.testing.assert_allclose(total.variances, variance, rtol=1e-9, atol=1e-18)
 
@@ -69,5 +69,32 @@ def test_a_row_of_weight_zero_is_absent(value: float) -> None:
         merged,
         merged + ColumnSpread.of(X[7:8], weight[7:8]),
     ):
-        for name in ("weight", "mean", "scatter"):
+        for name in ("weight", "mean", "scatter", "unit"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+@given(st.data(), seeds, st.integers(1, 60), st.integers(-1000, 1000))
+def test_the_scale_of_the_weights_changes_no_bit(
+    data: st.DataObject, seed: int, n: int, exponent: int
+) -> None:
+    X, weight = gappy(seed, n)
+    X *= [1e-12, 1e150, 1.0]
+    parts = {0: ColumnSpread.of(X[:0], weight[:0]), exponent: ColumnSpread.of(X[:0], weight[:0])}
+    start = 0
+    for length in data.draw(cuts(n)):
+        rows = slice(start, start + length)
+        for power in parts:
+            parts[power] += ColumnSpread.of(X[rows], weight[rows] * 2.0**power)
+        start += length
+    plain, scaled = parts[0], parts[exponent]
+    for name in ("weight", "mean", "scatter", "variances"):
+        np.testing.assert_array_equal(getattr(scaled, name), getattr(plain, name))
+    if weight.any():
+        assert scaled.unit / plain.unit == 2.0**exponent
+
+
+@pytest.mark.parametrize("largest", [5e-324, 1e-310, 1.0, 3.0, 1.7e308])
+def test_the_unit_of_weights_is_a_power_of_two_just_below_the_largest(largest: float) -> None:
+    unit = weight_unit(largest)
+    assert 1 <= largest / unit < 2
+    assert np.frexp(unit)[0] == 0.5

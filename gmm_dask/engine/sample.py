@@ -1,0 +1,236 @@
+"""The sample that a start is found on: different rows, each with the weight of all its equals.
+
+A row's key is a hash of its values and the seed. The sample is the rows of smallest key (bottom-k
+sampling: Cohen and Kaplan 2007, Summarizing data using bottom-k sketches), and beside them every
+row that holds much of the weight, which most keys would miss. So it knows neither the order of
+the rows nor whether a row stands there three times or once with the weight 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.mixture.spread import weight_unit
+
+Array = npt.NDArray[np.float64]
+Keys = npt.NDArray[np.uint64]
+Rows = npt.NDArray[Any]
+
+LAST_KEY = 2**64 - 1
+MUCH = 1 / 512  # share of the weight of a row that is in the sample whatever its key
+COUNTED = 1023  # rows whose weight a chunk counts; one of share MUCH is among them for certain
+SPARE = 2  # keys looked at, in sizes of the sample: half the rows may be equal or of no use
+BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """What a look at the rows has to bring.
+
+    Parameters
+    ----------
+    salt : int
+        From the seed.
+    size : int
+        Rows of the sample at most.
+    limit : int
+        Largest key of interest.
+    much : (c,) uint64, ascending
+        Keys of interest whatever they are.
+    by_value : bool
+        False takes the place of a row for its value: each is another then.
+    count : bool
+        Whether to look for rows that hold much of the weight.
+    """
+
+    salt: int
+    size: int
+    limit: int
+    much: Keys = field(default_factory=lambda: np.zeros(0, np.uint64))
+    by_value: bool = True
+    count: bool = True
+
+    @classmethod
+    def first(cls, seed: np.random.SeedSequence, size: int, n_rows: int, by_value: bool) -> Draw:
+        """Of n_rows > size rows."""
+        salt = int(seed.generate_state(1, np.uint64)[0])
+        limit = min(LAST_KEY, SPARE * size * 2**64 // n_rows)
+        return cls(salt, size, limit, by_value=by_value, count=by_value)
+
+    @property
+    def much_share(self) -> float:
+        """Share of the weight that is much: rows of that share are half of the sample at most."""
+        return max(MUCH, 2 / self.size)
+
+    def wants(self, keys: Keys) -> npt.NDArray[np.bool_]:
+        """Whether rows of these keys are of interest, (n,)."""
+        return np.asarray((keys <= np.uint64(self.limit)) | _among(keys, self.much))
+
+
+@dataclass(frozen=True, eq=False)
+class Sketch:
+    """What one look at some rows brought; weights are in `unit`.
+
+    Parameters
+    ----------
+    keys : (m,) uint64, ascending
+    X : (m, d)
+        Different rows, with the weight of all rows equal to each.
+    weight : (m,)
+    heavy_keys, heavy_weight : (c,)
+        Of every row that weighs more than `lost`, at most that much too little (Misra and Gries
+        1982; Agarwal et al. 2012, Mergeable summaries).
+    lost : float
+    total : float
+        Weight of all rows.
+    unit : float
+    """
+
+    keys: Keys
+    X: Rows
+    weight: Array
+    heavy_keys: Keys
+    heavy_weight: Array
+    lost: float
+    total: float
+    unit: float
+
+    @classmethod
+    def of(cls, draw: Draw, X: Rows, weight: Array | None, places: npt.NDArray[Any]) -> Sketch:
+        """Of rows X (n, d) of positive weight, which stand at these places of all rows."""
+        unit = 1.0 if weight is None else weight_unit(float(weight.max(initial=0.0)))
+        counted = np.ones(len(X)) if weight is None else weight / unit
+        keys = row_keys(X if draw.by_value else places[:, None], draw.salt)
+        wanted = draw.wants(keys)
+        found = _merged(keys[wanted], X[wanted], counted[wanted], draw)
+        heavy = _heaviest(keys, counted) if draw.count else (keys[:0], counted[:0], 0.0)
+        return cls(*found, *heavy, float(counted.sum()), unit)
+
+    @classmethod
+    def merged(cls, draw: Draw, parts: Sequence[Sketch]) -> Sketch:
+        """The sketch of all rows from those of the chunks."""
+        unit = max(part.unit for part in parts)
+        ratios = [part.unit / unit for part in parts]
+        found = _merged(
+            np.concatenate([part.keys for part in parts]),
+            np.concatenate([part.X for part in parts]),
+            np.concatenate([part.weight * r for part, r in zip(parts, ratios, strict=True)]),
+            draw,
+        )
+        heavy = _summed(
+            np.concatenate([part.heavy_keys for part in parts]),
+            np.concatenate([part.heavy_weight * r for part, r in zip(parts, ratios, strict=True)]),
+        )
+        lost = sum(part.lost * r for part, r in zip(parts, ratios, strict=True))
+        total = sum(part.total * r for part, r in zip(parts, ratios, strict=True))
+        return cls(*found, *heavy, lost, total, unit)
+
+    def next_draw(self, draw: Draw, n_eligible: int) -> Draw | None:
+        """What another look has to bring; None where this one brought everything.
+
+        Parameters
+        ----------
+        n_eligible : int
+            Rows of positive weight, however many of them are equal.
+        """
+        short = min(draw.size, n_eligible) - int((self.keys <= np.uint64(draw.limit)).sum())
+        complete = short <= 0 or draw.limit == LAST_KEY
+        least = draw.much_share * self.total
+        possible = self.heavy_keys[self.heavy_weight + self.lost >= least]
+        if complete and (self._is_all(draw) or _among(possible, self.keys).all()):
+            return None
+        seen = max(16, draw.size - short)
+        limit = draw.limit if complete else draw.limit * max(2, 3 * draw.size // (2 * seen))
+        limit = LAST_KEY if n_eligible <= draw.size else min(LAST_KEY, limit)
+        return replace(draw, limit=limit, much=np.union1d(draw.much, possible), count=False)
+
+    def chosen(self, draw: Draw) -> tuple[Rows, Array]:
+        """The sample and its weights; those of the others make up for what was not drawn."""
+        if self._is_all(draw):
+            return self.X, self.weight
+        much = self.weight >= draw.much_share * self.total
+        others = np.flatnonzero(~much & (self.keys <= np.uint64(draw.limit)))
+        others = others[: draw.size - int(much.sum())]
+        weight = self.weight.copy()
+        if much.any():
+            rest = max(self.total - float(weight[much].sum()), 0.0)
+            weight[others] *= rest / max(float(weight[others].sum()), np.finfo(float).tiny)
+        chosen = np.sort(np.concatenate([np.flatnonzero(much), others]))
+        return self.X[chosen], weight[chosen]
+
+    def _is_all(self, draw: Draw) -> bool:
+        return draw.limit == LAST_KEY and len(self.keys) <= draw.size
+
+
+def row_keys(X: Rows, salt: int) -> Keys:
+    """A hash of each row's values, (n,); equal values of any float type have equal keys."""
+    keys = np.empty(len(X), np.uint64)
+    for start in range(0, len(X), BLOCK_ROWS):
+        block = X[start : start + BLOCK_ROWS].T.astype(np.float64)
+        block = np.where(np.isnan(block), np.nan, block + 0.0)  # one NaN, and one zero
+        key = np.full(block.shape[1], salt, np.uint64)
+        for bits in np.ascontiguousarray(block).view(np.uint64):
+            key = _mixed(key ^ bits)
+        keys[start : start + BLOCK_ROWS] = key
+    return keys
+
+
+def _mixed(z: Keys) -> Keys:
+    """Every bit of the result depends on every bit (Steele, Lea, Flood 2014: SplitMix)."""
+    z = z + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(z ^ (z >> np.uint64(31)))
+
+
+def _among(keys: Keys, known: Keys) -> npt.NDArray[np.bool_]:
+    """Whether each key is one of the known ones, which ascend."""
+    if not len(known):
+        return np.zeros(len(keys), bool)
+    place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return np.asarray(known[place] == keys)
+
+
+def _merged(keys: Keys, X: Rows, weight: Array, draw: Draw) -> tuple[Keys, Rows, Array]:
+    """Equal rows as one, which has all their weight; keys ascend.
+
+    One more than the sample has room for, which tells that these are not all; and what is wanted
+    whatever its key. Of the others a part may be missing here that another chunk has kept.
+    """
+    order = np.argsort(keys, kind="stable")
+    keys, X, weight = keys[order], X[order], weight[order]
+    new = np.ones(len(keys), bool)
+    new[1:] = (keys[1:] != keys[:-1]) | differ(X[1:], X[:-1])
+    first = np.flatnonzero(new)
+    if len(first):
+        weight = np.add.reduceat(weight, first)
+    kept = (np.arange(len(first)) <= draw.size) | _among(keys[first], draw.much)
+    return keys[first[kept]], X[first[kept]], weight[kept]
+
+
+def differ(A: Rows, B: Rows) -> npt.NDArray[np.bool_]:
+    """Whether two rows have different values, (n,); a missing value equals another."""
+    return np.asarray(((A != B) & ~(np.isnan(A) & np.isnan(B))).any(axis=1))
+
+
+def _summed(keys: Keys, weight: Array) -> tuple[Keys, Array]:
+    """The weight of each key; keys ascend."""
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)])
+    return keys[first], np.add.reduceat(weight[order], first) if len(first) else weight
+
+
+def _heaviest(keys: Keys, weight: Array) -> tuple[Keys, Array, float]:
+    """The COUNTED keys of most weight, less the weight of the next one, which is returned too."""
+    keys, weight = _summed(keys, weight)
+    if len(keys) <= COUNTED:
+        return keys, weight, 0.0
+    lost = float(np.partition(weight, -COUNTED - 1)[-COUNTED - 1])
+    kept = weight > lost
+    return keys[kept], weight[kept] - lost, lost
