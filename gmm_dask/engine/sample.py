@@ -104,11 +104,12 @@ class Sketch:
     def of(cls, draw: Draw, X: Rows, weight: Array | None, places: npt.NDArray[Any]) -> Sketch:
         """Of rows X (n, d) of positive weight, which stand at these places of all rows."""
         unit = 1.0 if weight is None else weight_unit(float(weight.max(initial=0.0)))
-        counted = np.ones(len(X)) if weight is None else weight / unit
+        weight = None if weight is None else weight / unit
+        counted = np.ones(len(X)) if weight is None else weight
         keys = row_keys(X if draw.by_value else places[:, None], draw.salt)
         wanted = draw.wants(keys)
         found = _merged(keys[wanted], X[wanted], counted[wanted], draw)
-        heavy = _heaviest(keys, counted) if draw.count else (keys[:0], counted[:0], 0.0)
+        heavy = _heaviest(keys, weight) if draw.count else (keys[:0], counted[:0], 0.0)
         return cls(*found, *heavy, float(counted.sum()), unit)
 
     @classmethod
@@ -171,10 +172,11 @@ def row_keys(X: Rows, salt: int) -> Keys:
     """A hash of each row's values, (n,); equal values of any float type have equal keys."""
     keys = np.empty(len(X), np.uint64)
     for start in range(0, len(X), BLOCK_ROWS):
-        block = X[start : start + BLOCK_ROWS].T.astype(np.float64)
-        block = np.where(np.isnan(block), np.nan, block + 0.0)  # one NaN, and one zero
+        block = np.array(X[start : start + BLOCK_ROWS].T, dtype=np.float64, order="C")
+        block += 0.0  # -0 becomes 0
+        block[np.isnan(block)] = np.nan  # and every NaN the same
         key = np.full(block.shape[1], salt, np.uint64)
-        for bits in np.ascontiguousarray(block).view(np.uint64):
+        for bits in block.view(np.uint64):
             key = _mixed(key ^ bits)
         keys[start : start + BLOCK_ROWS] = key
     return keys
@@ -203,14 +205,17 @@ def _merged(keys: Keys, X: Rows, weight: Array, draw: Draw) -> tuple[Keys, Rows,
     whatever its key. Of the others a part may be missing here that another chunk has kept.
     """
     order = np.argsort(keys, kind="stable")
-    keys, X, weight = keys[order], X[order], weight[order]
+    keys, weight = keys[order], weight[order]
     new = np.ones(len(keys), bool)
-    new[1:] = (keys[1:] != keys[:-1]) | differ(X[1:], X[:-1])
+    new[1:] = keys[1:] != keys[:-1]
+    old = np.flatnonzero(~new)
+    new[old] = differ(X[order[old]], X[order[old - 1]])
     first = np.flatnonzero(new)
     if len(first):
         weight = np.add.reduceat(weight, first)
     kept = (np.arange(len(first)) <= draw.size) | _among(keys[first], draw.much)
-    return keys[first[kept]], X[first[kept]], weight[kept]
+    first, weight = first[kept], weight[kept]
+    return keys[first], X[order[first]], weight
 
 
 def differ(A: Rows, B: Rows) -> npt.NDArray[np.bool_]:
@@ -226,9 +231,16 @@ def _summed(keys: Keys, weight: Array) -> tuple[Keys, Array]:
     return keys[first], np.add.reduceat(weight[order], first) if len(first) else weight
 
 
-def _heaviest(keys: Keys, weight: Array) -> tuple[Keys, Array, float]:
+def _numbered(keys: Keys) -> tuple[Keys, Array]:
+    """How often each key is there; keys ascend."""
+    keys = np.sort(keys)  # without the order: three times as fast
+    first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)])
+    return keys[first], np.diff(first, append=len(keys)).astype(np.float64)
+
+
+def _heaviest(keys: Keys, weight: Array | None) -> tuple[Keys, Array, float]:
     """The COUNTED keys of most weight, less the weight of the next one, which is returned too."""
-    keys, weight = _summed(keys, weight)
+    keys, weight = _numbered(keys) if weight is None else _summed(keys, weight)
     if len(keys) <= COUNTED:
         return keys, weight, 0.0
     lost = float(np.partition(weight, -COUNTED - 1)[-COUNTED - 1])
