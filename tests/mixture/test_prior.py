@@ -187,3 +187,20 @@ def test_one_gaussian_is_the_mode_that_an_optimiser_finds() -> None:
     found = m_step(start, e_step(X, start), 0.0, prior)
     assert found.means[0, 0] == pytest.approx(best.x[0], abs=1e-5)
     assert found.covariances[0, 0] == pytest.approx(np.exp(best.x[1]), rel=1e-4)
+
+
+@given(mixtures(max_features=3), seeds, st.integers(-200, 200))
+def test_prior_and_weights_in_another_unit_give_the_same_mode(
+    start: Parameters, seed: int, exponent: int
+) -> None:
+    rng, unit = np.random.default_rng(seed), 2.0**exponent
+    X, weight = rng.normal(size=(30, start.n_features)), rng.uniform(size=30)
+    prior = resolved(start.n_features)
+    there = prior.in_unit(unit)
+    plain = m_step(start, e_step(X, start, weight), 0.0, prior)
+    found = m_step(start, e_step(X, start, weight / unit), 0.0, there)
+    for name in ("weights", "means", "covariances"):
+        np.testing.assert_allclose(
+            getattr(found, name), getattr(plain, name), rtol=1e-12, atol=1e-14
+        )
+    assert there.log_density(start) * unit == pytest.approx(prior.log_density(start), rel=1e-12)
