@@ -363,7 +363,26 @@ def test_a_random_state_is_whatever_scikit_learn_takes() -> None:
 def test_verbose_passes_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="gmm_dask"):
         GaussianMixture(3, random_state=0, verbose=2, verbose_interval=1).fit(IRIS.data)
-    assert "start 1 pass 1: log-likelihood per row" in caplog.text
+    first, second, *_ = (record.getMessage() for record in caplog.records)
+    assert first.startswith("start 1 pass 1: log-likelihood per row")
+    assert "change" not in first  # there is none yet
+    assert "change" in second
+
+
+def test_a_pickle_of_an_earlier_version_is_as_by_default_where_it_says_nothing() -> None:
+    model = GaussianMixture(3, tol=0.02, random_state=0).fit(IRIS.data)
+    state = dict(model.__getstate__())
+    for name in ("missing", "component_policy", "covariance_prior", "events_"):
+        del state[name]
+    old = GaussianMixture.__new__(GaussianMixture)
+    old.__setstate__(state)
+    assert old.get_params() == model.get_params()
+    assert old.events_ == ()
+    np.testing.assert_array_equal(old.predict_proba(IRIS.data), model.predict_proba(IRIS.data))
+    unfitted = GaussianMixture.__new__(GaussianMixture)
+    unfitted.__setstate__({"n_components": 2})
+    assert not hasattr(unfitted, "events_")
+    assert clone(unfitted).fit(IRIS.data).n_components == 2
 
 
 def test_scikit_learns_form_of_a_fit_that_lost_a_component_can_be_fitted_again() -> None:

@@ -76,6 +76,18 @@ def test_a_sample_of_the_repeats_starts_what_all_of_the_weighted_rows_start() ->
     same(fitted(repeated, size=distinct + 1), fitted(X, weight, size=10 * N), 1e-10)
 
 
+@pytest.mark.parametrize("policy", ["floor", "drop"])
+def test_many_equal_rows_start_what_a_few_of_them_do(policy: str) -> None:
+    X, weight = np.array([[0.0, 1.0], [5.0, 2.0]]), np.array([600, 400])
+    settings = {"component_policy": policy, "reg_covar": 1e-3, "tol": 1e-3}
+    few, many = (
+        GaussianMixture(3, random_state=0, **settings).fit(np.repeat(X, n * weight, axis=0))
+        for n in (1, 100)
+    )
+    same(many, few, 1e-10, MODEL)
+    assert many.events_ == few.events_
+
+
 @given(seeds, sizes, methods, covariance_types, st.floats(-300, 300), st.integers(-980, 980))
 def test_the_scale_of_the_weights_changes_nothing(
     seed: int, size: int, method: str, covariance_type: str, power: float, exponent: int

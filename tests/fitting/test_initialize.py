@@ -90,7 +90,7 @@ def test_a_constant_column_starts_with_regularised_variance() -> None:
     np.testing.assert_allclose(start.covariances[:, 1, 1], 1e-4, rtol=1e-9)
 
 
-@pytest.mark.parametrize("method", ["kmeans", "k-means++"])
+@pytest.mark.parametrize("method", list(INIT_METHODS))
 def test_a_start_knows_neither_the_order_of_rows_nor_whether_they_are_weighted(
     method: str, blobs: Blobs
 ) -> None:
@@ -106,6 +106,20 @@ def test_a_start_knows_neither_the_order_of_rows_nor_whether_they_are_weighted(
         np.testing.assert_allclose(
             getattr(weighted, name), getattr(plain, name), rtol=1e-10, atol=1e-12
         )
+
+
+@pytest.mark.parametrize("method", list(INIT_METHODS))
+def test_few_different_rows_of_much_weight_start_more_components_than_they_are(
+    method: str,
+) -> None:
+    X, weight = np.array([[0.0, 1.0], [5.0, 2.0]]), np.array([6.0, 4.0])
+    options: dict[str, Any] = {"init_params": method, "seed": SEED}
+    spread = Maximisation(1e-3)
+    weighted = begin(X, 5, "diag", spread, sample_weight=weight, **options)
+    repeated = begin(np.repeat(X, [6, 4], axis=0), 5, "diag", spread, **options)
+    assert weighted.n_components == 5
+    np.testing.assert_allclose(weighted.means, repeated.means, rtol=1e-10)
+    np.testing.assert_allclose(weighted.weights @ weighted.means, [2.0, 1.4])
 
 
 def test_rows_with_missing_values_start_a_fit(blobs: Blobs) -> None:
