@@ -69,7 +69,13 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "aic": 2 * n_free - 2 * sums.log_likelihood,
         "icl": bic - 2 * sums.sum_log_max,
         "n_reads": fitted.n_reads + 1,
-        "bytes_decoded": (fitted.n_reads + 1) * job.plan.n_rows * row_bytes,
+        "n_taken_back": fitted.result.n_taken_back,
+        "chunks_held": fitted.held.n_held,
+        "bytes_held": fitted.held.bytes_held,
+        "bytes_decoded_per_pass": fitted.held.bytes_read,
+        "bytes_decoded": fitted.held.bytes_held
+        + fitted.n_reads * fitted.held.bytes_read
+        + job.plan.n_rows * row_bytes,  # for the labels
         "seconds": {
             "plan": job.seconds,
             "fit": fitted.seconds,
