@@ -15,6 +15,7 @@ from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import Backend, ClusterSpec, RowChunks, open_backend
 from gmm_dask.engine.cluster import check_certificates
 from gmm_dask.errors import SettingsError
+from gmm_dask.stage.identity import begin, run_folder
 from gmm_dask.stage.outputs import load_model_bytes
 from gmm_dask.stage.settings import ClusterSettings, ScoreSettings, Settings
 from gmm_dask.storage import (
@@ -26,7 +27,6 @@ from gmm_dask.storage import (
     find_version,
     open_store,
     plan_dataset,
-    run_id,
 )
 from gmm_dask.storage.labels import check_kept
 from gmm_dask.storage.model_file import Model, load_model_file
@@ -38,6 +38,8 @@ SettingsT = TypeVar("SettingsT", Settings, ScoreSettings)
 @dataclass(frozen=True, eq=False)
 class Job(Generic[SettingsT]):
     """What one run will do; the same settings and data give the same `run_id` everywhere.
+
+    The exception: data that an output folder holds other data of the same fingerprint of.
 
     Parameters
     ----------
@@ -70,6 +72,11 @@ class Job(Generic[SettingsT]):
     def sources(self) -> tuple[ChunkSource, ...]:
         """One for each chunk of the plan."""
         return sources(self.plan)
+
+    @property
+    def read_columns(self) -> tuple[str, ...]:
+        """Columns that are read from the files."""
+        return _read_columns(self.settings, self.plan)
 
     @property
     def kept_columns(self) -> tuple[str, ...]:
@@ -125,14 +132,15 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     )
     check_kept(_kept_columns(settings, dataset))
     store = open_store(settings.output.path)
-    identity = run_id(_what_matters(settings, dataset, model), dataset.fingerprint)
-    folder = RunFolder(store, identity)
-    published = find_version(store, identity)
+    matters, columns = _what_matters(settings, dataset, model), _read_columns(settings, dataset)
+    folder = run_folder(store, matters, dataset, columns)
+    published = find_version(store, folder.run_id)
     if published is None:
         cluster = settings.cluster
         check_certificates(cluster.tls_ca_file, cluster.tls_cert, cluster.tls_key)
         check_writable(store)
-        folder.put_json("run.json", _describe(settings, dataset, identity))
+        about = canonical_json(_describe(settings, dataset, folder.run_id))
+        folder = begin(store, matters, dataset, columns, about)
     return Job(settings, dataset, folder, published, model, time.perf_counter() - begun)
 
 
@@ -177,6 +185,12 @@ def _kept_columns(settings: Settings | ScoreSettings, dataset: Plan) -> tuple[st
     return tuple(dict.fromkeys((*dataset.id_columns, *keep)))
 
 
+def _read_columns(settings: Settings | ScoreSettings, dataset: Plan) -> tuple[str, ...]:
+    weight = () if dataset.weight_column is None else (dataset.weight_column,)
+    kept = (name for name in _kept_columns(settings, dataset) if name not in dataset.key_columns)
+    return tuple(dict.fromkeys((*dataset.features, *weight, *kept)))
+
+
 def _data_that_matters(settings: Settings | ScoreSettings) -> dict[str, Any]:
     return settings.data.model_dump(mode="json", exclude={"path"})
 
@@ -186,6 +200,8 @@ def _describe(settings: Settings | ScoreSettings, dataset: Plan, identity: str) 
         "format": "gmm_dask.run",
         "format_version": 1,
         "run_id": identity,
+        "about": "The attempt that began this run. One that went on with it had the same settings "
+        "but for data.path, cluster and output.path, and files of the same content.",
         "settings": settings.model_dump(mode="json"),
         "plan": dataset.to_dict(),
         "software": software_versions(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -33,11 +33,15 @@ class FileState:
         Time of change in nanoseconds; 0 where the store tells none.
     etag : str or None
         The object store's name for the content, whole.
+    changed_ns : int
+        Time at which a local file, its name or its rights last changed, which nobody can set; 0 in
+        a store. Two states are not compared by it: a copy on another machine has its own.
     """
 
     size: int
     mtime_ns: int
     etag: str | None
+    changed_ns: int = field(default=0, compare=False)
 
 
 class Input(Protocol):
@@ -73,7 +77,7 @@ class LocalInput:
     def state(self) -> FileState:
         """Size and time of change of the open file."""
         status = os.fstat(self.stream.fileno())
-        return FileState(status.st_size, status.st_mtime_ns, None)
+        return FileState(status.st_size, status.st_mtime_ns, None, status.st_ctime_ns)
 
     def __enter__(self) -> Self:
         return self

@@ -125,7 +125,7 @@ def read_features(
         The file is damaged, or a column is missing, not a number, or too large for float64.
     """
     X = np.empty((source.n_rows, len(columns)), dtype=dtype)
-    with _open(source) as chunk:
+    with open_planned(source) as chunk:
         chunk.check_columns(columns, numbers=True)
         for first in range(0, len(columns), COLUMNS_AT_ONCE):
             group = columns[first : first + COLUMNS_AT_ONCE]
@@ -151,7 +151,7 @@ def read_table(source: ChunkSource, columns: Sequence[str]) -> pa.Table:
     stored = [name for name in dict.fromkeys(columns) if name not in keys]
     batches = []
     if stored:
-        with _open(source) as chunk:
+        with open_planned(source) as chunk:
             chunk.check_columns(stored)
             schema = pa.schema([(name, plain_type(chunk.types[name])) for name in stored])
             for _, batch in chunk.batches(stored):
@@ -167,7 +167,7 @@ def read_table(source: ChunkSource, columns: Sequence[str]) -> pa.Table:
     return table.select(list(columns))
 
 
-class _OpenChunk:
+class OpenChunk:
     """A chunk's file while it is open, known to be the planned one."""
 
     def __init__(self, source: ChunkSource, file: Input) -> None:
@@ -178,7 +178,9 @@ class _OpenChunk:
         if hashlib.sha256(content).hexdigest() != source.footer_sha256:
             raise _changed(source, "its footer is another")
         footer = parse_footer(source.name, content)
-        self.types = {field.name: field.type for field in footer.schema_arrow}
+        self.stream = file.stream
+        self.metadata, self.schema = footer.metadata, footer.schema_arrow
+        self.types = {field.name: field.type for field in self.schema}
         self._parquet = pq.ParquetFile(
             file.stream,
             metadata=footer.metadata,
@@ -287,7 +289,8 @@ class _OpenChunk:
 
 
 @contextmanager
-def _open(source: ChunkSource) -> Iterator[_OpenChunk]:
+def open_planned(source: ChunkSource) -> Iterator[OpenChunk]:
+    """The chunk's file for the time of the block; raises InputChangedError where it is another."""
     try:
         file = open_input(source.url)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -299,7 +302,7 @@ def _open(source: ChunkSource) -> Iterator[_OpenChunk]:
             f"{shown(source.name)}: cannot be read: {error.strerror}. Grant read access to it."
         ) from error
     with file:
-        yield _OpenChunk(source, file)
+        yield OpenChunk(source, file)
 
 
 def _fill(rows: npt.NDArray[Any], columns: Sequence[npt.NDArray[Any]]) -> None:
