@@ -21,6 +21,7 @@ from gmm_dask.stage.settings import ClusterSettings, ScoreSettings, Settings
 from gmm_dask.storage import (
     Plan,
     RunFolder,
+    Store,
     Version,
     canonical_json,
     check_writable,
@@ -29,6 +30,7 @@ from gmm_dask.storage import (
     plan_dataset,
 )
 from gmm_dask.storage.labels import check_kept
+from gmm_dask.storage.listing import would_list
 from gmm_dask.storage.model_file import Model, load_model_file
 from gmm_dask.storage.reader import ChunkSource, sources
 
@@ -121,6 +123,8 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
                 f"{', '.join(model.feature_names)}. Leave data.features out."
             )
         features = model.feature_names
+    store = open_store(settings.output.path)
+    _check_output_is_no_input(data.path, store)
     dataset = plan_dataset(
         data.path,
         features=features,
@@ -131,7 +135,6 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
         missing=data.missing,
     )
     check_kept(_kept_columns(settings, dataset))
-    store = open_store(settings.output.path)
     matters, columns = _what_matters(settings, dataset, model), _read_columns(settings, dataset)
     folder = run_folder(store, matters, dataset, columns)
     published = find_version(store, folder.run_id)
@@ -159,6 +162,14 @@ def software_versions() -> dict[str, str]:
 def cluster_spec(cluster: ClusterSettings) -> ClusterSpec:
     """The engine's words for the cluster settings."""
     return ClusterSpec(**cluster.model_dump(exclude={"insecure"}))
+
+
+def _check_output_is_no_input(path: str, store: Store) -> None:
+    if would_list(path, store.path("runs/0/labels/part.parquet")):
+        raise SettingsError(
+            f"output.path: {store.url} lies inside of data.path, {path}: the next run would take "
+            "the labels for data. Choose a folder beside the data."
+        )
 
 
 def _what_matters(
