@@ -8,6 +8,7 @@ from typing import Any
 from gmm_dask.fitting import Outcome
 from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted
+from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import Job, software_versions
 from gmm_dask.stage.label import Labelled
 from gmm_dask.stage.outputs import Published, load_published
@@ -15,6 +16,7 @@ from gmm_dask.stage.report import ReportData, render_report
 from gmm_dask.stage.settings import ScoreSettings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import canonical_json, publish_version, write_manifest
+from gmm_dask.storage.contents import file_contents
 from gmm_dask.storage.model_file import Model
 
 
@@ -35,6 +37,7 @@ def publish(
     metrics = summarise(job, fitted, labelled)
     data = report_data(job, fitted, metrics)
     folder = job.folder
+    note_contents(folder, file_contents(job.plan, labelled.contents))
     folder.put_if_absent("report.html", render_report(data).encode())
     folder.put_if_absent("metrics.json", canonical_json(metrics))
     manifest_sha256 = write_manifest(folder, labelled.receipts, n_rows=labelled.sums.n_rows)
