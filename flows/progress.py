@@ -60,6 +60,10 @@ class FlowWatcher(Progress):
         self._logger.info("%s: %s", name, detail)
         self._show(0.0, f"{name}: {detail}", now=True)
 
+    def detail(self, message: str) -> None:
+        """See Watcher."""
+        self._logger.info(message)
+
     def show_pass(
         self, record: Pass, settings: FitSettings, left: Forecast, seconds_left: float
     ) -> None:

@@ -147,6 +147,7 @@ def pass_values(record: Pass, settings: FitSettings, seconds_left: float) -> dic
         "number": record.number,
         f"{settings.objective.replace('-', '_')}_per_row": f"{record.lower_bound:.9f}",
         "change": _change(record, ".3e") or "-",
+        **({"taken_back": "true"} if record.taken_back else {}),
         "rows": record.n_rows,
         "seconds": f"{record.seconds:.3f}",
         "rows_per_second": _rate(record),
@@ -164,6 +165,8 @@ def reached(record: Pass, settings: FitSettings) -> str:
     """What a pass came to, in words; the first has nothing to be compared with."""
     says = f"{settings.objective} per row {record.lower_bound:,.6f}"
     change = _change(record, ".1e")
+    if record.taken_back:
+        return f"{says}, lower than before: the extrapolation is taken back"
     return f"{says}, changed by {change} (settled below {settings.tol:g})" if change else says
 
 
@@ -192,6 +195,10 @@ class LogLines(Progress):
         """See Watcher."""
         self._write("phase", name=name, detail=detail)
         self._tenths = 0
+
+    def detail(self, message: str) -> None:
+        """See Watcher."""
+        self._write("detail", message=message)
 
     def show_pass(
         self, record: Pass, settings: FitSettings, left: Forecast, seconds_left: float
@@ -243,6 +250,12 @@ class LiveDisplay(Progress):
         self._end("✓")
         with self._lock:
             self._phases.append(_Phase(name, [detail], time.monotonic()))
+
+    def detail(self, message: str) -> None:
+        """See Watcher."""
+        with self._lock:
+            if self._phases:
+                self._phases[-1].lines[0] += f"; {message}"
 
     def show_pass(
         self, record: Pass, settings: FitSettings, left: Forecast, seconds_left: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from inspect import signature
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -68,6 +69,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     verbose : int, default=0
         1 logs every `verbose_interval`-th pass to the logger "gmm_dask", 2 with times.
     verbose_interval : int, default=10
+    sample_em : bool, default=True
+        With more rows than the start's sample holds, run EM on the sample until it settles before
+        the first pass over all rows; of several starts the best one there is gone on with.
+    acceleration : {"auto", "anderson", "none"}, default="auto"
+        Extrapolate from the steps so far; a step that made it worse is taken back. auto: with
+        more rows than the start's sample holds. With fewer every pass is plain EM.
     missing : {"error", "drop", "em"}, default="error"
         What NaN means: an error; a row to leave out of the fit and to label -1; or a value
         missing at random, for which EM is exact.
@@ -115,6 +122,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
+        "sample_em": ["boolean"],
+        "acceleration": [StrOptions(set(fitting.ACCELERATIONS))],
         "missing": [StrOptions({"error", "drop", "em"})],
         "component_policy": [StrOptions({str(policy) for policy in fitting.ComponentPolicy})],
         "weight_concentration_prior": [Interval(Real, 1.0, None, closed="left"), None],
@@ -140,6 +149,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         warm_start: bool = False,
         verbose: int = 0,
         verbose_interval: int = 10,
+        sample_em: bool = True,
+        acceleration: str = "auto",
         missing: engine.Missing = "error",
         component_policy: str = "floor",
         weight_concentration_prior: float | None = None,
@@ -161,6 +172,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.warm_start = warm_start
         self.verbose = verbose
         self.verbose_interval = verbose_interval
+        self.sample_em = sample_em
+        self.acceleration = acceleration
         self.missing = missing
         self.component_policy = component_policy
         self.weight_concentration_prior = weight_concentration_prior
@@ -306,39 +319,44 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         shape = (self.n_components, chunks.n_features)
         starts_given = (self.weights_init, self.means_init, self.precisions_init)
         given = fitting.checked_start(*starts_given, shape, self.covariance_type)
-        results = []
-        for number, seed in enumerate(seeds[1:2] if warm else seeds[1:], start=1):
-            maximise = self._maximisation(surveyed, number)
-            start = (
-                fitting.Step(self._parameters(), ())
-                if warm
-                else fitting.initialize(
-                    surveyed.sample,
-                    self.n_components,
-                    self.covariance_type,
-                    maximise,
-                    init_params=self.init_params,
-                    seed=seed,
-                    sample_weight=surveyed.sample_weight,
-                    given=given,
-                )
-            )
-            self._tell(start.events)
-            n_worst = maximise.n_worst * self.n_components
-            result = fitting.fit(
-                engine.expectation(
-                    chunks, backend, missing=self.missing, n_worst=n_worst, unit=maximise.unit
-                ),
-                start.parameters,
-                maximise,
-                tol=self.tol,
-                max_iter=self.max_iter,
-                watch=self._watch,
-                previous=self.lower_bound_ if warm else -np.inf,
-                events=start.events,
-            )
-            results.append(result)
-        return results
+        guards = [self._maximisation(surveyed, 1 + i) for i in range(self.n_init)]
+        n_worst = guards[0].n_worst * self.n_components
+        pass_over_all = engine.expectation(
+            chunks, backend, missing=self.missing, n_worst=n_worst, unit=guards[0].unit
+        )
+        if warm:
+            return [self._go_on(pass_over_all, guards[0])]
+        assert guards[0].spread is not None
+        on_sample = engine.sample_expectation(
+            surveyed, guards[0].spread, missing=self.missing, n_worst=n_worst
+        )
+        return fitting.fit_from_sample(
+            fitting.Sample(surveyed.sample, surveyed.sample_weight, on_sample),
+            pass_over_all,
+            self._method(),
+            guards,
+            seeds[1:],
+            given=given,
+            watch=self._watch,
+            tell=self._tell,
+        )
+
+    def _go_on(
+        self, pass_over_all: fitting.Expectation, guard: fitting.Maximisation
+    ) -> fitting.FitResult:
+        return fitting.fit(
+            pass_over_all,
+            self._parameters(),
+            guard,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            watch=self._watch,
+            previous=self.lower_bound_,
+        )
+
+    def _method(self) -> fitting.Method:
+        names = (field.name for field in fields(fitting.Method))
+        return fitting.Method(**{name: getattr(self, name) for name in names})
 
     def _maximisation(self, surveyed: engine.Survey, start: int) -> fitting.Maximisation:
         names = getattr(self, "feature_names_in_", None)

@@ -3,6 +3,7 @@
 from gmm_dask.engine.backends import Backend, ClusterBackend, LocalBackend
 from gmm_dask.engine.chunks import RowChunks, array_from_sources, row_chunks, rows_from_sources
 from gmm_dask.engine.cluster import ClusterSpec, open_backend
+from gmm_dask.engine.hold import Held, hold
 from gmm_dask.engine.passes import (
     Missing,
     WeightedSum,
@@ -13,12 +14,13 @@ from gmm_dask.engine.passes import (
     usable_rows,
 )
 from gmm_dask.engine.reduce import tree_sum
-from gmm_dask.engine.survey import Survey, survey
+from gmm_dask.engine.survey import Survey, sample_expectation, survey
 
 __all__ = [
     "Backend",
     "ClusterBackend",
     "ClusterSpec",
+    "Held",
     "LocalBackend",
     "Missing",
     "RowChunks",
@@ -28,10 +30,12 @@ __all__ = [
     "completed_log_likelihood",
     "expectation",
     "log_likelihood",
+    "hold",
     "map_items",
     "open_backend",
     "row_chunks",
     "rows_from_sources",
+    "sample_expectation",
     "survey",
     "tree_sum",
     "usable_rows",

@@ -11,6 +11,9 @@ from gmm_dask.errors import ClusterError
 
 Done = Callable[[], None]
 
+# Of free memory here; of the workers' limits there, where Dask begins to spill at six tenths.
+SHARE_HERE, SHARE_OF_WORKERS = 0.5, 0.25
+
 
 class Backend(Protocol):
     """Computes graphs of tasks."""
@@ -18,6 +21,10 @@ class Backend(Protocol):
     @property
     def n_workers(self) -> int:
         """Tasks that can run at once."""
+
+    @property
+    def memory_to_hold(self) -> int:
+        """Bytes that decoded chunks may take between passes."""
 
     def compute(
         self, graph: Mapping[Any, Any], keys: Sequence[Any], on_done: Done | None = None
@@ -33,6 +40,16 @@ class LocalBackend:
     """Threads of this process; one thread runs the tasks in the caller's own, in order."""
 
     n_workers: int = 1
+
+    @property
+    def memory_to_hold(self) -> int:
+        """See Backend."""
+        import psutil
+        from distributed.system import memory_limit  # knows the limits of containers
+
+        process = psutil.Process().memory_info().rss
+        free = min(psutil.virtual_memory().available, memory_limit() - process)
+        return max(0, int(SHARE_HERE * free))
 
     def compute(
         self, graph: Mapping[Any, Any], keys: Sequence[Any], on_done: Done | None = None
@@ -71,6 +88,12 @@ class ClusterBackend:
     def n_workers(self) -> int:
         """Threads of all workers."""
         return sum(self.client.nthreads().values())
+
+    @property
+    def memory_to_hold(self) -> int:
+        """See Backend; nothing where a worker has no limit."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        return int(SHARE_OF_WORKERS * sum(worker["memory_limit"] or 0 for worker in workers))
 
     def compute(
         self, graph: Mapping[Any, Any], keys: Sequence[Any], on_done: Done | None = None

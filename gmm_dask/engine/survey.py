@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.engine.backends import Backend
-from gmm_dask.engine.chunks import RowChunks
-from gmm_dask.engine.passes import ChunkMap, Missing, usable_rows
+from gmm_dask.engine.backends import Backend, LocalBackend
+from gmm_dask.engine.chunks import RowChunks, row_chunks
+from gmm_dask.engine.cluster import available_cores
+from gmm_dask.engine.passes import ChunkMap, Expectation, Missing, expectation, usable_rows
 from gmm_dask.engine.reduce import tree_sum
 from gmm_dask.engine.sample import Draw, Sketch
 from gmm_dask.mixture import ColumnSpread
+
+SAMPLE_CHUNK_BYTES = 1 << 20  # of a pass over the sample, so that every core has a part
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
@@ -73,12 +76,15 @@ class Survey:
         Of these rows; only the ratios matter.
     n_reads : int
         Times that all rows were read for it.
+    is_all : bool
+        Whether the sample is all rows that can be used, as they are.
     """
 
     chunks: tuple[ChunkSurvey, ...]
     sample: Rows
     sample_weight: Array | None
     n_reads: int = 1
+    is_all: bool = True
 
     @property
     def n_rows(self) -> int:
@@ -148,7 +154,26 @@ def survey(
         draw, n_reads = again, n_reads + 1
         parts = chunk_map("sample", partial(sample_chunk, missing), draw, first_rows)
         found = Sketch.merged(draw, parts)
-    return Survey(seen, *found.chosen(draw), n_reads), chunks
+    return Survey(seen, *found.chosen(draw), n_reads, is_all=False), chunks
+
+
+def sample_expectation(
+    surveyed: Survey, spread: ColumnSpread, *, missing: Missing, n_worst: int
+) -> Expectation | None:
+    """A pass over the sample, its weights adding up to those of all rows; None where it is all.
+
+    Parameters
+    ----------
+    spread : ColumnSpread
+        Of the data, in the unit of weight that the fit counts in.
+    """
+    if surveyed.is_all or surveyed.sample_weight is None:
+        return None
+    weight = surveyed.sample_weight / surveyed.sample_weight.sum() * spread.weight.max()
+    chunks = row_chunks(surveyed.sample, weight, SAMPLE_CHUNK_BYTES)
+    # Here, whatever the backend: the driver holds the sample, and a pass over it takes no time.
+    backend = LocalBackend(min(available_cores(), chunks.X.numblocks[0]))
+    return expectation(chunks, backend, missing=missing, n_worst=n_worst)
 
 
 def survey_chunk(

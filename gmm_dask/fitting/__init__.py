@@ -5,8 +5,10 @@ from gmm_dask.fitting.em import Expectation, FitResult, Outcome, Pass, Watcher, 
 from gmm_dask.fitting.given import Given, checked_start
 from gmm_dask.fitting.initialize import INIT_METHODS, initialize
 from gmm_dask.fitting.refine import refine
+from gmm_dask.fitting.starts import ACCELERATIONS, Method, Sample, fit_from_sample
 
 __all__ = [
+    "ACCELERATIONS",
     "INIT_METHODS",
     "ComponentPolicy",
     "Event",
@@ -14,13 +16,16 @@ __all__ = [
     "FitResult",
     "Given",
     "Maximisation",
+    "Method",
     "Outcome",
     "Pass",
+    "Sample",
     "Step",
     "Watcher",
     "best_of",
     "checked_start",
     "fit",
+    "fit_from_sample",
     "initialize",
     "refine",
 ]

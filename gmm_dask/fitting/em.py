@@ -97,6 +97,8 @@ class FitResult:
         What was done to components that starved, collapsed or became singular.
     n_taken_back : int
         Passes that an extrapolation was tried in for nothing.
+    start : int
+        Which initialisation, from 1.
     """
 
     parameters: Parameters
@@ -107,6 +109,7 @@ class FitResult:
     sum_weight: float
     events_: tuple[Event, ...] = ()
     n_taken_back: int = 0
+    start: int = 1
 
     @property
     def converged(self) -> bool:
@@ -178,7 +181,7 @@ def fit(
             state = state.advanced(bound, step, tol, accelerate=accelerate)
         if watch is not None:
             watch(_pass(maximise.start, before, state, bound, seconds, statistics.n_rows))
-    return _result(state, statistics, maximise.unit)
+    return _result(state, statistics, maximise)
 
 
 def best_of(results: list[FitResult]) -> FitResult:
@@ -203,16 +206,17 @@ def _pass(
     )
 
 
-def _result(state: State, statistics: SufficientStatistics, unit: float) -> FitResult:
+def _result(state: State, statistics: SufficientStatistics, maximise: Maximisation) -> FitResult:
     return FitResult(
         state.settled,
         state.lower_bounds,
         Outcome.CONVERGED if state.settled_within_tol else Outcome.OUT_OF_ITERATIONS,
         (*state.trajectory[:-1], state.settled),
         statistics.n_rows,
-        statistics.sum_weight * unit,
+        statistics.sum_weight * maximise.unit,
         state.events,
         state.n_taken_back,
+        maximise.start,
     )
 
 

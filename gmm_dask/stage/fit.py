@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gmm_dask import fitting
-from gmm_dask.engine import Backend, RowChunks, Survey, expectation, survey
+from gmm_dask.engine import (
+    Backend,
+    Held,
+    RowChunks,
+    Survey,
+    expectation,
+    hold,
+    sample_expectation,
+    survey,
+)
 from gmm_dask.mixture import PriorSettings
 from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.stage import text
@@ -42,6 +52,8 @@ class Fitted:
         Wall time of each pass of the start that was kept.
     n_reads : int
         Times that all rows were read, by the survey and in every start.
+    held : Held
+        The chunks, and how many stayed decoded between the passes.
     seconds : float
     """
 
@@ -52,6 +64,7 @@ class Fitted:
     n_used: int
     pass_seconds: tuple[float, ...]
     n_reads: int
+    held: Held
     seconds: float
 
 
@@ -76,21 +89,21 @@ def fit(
         1 + settings.fit.n_init
     )
     with job.backend(backend) as backend:
-        surveyed, chunks = _survey(job, backend, sample_seed, settings.fit.n_components)
-        guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
-        n_worst = guards[0].n_worst * settings.fit.n_components
-        pass_over_all = expectation(
-            chunks,
-            backend,
-            missing=settings.data.missing,
-            n_worst=n_worst,
-            unit=guards[0].unit,
+        held = _hold(job, watcher, backend)
+        surveyed, chunks = _survey(
+            job, held.chunks, backend, sample_seed, settings.fit.n_components
         )
-        clocks = [_Clock(watcher, settings) for _ in start_seeds]
-        results = [
-            _fit_once(settings, surveyed, pass_over_all, seed, clock, guard)
-            for seed, clock, guard in zip(start_seeds, clocks, guards, strict=True)
-        ]
+        guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
+        clock = _Clock(watcher, settings)
+        results = fitting.fit_from_sample(
+            _sample(surveyed, guards[0], settings),
+            _expectation(chunks, backend, guards[0], settings),
+            _method(settings),
+            guards,
+            start_seeds,
+            watch=clock,
+            tell=clock.tell,
+        )
     result = fitting.best_of(results)
     check_total(result, job.plan)
     if not result.converged:
@@ -102,8 +115,9 @@ def fit(
         report_sample(surveyed, sample_seed),
         surveyed.n_rows,
         surveyed.n_usable,
-        clocks[results.index(result)].seconds,
+        clock.seconds[result.start],
         surveyed.n_reads + sum(each.n_passes for each in results),
+        held,
         time.perf_counter() - begun,
     )
 
@@ -123,7 +137,8 @@ def adopt(
     assert model is not None
     (watcher or Watcher()).phase("check", text.numbered(job.plan.n_rows, "row"))
     with job.backend(backend) as backend:
-        surveyed, _ = _survey(job, backend, seed, at_least=0)
+        held = hold(job.row_chunks(), backend, 0)  # rows are looked at but once
+        surveyed, _ = _survey(job, held.chunks, backend, seed, at_least=0)
     parameters, outcome = model.parameters, fitting.Outcome(model.outcome)
     result = fitting.FitResult(
         parameters, (), outcome, (parameters,), model.n_rows, model.sum_weight
@@ -136,18 +151,31 @@ def adopt(
         surveyed.n_usable,
         (),
         surveyed.n_reads,
+        held,
         time.perf_counter() - begun,
     )
 
 
+def _hold(job: Job[Settings], watcher: Watcher, backend: Backend) -> Held:
+    """The chunks, as many of them decoded as the settings or the free memory allow."""
+    budget = job.settings.memory.held_bytes
+    held = hold(job.row_chunks(), backend, backend.memory_to_hold if budget is None else budget)
+    watcher.detail(text.held_chunks(held.n_held, len(job.plan.chunks), held.bytes_held))
+    return held
+
+
 def _survey(
-    job: Job[Any], backend: Backend, seed: np.random.SeedSequence, at_least: int
+    job: Job[Any],
+    chunks: RowChunks,
+    backend: Backend,
+    seed: np.random.SeedSequence,
+    at_least: int,
 ) -> tuple[Survey, RowChunks]:
     """The survey of all rows, checked; and the chunks it looked at."""
     settings = job.settings
     fits, missing = isinstance(settings, Settings), settings.data.missing
     surveyed, chunks = survey(
-        job.row_chunks(),
+        chunks,
         backend,
         sample_rows=settings.fit.init_rows if fits else REPORT_ROWS,
         seed=seed,
@@ -172,14 +200,14 @@ def report_sample(surveyed: Survey, seed: np.random.SeedSequence) -> npt.NDArray
 
 
 class _Clock:
-    """Keeps the times of a start's passes and hands each pass on to the watcher."""
+    """Keeps the times of each start's passes and hands each pass on to the watcher."""
 
     def __init__(self, watcher: Watcher, settings: Settings) -> None:
         self._watcher, self._settings = watcher, settings
-        self.seconds: tuple[float, ...] = ()
+        self.seconds: dict[int, tuple[float, ...]] = defaultdict(tuple)
 
     def __call__(self, record: fitting.Pass) -> None:
-        self.seconds += (record.seconds,)
+        self.seconds[record.start] += (record.seconds,)
         self._watcher.passed(record, self._settings.fit)
         self.tell(record.events)
 
@@ -192,34 +220,33 @@ class _Clock:
             )
 
 
-def _fit_once(
-    settings: Settings,
-    surveyed: Survey,
-    pass_over_all: fitting.Expectation,
-    seed: np.random.SeedSequence,
-    clock: _Clock,
-    maximise: fitting.Maximisation,
-) -> fitting.FitResult:
-    chosen = settings.fit
-    start = fitting.initialize(
-        surveyed.sample,
-        chosen.n_components,
-        chosen.covariance_type,
-        maximise,
-        init_params=chosen.init_params,
-        seed=seed,
-        sample_weight=surveyed.sample_weight,
+def _sample(surveyed: Survey, guard: fitting.Maximisation, settings: Settings) -> fitting.Sample:
+    expectation = None
+    if guard.spread is not None:
+        expectation = sample_expectation(
+            surveyed,
+            guard.spread,
+            missing=settings.data.missing,
+            n_worst=guard.n_worst * settings.fit.n_components,
+        )
+    return fitting.Sample(surveyed.sample, surveyed.sample_weight, expectation)
+
+
+def _expectation(
+    chunks: RowChunks, backend: Backend, guard: fitting.Maximisation, settings: Settings
+) -> fitting.Expectation:
+    return expectation(
+        chunks,
+        backend,
+        missing=settings.data.missing,
+        n_worst=guard.n_worst * settings.fit.n_components,
+        unit=guard.unit,
     )
-    clock.tell(start.events)
-    return fitting.fit(
-        pass_over_all,
-        start.parameters,
-        maximise,
-        tol=chosen.tol,
-        max_iter=chosen.max_iter,
-        watch=clock,
-        events=start.events,
-    )
+
+
+def _method(settings: Settings) -> fitting.Method:
+    names = (field.name for field in fields(fitting.Method))
+    return fitting.Method(**{name: getattr(settings.fit, name) for name in names})
 
 
 def _maximisation(job: Job[Settings], surveyed: Survey, start: int) -> fitting.Maximisation:
@@ -246,7 +273,7 @@ def _model(job: Job[Settings], result: fitting.FitResult) -> Model:
         reg_covar=job.settings.fit.reg_covar,
         converged=result.converged,
         outcome=str(result.outcome),
-        n_passes=result.n_passes,
+        n_passes=len(result.lower_bounds),
         lower_bounds=result.lower_bounds,
         n_rows=result.n_rows,
         sum_weight=result.sum_weight,

@@ -15,20 +15,22 @@ from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import Backend, ClusterSpec, RowChunks, open_backend
 from gmm_dask.engine.cluster import check_certificates
 from gmm_dask.errors import SettingsError
+from gmm_dask.stage.identity import begin, run_folder
 from gmm_dask.stage.outputs import load_model_bytes
 from gmm_dask.stage.settings import ClusterSettings, ScoreSettings, Settings
 from gmm_dask.storage import (
     Plan,
     RunFolder,
+    Store,
     Version,
     canonical_json,
     check_writable,
     find_version,
     open_store,
     plan_dataset,
-    run_id,
 )
 from gmm_dask.storage.labels import check_kept
+from gmm_dask.storage.listing import would_list
 from gmm_dask.storage.model_file import Model, load_model_file
 from gmm_dask.storage.reader import ChunkSource, sources
 
@@ -38,6 +40,8 @@ SettingsT = TypeVar("SettingsT", Settings, ScoreSettings)
 @dataclass(frozen=True, eq=False)
 class Job(Generic[SettingsT]):
     """What one run will do; the same settings and data give the same `run_id` everywhere.
+
+    The exception: data that an output folder holds other data of the same fingerprint of.
 
     Parameters
     ----------
@@ -70,6 +74,11 @@ class Job(Generic[SettingsT]):
     def sources(self) -> tuple[ChunkSource, ...]:
         """One for each chunk of the plan."""
         return sources(self.plan)
+
+    @property
+    def read_columns(self) -> tuple[str, ...]:
+        """Columns that are read from the files."""
+        return _read_columns(self.settings, self.plan)
 
     @property
     def kept_columns(self) -> tuple[str, ...]:
@@ -114,6 +123,8 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
                 f"{', '.join(model.feature_names)}. Leave data.features out."
             )
         features = model.feature_names
+    store = open_store(settings.output.path)
+    _check_output_is_no_input(data.path, store)
     dataset = plan_dataset(
         data.path,
         features=features,
@@ -124,15 +135,15 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
         missing=data.missing,
     )
     check_kept(_kept_columns(settings, dataset))
-    store = open_store(settings.output.path)
-    identity = run_id(_what_matters(settings, dataset, model), dataset.fingerprint)
-    folder = RunFolder(store, identity)
-    published = find_version(store, identity)
+    matters, columns = _what_matters(settings, dataset, model), _read_columns(settings, dataset)
+    folder = run_folder(store, matters, dataset, columns)
+    published = find_version(store, folder.run_id)
     if published is None:
         cluster = settings.cluster
         check_certificates(cluster.tls_ca_file, cluster.tls_cert, cluster.tls_key)
         check_writable(store)
-        folder.put_json("run.json", _describe(settings, dataset, identity))
+        about = canonical_json(_describe(settings, dataset, folder.run_id))
+        folder = begin(store, matters, dataset, columns, about)
     return Job(settings, dataset, folder, published, model, time.perf_counter() - begun)
 
 
@@ -151,6 +162,14 @@ def software_versions() -> dict[str, str]:
 def cluster_spec(cluster: ClusterSettings) -> ClusterSpec:
     """The engine's words for the cluster settings."""
     return ClusterSpec(**cluster.model_dump(exclude={"insecure"}))
+
+
+def _check_output_is_no_input(path: str, store: Store) -> None:
+    if would_list(path, store.path("runs/0/labels/part.parquet")):
+        raise SettingsError(
+            f"output.path: {store.url} lies inside of data.path, {path}: the next run would take "
+            "the labels for data. Choose a folder beside the data."
+        )
 
 
 def _what_matters(
@@ -177,6 +196,12 @@ def _kept_columns(settings: Settings | ScoreSettings, dataset: Plan) -> tuple[st
     return tuple(dict.fromkeys((*dataset.id_columns, *keep)))
 
 
+def _read_columns(settings: Settings | ScoreSettings, dataset: Plan) -> tuple[str, ...]:
+    weight = () if dataset.weight_column is None else (dataset.weight_column,)
+    kept = (name for name in _kept_columns(settings, dataset) if name not in dataset.key_columns)
+    return tuple(dict.fromkeys((*dataset.features, *weight, *kept)))
+
+
 def _data_that_matters(settings: Settings | ScoreSettings) -> dict[str, Any]:
     return settings.data.model_dump(mode="json", exclude={"path"})
 
@@ -186,6 +211,8 @@ def _describe(settings: Settings | ScoreSettings, dataset: Plan, identity: str) 
         "format": "gmm_dask.run",
         "format_version": 1,
         "run_id": identity,
+        "about": "The attempt that began this run. One that went on with it had the same settings "
+        "but for data.path, cluster and output.path, and files of the same content.",
         "settings": settings.model_dump(mode="json"),
         "plan": dataset.to_dict(),
         "software": software_versions(),

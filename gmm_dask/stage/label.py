@@ -16,6 +16,7 @@ from gmm_dask.stage import text
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import Chunk, RunFolder
+from gmm_dask.storage.contents import chunk_content
 from gmm_dask.storage.documents import sealed, unsealed
 from gmm_dask.storage.labels import PartReceipt, label_table, write_part
 from gmm_dask.storage.model_file import Model
@@ -66,13 +67,34 @@ class Labelled:
     ----------
     receipts : tuple of PartReceipt
         In row order; empty where the settings ask for no labels.
+    contents : tuple of str
+        SHA-256 of the input's pages, chunk by chunk.
     sums : LabelSums
     seconds : float
     """
 
     receipts: tuple[PartReceipt, ...]
+    contents: tuple[str, ...]
     sums: LabelSums
     seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledChunk:
+    """One chunk labelled.
+
+    Parameters
+    ----------
+    receipt : PartReceipt or None
+        None where nothing is written.
+    content : str
+        SHA-256 of the input's pages.
+    sums : LabelSums
+    """
+
+    receipt: PartReceipt | None
+    content: str
+    sums: LabelSums
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +108,7 @@ class _Work:
     missing: Missing
     weight_column: str | None
     kept: tuple[str, ...]
+    columns: tuple[str, ...]
     write: bool
     responsibilities: bool
 
@@ -113,6 +136,7 @@ def label(
         settings.data.missing,
         plan.weight_column,
         job.kept_columns,
+        job.read_columns,
         settings.labels.enabled,
         settings.labels.responsibilities,
     )
@@ -127,16 +151,15 @@ def label(
     with job.backend(backend) as backend:
         parts = map_items("label", label_chunk, items, backend, common=work, on_done=count)
     return Labelled(
-        tuple(receipt for receipt, _ in parts if receipt is not None),
-        tree_sum(sums for _, sums in parts),
+        tuple(part.receipt for part in parts if part.receipt is not None),
+        tuple(part.content for part in parts),
+        tree_sum(part.sums for part in parts),
         time.perf_counter() - begun,
     )
 
 
-def label_chunk(
-    work: _Work, item: tuple[Chunk, ChunkSource]
-) -> tuple[PartReceipt | None, LabelSums]:
-    """Label one chunk, write its part and receipt; the receipt is None where nothing is written."""
+def label_chunk(work: _Work, item: tuple[Chunk, ChunkSource]) -> LabelledChunk:
+    """Label one chunk, write its part and receipt."""
     chunk, source = item
     earlier = _earlier(work, chunk) if work.write else None
     if earlier is not None:
@@ -150,8 +173,9 @@ def label_chunk(
     _check_finite(score, usable, chunk, source)
     n_incomplete = int(np.isnan(rows).any(axis=1).sum())
     sums = _sums(score, usable, weights, work, n_incomplete)
+    content = chunk_content(source, work.columns)
     if not work.write:
-        return None, sums
+        return LabelledChunk(None, content, sums)
     resp = None
     if work.responsibilities:
         resp = np.full((X.shape[0], work.parameters.n_components), np.nan)
@@ -172,23 +196,24 @@ def label_chunk(
         start=chunk.start,
         stop=chunk.stop,
     )
-    document = receipt.to_dict() | {"sums": asdict(sums)}
+    document = receipt.to_dict() | {"content": content, "sums": asdict(sums)}
     work.folder.put_json(_receipt_name(chunk), sealed(document))
-    return receipt, sums
+    return LabelledChunk(receipt, content, sums)
 
 
-def _earlier(work: _Work, chunk: Chunk) -> tuple[PartReceipt, LabelSums] | None:
-    """Receipt and sums of a part that is already there and whole."""
+def _earlier(work: _Work, chunk: Chunk) -> LabelledChunk | None:
+    """What an earlier attempt noted of a part that is already there and whole."""
     name = _receipt_name(chunk)
     try:
         document = unsealed(work.folder.get_json(name), work.folder.path(name))
-        sums = document.pop("sums")
+        sums, content = document.pop("sums"), document.pop("content")
         receipt = PartReceipt.from_dict(document)
     except (OutputError, KeyError):
         return None  # absent, damaged or of another version: the part is made once more
     if not receipt.is_whole(work.folder):
         return None
-    return receipt, LabelSums(**sums | {"n_labelled": tuple(sums["n_labelled"])})
+    sums = LabelSums(**sums | {"n_labelled": tuple(sums["n_labelled"])})
+    return LabelledChunk(receipt, content, sums)
 
 
 def _check_finite(

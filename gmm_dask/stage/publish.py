@@ -8,6 +8,7 @@ from typing import Any
 from gmm_dask.fitting import Outcome
 from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted
+from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import Job, software_versions
 from gmm_dask.stage.label import Labelled
 from gmm_dask.stage.outputs import Published, load_published
@@ -15,6 +16,7 @@ from gmm_dask.stage.report import ReportData, render_report
 from gmm_dask.stage.settings import ScoreSettings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import canonical_json, publish_version, write_manifest
+from gmm_dask.storage.contents import file_contents
 from gmm_dask.storage.model_file import Model
 
 
@@ -35,6 +37,7 @@ def publish(
     metrics = summarise(job, fitted, labelled)
     data = report_data(job, fitted, metrics)
     folder = job.folder
+    note_contents(folder, file_contents(job.plan, labelled.contents))
     folder.put_if_absent("report.html", render_report(data).encode())
     folder.put_if_absent("metrics.json", canonical_json(metrics))
     manifest_sha256 = write_manifest(folder, labelled.receipts, n_rows=labelled.sums.n_rows)
@@ -69,7 +72,13 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "aic": 2 * n_free - 2 * sums.log_likelihood,
         "icl": bic - 2 * sums.sum_log_max,
         "n_reads": fitted.n_reads + 1,
-        "bytes_decoded": (fitted.n_reads + 1) * job.plan.n_rows * row_bytes,
+        "n_taken_back": fitted.result.n_taken_back,
+        "chunks_held": fitted.held.n_held,
+        "bytes_held": fitted.held.bytes_held,
+        "bytes_decoded_per_pass": fitted.held.bytes_read,
+        "bytes_decoded": fitted.held.bytes_held
+        + fitted.n_reads * fitted.held.bytes_read
+        + job.plan.n_rows * row_bytes,  # for the labels
         "seconds": {
             "plan": job.seconds,
             "fit": fitted.seconds,

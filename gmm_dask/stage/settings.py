@@ -94,6 +94,16 @@ class FitSettings(Section):
     init_rows: Count = Field(
         default=65536, ge=2, description="Rows at most in the sample that the start is found on."
     )
+    sample_em: bool = Field(
+        default=True,
+        description="With more rows than init_rows, run EM on the sample until it settles before "
+        "the first pass over all rows, and go on from the start that is best there.",
+    )
+    acceleration: Literal["auto", "anderson", "none"] = Field(
+        default="auto",
+        description="Extrapolate from the steps so far; a step that made it worse is taken back. "
+        "auto: with more rows than init_rows.",
+    )
     component_policy: Literal["floor", "reseed", "drop", "raise"] = Field(
         default="floor",
         description="A component that holds no rows, collapses to a point or becomes singular: "
@@ -218,6 +228,12 @@ class MemorySettings(Section):
         default=32 << 20,
         ge=1,
         description="Size of a chunk of rows in memory; part of the run's identity.",
+    )
+    held_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Decoded rows that stay in memory between passes, over all workers; the rest "
+        "is read again. Where not given: half of what is free here, or a quarter of the workers'.",
     )
 
 

@@ -93,6 +93,14 @@ def bounded(value: Any) -> str:
     return shown if len(shown) <= MAX_INPUT else f"{shown[: MAX_INPUT - 3]}..."
 
 
+def held_chunks(held: int, total: int, n_bytes: int) -> str:
+    """Which of the chunks stay decoded between passes."""
+    if held == 0:
+        return "every pass reads all chunks again"
+    which = "all chunks stay" if held == total else f"{held:,} of {numbered(total, 'chunk')} stay"
+    return f"{which} decoded between passes, {size(n_bytes)}"
+
+
 def numbered(count_of: int, noun: str) -> str:
     """`1 row`, `2 rows`; the noun's plural takes an s, or es after s."""
     plural = noun + ("es" if noun.endswith("s") else "s")

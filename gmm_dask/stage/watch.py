@@ -12,6 +12,9 @@ class Watcher:
     def phase(self, name: str, detail: str) -> None:
         """One of "plan", "fit", "label", "publish" begins."""
 
+    def detail(self, message: str) -> None:
+        """Something was decided that is worth a line."""
+
     def passed(self, record: Pass, settings: FitSettings) -> None:
         """One pass of EM over all rows ended."""
 

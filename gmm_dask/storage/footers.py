@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -19,6 +22,8 @@ from gmm_dask.storage.thrift import ThriftError
 MAGIC, ENCRYPTED = b"PAR1", b"PARE"
 FIRST_READ = 1 << 16  # bytes of the end that are read at once; most footers are smaller
 MAX_FOOTER_BYTES = 256 << 20  # a footer is parsed whole in memory
+
+_NAMELESS_INDEX = re.compile(r"__index_level_\d+__")
 
 Column = tuple[str, pa.DataType]
 
@@ -40,6 +45,8 @@ class Footer:
         Top-level columns in the file's order.
     oddities : tuple of Oddity
         Of the columns of interest.
+    index_columns : frozenset of str
+        Columns that pandas wrote from the index of a frame.
     """
 
     name: str
@@ -48,6 +55,7 @@ class Footer:
     row_groups: tuple[int, ...]
     columns: tuple[Column, ...]
     oddities: tuple[Oddity, ...]
+    index_columns: frozenset[str] = frozenset()
 
     @property
     def n_rows(self) -> int:
@@ -74,7 +82,8 @@ def read_footer(name: str, file: Input, roles: Roles) -> Footer:
         raise DataError(f"{shown(name)}: the footer is damaged: {error}. {WRITE_AGAIN}") from error
     columns = tuple((field.name, field.type) for field in schema)
     sha256 = hashlib.sha256(content).hexdigest()
-    return Footer(name, state, sha256, row_groups, columns, oddities)
+    index = frozenset(_index_columns(schema))
+    return Footer(name, state, sha256, row_groups, columns, oddities, index)
 
 
 def footer_bytes(name: str, stream: BinaryIO, size: int) -> bytes:
@@ -111,6 +120,15 @@ def parse_footer(name: str, content: bytes) -> pq.ParquetFile:
             f"{shown(name)}: the footer is damaged or of an unknown kind: {reason[:300]}. "
             f"{WRITE_AGAIN}"
         ) from error
+
+
+def _index_columns(schema: pa.Schema) -> Iterator[str]:
+    yield from (name for name in schema.names if _NAMELESS_INDEX.fullmatch(name))
+    try:
+        noted = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
+        yield from (name for name in noted if isinstance(name, str))
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return  # not written by pandas, or by one that notes this in another way
 
 
 def _read(stream: BinaryIO, start: int, stop: int) -> bytes:

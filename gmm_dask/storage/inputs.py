@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol, Self
+from urllib.parse import unquote
 
 import fsspec
 
 from gmm_dask.errors import DataError
+from gmm_dask.storage.problems import shown
 
 REMOTE_SCHEMES = ("s3", "gs", "gcs", "abfs", "az")
 SCHEMES = ("file", *REMOTE_SCHEMES)  # an allow-list: other fsspec names can run or fetch anything
@@ -33,11 +35,15 @@ class FileState:
         Time of change in nanoseconds; 0 where the store tells none.
     etag : str or None
         The object store's name for the content, whole.
+    changed_ns : int
+        Time at which a local file, its name or its rights last changed, which nobody can set; 0 in
+        a store. Two states are not compared by it: a copy on another machine has its own.
     """
 
     size: int
     mtime_ns: int
     etag: str | None
+    changed_ns: int = field(default=0, compare=False)
 
 
 class Input(Protocol):
@@ -73,7 +79,7 @@ class LocalInput:
     def state(self) -> FileState:
         """Size and time of change of the open file."""
         status = os.fstat(self.stream.fileno())
-        return FileState(status.st_size, status.st_mtime_ns, None)
+        return FileState(status.st_size, status.st_mtime_ns, None, status.st_ctime_ns)
 
     def __enter__(self) -> Self:
         return self
@@ -123,9 +129,14 @@ def scheme_of(path: str) -> str:
 
 
 def local_path(path: str) -> Path:
-    """The absolute path that a text without a scheme, or with file://, stands for."""
+    """The absolute path that a text without a scheme, or with file://, stands for.
+
+    A URL is decoded: file:///a%20b is the folder `a b`.
+    """
     match = _SCHEME.match(path)
-    return Path(os.path.abspath(Path(path[match.end() :] if match else path).expanduser()))  # noqa: PTH100
+    if match:
+        path = "/" + unquote(path[match.end() :].partition("/")[2])
+    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100
 
 
 def check_scheme(path: str) -> None:
@@ -138,6 +149,13 @@ def check_scheme(path: str) -> None:
             f"Give a local path or one of {known}"
         )
     host = path.partition("://")[2].partition("/")[0]
+    if "\0" in unquote(path):
+        raise DataError("data.path: holds a NUL character, which no path can. Remove it.")
+    if scheme == "file" and host not in ("", "localhost"):
+        raise DataError(
+            f"data.path: {shown(path)} names the host {shown(host)!r}. A folder of this machine is "
+            "file:///folder, or a plain path; of another one, mount it here."
+        )
     if scheme in REMOTE_SCHEMES and ":" in host.rpartition("@")[0]:
         raise DataError(
             f"data.path: {scheme}://***@{host.rpartition('@')[2]} carries credentials. Remove them "

@@ -17,6 +17,7 @@ from gmm_dask.storage.runs import RunFolder, damage_of
 from gmm_dask.storage.tables import parquet_bytes, read_parquet_bytes
 
 MISSING = "missing"  # the reason of a row that could not be used
+MAX_LIST_VALUES = 2**31 - 1  # of all lists of a column of a part
 LABEL_COLUMNS = {
     "row_id": pa.int64(),
     "label": pa.int32(),
@@ -191,6 +192,11 @@ def write_part(
 
 def _lists(values: npt.NDArray[np.float64], nulls: npt.NDArray[np.bool_]) -> pa.ListArray:
     n, k = values.shape
+    if n * k > MAX_LIST_VALUES:
+        raise OutputError(
+            f"{n} rows with {k} responsibilities each are too many for one label part. Set "
+            "memory.chunk_bytes lower, or labels.responsibilities: false."
+        )
     offsets = np.arange(0, (n + 1) * k, k, dtype=np.int32) if k else np.zeros(n + 1, np.int32)
     return pa.ListArray.from_arrays(offsets, values.ravel(), mask=pa.array(nulls))
 

@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -67,6 +68,34 @@ def list_files(path: str, problems: Problems) -> Listing:
     return listing
 
 
+def would_list(path: str, file: str) -> bool:
+    """Whether a local Parquet file, were it there, would be taken for a part of the dataset."""
+    if is_remote(path):
+        return False
+    place, target = local_path(path), Path(os.path.realpath(file))
+    if glob.has_magic(str(place)) and not place.exists():
+        at = _first_magic(place)
+        root, pattern = Path(os.path.realpath(Path(*place.parts[:at]))), place.parts[at:]
+    elif place.is_dir():
+        root, pattern = Path(os.path.realpath(place)), ()
+    else:
+        return False
+    if not target.is_relative_to(root):
+        return False
+    parts = target.relative_to(root).parts
+    matched = any(_fits(parts[:n], pattern) for n in range(len(parts) + 1))
+    return matched and not is_hidden("/".join(parts))
+
+
+def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether names match a glob, name by name; `**` matches any number of them."""
+    if not pattern or not parts:
+        return not parts and all(each == "**" for each in pattern)
+    if pattern[0] == "**":
+        return _fits(parts, pattern[1:]) or _fits(parts[1:], pattern)
+    return fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
 def hive_keys(name: str) -> tuple[tuple[str, str | None], ...]:
     """The pairs of the folders `key=value` in a name, decoded; the null folder gives None."""
     pairs = (folder.partition("=") for folder in name.split("/")[:-1])
@@ -104,7 +133,7 @@ def _local_names(path: str, problems: Problems) -> tuple[str, set[str]]:
 
 
 def _local_glob(place: Path, problems: Problems) -> tuple[str, set[str]]:
-    at = next(i for i, part in enumerate(place.parts) if glob.has_magic(part))
+    at = _first_magic(place)
     root, pattern = Path(*place.parts[:at]), str(Path(*place.parts[at:]))
     names: set[str] = set()
     for match in glob.iglob(pattern, root_dir=root, recursive=True):  # noqa: PTH207
@@ -117,6 +146,10 @@ def _local_glob(place: Path, problems: Problems) -> tuple[str, set[str]]:
     if not names and not problems:
         problems.add("missing", f"{shown(str(place))}: matches no files. Check data.path.")
     return str(root), names
+
+
+def _first_magic(place: Path) -> int:
+    return next(i for i, part in enumerate(place.parts) if glob.has_magic(part))
 
 
 def _walk(root: Path, start: str, problems: Problems) -> set[str]:

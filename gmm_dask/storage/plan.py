@@ -39,8 +39,8 @@ class Partition:
     index : int
     name : str
         Posix path relative to the root.
-    size, mtime_ns, etag
-        What tells that the file changed.
+    size, mtime_ns, etag, changed_ns
+        What tells that the file changed; see FileState.
     footer_sha256 : str
         What the file is, on every machine.
     row_groups : tuple of int
@@ -56,6 +56,7 @@ class Partition:
     size: int
     mtime_ns: int
     etag: str | None
+    changed_ns: int
     footer_sha256: str
     row_groups: tuple[int, ...]
     first_row: int
@@ -133,7 +134,11 @@ class Plan:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what the files are, the same wherever and whenever they were copied."""
+        """SHA-256 of names, sizes and footers, the same wherever and whenever they were copied.
+
+        Other data have another fingerprint, but for values between the least and the greatest of a
+        column; storage.contents tells those apart.
+        """
         digest = hashlib.sha256()
         for each in self.partitions:
             line = json.dumps([each.name, each.size, each.footer_sha256], ensure_ascii=True)
@@ -275,6 +280,7 @@ def _partitions(footers: Iterable[Footer]) -> Iterator[Partition]:
             size=footer.state.size,
             mtime_ns=footer.state.mtime_ns,
             etag=footer.state.etag,
+            changed_ns=footer.state.changed_ns,
             footer_sha256=footer.sha256,
             row_groups=footer.row_groups,
             first_row=first_row,

@@ -124,7 +124,7 @@ def read_features(
     DataError
         The file is damaged, or a column is missing, not a number, or too large for float64.
     """
-    with _open(source) as chunk:
+    with open_planned(source) as chunk:
         return chunk.features(columns, dtype)
 
 
@@ -135,7 +135,7 @@ def read_rows(
 
     Raises as read_features does.
     """
-    with _open(source) as chunk:
+    with open_planned(source) as chunk:
         if weight_column is None:
             return chunk.features(columns, dtype), None
         chunk.check_columns((*columns, weight_column), numbers=True)
@@ -158,7 +158,7 @@ def read_table(source: ChunkSource, columns: Sequence[str]) -> pa.Table:
     stored = [name for name in dict.fromkeys(columns) if name not in keys]
     batches = []
     if stored:
-        with _open(source) as chunk:
+        with open_planned(source) as chunk:
             chunk.check_columns(stored)
             schema = pa.schema([(name, plain_type(chunk.types[name])) for name in stored])
             for _, batch in chunk.batches(stored):
@@ -174,7 +174,7 @@ def read_table(source: ChunkSource, columns: Sequence[str]) -> pa.Table:
     return table.select(list(columns))
 
 
-class _OpenChunk:
+class OpenChunk:
     """A chunk's file while it is open, known to be the planned one."""
 
     def __init__(self, source: ChunkSource, file: Input) -> None:
@@ -185,7 +185,9 @@ class _OpenChunk:
         if hashlib.sha256(content).hexdigest() != source.footer_sha256:
             raise _changed(source, "its footer is another")
         footer = parse_footer(source.name, content)
-        self.types = {field.name: field.type for field in footer.schema_arrow}
+        self.stream = file.stream
+        self.metadata, self.schema = footer.metadata, footer.schema_arrow
+        self.types = {field.name: field.type for field in self.schema}
         self._parquet = pq.ParquetFile(
             file.stream,
             metadata=footer.metadata,
@@ -306,7 +308,8 @@ class _OpenChunk:
 
 
 @contextmanager
-def _open(source: ChunkSource) -> Iterator[_OpenChunk]:
+def open_planned(source: ChunkSource) -> Iterator[OpenChunk]:
+    """The chunk's file for the time of the block; raises InputChangedError where it is another."""
     try:
         file = open_input(source.url)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -318,7 +321,7 @@ def _open(source: ChunkSource) -> Iterator[_OpenChunk]:
             f"{shown(source.name)}: cannot be read: {error.strerror}. Grant read access to it."
         ) from error
     with file:
-        yield _OpenChunk(source, file)
+        yield OpenChunk(source, file)
 
 
 def _fill(rows: npt.NDArray[Any], columns: Sequence[npt.NDArray[Any]]) -> None:

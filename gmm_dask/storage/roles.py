@@ -64,6 +64,16 @@ def is_number(type_: pa.DataType) -> bool:
     )
 
 
+def has_nested_dictionary(type_: pa.DataType) -> bool:
+    """Whether there is a dictionary somewhere inside of a list, a structure or a map."""
+    if isinstance(type_, pa.BaseExtensionType):
+        return has_nested_dictionary(type_.storage_type)
+    if not pa.types.is_nested(type_):
+        return False
+    inner = [type_.field(i).type for i in range(type_.num_fields)]
+    return any(pa.types.is_dictionary(each) or has_nested_dictionary(each) for each in inner)
+
+
 def plain_type(type_: pa.DataType) -> pa.DataType:
     """The type that labels carry: writers differ in dictionaries and in large strings."""
     if pa.types.is_dictionary(type_):

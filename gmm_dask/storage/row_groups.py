@@ -81,7 +81,7 @@ def check_row_groups(
         The footer contradicts itself.
     """
     leaves = tuple(_leaves(schema, roles))
-    n_leaves = sum(_n_leaves(field.type) for field in schema)
+    n_columns = sum(n_leaves(field.type) for field in schema)
     row_groups: list[int] = []
     oddities: list[Oddity] = []
     problems: list[str] = []
@@ -93,7 +93,7 @@ def check_row_groups(
             raise DataError(f"{shown(name)}: {ENCRYPTED_FILE}")
         elif field == FILE_ROW_GROUPS:
             chunks, n_rows = structures(value, GROUP_COLUMNS), integer(value, GROUP_ROWS)
-            if len(chunks) != n_leaves or n_rows < 0:
+            if len(chunks) != n_columns or n_rows < 0:
                 raise ThriftError("its row groups do not fit its schema")
             group = len(row_groups)
             row_groups.append(n_rows)
@@ -146,7 +146,7 @@ def _leaves(schema: pa.Schema, roles: Roles) -> Iterator[_Leaf]:
                 not pa.types.is_unsigned_integer(type_),
                 frozenset(kind for kind in kinds if roles.minds(kind, name)),
             )
-        index += _n_leaves(type_)
+        index += n_leaves(type_)
 
 
 def _bound_decoder(type_: pa.DataType) -> Callable[[bytes], float] | None:
@@ -165,12 +165,13 @@ def _double(bound: bytes) -> float:
     return float(struct.unpack("<d", bound)[0])
 
 
-def _n_leaves(type_: pa.DataType) -> int:
+def n_leaves(type_: pa.DataType) -> int:
+    """Columns that a file has for one of this type."""
     if isinstance(type_, pa.BaseExtensionType):
-        return _n_leaves(type_.storage_type)
+        return n_leaves(type_.storage_type)
     if not pa.types.is_nested(type_):
         return 1
-    return sum(_n_leaves(type_.field(i).type) for i in range(type_.num_fields))
+    return sum(n_leaves(type_.field(i).type) for i in range(type_.num_fields))
 
 
 def _fault(chunk: Fields, n_rows: int, leaf: _Leaf, end: int) -> str | None:

@@ -15,15 +15,24 @@ from gmm_dask.storage.store import Store, create_once
 
 LABELS_FORMAT = 1
 MANIFEST_FORMAT = 1
+CONTENTS_FORMAT = 1
 MANIFEST = "MANIFEST.json"
+CONTENTS = "contents.json"
 # Every run has these, and its manifest lists them.
-RUN_FILES = ("run.json", "model.json", "parameters.parquet", "metrics.json", "report.html")
+RUN_FILES = (
+    "run.json",
+    CONTENTS,
+    "model.json",
+    "parameters.parquet",
+    "metrics.json",
+    "report.html",
+)
 
 _RESTORE = "Restore it from a copy, or move the run's folder away and run again."
 _RUN_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}", re.ASCII)
 
 
-def run_id(settings: Mapping[str, Any], fingerprint: str) -> str:
+def run_id(settings: Mapping[str, Any], fingerprint: str, contents: str | None = None) -> str:
     """Identity of a run, 16 hex digits: the same settings, data and formats give the same.
 
     Parameters
@@ -32,9 +41,18 @@ def run_id(settings: Mapping[str, Any], fingerprint: str) -> str:
         Those that change a byte of the output, and only those.
     fingerprint : str
         Of the data.
+    contents : str, optional
+        Of their pages, where other data of the same fingerprint have the identity without it.
     """
-    formats = {"labels": LABELS_FORMAT, "manifest": MANIFEST_FORMAT, "model": MODEL_FORMAT}
+    formats = {
+        "labels": LABELS_FORMAT,
+        "manifest": MANIFEST_FORMAT,
+        "model": MODEL_FORMAT,
+        "contents": CONTENTS_FORMAT,
+    }
     identity = {"settings": dict(settings), "fingerprint": fingerprint, "formats": formats}
+    if contents is not None:
+        identity["contents"] = contents
     return hashlib.sha256(canonical_json(identity)).hexdigest()[:16]
 
 
@@ -70,6 +88,10 @@ class RunFolder:
             self.put_if_absent(name, data)
         else:
             self.store.put(self._full(name), data)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an object."""
+        return self.store.exists(self._full(name))
 
     def get(self, name: str) -> bytes:
         """The content; raises OutputError where there is none."""

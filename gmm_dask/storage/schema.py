@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from gmm_dask.storage.footers import Column, Footer
 from gmm_dask.storage.listing import hive_keys
+from gmm_dask.storage.model_fields import MAX_TEXT
 from gmm_dask.storage.problems import Problems, shown
-from gmm_dask.storage.roles import Roles, is_number, plain_type
+from gmm_dask.storage.roles import Roles, has_nested_dictionary, is_number, plain_type
 
 MAX_NAMES = 30  # columns that one message lists
 FLOAT32_HOLDS = {
@@ -62,8 +63,10 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
     keys = _key_columns([footer.name for footer in footers], problems)
     _check_names(variants, keys, problems)
     columns = _all_columns(variants)
-    features = _features(variants, roles, keys, problems)
+    index = frozenset[str]().union(*(footer.index_columns for footer in footers))
+    features = _features(variants, roles, {*keys, *index}, problems)
     for name in dict.fromkeys(features):
+        _check_name(name, problems)
         if _is_column(name, "data.features", variants, (), keys, problems):
             _check_numbers(name, "data.features", variants, problems)
     weight = roles.weight_column
@@ -140,9 +143,12 @@ def _check_names(variants: Iterable[Variant], keys: tuple[str, ...], problems: P
 
 
 def _features(
-    variants: Iterable[Variant], roles: Roles, keys: tuple[str, ...], problems: Problems
+    variants: Iterable[Variant], roles: Roles, others: set[str], problems: Problems
 ) -> tuple[str, ...]:
-    """The features named, or every column that is a number in any file and has no other role."""
+    """The features named, or every column that is a number in any file and has no other role.
+
+    `others` are folder keys, and columns that were the index of a frame: not features by default.
+    """
     if roles.features is not None:
         for name, count in Counter(roles.features).items():
             if count > 1:
@@ -151,7 +157,7 @@ def _features(
             line = f"data.features: {roles.weight_column!r} is the weight, it cannot be a feature."
             problems.add("two roles", line)
         return roles.features
-    taken = {*roles.id_columns, *keys, roles.weight_column}
+    taken = {*roles.id_columns, *others, roles.weight_column}
     names = dict.fromkeys(
         name
         for variant in variants
@@ -159,10 +165,21 @@ def _features(
         if name not in taken and is_number(type_) and not pa.types.is_null(type_)
     )
     if not names:
-        others = _listed(_all_columns(variants))
-        line = f"data.features: no column without another role is a number. The columns: {others}"
+        known = _listed(_all_columns(variants))
+        line = f"data.features: no column without another role is a number. The columns: {known}"
         problems.add("no features", line)
     return tuple(names)
+
+
+def _check_name(name: str, problems: Problems) -> None:
+    """A model file holds names of 1 to MAX_TEXT characters."""
+    if not 0 < len(name) <= MAX_TEXT:
+        what = f"a name of {len(name)} characters" if name else "no name"
+        line = (
+            f"data.features: a column has {what} ({name[:40]!r}). Rename it to at most {MAX_TEXT} "
+            "characters, or leave it out of data.features."
+        )
+        problems.add("features with unusable names", line)
 
 
 def _is_column(
@@ -221,6 +238,13 @@ def _check_one_type(
     first = variants[0]
     expected = plain_type(first.types[name])
     for variant in variants:
+        for file in variant.files if has_nested_dictionary(variant.types[name]) else ():
+            line = (
+                f"{shown(file)}, column {name!r}: is {variant.types[name]}; a dictionary inside of "
+                "another type cannot be read in pieces. Write plain values, or leave it out of "
+                f"{setting}."
+            )
+            problems.add(f"files where the column {name!r} has a dictionary inside", line)
         if plain_type(variant.types[name]) == expected:
             continue
         for file in variant.files:

@@ -19,10 +19,9 @@ def parquet_bytes(table: pa.Table, metadata: Mapping[str, str] | None = None) ->
     Raises
     ------
     OutputError
-        A column has a type that Parquet cannot hold.
+        A column has a type that Parquet cannot hold, or too many values.
     """
-    # In one piece: the writer's pages depend on where the pieces of a table meet.
-    plain = _plain(table).combine_chunks().replace_schema_metadata(dict(metadata or {}))
+    plain = _in_one_piece(_plain(table)).replace_schema_metadata(dict(metadata or {}))
     sink = pa.BufferOutputStream()
     try:
         pq.write_table(
@@ -45,6 +44,18 @@ def read_parquet_bytes(data: bytes, columns: list[str] | None = None) -> pa.Tabl
     """Columns of a Parquet file in memory, page checksums verified; raises pyarrow's errors."""
     with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
         return file.read(columns=columns, use_threads=False)
+
+
+def _in_one_piece(table: pa.Table) -> pa.Table:
+    """The writer's pages depend on where the pieces of a table meet."""
+    try:
+        return table.combine_chunks()
+    except pa.ArrowInvalid as error:
+        lists = [field.name for field in table.schema if pa.types.is_nested(field.type)]
+        raise OutputError(
+            f"The lists of {', '.join(map(repr, lists))} hold too many values for one label part "
+            f"({error}). Set memory.chunk_bytes lower, or leave them out of labels.keep."
+        ) from error
 
 
 def _plain(table: pa.Table) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -93,8 +94,8 @@ def test_the_folder_holds_what_the_readme_says(iris_settings: MakeSettings) -> N
     folder = Path(published.path("folder"))
     names = {path.name for path in folder.iterdir()}
     assert {
-        "run.json", "model.json", "parameters.parquet", "metrics.json", "report.html",
-        "labels", "receipts", "MANIFEST.json",
+        "run.json", "contents.json", "model.json", "parameters.parquet", "metrics.json",
+        "report.html", "labels", "receipts", "MANIFEST.json",
     } == names  # fmt: skip
     assert len(label_parts(published.folder.store.url)) == len(list((folder / "labels").iterdir()))
     assert verify(published.folder.store, published.version) == []
@@ -345,3 +346,16 @@ def test_weights_of_zero_are_named(iris_settings: MakeSettings, tmp_path: Path) 
     rows.to_parquet(tmp_path / "zero.parquet")
     with pytest.raises(DataError, match=r"'count'.*add up to 0"):
         run(iris_settings(data={"path": str(tmp_path / "zero.parquet"), "weight_column": "count"}))
+
+
+@pytest.mark.parametrize("out", ["data/out", "data", "linked/out"])
+def test_an_output_among_the_data_is_refused_before_any_work(
+    out: str, iris_settings: MakeSettings, tmp_path: Path
+) -> None:
+    shutil.copytree(IRIS, tmp_path / "data")
+    (tmp_path / "linked").symlink_to(tmp_path / "data")
+    before = files(tmp_path)
+    settings = {"data": {"path": str(tmp_path / "data")}, "output": {"path": str(tmp_path / out)}}
+    with pytest.raises(SettingsError, match=r"lies inside of data\.path.*beside the data"):
+        run(iris_settings(**settings))
+    assert files(tmp_path) == before

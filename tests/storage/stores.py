@@ -237,6 +237,7 @@ def put_part(folder: RunFolder, index: int, noise: float = 0.0) -> PartReceipt:
 def put_files(folder: RunFolder, note: str = "") -> None:
     """All files of a run but the labels; `note` makes those differ that hold times."""
     folder.put_if_absent("run.json", b'{"plan":1}\n')
+    folder.put_if_absent("contents.json", b'{"files":[]}\n')
     folder.put_if_absent("model.json", dump_model(small_model()))
     folder.put_if_absent("parameters.parquet", parquet_bytes(parameters_table(small_model())))
     folder.put_if_absent("report.html", f"<html>{note}</html>".encode())

@@ -160,6 +160,21 @@ def test_a_column_that_parquet_cannot_hold_is_named() -> None:
         parquet_bytes(pa.table({"odd": union}))
 
 
+def test_lists_of_too_many_values_for_a_part_are_named() -> None:
+    lists = pa.ListArray.from_arrays(pa.array([0, 2**30 + 1], pa.int32()), pa.nulls(2**30 + 1))
+    table = pa.table({"id": [1, 2], "long": pa.chunked_array([lists, lists])})
+    with pytest.raises(OutputError, match=r"'long'.*memory\.chunk_bytes"):
+        parquet_bytes(table)
+
+
+def test_responsibilities_of_too_many_rows_for_a_part_are_refused() -> None:
+    few, many = np.zeros((1, 1)), 2**16
+    wide = np.broadcast_to(few, (many, many))
+    scores = RowScores(np.zeros(many, np.int32), np.zeros(many), np.zeros(many))
+    with pytest.raises(OutputError, match=r"65536 rows.*memory\.chunk_bytes"):
+        label_table(0, pa.table({}), scores, usable=np.ones(many, bool), responsibilities=wide)
+
+
 def test_a_part_with_any_bit_flipped_is_not_taken_for_whole() -> None:
     store = MemoryStore()
     folder = RunFolder(store, RUN)

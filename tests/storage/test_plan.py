@@ -7,11 +7,13 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 from gmm_dask.errors import DataError
 from gmm_dask.storage import plan as plan_module
 from gmm_dask.storage.footers import FIRST_READ
+from gmm_dask.storage.listing import would_list
 from gmm_dask.storage.plan import _ranges, plan_dataset
 from gmm_dask.storage.problems import MAX_ALIKE
 from tests.storage.conftest import Write, problems_of, write_file
@@ -130,6 +133,7 @@ def test_relative_paths_and_file_urls_are_the_same_data(
     write("a.parquet", GOOD)
     monkeypatch.chdir(data.parent)
     assert plan_dataset("data") == plan_dataset(f"file://{data}") == plan_dataset(data)
+    assert plan_dataset(f"FILE://localhost{data}") == plan_dataset(data)
 
 
 def test_markers_and_hidden_names_are_skipped(write: Write, data: Path) -> None:
@@ -139,6 +143,45 @@ def test_markers_and_hidden_names_are_skipped(write: Write, data: Path) -> None:
         place.parent.mkdir(exist_ok=True)
         place.write_bytes(b"not Parquet")
     assert [each.name for each in plan_dataset(data).partitions] == ["a.parquet"]
+
+
+def test_a_file_url_is_decoded(tmp_path: Path) -> None:
+    write_file(tmp_path / "a b%" / "p.parquet", GOOD)
+    assert plan_dataset((tmp_path / "a b%").as_uri()).n_rows == 3
+    assert "%20" in (tmp_path / "a b%").as_uri()
+
+
+@pytest.mark.parametrize(
+    ("path", "inside"),
+    [
+        ("data", True),
+        ("data/", True),
+        ("data/*", True),
+        ("data/*.parquet", False),
+        ("data/**/*.parquet", True),
+        ("data/o*t", True),
+        ("data/[n-p]ut/runs/*/labels", True),
+        ("data/in/*.parquet", False),
+        ("*/out/**", True),
+        ("data/a.parquet", False),
+        ("da", False),
+    ],
+)
+def test_files_to_come_are_seen_in_a_dataset(
+    write: Write, data: Path, path: str, inside: bool
+) -> None:
+    write("a.parquet", GOOD)
+    write_file(data.parent / "da" / "a.parquet", GOOD)
+    part = "out/runs/0/labels/part.parquet"
+    assert would_list(f"{data.parent}/{path}", f"{data}/{part}") is inside
+    (data.parent / "link").symlink_to(data)
+    assert would_list(f"{data.parent}/{path}", f"{data.parent}/link/{part}") is inside
+    assert not would_list(f"{data.parent}/{path}", f"{data}/_hidden/{part}")
+    (data.parent / "link").unlink()
+    if inside:
+        write(part, GOOD)
+        names = [each.name for each in plan_dataset(f"{data.parent}/{path}").partitions]
+        assert any(name.endswith("labels/part.parquet") for name in names)
 
 
 # Folder keys
@@ -313,6 +356,48 @@ def test_one_column_has_one_role(write: Write, data: Path) -> None:
     write("a.parquet", GOOD)
     only(problems_of(data, features=["x", "x"]), "'x'", "2 times")
     only(problems_of(data, features=["x", "y"], weight_column="y"), "'y'", "weight")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 1025])
+def test_a_name_that_no_model_can_hold_is_a_problem(write: Write, data: Path, name: str) -> None:
+    write("a.parquet", {"x": [1.0], name: [1.0]})
+    only(problems_of(data), "data.features", "name", "1024 characters")
+    only(problems_of(data, features=["x", name]), "1024 characters")
+    assert plan_dataset(data, features=["x"], keep=[name]).features == ("x",)
+
+
+@pytest.mark.parametrize("name", [None, "day"])
+def test_the_index_of_a_frame_is_no_feature_unless_named(
+    write: Write, data: Path, name: str | None
+) -> None:
+    frame = pd.DataFrame({"x": [1.0, 2.0]}, index=pd.Index([7, 8], name=name))
+    write("a.parquet", pa.Table.from_pandas(frame))
+    column = name or "__index_level_0__"
+    assert plan_dataset(data).features == ("x",)
+    assert plan_dataset(data, features=["x", column]).features == ("x", column)
+    assert column in dict(plan_dataset(data, keep="all").columns)
+
+
+@pytest.mark.parametrize("note", [b"{", b"[]", b'{"index_columns": 3}', b"[" * 100_000])
+def test_notes_of_pandas_that_cannot_be_read_do_not_matter(
+    write: Write, data: Path, note: bytes
+) -> None:
+    table = pa.table({"x": [1.0], "__index_level_0__": [0]})
+    write("a.parquet", table.replace_schema_metadata({b"pandas": note}))
+    assert plan_dataset(data).features == ("x",)
+
+
+@pytest.mark.parametrize("inside", [pa.list_, lambda type_: pa.struct([("k", type_)])])
+def test_a_dictionary_inside_of_another_type_cannot_be_kept(
+    write: Write, data: Path, inside: Callable[[pa.DataType], pa.DataType]
+) -> None:
+    words = pa.array(["a", "b"]).dictionary_encode()
+    table = pa.table({"x": [1.0], "odd": pa.nulls(1, inside(words.type))})
+    write("a.parquet", table)
+    only(problems_of(data, keep=["odd"]), "a.parquet", "'odd'", "dictionary inside", "labels.keep")
+    only(problems_of(data, keep="all"), "'odd'")
+    only(problems_of(data, id_columns=["odd"]), "data.id_columns")
+    assert plan_dataset(data).n_rows == 1
 
 
 # Values, as far as the statistics tell
@@ -560,6 +645,16 @@ def test_many_problems_alike_are_counted(write: Write, data: Path) -> None:
 )
 def test_only_allowed_schemes_are_opened(path: str) -> None:
     only(problems_of(path), "data.path", "s3://")
+
+
+@pytest.mark.parametrize("path", ["file://server/data", "file://data", "FILE://a@b/c"])
+def test_a_file_url_names_no_other_machine(path: str) -> None:
+    only(problems_of(path), "data.path", "names the host", "file:///folder")
+
+
+@pytest.mark.parametrize("path", ["a\0b", "file:///a%00b", "s3://bucket/a%00"])
+def test_a_path_holds_no_nul(path: str) -> None:
+    only(problems_of(path), "data.path", "NUL")
 
 
 def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:

@@ -133,7 +133,14 @@ def input_lines(data: ReportData) -> list[tuple[str, str]]:
     ]
     if (n_reads := data.metrics.get("n_reads")) is not None:
         lines.append(("Times all rows were read", text.count(n_reads)))
-    for key, label in (("bytes_read", "Bytes read"), ("bytes_decoded", "Bytes decoded")):
+    if (held := data.metrics.get("chunks_held")) is not None and data.fitted_here:
+        n_chunks, n_bytes = data.plan.get("n_chunks") or held, data.metrics["bytes_held"]
+        lines.append(("Between passes", text.held_chunks(held, n_chunks, n_bytes)))
+    names = {
+        "bytes_decoded_per_pass": "Bytes decoded in a pass",
+        "bytes_decoded": "Bytes decoded in all",
+    }
+    for key, label in names.items():
         if (n_bytes := data.metrics.get(key)) is not None:
             lines.append((label, text.size(n_bytes)))
     return [*lines, ("Run", data.run_id)]

@@ -1,0 +1,139 @@
+"""From a sample of the rows to a fit over all of them: starts, EM on the sample, EM on all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.fitting.components import Event, Maximisation, Step
+from gmm_dask.fitting.em import Expectation, FitResult, Watcher, best_of, fit
+from gmm_dask.fitting.given import Given
+from gmm_dask.fitting.initialize import initialize
+from gmm_dask.fitting.refine import refine
+
+ACCELERATIONS = ("auto", "anderson", "none")
+
+
+@dataclass(frozen=True)
+class Method:
+    """How to fit; scikit-learn's names and meanings, and two switches that save passes.
+
+    Parameters
+    ----------
+    n_components : int
+    covariance_type, init_params : str
+    tol : float
+    max_iter : int
+    sample_em : bool
+        Run EM on the sample first, where that is not all rows.
+    acceleration : {"auto", "anderson", "none"}
+        auto extrapolates where the sample is not all rows: where a pass is dear.
+    """
+
+    n_components: int
+    covariance_type: str
+    init_params: str
+    tol: float
+    max_iter: int
+    sample_em: bool
+    acceleration: str
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """The rows that starts are found on.
+
+    Parameters
+    ----------
+    X : (m, d)
+    weight : (m,), optional
+    expectation : parameters -> statistics, optional
+        A pass over them, their weights adding up to those of all rows; None where they are all.
+    """
+
+    X: npt.NDArray[Any]
+    weight: npt.NDArray[Any] | None
+    expectation: Expectation | None
+
+
+def fit_from_sample(
+    sample: Sample,
+    expectation: Expectation,
+    method: Method,
+    guards: Sequence[Maximisation],
+    seeds: Sequence[np.random.SeedSequence],
+    *,
+    given: Given | None = None,
+    watch: Watcher | None = None,
+    tell: Callable[[tuple[Event, ...]], None] | None = None,
+) -> list[FitResult]:
+    """A fit over all rows from each start, or from the one that is best on the sample.
+
+    Parameters
+    ----------
+    guards, seeds : one for each start
+    given : Given, optional
+        Start values of the user, from which the sample does not lead away.
+    tell : callable, optional
+        Hears of the events of the starts.
+
+    Raises
+    ------
+    As `initialize` and `fit`.
+    """
+    is_part, free = sample.expectation is not None, given is None or given == Given()
+    starts = [_start(sample, method, *each, given) for each in zip(guards, seeds, strict=True)]
+    chosen = list(zip(starts, guards, strict=True))
+    if is_part and free and method.sample_em and method.max_iter > 0:
+        chosen = [_best_on_sample(sample, chosen, method.tol)]
+    results = []
+    for start, guard in chosen:
+        if tell is not None:
+            tell(start.events)
+        results.append(
+            fit(
+                expectation,
+                start.parameters,
+                guard,
+                tol=method.tol,
+                max_iter=method.max_iter,
+                accelerate=is_part
+                if method.acceleration == "auto"
+                else method.acceleration == "anderson",
+                watch=watch,
+                events=start.events,
+            )
+        )
+    return results
+
+
+def _start(
+    sample: Sample,
+    method: Method,
+    guard: Maximisation,
+    seed: np.random.SeedSequence,
+    given: Given | None,
+) -> Step:
+    return initialize(
+        sample.X,
+        method.n_components,
+        method.covariance_type,
+        guard,
+        init_params=method.init_params,
+        seed=seed,
+        sample_weight=sample.weight,
+        given=given,
+    )
+
+
+def _best_on_sample(
+    sample: Sample, starts: Sequence[tuple[Step, Maximisation]], tol: float
+) -> tuple[Step, Maximisation]:
+    assert sample.expectation is not None
+    found = [refine(sample.expectation, start, guard, tol=tol) for start, guard in starts]
+    best = best_of(found)
+    return Step(best.parameters, best.events_), starts[found.index(best)][1]

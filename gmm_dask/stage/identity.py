@@ -1,0 +1,106 @@
+"""Which folder a run belongs in: that of its settings and data, and never one of other data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gmm_dask.errors import InputChangedError
+from gmm_dask.storage import Plan, RunFolder, Store, canonical_json, run_id
+from gmm_dask.storage.contents import (
+    FileContent,
+    dump_contents,
+    load_contents,
+    read_contents_of,
+    states_of,
+)
+from gmm_dask.storage.documents import sha256_hex
+from gmm_dask.storage.runs import CONTENTS
+
+AGAIN = "Run again: a new plan takes the data as they are now."
+
+
+def run_folder(
+    store: Store, matters: Mapping[str, Any], plan: Plan, columns: Sequence[str]
+) -> RunFolder:
+    """The folder of the run of these settings on these data.
+
+    Where the folder of that fingerprint was begun for other data, they get one of their own. Data
+    are read only where a file is no longer in the state that was noted.
+
+    Parameters
+    ----------
+    store : Store
+    matters : mapping
+        The settings that decide the output.
+    plan : Plan
+    columns : sequence of str
+        That the run reads from the files.
+    """
+    folder = RunFolder(store, run_id(matters, plan.fingerprint))
+    if _is_of(folder, plan, columns):
+        return folder
+    contents = [[each.name, each.sha256] for each in read_contents_of(plan, columns)]
+    return RunFolder(store, run_id(matters, plan.fingerprint, sha256_hex(canonical_json(contents))))
+
+
+def begin(
+    store: Store, matters: Mapping[str, Any], plan: Plan, columns: Sequence[str], about: bytes
+) -> RunFolder:
+    """The run's folder with its run.json, which is `about` unless an earlier attempt wrote it.
+
+    Raises
+    ------
+    InputChangedError
+        A run on other data of the same fingerprint began at the same moment.
+    """
+    folder = run_folder(store, matters, plan, columns)
+    if not folder.put_if_absent("run.json", about) and folder != run_folder(
+        store, matters, plan, columns
+    ):
+        raise InputChangedError(f"{plan.root}: changed while the run began. {AGAIN}")
+    return folder
+
+
+def note_contents(folder: RunFolder, contents: Sequence[FileContent]) -> None:
+    """Store what the files held, unless an earlier attempt of this run did.
+
+    Raises
+    ------
+    InputChangedError
+        That attempt read other data, which looked the same.
+    """
+    if folder.put_if_absent(CONTENTS, canonical_json(dump_contents(contents))):
+        return
+    noted = {each.name: each.sha256 for each in load_contents(folder) or ()}
+    others = [each.name for each in contents if noted.get(each.name) != each.sha256]
+    if others:
+        lines = [
+            f"{name}: an attempt of this run read other data of the same size, time and footer. "
+            f"Move {folder.path()} away and run again."
+            for name in others
+        ]
+        raise InputChangedError(lines)
+
+
+def _is_of(folder: RunFolder, plan: Plan, columns: Sequence[str]) -> bool:
+    """Whether the folder is empty, or what is in it was computed from the data of the plan."""
+    contents = load_contents(folder)
+    noted = contents if contents is not None else _states(folder)
+    if noted is None:
+        return True
+    by_name = {each.name: each for each in noted}
+    same = {each.name for each in plan.partitions if by_name[each.name].is_state_of(each)}
+    if len(same) == len(plan.partitions):
+        return True
+    if contents is None:
+        return False  # an unfinished run of which nobody knows what it read
+    known = {name: by_name[name].sha256 for name in same}
+    now = read_contents_of(plan, columns, known)
+    return all(each.sha256 == by_name[each.name].sha256 for each in now)
+
+
+def _states(folder: RunFolder) -> tuple[FileContent, ...] | None:
+    if not folder.exists("run.json"):
+        return None
+    return states_of(folder.get_json("run.json"), folder.path("run.json"))

@@ -1,0 +1,209 @@
+"""What the bytes of the input were, so that equal footers are never taken for equal data.
+
+Name, size and footer of a file can stay the same while values between its least and greatest are
+rewritten. So a run notes a SHA-256 of the pages it read, and the state each file was in. While a
+file is in that state it is the same; otherwise its pages are hashed again, and they decide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from gmm_dask.errors import OutputError
+from gmm_dask.storage.documents import (
+    check_format,
+    check_keys,
+    is_count,
+    is_sha256,
+    sealed,
+    unsealed,
+)
+from gmm_dask.storage.plan import Partition, Plan
+from gmm_dask.storage.reader import ChunkSource, open_planned, sources
+from gmm_dask.storage.row_groups import n_leaves
+from gmm_dask.storage.runs import CONTENTS, CONTENTS_FORMAT, RunFolder
+
+FORMAT = "gmm_dask.contents"
+BLOCK_BYTES = 1 << 20
+FILES_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """The state a file was in, and what its pages were.
+
+    Parameters
+    ----------
+    name : str
+    size, mtime_ns, changed_ns, etag
+        As in Partition.
+    sha256 : str
+        Of the pages of the columns that the run reads, in the order of its chunks.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    changed_ns: int
+    etag: str | None
+    sha256: str
+
+    def is_state_of(self, partition: Partition) -> bool:
+        """Whether the file is in this state, so that nobody can have written to it since."""
+        if (self.name, self.size) != (partition.name, partition.size):
+            return False
+        if partition.etag is not None:
+            return self.etag == partition.etag
+        return (self.mtime_ns, self.changed_ns) == (partition.mtime_ns, partition.changed_ns)
+
+
+def chunk_content(source: ChunkSource, columns: Sequence[str]) -> str:
+    """SHA-256 of the pages of these columns, in the row groups that begin in the chunk.
+
+    Raises
+    ------
+    InputChangedError
+        The file is not the one that was planned.
+    """
+    digest = hashlib.sha256()
+    with open_planned(source) as chunk:
+        first_rows = [source.start - source.skip, *source.group_stops[:-1]]
+        for group, first_row in zip(source.row_groups, first_rows, strict=True):
+            if first_row >= source.start:
+                for start, stop in _pages(chunk.metadata, chunk.schema, group, columns):
+                    _update(digest, chunk.stream, start, stop)
+        chunk.check_unchanged()
+    return digest.hexdigest()
+
+
+def file_contents(plan: Plan, chunk_contents: Sequence[str]) -> tuple[FileContent, ...]:
+    """One record for each file, from what its chunks held."""
+    parts: list[list[str]] = [[] for _ in plan.partitions]
+    for chunk, content in zip(plan.chunks, chunk_contents, strict=True):
+        parts[chunk.partition].append(content)
+    return tuple(
+        FileContent(
+            each.name,
+            each.size,
+            each.mtime_ns,
+            each.changed_ns,
+            each.etag,
+            hashlib.sha256("".join(part).encode()).hexdigest(),
+        )
+        for each, part in zip(plan.partitions, parts, strict=True)
+    )
+
+
+def read_contents_of(
+    plan: Plan, columns: Sequence[str], known: Mapping[str, str] | None = None
+) -> tuple[FileContent, ...]:
+    """Hash the files now, but for those whose hash is known by name."""
+    known = known or {}
+    chosen = [
+        source
+        for chunk, source in zip(plan.chunks, sources(plan), strict=True)
+        if plan.partitions[chunk.partition].name not in known
+    ]
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        hashed = iter(list(pool.map(lambda source: chunk_content(source, columns), chosen)))
+    found = [
+        "" if plan.partitions[chunk.partition].name in known else next(hashed)
+        for chunk in plan.chunks
+    ]
+    contents = file_contents(plan, found)
+    return tuple(
+        FileContent(**asdict(each) | {"sha256": known.get(each.name, each.sha256)})
+        for each in contents
+    )
+
+
+def dump_contents(contents: Sequence[FileContent]) -> dict[str, Any]:
+    """For a JSON document."""
+    document = {
+        "format": FORMAT,
+        "format_version": CONTENTS_FORMAT,
+        "about": "The input as the attempt that published this run read it: the state of each "
+        "file, and SHA-256 of the pages it read.",
+        "files": [asdict(each) for each in contents],
+    }
+    return sealed(document)
+
+
+def load_contents(folder: RunFolder) -> tuple[FileContent, ...] | None:
+    """What a run noted; None where it noted nothing yet.
+
+    Raises
+    ------
+    OutputError
+        The note is damaged.
+    """
+    if not folder.exists(CONTENTS):
+        return None
+    path = folder.path(CONTENTS)
+    document = unsealed(folder.get_json(CONTENTS), path)
+    check_format(document, path, FORMAT, CONTENTS_FORMAT)
+    check_keys(document, path, ("format", "format_version", "about", "files"))
+    return tuple(_content(entry, path) for entry in document["files"])
+
+
+def states_of(document: Mapping[str, Any], path: str) -> tuple[FileContent, ...]:
+    """The states of the files in a run.json, whose content was not noted."""
+    try:
+        return tuple(
+            FileContent(
+                each["name"],
+                each["size"],
+                each["mtime_ns"],
+                each["changed_ns"],
+                each["etag"],
+                "",
+            )
+            for each in document["plan"]["partitions"]
+        )
+    except (KeyError, TypeError):
+        raise OutputError(
+            f"{path} is damaged or of another version: move the run's folder away and run again."
+        ) from None
+
+
+def _content(entry: Mapping[str, Any], path: str) -> FileContent:
+    counts = ("size", "mtime_ns", "changed_ns")
+    if not (
+        set(entry) == {"name", "etag", "sha256", *counts}
+        and all(is_count(entry[key]) for key in counts)
+        and is_sha256(entry["sha256"])
+    ):
+        raise OutputError(f"{path} is damaged: a file's entry is not complete.")
+    return FileContent(**entry)
+
+
+def _pages(
+    metadata: Any, schema: pa.Schema, group: int, columns: Sequence[str]
+) -> Iterator[tuple[int, int]]:
+    """Where the pages of each leaf of the columns lie in the file."""
+    leaf, row_group = 0, metadata.row_group(group)
+    for field in schema:
+        leaves = n_leaves(field.type)
+        for i in range(leaf, leaf + leaves) if field.name in columns else ():
+            chunk = row_group.column(i)
+            first = chunk.data_page_offset
+            if chunk.has_dictionary_page and 0 < (chunk.dictionary_page_offset or 0) < first:
+                first = chunk.dictionary_page_offset
+            yield first, first + chunk.total_compressed_size
+        leaf += leaves
+
+
+def _update(digest: Any, stream: BinaryIO, start: int, stop: int) -> None:
+    stream.seek(start)
+    while start < stop:
+        block = stream.read(min(BLOCK_BYTES, stop - start))
+        if not block:
+            return  # the file became shorter, which its state will tell
+        digest.update(block)
+        start += len(block)
