@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.exceptions import ConvergenceWarning
 
 from gmm_dask import GaussianMixture, estimator
 from gmm_dask.errors import DataError
@@ -33,11 +35,12 @@ def rows(seed: int, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fitted(X: Any, weight: Any = None, size: int = SIZE, **settings: Any) -> GaussianMixture:
-    options = {"tol": 0.0, "max_iter": 5, "reg_covar": 0.0, "random_state": 0} | settings
+    options = {"tol": 1e-4, "max_iter": 9, "reg_covar": 0.0, "random_state": 0} | settings
     model = GaussianMixture(3, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimator, "INIT_ROWS", size)
-        with pytest.warns(UserWarning, match="converge"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
             return model.fit(X, sample_weight=weight)
 
 
@@ -68,12 +71,29 @@ def test_an_integer_weight_is_so_many_rows_wherever_they_stand(
     same(fitted(X[weight > 0], weight[weight > 0], **settings), weighted, 0.0)
 
 
-def test_a_sample_of_the_repeats_starts_what_all_of_the_weighted_rows_start() -> None:
-    X, weight = rows(0)
+@given(seeds, methods, covariance_types, st.sampled_from(["floor", "reseed", "drop"]))
+def test_more_repeats_than_the_sample_has_room_for_end_as_the_weighted_rows(
+    seed: int, method: str, covariance_type: str, policy: str
+) -> None:
+    X, weight = rows(seed)
     distinct = int((weight > 0).sum())
     repeated = np.repeat(X, weight.astype(int), axis=0)
     assert len(repeated) > N > distinct
-    same(fitted(repeated, size=distinct + 1), fitted(X, weight, size=10 * N), 1e-10)
+    settings = {"init_params": method, "covariance_type": covariance_type}
+    settings["component_policy"] = policy
+    few = fitted(X, weight, size=10 * N, **settings)
+    same(fitted(repeated, size=distinct, **settings), few, 1e-10)
+
+
+@pytest.mark.parametrize("missing", ["drop", "em"])
+def test_so_they_do_where_values_are_missing(missing: Any) -> None:
+    X, weight = rows(0)
+    X[np.random.default_rng(2).uniform(size=X.shape) < 0.1] = np.nan
+    X[np.isnan(X).all(axis=1)] = 0.0
+    repeated = np.repeat(X, weight.astype(int), axis=0)
+    few = fitted(X, weight, size=10 * N, missing=missing)
+    same(fitted(repeated, size=N, missing=missing), few, 1e-10)
+    assert few.score(X, sample_weight=weight) == pytest.approx(few.score(repeated), rel=1e-12)
 
 
 @pytest.mark.parametrize("policy", ["floor", "drop"])
@@ -193,8 +213,8 @@ def published(folder: Path, frame: pd.DataFrame, fit: dict[str, Any]) -> Any:
     frame.to_parquet(folder / "rows.parquet", row_group_size=100)
     document = {
         "data": {"path": str(folder), "features": ["a", "b"]},
-        "fit": {"n_components": 3, "init_rows": SIZE, "max_iter": 5, "tol": 0.0, "reg_covar": 0.0},
-        "output": {"path": str(folder / "out")},
+        "fit": {"n_components": 3, "init_rows": SIZE, "max_iter": 9, "tol": 1e-4, "reg_covar": 0.0},
+        "output": {"path": f"{folder}-out"},
     }
     if "w" in frame:
         document["data"]["weight_column"] = "w"
@@ -219,12 +239,20 @@ def test_the_stage_knows_no_scale_of_weights_either(factor: float, tmp_path: Pat
     assert per_row == pytest.approx(plain.metrics["log_likelihood_per_row"], rel=1e-10)
 
 
-def test_in_the_stage_a_weight_is_so_many_rows_above_the_size_of_the_sample(tmp_path: Path) -> None:
+@pytest.mark.parametrize("init_rows", [SIZE, N])
+def test_in_the_stage_a_weight_is_so_many_rows_above_the_size_of_the_sample(
+    init_rows: int, tmp_path: Path
+) -> None:
     X, weight = rows(8)
     frame = pd.DataFrame(X, columns=["a", "b"]).assign(w=weight)
-    weighted = published(tmp_path / "weighted", frame, {})
+    settings = {"init_rows": init_rows, "init_params": "random"}
+    weighted = published(tmp_path / "weighted", frame, settings)
     repeats = frame.loc[frame.index.repeat(weight.astype(int)), ["a", "b"]]
-    repeated = published(tmp_path / "repeated", repeats.sample(frac=1, random_state=0), {})
+    repeated = published(tmp_path / "repeated", repeats.sample(frac=1, random_state=0), settings)
+    assert repeated.model.n_rows == len(repeats) == repeated.metrics["n_used"]
+    assert repeated.model.sum_weight == weighted.model.sum_weight == weight.sum()
+    if init_rows == N:  # where it holds all different rows, it is read in place of the data
+        assert repeated.metrics["n_reads"] == 2 < repeated.metrics["n_passes"]
     for name in ("weights", "means", "covariances"):
         found = getattr(repeated.model.parameters, name)
         expected = getattr(weighted.model.parameters, name)

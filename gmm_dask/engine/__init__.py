@@ -14,7 +14,7 @@ from gmm_dask.engine.passes import (
     usable_rows,
 )
 from gmm_dask.engine.reduce import tree_sum
-from gmm_dask.engine.survey import Survey, sample_expectation, survey
+from gmm_dask.engine.survey import Survey, expectations, survey
 
 __all__ = [
     "Backend",
@@ -29,13 +29,13 @@ __all__ = [
     "array_from_sources",
     "completed_log_likelihood",
     "expectation",
+    "expectations",
     "log_likelihood",
     "hold",
     "map_items",
     "open_backend",
     "row_chunks",
     "rows_from_sources",
-    "sample_expectation",
     "survey",
     "tree_sum",
     "usable_rows",

@@ -100,12 +100,15 @@ class Expectation:
     unit : float
         The power of two that weights are divided by, so that none of their products with squares
         leaves float64; all the statistics are in it.
+    n_rows : int, optional
+        How many the rows stand for, where each is several.
     """
 
     chunk_map: ChunkMap
     missing: Missing = "error"
     n_worst: int = 0
     unit: float = 1.0
+    n_rows: int | None = None
 
     def __call__(self, parameters: Parameters) -> SufficientStatistics:
         """One pass: a task per chunk, and the fixed tree of `+`."""
@@ -115,7 +118,7 @@ class Expectation:
             tasks, keys = tree_tasks(keys)
             graph.update(tasks)
         total: SufficientStatistics = tree_sum(self.chunk_map.backend.compute(graph, keys))
-        return total
+        return total if self.n_rows is None else replace(total, n_rows=self.n_rows)
 
 
 @dataclass(frozen=True)

@@ -139,32 +139,35 @@ class Sketch:
         n_eligible : int
             Rows of positive weight, however many of them are equal.
         """
-        short = min(draw.size, n_eligible) - int((self.keys <= np.uint64(draw.limit)).sum())
-        complete = short <= 0 or draw.limit == LAST_KEY
+        seen = int((self.keys <= np.uint64(draw.limit)).sum())
+        complete = seen > draw.size or draw.limit == LAST_KEY  # one more tells that there are more
         least = draw.much_share * self.total
         possible = self.heavy_keys[self.heavy_weight + self.lost >= least]
-        if complete and (self._is_all(draw) or _among(possible, self.keys).all()):
+        if complete and (self.is_all(draw) or _among(possible, self.keys).all()):
             return None
-        seen = max(16, draw.size - short)
-        limit = draw.limit if complete else draw.limit * max(2, 3 * draw.size // (2 * seen))
+        wider = max(2, 3 * draw.size // (2 * max(16, seen)))
+        limit = draw.limit if complete else draw.limit * wider
         limit = LAST_KEY if n_eligible <= draw.size else min(LAST_KEY, limit)
         return replace(draw, limit=limit, much=np.union1d(draw.much, possible), count=False)
 
     def chosen(self, draw: Draw) -> tuple[Rows, Array]:
-        """The sample and its weights; those of the others make up for what was not drawn."""
-        if self._is_all(draw):
+        """The sample and its weights, in `unit`, which add up to that of all rows.
+
+        So rows that do not hold much of the weight stand for those that were not drawn.
+        """
+        if self.is_all(draw):
             return self.X, self.weight
         much = self.weight >= draw.much_share * self.total
         others = np.flatnonzero(~much & (self.keys <= np.uint64(draw.limit)))
         others = others[: draw.size - int(much.sum())]
         weight = self.weight.copy()
-        if much.any():
-            rest = max(self.total - float(weight[much].sum()), 0.0)
-            weight[others] *= rest / max(float(weight[others].sum()), np.finfo(float).tiny)
+        rest = max(self.total - float(weight[much].sum()), 0.0)
+        weight[others] *= rest / max(float(weight[others].sum()), np.finfo(float).tiny)
         chosen = np.sort(np.concatenate([np.flatnonzero(much), others]))
         return self.X[chosen], weight[chosen]
 
-    def _is_all(self, draw: Draw) -> bool:
+    def is_all(self, draw: Draw) -> bool:
+        """Whether every different row is here, with all its weight."""
         return draw.limit == LAST_KEY and len(self.keys) <= draw.size
 
 

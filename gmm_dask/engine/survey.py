@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -42,8 +42,10 @@ class ChunkSurvey:
     first_bad_weight : int
         Row within the chunk of the first such weight; -1 where there is none.
     sum_weight : float
+    n_counted : int
+        Usable rows of positive weight.
     n_eligible : int
-        Usable rows of positive weight with at least one value: a start can be found on them.
+        Those of them with at least one value: a start can be found on them.
     spread : ColumnSpread
         Of the usable rows.
     """
@@ -59,6 +61,7 @@ class ChunkSurvey:
     n_bad_weights: int
     first_bad_weight: int
     sum_weight: float
+    n_counted: int
     n_eligible: int
     spread: ColumnSpread
 
@@ -73,18 +76,28 @@ class Survey:
     sample : (m, d)
         Rows to start from: all that can be, in their order, or a sample; see `engine.sample`.
     sample_weight : (m,) or None
-        Of these rows; only the ratios matter.
+        Of these rows, in `unit`.
+    unit : float
     n_reads : int
         Times that all rows were read for it.
+    is_drawn : bool
+        Whether there were more rows than the sample has room for.
     is_all : bool
-        Whether the sample is all rows that can be used, as they are.
+        Whether the sample says all that the rows say: there are not more different ones.
     """
 
     chunks: tuple[ChunkSurvey, ...]
     sample: Rows
     sample_weight: Array | None
+    unit: float = 1.0
     n_reads: int = 1
+    is_drawn: bool = False
     is_all: bool = True
+
+    @property
+    def replaces_rows(self) -> bool:
+        """Whether EM on the sample is EM on all rows, with fewer to read."""
+        return self.is_drawn and self.is_all
 
     @property
     def n_rows(self) -> int:
@@ -154,26 +167,35 @@ def survey(
         draw, n_reads = again, n_reads + 1
         parts = chunk_map("sample", partial(sample_chunk, missing), draw, first_rows)
         found = Sketch.merged(draw, parts)
-    return Survey(seen, *found.chosen(draw), n_reads, is_all=False), chunks
+    is_all = found.is_all(draw) and n_eligible == sum(chunk.n_counted for chunk in seen)
+    drawn = Survey(seen, *found.chosen(draw), found.unit, n_reads, True, by_value and is_all)
+    return drawn, chunks
 
 
-def sample_expectation(
-    surveyed: Survey, spread: ColumnSpread, *, missing: Missing, n_worst: int
-) -> Expectation | None:
-    """A pass over the sample, its weights adding up to those of all rows; None where it is all.
+def expectations(
+    surveyed: Survey,
+    chunks: RowChunks,
+    backend: Backend,
+    *,
+    missing: Missing,
+    n_worst: int,
+    unit: float,
+) -> tuple[Expectation, Expectation | None]:
+    """A pass over all rows, and where these are many one over the sample, as heavy as all rows.
 
-    Parameters
-    ----------
-    spread : ColumnSpread
-        Of the data, in the unit of weight that the fit counts in.
+    Where the sample says all that the rows say, a pass over it is one over all rows.
     """
-    if surveyed.is_all or surveyed.sample_weight is None:
-        return None
-    weight = surveyed.sample_weight / surveyed.sample_weight.sum() * spread.weight.max()
-    chunks = row_chunks(surveyed.sample, weight, SAMPLE_CHUNK_BYTES)
+    over_all = expectation(chunks, backend, missing=missing, n_worst=n_worst, unit=unit)
+    if not surveyed.is_drawn or surveyed.sample_weight is None:
+        return over_all, None
+    weight = surveyed.sample_weight * (surveyed.unit / unit)
+    sample = row_chunks(surveyed.sample, weight, SAMPLE_CHUNK_BYTES)
     # Here, whatever the backend: the driver holds the sample, and a pass over it takes no time.
-    backend = LocalBackend(min(available_cores(), chunks.X.numblocks[0]))
-    return expectation(chunks, backend, missing=missing, n_worst=n_worst)
+    here = LocalBackend(min(available_cores(), sample.X.numblocks[0]))
+    on_sample = expectation(sample, here, missing=missing, n_worst=n_worst)
+    if surveyed.replaces_rows:
+        return replace(on_sample, n_rows=surveyed.n_usable), None
+    return over_all, on_sample
 
 
 def survey_chunk(
@@ -210,6 +232,7 @@ def survey_chunk(
         int(bad_weight.sum()),
         int(_first(bad_weight[:, None])[0]),
         sum_weight,
+        int((usable & counts).sum()),
         int(eligible.sum()),
         ColumnSpread.of(X if all_used else X[usable], counted),
     )

@@ -17,9 +17,8 @@ from gmm_dask.engine import (
     Held,
     RowChunks,
     Survey,
-    expectation,
+    expectations,
     hold,
-    sample_expectation,
     survey,
 )
 from gmm_dask.mixture import PriorSettings
@@ -94,10 +93,18 @@ def fit(
             job, held.chunks, backend, sample_seed, settings.fit.n_components
         )
         guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
+        over_all, on_sample = expectations(
+            surveyed,
+            chunks,
+            backend,
+            missing=settings.data.missing,
+            n_worst=guards[0].n_worst * settings.fit.n_components,
+            unit=guards[0].unit,
+        )
         clock = _Clock(watcher, settings)
         results = fitting.fit_from_sample(
-            _sample(surveyed, guards[0], settings),
-            _expectation(chunks, backend, guards[0], settings),
+            fitting.Sample(surveyed.sample, surveyed.sample_weight, on_sample),
+            over_all,
             _method(settings),
             guards,
             start_seeds,
@@ -116,7 +123,8 @@ def fit(
         surveyed.n_rows,
         surveyed.n_usable,
         clock.seconds[result.start],
-        surveyed.n_reads + sum(each.n_passes for each in results),
+        surveyed.n_reads
+        + (0 if surveyed.replaces_rows else sum(each.n_passes for each in results)),
         held,
         time.perf_counter() - begun,
     )
@@ -218,30 +226,6 @@ class _Clock:
             self._watcher.warn(
                 f"Start {event.start}: {event.message}" if several else event.message
             )
-
-
-def _sample(surveyed: Survey, guard: fitting.Maximisation, settings: Settings) -> fitting.Sample:
-    expectation = None
-    if guard.spread is not None:
-        expectation = sample_expectation(
-            surveyed,
-            guard.spread,
-            missing=settings.data.missing,
-            n_worst=guard.n_worst * settings.fit.n_components,
-        )
-    return fitting.Sample(surveyed.sample, surveyed.sample_weight, expectation)
-
-
-def _expectation(
-    chunks: RowChunks, backend: Backend, guard: fitting.Maximisation, settings: Settings
-) -> fitting.Expectation:
-    return expectation(
-        chunks,
-        backend,
-        missing=settings.data.missing,
-        n_worst=guard.n_worst * settings.fit.n_components,
-        unit=guard.unit,
-    )
 
 
 def _method(settings: Settings) -> fitting.Method:
