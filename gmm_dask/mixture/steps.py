@@ -131,8 +131,8 @@ def estimate(
 ) -> Estimate:
     """What maximises the expected log-likelihood, or with a prior the log-posterior.
 
-    `reg_covar` is added to every variance in the share of the component's rows that hold a value.
-    A component that holds no rows keeps its mean and covariance and gets the weight 0, unless a
+    `reg_covar` is added to each variance in the share in which values are there to have it. A
+    component that holds no rows keeps its mean and covariance and gets the weight 0, unless a
     prior says otherwise.
 
     Notes

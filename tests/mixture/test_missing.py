@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -16,6 +17,7 @@ from gmm_dask.fitting import Maximisation, fit
 from gmm_dask.mixture import (
     COVARIANCE_FAMILIES,
     Parameters,
+    Prior,
     SufficientStatistics,
     m_step,
     missing,
@@ -264,6 +266,22 @@ def test_reg_covar_is_added_once_to_the_variance_of_what_is_there(covariance_typ
         np.testing.assert_allclose(result.parameters.means[0], mean, atol=0.2)
     else:
         np.testing.assert_allclose(np.diagonal(found), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("covariance_type", list(COVARIANCE_FAMILIES))
+@pytest.mark.parametrize("believed", [False, True], ids=["", "prior"])
+def test_where_all_is_observed_all_of_reg_covar_is_added(
+    covariance_type: str, believed: bool
+) -> None:
+    parameters = random_mixture(covariance_type, 3, 2, 1)
+    prior = Prior(2.0, 1.5, np.ones(2), 4.0, np.array([1.0, 2.0])) if believed else None
+    plain = steps.e_step(np.random.default_rng(2).normal(size=(60, 2)), parameters)
+    counted = replace(plain, sum_observed=plain.observed.copy())
+    np.testing.assert_allclose(
+        m_step(parameters, counted, 0.7, prior).covariances,
+        m_step(parameters, plain, 0.7, prior).covariances,
+        rtol=1e-14,
+    )
 
 
 @given(mixtures(), seeds, st.permutations(range(4)))
