@@ -133,6 +133,8 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
         keep=settings.labels.keep,
         chunk_bytes=settings.memory.chunk_bytes,
         missing=data.missing,
+        cast=data.cast,
+        ignore=data.ignore,
     )
     check_kept(_kept_columns(settings, dataset))
     matters, columns = _what_matters(settings, dataset, model), _read_columns(settings, dataset)

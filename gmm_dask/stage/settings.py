@@ -58,6 +58,14 @@ class DataSettings(Section):
         description="Rows with a missing feature: an error; label -1 and left out of the fit; or "
         "used for what they hold, by exact EM for values missing at random.",
     )
+    cast: tuple[Literal["decimal", "bool"], ...] = Field(
+        default=(),
+        description="Types to take for numbers: decimals are rounded to double, true is 1.",
+    )
+    ignore: tuple[str, ...] = Field(
+        default=(),
+        description="Globs of files to leave out, by file name or by path below data.path.",
+    )
 
     @model_validator(mode="after")
     def _columns_have_one_role(self) -> DataSettings:

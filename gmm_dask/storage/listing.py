@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,10 +28,14 @@ class Listing:
         Absolute path or URL of the folder that names are relative to.
     names : tuple of str
         Posix paths relative to the root.
+    n_ignored, n_hidden : int
+        Files left out as the settings ask, and files and folders left out for their names.
     """
 
     root: str
     names: tuple[str, ...]
+    n_ignored: int = 0
+    n_hidden: int = 0
 
     def url(self, name: str) -> str:
         """Where a file of this listing is opened."""
@@ -43,8 +47,11 @@ def joined(root: str, name: str) -> str:
     return f"{root.rstrip('/')}/{name}"
 
 
-def list_files(path: str, problems: Problems) -> Listing:
+def list_files(path: str, problems: Problems, ignore: Sequence[str] = ()) -> Listing:
     """List the Parquet files of a folder, glob or file; what cannot be listed goes to `problems`.
+
+    Files that a glob of `ignore` matches are left out: by their file name, or, where the glob has a
+    slash, by their name relative to the root.
 
     Names that start with "_" or "." are skipped, as other readers do; a folder `_key=value` is not,
     because its rows would be lost without a word.
@@ -55,17 +62,42 @@ def list_files(path: str, problems: Problems) -> Listing:
         A scheme that is not allowed.
     """
     check_scheme(path)
+    choice = _Choice(tuple(ignore), problems)
     seek = _remote_names if is_remote(path) else _local_names
     try:
-        root, names = seek(path, problems)
+        root, names = seek(path, choice)
     except OSError as error:
         problems.add("places that cannot be listed", _unlistable(path, error))
         root, names = path, set()
-    listing = Listing(root, tuple(sorted(_sound(names, problems))))
+    sound = tuple(sorted(_sound(names, problems)))
+    listing = Listing(root, sound, choice.n_ignored, choice.n_hidden)
     if not listing.names and not problems:
         problems.add("empty", f"{shown(path)}: holds no Parquet files. Check data.path.")
     _check_links(listing, problems)
     return listing
+
+
+class _Choice:
+    """Which files are taken; counts those that are left out without a problem."""
+
+    def __init__(self, ignore: tuple[str, ...], problems: Problems) -> None:
+        self.problems = problems
+        self.n_ignored = self.n_hidden = 0
+        self._ignore = [(pattern, tuple(pattern.split("/"))) for pattern in ignore]
+
+    def takes(self, name: str) -> bool:
+        """Whether a file is wanted, as far as its name goes; `name` is relative to the root."""
+        parts = tuple(name.split("/"))
+        if is_hidden(name):
+            self.n_hidden += 1
+        elif any(
+            _fits(parts, pattern) if "/" in text else fnmatchcase(parts[-1], text)
+            for text, pattern in self._ignore
+        ):
+            self.n_ignored += 1
+        else:
+            return True
+        return False
 
 
 def would_list(path: str, file: str) -> bool:
@@ -116,23 +148,23 @@ def _is_hidden_folder(folder: str) -> bool:
     return folder.startswith(".") or (folder.startswith("_") and "=" not in folder)
 
 
-def _local_names(path: str, problems: Problems) -> tuple[str, set[str]]:
+def _local_names(path: str, choice: _Choice) -> tuple[str, set[str]]:
     place = local_path(path)
     if place.is_file():
         return str(place.parent), {place.name}
     if place.is_dir():
-        return str(place), _walk(place, "", problems)
+        return str(place), _walk(place, "", choice)
     if os.path.lexists(place):
         line = f"{shown(str(place))}: is neither a folder nor a regular file. Check data.path."
-        problems.add("no file", line)
+        choice.problems.add("no file", line)
         return str(place), set()
     if glob.has_magic(str(place)):
-        return _local_glob(place, problems)
-    problems.add("missing", _missing(place))
+        return _local_glob(place, choice)
+    choice.problems.add("missing", _missing(place))
     return str(place), set()
 
 
-def _local_glob(place: Path, problems: Problems) -> tuple[str, set[str]]:
+def _local_glob(place: Path, choice: _Choice) -> tuple[str, set[str]]:
     at = _first_magic(place)
     root, pattern = Path(*place.parts[:at]), str(Path(*place.parts[at:]))
     names: set[str] = set()
@@ -140,11 +172,12 @@ def _local_glob(place: Path, problems: Problems) -> tuple[str, set[str]]:
         if (root / match).is_dir():
             folder = match.rstrip("/")
             if not any(map(_is_hidden_folder, folder.split("/"))):
-                names |= _walk(root, folder, problems)
-        elif not is_hidden(match):
+                names |= _walk(root, folder, choice)
+        elif match not in names and choice.takes(match):
             names.add(match)
-    if not names and not problems:
-        problems.add("missing", f"{shown(str(place))}: matches no files. Check data.path.")
+    if not names and not choice.problems:
+        line = f"{shown(str(place))}: matches no files. Check data.path."
+        choice.problems.add("missing", line)
     return str(root), names
 
 
@@ -152,7 +185,7 @@ def _first_magic(place: Path) -> int:
     return next(i for i, part in enumerate(place.parts) if glob.has_magic(part))
 
 
-def _walk(root: Path, start: str, problems: Problems) -> set[str]:
+def _walk(root: Path, start: str, choice: _Choice) -> set[str]:
     """Names of the Parquet files in and below a folder; links are followed, but only once."""
     names: set[str] = set()
     seen: dict[tuple[int, int], str] = {}
@@ -160,19 +193,22 @@ def _walk(root: Path, start: str, problems: Problems) -> set[str]:
     while folders:
         folder = folders.pop()
         try:
-            if _is_second_look(root, folder, seen, problems):
+            if _is_second_look(root, folder, seen, choice.problems):
                 continue
             with os.scandir(root / folder) as entries:
                 listed = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            problems.add("places that cannot be listed", _unlistable(folder or str(root), error))
+            line = _unlistable(folder or str(root), error)
+            choice.problems.add("places that cannot be listed", line)
             continue
         for entry in listed:
             name = f"{folder}/{entry.name}" if folder else entry.name
             if entry.is_dir():
-                if not _is_hidden_folder(entry.name):
+                if _is_hidden_folder(entry.name):
+                    choice.n_hidden += 1
+                else:
                     folders.append(name)
-            elif not entry.name.startswith((".", "_")) and _is_readable(entry, name, problems):
+            elif choice.takes(name) and _is_readable(entry, name, choice.problems):
                 names.add(name)
     return names
 
@@ -206,7 +242,7 @@ def _has_parquet_name(name: str, problems: Problems) -> bool:
         return True
     line = (
         f"{shown(name)}: is not named as a Parquet file ({', '.join(SUFFIXES)}). Move it out of "
-        "the dataset, or give data.path a glob that names the files, such as FOLDER/**/*.parquet."
+        "the dataset, name it in data.ignore, or give data.path a glob such as FOLDER/**/*.parquet."
     )
     problems.add("files not named as Parquet", line)
     return False
@@ -238,19 +274,21 @@ def _sound(names: Iterable[str], problems: Problems) -> list[str]:
     return sound
 
 
-def _remote_names(path: str, problems: Problems) -> tuple[str, set[str]]:
+def _remote_names(path: str, choice: _Choice) -> tuple[str, set[str]]:
     scheme = scheme_of(path)
     files = remote_files(scheme)
     try:
         root, found, explicit = _remote_find(files, str(files._strip_protocol(path)))
     except Exception as error:  # each store has exceptions of its own
-        problems.add("places that cannot be listed", _unlistable(path, error))
+        choice.problems.add("places that cannot be listed", _unlistable(path, error))
         return path, set()
-    names = {name for name in found if not is_hidden(name) or explicit == "file"}
+    names = {name for name in found if explicit == "file" or choice.takes(name)}
     if explicit == "folder":
-        names = {name for name in sorted(names) if _has_parquet_name(name, problems)}
+        names = {name for name in sorted(names) if _has_parquet_name(name, choice.problems)}
     if not found:
-        problems.add("missing", f"{shown(path)}: holds or matches no files. Check data.path.")
+        choice.problems.add(
+            "missing", f"{shown(path)}: holds or matches no files. Check data.path."
+        )
     return f"{scheme}://{root}", names
 
 

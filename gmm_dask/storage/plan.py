@@ -17,7 +17,7 @@ from gmm_dask.storage.footers import Footer, read_footer
 from gmm_dask.storage.inputs import is_remote, open_input
 from gmm_dask.storage.listing import Listing, hive_keys, joined, list_files
 from gmm_dask.storage.problems import Problems, shown
-from gmm_dask.storage.roles import Roles
+from gmm_dask.storage.roles import Cast, Roles
 from gmm_dask.storage.schema import Schema, common_schema
 
 REQUESTS_AT_ONCE = 16  # an object store answers many at the speed of one; a local disk does not
@@ -114,6 +114,10 @@ class Plan:
         Keys of the folders `key=value`.
     partitions : tuple of Partition
     chunks : tuple of Chunk
+    cast : tuple of (name, Arrow type)
+        Columns that are taken for numbers because the settings ask for it.
+    n_ignored, n_hidden : int
+        Files left out as the settings ask, and names left out that start with "_" or ".".
     """
 
     root: str
@@ -126,6 +130,9 @@ class Plan:
     key_columns: tuple[str, ...]
     partitions: tuple[Partition, ...]
     chunks: tuple[Chunk, ...]
+    cast: tuple[tuple[str, str], ...] = ()
+    n_ignored: int = 0
+    n_hidden: int = 0
 
     @cached_property
     def n_rows(self) -> int:
@@ -152,7 +159,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON holds it."""
         document = asdict(self) | {"n_rows": self.n_rows, "fingerprint": self.fingerprint}
-        document["columns"] = dict(self.columns)
+        document["columns"], document["cast"] = dict(self.columns), dict(self.cast)
         for partition, entry in zip(self.partitions, document["partitions"], strict=True):
             entry["n_rows"] = partition.n_rows
             entry["keys"] = dict(partition.keys)
@@ -168,6 +175,8 @@ def plan_dataset(
     keep: Sequence[str] | Literal["ids", "all"] = (),
     chunk_bytes: int = 32 << 20,
     missing: Literal["error", "drop", "em"] = "error",
+    cast: Sequence[Cast] = (),
+    ignore: Sequence[str] = (),
 ) -> Plan:
     """Plan a dataset from its footers alone; the same files give the same chunks everywhere.
 
@@ -186,6 +195,10 @@ def plan_dataset(
         Size of a chunk's features as float64, at most.
     missing : {"error", "drop", "em"}
         Whether nulls in the features are a problem.
+    cast : sequence of {"decimal", "bool"}
+        Types that are taken for numbers: decimals are rounded to double, true is 1.
+    ignore : sequence of str
+        Globs of files to leave out; see list_files.
 
     Raises
     ------
@@ -198,9 +211,10 @@ def plan_dataset(
         weight_column,
         "all" if keep == "all" else () if keep == "ids" else tuple(keep),
         missing,
+        tuple(cast),
     )
     problems = Problems()
-    listing = list_files(os.fspath(path), problems)
+    listing = list_files(os.fspath(path), problems, ignore)
     footers = _read_footers(listing, roles, problems)
     if not footers:
         problems.raise_any()
@@ -223,6 +237,9 @@ def plan_dataset(
         key_columns=schema.key_columns,
         partitions=partitions,
         chunks=chunks,
+        cast=schema.cast,
+        n_ignored=listing.n_ignored,
+        n_hidden=listing.n_hidden,
     )
 
 

@@ -21,7 +21,7 @@ from gmm_dask.storage.footers import footer_bytes, parse_footer
 from gmm_dask.storage.inputs import FileState, Input, open_input
 from gmm_dask.storage.plan import REMEDIES, Chunk, Partition, Plan
 from gmm_dask.storage.problems import Problems, shown
-from gmm_dask.storage.roles import is_number, plain_type
+from gmm_dask.storage.roles import cast_of, is_number, number_type, plain_type
 from gmm_dask.storage.row_groups import MAX_EXACT, WRITE_AGAIN
 
 BLOCK_ROWS = 4096  # rows that are turned from columns into rows while they are in the cache
@@ -213,7 +213,7 @@ class OpenChunk:
             if name not in self.types:
                 has = ", ".join(self.types)
                 problems.add("columns", f"{where}: is missing. The file has: {has}.")
-            elif numbers and not is_number(self.types[name]):
+            elif numbers and not is_number(number_type(self.types[name])):
                 problems.add("columns", f"{where}: is {self.types[name]}, not a number.")
         problems.raise_any()
 
@@ -257,6 +257,8 @@ class OpenChunk:
         array = batch.column(name)
         if pa.types.is_null(array.type):
             return np.full(len(array), np.nan)
+        if cast_of(array.type):
+            array = array.cast(number_type(array.type))  # the plan has it that this was asked for
         if not pa.types.is_integer(array.type):
             return np.asarray(array.to_numpy(zero_copy_only=False))
         values = np.asarray((pc.fill_null(array, 0) if array.null_count else array).to_numpy())
@@ -300,11 +302,12 @@ class OpenChunk:
 
     def _fault(self, group: int, name: str) -> str | None:
         try:
-            for _ in self._iterate(MAX_BATCH_ROWS, (group,), (name,)):
-                pass
+            batches = self._iterate(MAX_BATCH_ROWS, (group,), (name,))
+            found = sum(batch.num_rows for batch in batches)
         except (pa.ArrowException, OSError) as error:
             return _brief(error)
-        return None
+        expected = self.metadata.row_group(group).num_rows
+        return None if found == expected else f"it has {found} values for {expected} rows"
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from typing import Literal
 
 import pyarrow as pa
 
+Cast = Literal["decimal", "bool"]
+
 
 @dataclass(frozen=True)
 class Roles:
@@ -22,6 +24,8 @@ class Roles:
         Columns to carry through to the labels beside the ids.
     missing : {"error", "drop", "em"}
         Whether a null in a feature is a problem.
+    cast : tuple of {"decimal", "bool"}
+        Types that are taken for numbers.
     """
 
     features: tuple[str, ...] | None = None
@@ -29,6 +33,7 @@ class Roles:
     weight_column: str | None = None
     keep: tuple[str, ...] | Literal["all"] = ()
     missing: Literal["error", "drop", "em"] = "error"
+    cast: tuple[Cast, ...] = ()
 
     @property
     def carried(self) -> tuple[str, ...]:
@@ -46,7 +51,11 @@ class Roles:
         """Whether a column of this type may be read at all."""
         if self.keep == "all" or name in self.carried:
             return True
-        return self.may_compute(name) and is_number(type_)
+        return self.may_compute(name) and self.is_number(type_)
+
+    def is_number(self, type_: pa.DataType) -> bool:
+        """Whether a column of this type may be a feature or the weight."""
+        return is_number(type_) or cast_of(type_) in self.cast
 
     def minds(self, kind: str, name: str) -> bool:
         """Whether an oddity of this kind in this column is a problem."""
@@ -62,6 +71,18 @@ def is_number(type_: pa.DataType) -> bool:
     return bool(
         pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_null(type_)
     )
+
+
+def cast_of(type_: pa.DataType) -> Cast | None:
+    """The word that asks to take this type for a number; None where there is none."""
+    if pa.types.is_decimal(type_):
+        return "decimal"
+    return "bool" if pa.types.is_boolean(type_) else None
+
+
+def number_type(type_: pa.DataType) -> pa.DataType:
+    """The type whose values a column has once it is taken for numbers."""
+    return {"decimal": pa.float64(), "bool": pa.uint8(), None: type_}[cast_of(type_)]
 
 
 def has_nested_dictionary(type_: pa.DataType) -> bool:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from gmm_dask.errors import DataError
 from gmm_dask.storage.problems import shown
-from gmm_dask.storage.roles import Roles, is_number
+from gmm_dask.storage.roles import Roles
 from gmm_dask.storage.thrift import (
     Fields,
     ThriftError,
@@ -136,7 +136,7 @@ def _leaves(schema: pa.Schema, roles: Roles) -> Iterator[_Leaf]:
     for field in schema:
         name, type_ = field.name, field.type
         if roles.may_read(name, type_):
-            kinds = KINDS if is_number(type_) else ()
+            kinds = KINDS if roles.is_number(type_) else ()
             yield _Leaf(
                 name,
                 index,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -15,7 +15,14 @@ from gmm_dask.storage.footers import Column, Footer
 from gmm_dask.storage.listing import hive_keys
 from gmm_dask.storage.model_fields import MAX_TEXT
 from gmm_dask.storage.problems import Problems, shown
-from gmm_dask.storage.roles import Roles, has_nested_dictionary, is_number, plain_type
+from gmm_dask.storage.roles import (
+    Roles,
+    cast_of,
+    has_nested_dictionary,
+    is_number,
+    number_type,
+    plain_type,
+)
 
 MAX_NAMES = 30  # columns that one message lists
 FLOAT32_HOLDS = {
@@ -33,6 +40,7 @@ class Schema:
     feature_types: tuple[str, ...]
     columns: tuple[tuple[str, str], ...]
     key_columns: tuple[str, ...]
+    cast: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,18 +76,18 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
     for name in dict.fromkeys(features):
         _check_name(name, problems)
         if _is_column(name, "data.features", variants, (), keys, problems):
-            _check_numbers(name, "data.features", variants, problems)
+            _check_numbers(name, "data.features", variants, roles, problems)
     weight = roles.weight_column
     if weight is not None and _is_column(
         weight, "data.weight_column", variants, (), keys, problems
     ):
-        _check_numbers(weight, "data.weight_column", variants, problems)
+        _check_numbers(weight, "data.weight_column", variants, roles, problems)
     carried = tuple(columns) if roles.keep == "all" else ()
     for name in dict.fromkeys((*roles.carried, *carried)):
         setting = "data.id_columns" if name in roles.id_columns else "labels.keep"
         if _is_column(name, setting, variants, keys, keys, problems):
             _check_one_type(name, setting, variants, problems)
-    types = [_types_of(name, variants) for name in features]
+    types = [set(map(number_type, _types_of(name, variants))) for name in features]
     narrow = all(each <= FLOAT32_HOLDS for each in types)
     return Schema(
         features,
@@ -87,6 +95,7 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
         tuple(map(_widest, types)),
         tuple((name, str(type_)) for name, type_ in columns.items()),
         keys,
+        tuple(_cast((*features, *(() if weight is None else (weight,))), variants)),
     )
 
 
@@ -162,7 +171,7 @@ def _features(
         name
         for variant in variants
         for name, type_ in variant.columns
-        if name not in taken and is_number(type_) and not pa.types.is_null(type_)
+        if name not in taken and roles.is_number(type_) and not pa.types.is_null(type_)
     )
     if not names:
         known = _listed(_all_columns(variants))
@@ -216,15 +225,18 @@ def _is_column(
 
 
 def _check_numbers(
-    name: str, setting: str, variants: Sequence[Variant], problems: Problems
+    name: str, setting: str, variants: Sequence[Variant], roles: Roles, problems: Problems
 ) -> None:
     for variant in variants:
-        if is_number(variant.types[name]):
+        type_ = variant.types[name]
+        if roles.is_number(type_):
             continue
+        word = cast_of(type_)
+        remedy = f"set data.cast: [{word}]" if word else "convert it to double"
         for file in variant.files:
             line = (
-                f"{shown(file)}, column {name!r}: is {variant.types[name]}, not a number. "
-                f"Convert it to double, or leave it out of {setting}."
+                f"{shown(file)}, column {name!r}: is {type_}, not a number. "
+                f"Leave it out of {setting}, or {remedy}."
             )
             problems.add(f"files where the column {name!r} is not a number", line)
     if all(pa.types.is_null(variant.types[name]) for variant in variants):
@@ -253,6 +265,14 @@ def _check_one_type(
                 f"{shown(first.files[0])}. {ONE_TYPE}, or leave it out of {setting}."
             )
             problems.add(f"files where the column {name!r} is of another type", line)
+
+
+def _cast(names: Iterable[str], variants: Sequence[Variant]) -> Iterator[tuple[str, str]]:
+    """Columns that are taken for numbers because the settings ask for it, and their types."""
+    for name in names:
+        types = sorted(str(each) for each in _types_of(name, variants) if cast_of(each))
+        if types:
+            yield name, ", ".join(types)
 
 
 def _types_of(name: str, variants: Iterable[Variant]) -> set[pa.DataType]:

@@ -1,11 +1,9 @@
-"""The commit protocol: every row once, a version is whole or absent, whatever fails and when."""
+"""The steps of the commit protocol, each alone; tests/faults drives the whole stage."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,6 @@ import pytest
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.local_store import LocalStore
 from gmm_dask.storage.runs import RunFolder
-from gmm_dask.storage.store import Store
 from gmm_dask.storage.version_log import Version
 from gmm_dask.storage.versions import (
     LATEST,
@@ -27,15 +24,8 @@ from gmm_dask.storage.versions import (
 )
 from tests.storage.stores import (
     CHUNK,
-    FAULTS,
-    OTHER,
-    ROWS,
     RUN,
-    Crash,
-    FaultStore,
     MemoryStore,
-    Turns,
-    TurnStore,
     check_one_whole_version,
     publish_run,
     published_rows,
@@ -43,64 +33,7 @@ from tests.storage.stores import (
     put_part,
 )
 
-
-def contents(store: Store) -> dict[str, bytes]:
-    return {name: store.get(name) for name in store.list("")}
-
-
-def n_operations() -> int:
-    store = FaultStore(MemoryStore())
-    publish_run(store)
-    return len(store.operations)
-
-
 # --- faults ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_at_any_store_operation_loses_and_doubles_nothing(fault: str) -> None:
-    for at in range(n_operations()):
-        memory = MemoryStore()
-        failing = FaultStore(memory, at, fault)
-        with suppress(Crash, OutputError):
-            publish_run(failing)
-        seen = latest(memory)
-        assert seen is None or published_rows(memory, seen) == ROWS, (at, "before restart")
-        publish_run(memory, note="second attempt")
-        check_one_whole_version(memory)
-        before = contents(memory)
-        publish_run(memory, note="third attempt")
-        assert contents(memory) == before
-
-
-def test_a_lost_reply_to_a_creation_does_not_fail_the_run() -> None:
-    for at in range(n_operations()):
-        memory = MemoryStore()
-        failing = FaultStore(memory, at, "lost reply")
-        with suppress(OutputError):
-            publish_run(failing)
-        if failing.operations[at] == "put_if_absent":
-            check_one_whole_version(memory)
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_a_second_fault_in_the_restart_changes_nothing(seed: int) -> None:
-    random, memory = Turns(1, seed).random, MemoryStore()
-    for _ in range(2):
-        with suppress(Crash, OutputError):
-            at, fault = random.randrange(n_operations()), random.choice(FAULTS)
-            publish_run(FaultStore(memory, at, fault))
-    publish_run(memory)
-    check_one_whole_version(memory)
-
-
-def test_a_crash_at_an_operation_of_a_local_store_leaves_it_usable(tmp_path: Path) -> None:
-    for at in range(0, n_operations(), 4):  # all of them in memory, above
-        store = LocalStore(str(tmp_path / str(at)))
-        with suppress(Crash):
-            publish_run(FaultStore(store, at, "crash after"))
-        publish_run(store)
-        check_one_whole_version(store)
 
 
 def test_a_hint_that_cannot_be_written_does_not_fail_a_published_run() -> None:
@@ -129,64 +62,6 @@ def test_nothing_is_published_when_the_entry_cannot_be_created() -> None:
 
 
 # --- several writers -------------------------------------------------------------------------
-
-
-def in_turns(store: Store, seed: int, drivers: list[Callable[[Store], Version]]) -> list[Version]:
-    turns = Turns(len(drivers), seed)
-
-    def drive(who: int) -> Version:
-        try:
-            return drivers[who](TurnStore(store, turns, who))
-        finally:
-            turns.leave(who)
-
-    with ThreadPoolExecutor(len(drivers)) as pool:
-        return list(pool.map(drive, range(len(drivers))))
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_two_drivers_of_one_run_publish_one_version_in_any_order(seed: int) -> None:
-    memory = MemoryStore()
-    drivers = [lambda s, note=note: publish_run(s, note=note) for note in ("one", "two")]
-    one, two = in_turns(memory, seed, drivers)
-    assert one == two
-    check_one_whole_version(memory)
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_two_drivers_of_two_runs_publish_two_versions_in_any_order(seed: int) -> None:
-    memory = MemoryStore()
-    versions = in_turns(
-        memory, seed, [lambda s: publish_run(s, RUN, 1), lambda s: publish_run(s, OTHER, 1)]
-    )
-    assert sorted(version.number for version in versions) == [1, 2]
-    assert sorted(list_versions(memory), key=lambda v: v.run_id) == versions
-    assert all(verify(memory, version) == [] for version in versions)
-
-
-def test_without_an_atomic_creation_versions_would_be_lost() -> None:
-    """The tests above can fail: a store that looks first and writes then loses versions."""
-
-    class LooksFirst(TurnStore):
-        def put_if_absent(self, name: str, data: bytes) -> bool:
-            if self.exists(name):
-                return False
-            self.put(name, data)
-            return True
-
-    lost, seed = False, 0
-    while not lost and seed < 200:
-        seed += 1
-        memory, turns = MemoryStore(), Turns(2, seed)
-
-        def drive(who: int, run: str, memory: MemoryStore = memory, turns: Turns = turns) -> None:
-            publish_run(LooksFirst(memory, turns, who), run, 1)
-            turns.leave(who)
-
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(drive, (0, 1), (RUN, OTHER)))
-        lost = len(list_versions(memory)) != 2
-    assert lost
 
 
 def test_writers_racing_for_one_number_each_get_their_own(tmp_path: Path) -> None:

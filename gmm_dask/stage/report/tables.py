@@ -125,7 +125,14 @@ def row_counts(data: ReportData) -> list[tuple[str, str]]:
 
 def input_lines(data: ReportData) -> list[tuple[str, str]]:
     """Where the rows came from."""
-    named = {"path": "Input", "n_files": "Files", "n_chunks": "Chunks"}
+    named = {
+        "path": "Input",
+        "n_files": "Files",
+        "n_ignored": "Files ignored, as asked",
+        "n_hidden": "Names passed over: they start with _ or .",
+        "cast": "Columns taken for numbers, as asked",
+        "n_chunks": "Chunks",
+    }
     lines = [
         (label, text.count(value) if isinstance(value, int) else text.readable(value))
         for key, label in named.items()

@@ -1,0 +1,194 @@
+"""The stage with a fault at every store operation: each row once, a version whole or absent."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from gmm_dask.errors import GmmDaskError, OutputError
+from gmm_dask.storage import Store, Version, latest, list_versions, verify
+from gmm_dask.storage.local_store import LocalStore
+from tests.faults.conftest import ROWS, Drive
+from tests.storage.stores import (
+    FAULTS,
+    Crash,
+    FaultStore,
+    MemoryStore,
+    Turns,
+    TurnStore,
+    published_rows,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:Best performing initialization did not converge")
+
+
+def contents(store: Store) -> dict[str, bytes]:
+    return {name: store.get(name) for name in store.list("")}
+
+
+def operations(drive: Drive) -> list[str]:
+    store = FaultStore(MemoryStore())
+    drive(store)
+    return store.operations
+
+
+def check_one_whole_version(store: Store) -> None:
+    (version,) = list_versions(store)
+    assert version.number == 1
+    assert verify(store, version) == []
+    assert published_rows(store, version) == list(range(ROWS))
+
+
+def test_a_run_takes_as_many_operations_as_the_faults_are_tried_at(drive: Drive) -> None:
+    assert 40 <= len(operations(drive)) <= 120
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_at_any_operation_loses_and_doubles_nothing(fault: str, drive: Drive) -> None:
+    undisturbed = MemoryStore()
+    drive(undisturbed)
+    labels = {name for name in undisturbed.objects if "/labels/" in name}
+    for at in range(len(operations(drive))):
+        memory = MemoryStore()
+        with suppress(Crash, OutputError):
+            drive(FaultStore(memory, at, fault))
+        seen = latest(memory)
+        assert seen is None or published_rows(memory, seen) == list(range(ROWS)), at
+        drive(memory)
+        check_one_whole_version(memory)
+        assert {name for name in memory.objects if "/labels/" in name} == labels, at
+        before = contents(memory)
+        assert not drive(memory).new
+        assert contents(memory) == before
+
+
+def test_a_lost_reply_to_a_creation_does_not_fail_the_run(drive: Drive) -> None:
+    for at, operation in enumerate(operations(drive)):
+        if operation == "put_if_absent":
+            memory = MemoryStore()
+            drive(FaultStore(memory, at, "lost reply"))
+            check_one_whole_version(memory)
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [range(30), pytest.param(range(30, 430), marks=pytest.mark.heavy)],
+    ids=["some", "many"],
+)
+def test_a_second_fault_in_the_restart_changes_nothing(seeds: range, drive: Drive) -> None:
+    n_operations = len(operations(drive))
+    for seed in seeds:
+        dice, memory = random.Random(seed), MemoryStore()
+        for _ in range(2):
+            with suppress(Crash, OutputError):
+                drive(FaultStore(memory, dice.randrange(n_operations), dice.choice(FAULTS)))
+        drive(memory)
+        check_one_whole_version(memory)
+
+
+def test_a_crash_leaves_a_local_store_usable(drive: Drive, tmp_path: Path) -> None:
+    for at in range(0, len(operations(drive)), 6):  # all of them in memory, above
+        store = LocalStore(str(tmp_path / str(at)))
+        with suppress(Crash):
+            drive(FaultStore(store, at, "crash after"))
+        drive(store)
+        check_one_whole_version(store)
+
+
+def in_turns(store: Store, seed: int, drivers: list[Callable[[Store], Version]]) -> list[Version]:
+    turns = Turns(len(drivers), seed)
+
+    def work(who: int) -> Version:
+        try:
+            return drivers[who](TurnStore(store, turns, who))
+        finally:
+            turns.leave(who)
+
+    with ThreadPoolExecutor(len(drivers)) as pool:
+        return list(pool.map(work, range(len(drivers))))
+
+
+SEEDS = [range(20), pytest.param(range(20, 520), marks=pytest.mark.heavy)]
+
+
+@pytest.mark.parametrize("seeds", SEEDS, ids=["some", "many"])
+def test_two_drivers_of_one_run_publish_one_version_in_any_order(
+    seeds: range, drive: Drive
+) -> None:
+    for seed in seeds:
+        memory = MemoryStore()
+        drivers = [lambda store, name=name: drive(store, name).version for name in ("one", "two")]
+        one, two = in_turns(memory, seed, drivers)
+        assert one == two
+        check_one_whole_version(memory)
+
+
+@pytest.mark.parametrize("seeds", SEEDS, ids=["some", "many"])
+def test_two_runs_publish_two_versions_in_any_order(seeds: range, drive: Drive) -> None:
+    for seed in seeds:
+        memory = MemoryStore()
+        drivers = [
+            lambda store, name=name, k=k: drive(store, name, n_components=k).version
+            for name, k in (("one", 1), ("two", 2))
+        ]
+        versions = in_turns(memory, seed, drivers)
+        assert sorted(version.number for version in versions) == [1, 2]
+        for version in versions:
+            assert verify(memory, version) == []
+            assert published_rows(memory, version) == list(range(ROWS))
+
+
+def test_without_an_atomic_creation_versions_would_be_lost(drive: Drive) -> None:
+    """The tests above can fail: a store that looks first and writes then loses versions."""
+
+    class LooksFirst(TurnStore):
+        def put_if_absent(self, name: str, data: bytes) -> bool:
+            if self.exists(name):
+                return False
+            self.put(name, data)
+            return True
+
+    def versions(seed: int) -> int:
+        memory, turns = MemoryStore(), Turns(2, seed)
+
+        def work(who: int) -> None:
+            try:
+                drive(LooksFirst(memory, turns, who), str(who), n_components=1 + who)
+            finally:
+                turns.leave(who)
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(work, (0, 1)))
+        return len(list_versions(memory))
+
+    assert any(versions(seed) < 2 for seed in range(200))
+
+
+def test_a_damaged_object_of_an_unfinished_run_is_made_again_or_named(drive: Drive) -> None:
+    """Whatever an interrupted run left: the next one ends whole, or says which file is damaged."""
+    whole = MemoryStore()
+    drive(whole)
+    left = {name: data for name, data in whole.objects.items() if not name.startswith("versions/")}
+    for name, data in left.items():
+        for damaged in (b"", data[: len(data) // 2], bytes([data[0] ^ 1]) + data[1:]):
+            memory = MemoryStore(left | {name: damaged})
+            refusal = refusal_of(lambda memory=memory: drive(memory))
+            if refusal is None:
+                check_one_whole_version(memory)
+            else:
+                assert name.rpartition("/")[2] in refusal
+                assert latest(memory) is None
+
+
+def refusal_of(call: Callable[[], object]) -> str | None:
+    """What a call is refused with; None where it is not."""
+    try:
+        call()
+    except GmmDaskError as error:
+        return str(error)
+    return None
