@@ -321,14 +321,20 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         given = fitting.checked_start(*starts_given, shape, self.covariance_type)
         guards = [self._maximisation(surveyed, 1 + i) for i in range(self.n_init)]
         n_worst = guards[0].n_worst * self.n_components
+        kernel = engine.kernel_for(chunks, self.n_components)
         pass_over_all = engine.expectation(
-            chunks, backend, missing=self.missing, n_worst=n_worst, unit=guards[0].unit
+            chunks,
+            backend,
+            missing=self.missing,
+            n_worst=n_worst,
+            unit=guards[0].unit,
+            kernel=kernel,
         )
         if warm:
             return [self._go_on(pass_over_all, guards[0])]
         assert guards[0].spread is not None
         on_sample = engine.sample_expectation(
-            surveyed, guards[0].spread, missing=self.missing, n_worst=n_worst
+            surveyed, guards[0].spread, missing=self.missing, n_worst=n_worst, kernel=kernel
         )
         return fitting.fit_from_sample(
             fitting.Sample(surveyed.sample, surveyed.sample_weight, on_sample),

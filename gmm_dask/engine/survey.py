@@ -16,6 +16,7 @@ from gmm_dask.engine.passes import ChunkMap, Expectation, Missing, expectation, 
 from gmm_dask.engine.reduce import tree_sum
 from gmm_dask.engine.sample import Draw, Sketch
 from gmm_dask.mixture import ColumnSpread
+from gmm_dask.mixture.kernels import Kernel
 
 SAMPLE_CHUNK_BYTES = 1 << 20  # of a pass over the sample, so that every core has a part
 
@@ -158,7 +159,7 @@ def survey(
 
 
 def sample_expectation(
-    surveyed: Survey, spread: ColumnSpread, *, missing: Missing, n_worst: int
+    surveyed: Survey, spread: ColumnSpread, *, missing: Missing, n_worst: int, kernel: Kernel
 ) -> Expectation | None:
     """A pass over the sample, its weights adding up to those of all rows; None where it is all.
 
@@ -173,7 +174,7 @@ def sample_expectation(
     chunks = row_chunks(surveyed.sample, weight, SAMPLE_CHUNK_BYTES)
     # Here, whatever the backend: the driver holds the sample, and a pass over it takes no time.
     backend = LocalBackend(min(available_cores(), chunks.X.numblocks[0]))
-    return expectation(chunks, backend, missing=missing, n_worst=n_worst)
+    return expectation(chunks, backend, missing=missing, n_worst=n_worst, kernel=kernel)
 
 
 def survey_chunk(

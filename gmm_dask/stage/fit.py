@@ -19,10 +19,13 @@ from gmm_dask.engine import (
     Survey,
     expectation,
     hold,
+    kernel_for,
     sample_expectation,
     survey,
+    warm_up,
 )
 from gmm_dask.mixture import PriorSettings
+from gmm_dask.mixture.kernels import Kernel
 from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.stage import text
 from gmm_dask.stage.checks import check_survey, check_total
@@ -54,6 +57,8 @@ class Fitted:
         Times that all rows were read, by the survey and in every start.
     held : Held
         The chunks, and how many stayed decoded between the passes.
+    compiling : float
+        Seconds until the compiled kernel was ready; 0 where it was not used.
     seconds : float
     """
 
@@ -65,6 +70,7 @@ class Fitted:
     pass_seconds: tuple[float, ...]
     n_reads: int
     held: Held
+    compiling: float
     seconds: float
 
 
@@ -94,10 +100,12 @@ def fit(
             job, held.chunks, backend, sample_seed, settings.fit.n_components
         )
         guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
+        kernel = kernel_for(chunks, settings.fit.n_components)
+        compiling = _warm_up(job, backend, kernel, watcher)
         clock = _Clock(watcher, settings)
         results = fitting.fit_from_sample(
-            _sample(surveyed, guards[0], settings),
-            _expectation(chunks, backend, guards[0], settings),
+            _sample(surveyed, guards[0], settings, kernel),
+            _expectation(chunks, backend, guards[0], settings, kernel),
             _method(settings),
             guards,
             start_seeds,
@@ -118,6 +126,7 @@ def fit(
         clock.seconds[result.start],
         surveyed.n_reads + sum(each.n_passes for each in results),
         held,
+        compiling,
         time.perf_counter() - begun,
     )
 
@@ -152,6 +161,7 @@ def adopt(
         (),
         surveyed.n_reads,
         held,
+        0.0,
         time.perf_counter() - begun,
     )
 
@@ -162,6 +172,15 @@ def _hold(job: Job[Settings], watcher: Watcher, backend: Backend) -> Held:
     held = hold(job.row_chunks(), backend, backend.memory_to_hold if budget is None else budget)
     watcher.detail(text.held_chunks(held.n_held, len(job.plan.chunks), held.bytes_held))
     return held
+
+
+def _warm_up(job: Job[Settings], backend: Backend, kernel: Kernel, watcher: Watcher) -> float:
+    """Have the kernel ready everywhere before the first pass; the seconds that took."""
+    if kernel == "numpy" or job.settings.data.missing == "em":
+        return 0.0
+    seconds = warm_up(backend, kernel, job.settings.fit.covariance_type, job.plan.dtype)
+    watcher.detail(f"the compiled kernel was ready after {text.duration(seconds)}")
+    return seconds
 
 
 def _survey(
@@ -220,7 +239,9 @@ class _Clock:
             )
 
 
-def _sample(surveyed: Survey, guard: fitting.Maximisation, settings: Settings) -> fitting.Sample:
+def _sample(
+    surveyed: Survey, guard: fitting.Maximisation, settings: Settings, kernel: Kernel
+) -> fitting.Sample:
     expectation = None
     if guard.spread is not None:
         expectation = sample_expectation(
@@ -228,12 +249,17 @@ def _sample(surveyed: Survey, guard: fitting.Maximisation, settings: Settings) -
             guard.spread,
             missing=settings.data.missing,
             n_worst=guard.n_worst * settings.fit.n_components,
+            kernel=kernel,
         )
     return fitting.Sample(surveyed.sample, surveyed.sample_weight, expectation)
 
 
 def _expectation(
-    chunks: RowChunks, backend: Backend, guard: fitting.Maximisation, settings: Settings
+    chunks: RowChunks,
+    backend: Backend,
+    guard: fitting.Maximisation,
+    settings: Settings,
+    kernel: Kernel,
 ) -> fitting.Expectation:
     return expectation(
         chunks,
@@ -241,6 +267,7 @@ def _expectation(
         missing=settings.data.missing,
         n_worst=guard.n_worst * settings.fit.n_components,
         unit=guard.unit,
+        kernel=kernel,
     )
 
 
