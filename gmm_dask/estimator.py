@@ -322,7 +322,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         guards = [self._maximisation(surveyed, 1 + i) for i in range(self.n_init)]
         n_worst = guards[0].n_worst * self.n_components
         pass_over_all, on_sample = engine.expectations(
-            surveyed, chunks, backend, missing=self.missing, n_worst=n_worst, unit=guards[0].unit
+            surveyed,
+            chunks,
+            backend,
+            missing=self.missing,
+            n_worst=n_worst,
+            unit=guards[0].unit,
+            kernel=engine.kernel_for(chunks, self.n_components),
         )
         if warm:
             return [self._go_on(pass_over_all, guards[0])]

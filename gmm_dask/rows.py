@@ -20,8 +20,9 @@ from gmm_dask.engine import ClusterBackend, LocalBackend, Missing, RowChunks, Su
 from gmm_dask.engine.backends import Backend
 from gmm_dask.engine.cluster import available_cores
 from gmm_dask.errors import ClusterError, DataError
-from gmm_dask.mixture import Parameters, steps
+from gmm_dask.mixture import Parameters, kernels
 from gmm_dask.mixture import missing as incomplete
+from gmm_dask.mixture.kernels import Kernel
 
 CHUNK_BYTES = 4 << 20  # arrays in memory are cut this fine, so that every core has work
 
@@ -155,7 +156,7 @@ def map_rows(
     columns : list, optional
         Names of the result's columns where it has two axes; imputed frames keep their own.
     """
-    work = _RowFunction(function, np.dtype(dtype), missing)
+    work = _RowFunction(function, np.dtype(dtype), missing, _kernel(X, parameters))
     if not is_lazy(X) and not is_path(X):
         X = _float_array(estimator, X, reset=False)
         with _thread_pools().limit(limits=1):  # the matrices are too small for more
@@ -172,13 +173,15 @@ def map_rows(
 class _RowFunction:
     """The function on one block of rows; rows that cannot be used are an error or get no label."""
 
-    def __init__(self, function: str, dtype: np.dtype[Any], missing: Missing) -> None:
-        self.function, self.dtype, self.missing = function, dtype, missing
+    def __init__(
+        self, function: str, dtype: np.dtype[Any], missing: Missing, kernel: Kernel
+    ) -> None:
+        self.function, self.dtype, self.missing, self.kernel = function, dtype, missing, kernel
         self.__name__ = function  # as the dashboard shows it
 
     def __call__(self, X: Rows, parameters: Parameters) -> Rows:
         absent = np.isnan(_checked_values(X, self.missing)).any(axis=1)
-        complete: RowFunction = getattr(steps, self.function, _as_it_is)
+        complete: RowFunction = getattr(kernels.module(self.kernel), self.function, _as_it_is)
         if not absent.any():
             return complete(X, parameters).astype(self.dtype, copy=False)
         if self.missing == "em":
@@ -198,6 +201,13 @@ class _RowFunction:
         if columns is None:
             return pd.Series(values, index=frame.index)
         return pd.DataFrame(values, index=frame.index, columns=columns)
+
+
+def _kernel(X: Any, parameters: Parameters) -> Kernel:
+    """By the size of X as a whole, not of its blocks; NumPy where that is not known."""
+    shape: tuple[Any, ...] = getattr(X, "shape", ())
+    n_rows = shape[0] if len(shape) == 2 and isinstance(shape[0], int) else 0
+    return kernels.choose(n_rows, parameters.n_components, parameters.n_features)
 
 
 @cache

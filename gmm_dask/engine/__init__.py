@@ -7,11 +7,14 @@ from gmm_dask.engine.hold import Held, hold
 from gmm_dask.engine.passes import (
     Missing,
     WeightedSum,
+    arithmetic,
     completed_log_likelihood,
     expectation,
+    kernel_for,
     log_likelihood,
     map_items,
     usable_rows,
+    warm_up,
 )
 from gmm_dask.engine.reduce import tree_sum
 from gmm_dask.engine.survey import Survey, expectations, survey
@@ -26,12 +29,14 @@ __all__ = [
     "RowChunks",
     "Survey",
     "WeightedSum",
+    "arithmetic",
     "array_from_sources",
     "completed_log_likelihood",
     "expectation",
     "expectations",
     "log_likelihood",
     "hold",
+    "kernel_for",
     "map_items",
     "open_backend",
     "row_chunks",
@@ -39,4 +44,5 @@ __all__ = [
     "survey",
     "tree_sum",
     "usable_rows",
+    "warm_up",
 ]

@@ -31,6 +31,9 @@ class Backend(Protocol):
     ) -> list[Any]:
         """Values of the keys, in their order; `on_done` is called as each key is ready."""
 
+    def everywhere(self, function: Callable[[], Any]) -> list[Any]:
+        """What the function returns in each process that works."""
+
     def hold(self, graph: Mapping[Any, Any], keys: Sequence[Any]) -> dict[Any, Any]:
         """For each key a node that holds its value in memory, where the work is done."""
 
@@ -69,6 +72,10 @@ class LocalBackend:
             if self.n_workers == 1:
                 return list(dask.get(graph, list(keys)))
             return list(dask.threaded.get(graph, list(keys), num_workers=self.n_workers))
+
+    def everywhere(self, function: Callable[[], Any]) -> list[Any]:
+        """See Backend."""
+        return [function()]
 
     def hold(self, graph: Mapping[Any, Any], keys: Sequence[Any]) -> dict[Any, Any]:
         """See Backend."""
@@ -110,6 +117,10 @@ class ClusterBackend:
                 return list(self.client.gather(futures))
         finally:
             del futures
+
+    def everywhere(self, function: Callable[[], Any]) -> list[Any]:
+        """See Backend."""
+        return list(self.client.run(function).values())
 
     def hold(self, graph: Mapping[Any, Any], keys: Sequence[Any]) -> dict[Any, Any]:
         """See Backend; a worker that is lost takes its share with it, and it is read again."""

@@ -18,8 +18,9 @@ from gmm_dask.engine.chunks import RowChunks
 from gmm_dask.engine.fusion import private_nodes
 from gmm_dask.engine.reduce import tree_sum, tree_tasks
 from gmm_dask.errors import DataError
-from gmm_dask.mixture import Parameters, SufficientStatistics, steps
+from gmm_dask.mixture import Parameters, SufficientStatistics, kernels
 from gmm_dask.mixture import missing as incomplete
+from gmm_dask.mixture.kernels import Kernel
 from gmm_dask.mixture.spread import weight_unit
 from gmm_dask.mixture.statistics import statistics_bytes
 
@@ -81,9 +82,10 @@ def expectation(
     missing: Missing = "error",
     n_worst: int = 0,
     unit: float = 1.0,
+    kernel: Kernel = "numpy",
 ) -> Expectation:
     """The function EM asks for statistics: every call is one pass over the chunks."""
-    return Expectation(ChunkMap(chunks, backend), missing, n_worst, unit)
+    return Expectation(ChunkMap(chunks, backend), missing, n_worst, unit, kernel=kernel)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +104,8 @@ class Expectation:
         leaves float64; all the statistics are in it.
     n_rows : int, optional
         How many the rows stand for, where each is several.
+    kernel : {"numpy", "compiled"}
+        Which arithmetic complete rows go through.
     """
 
     chunk_map: ChunkMap
@@ -109,10 +113,11 @@ class Expectation:
     n_worst: int = 0
     unit: float = 1.0
     n_rows: int | None = None
+    kernel: Kernel = "numpy"
 
     def __call__(self, parameters: Parameters) -> SufficientStatistics:
         """One pass: a task per chunk, and the fixed tree of `+`."""
-        function = partial(_statistics, self.missing, self.n_worst, self.unit)
+        function = partial(_statistics, (self.missing, self.kernel), self.n_worst, self.unit)
         graph, keys = self.chunk_map.graph("e_step", function, parameters, None)
         if len(keys) * statistics_bytes(parameters) > GATHER_BYTES:
             tasks, keys = tree_tasks(keys)
@@ -167,7 +172,8 @@ def log_likelihood(
     chunks: RowChunks, backend: Backend, parameters: Parameters, missing: Missing = "error"
 ) -> WeightedSum:
     """The sum of the rows' log-densities."""
-    parts = ChunkMap(chunks, backend)("score", partial(_density_sum, missing), parameters)
+    way = (missing, kernel_for(chunks, parameters.n_components))
+    parts = ChunkMap(chunks, backend)("score", partial(_density_sum, way), parameters)
     total: WeightedSum = tree_sum(parts)
     return total
 
@@ -176,9 +182,23 @@ def completed_log_likelihood(
     chunks: RowChunks, backend: Backend, parameters: Parameters, missing: Missing = "error"
 ) -> WeightedSum:
     """The sum of log-density plus log largest responsibility of each row."""
-    parts = ChunkMap(chunks, backend)("icl", partial(_completed_sum, missing), parameters)
+    way = (missing, kernel_for(chunks, parameters.n_components))
+    parts = ChunkMap(chunks, backend)("icl", partial(_completed_sum, way), parameters)
     total: WeightedSum = tree_sum(parts)
     return total
+
+
+def kernel_for(chunks: RowChunks, n_components: int) -> Kernel:
+    """The kernel for all these rows together; NumPy where nobody knows how many they are."""
+    return kernels.choose(sum(chunks.lengths or ()), n_components, chunks.n_features)
+
+
+def warm_up(backend: Backend, kernel: Kernel, covariance_type: str, dtype: Any) -> float:
+    """Have the kernel ready on every worker; the most seconds that took one of them."""
+    if kernel == "numpy":
+        return 0.0
+    work = partial(kernels.warm_up, covariance_type, str(np.dtype(dtype)))
+    return float(max(backend.everywhere(work)))
 
 
 def map_items(
@@ -245,36 +265,40 @@ def _counted(
 
 
 def _statistics(
-    missing: Missing,
+    way: tuple[Missing, Kernel],
     n_worst: int,
     unit: float,
     parameters: Parameters,
     X: Rows,
     sample_weight: Rows | None = None,
 ) -> SufficientStatistics:
-    X, weight, n_rows = _counted(X, sample_weight, missing)
+    X, weight, n_rows = _counted(X, sample_weight, way[0])
     if weight is not None:
         weight = weight / unit
-    module: Any = incomplete if missing == "em" else steps
+    module = arithmetic(*way)
     found: SufficientStatistics = module.e_step(X, parameters, weight, n_worst)
     return found if len(X) == n_rows else replace(found, n_rows=n_rows)
 
 
+def arithmetic(missing: Missing, kernel: Kernel) -> Any:
+    """The module whose functions rows go through."""
+    return incomplete if missing == "em" else kernels.module(kernel)
+
+
 def _density_sum(
-    missing: Missing, parameters: Parameters, X: Rows, sample_weight: Rows | None = None
+    way: tuple[Missing, Kernel], parameters: Parameters, X: Rows, sample_weight: Rows | None = None
 ) -> WeightedSum:
     unit = _unit(sample_weight)
-    found = _statistics(missing, 0, unit, parameters, X, sample_weight)
+    found = _statistics(way, 0, unit, parameters, X, sample_weight)
     return WeightedSum(found.sum_weight, found.log_likelihood, unit)
 
 
 def _completed_sum(
-    missing: Missing, parameters: Parameters, X: Rows, sample_weight: Rows | None = None
+    way: tuple[Missing, Kernel], parameters: Parameters, X: Rows, sample_weight: Rows | None = None
 ) -> WeightedSum:
     unit = _unit(sample_weight)
-    X, weight, _ = _counted(X, sample_weight, missing)
-    module: Any = incomplete if missing == "em" else steps
-    scores = module.score_rows(X, parameters)
+    X, weight, _ = _counted(X, sample_weight, way[0])
+    scores = arithmetic(*way).score_rows(X, parameters)
     weight = np.ones(len(X)) if weight is None else weight / unit
     each = scores.log_density + np.log(scores.max_responsibility)
     return WeightedSum(float(weight.sum()), float(weight @ each), unit)

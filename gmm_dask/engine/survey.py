@@ -16,6 +16,7 @@ from gmm_dask.engine.passes import ChunkMap, Expectation, Missing, expectation, 
 from gmm_dask.engine.reduce import tree_sum
 from gmm_dask.engine.sample import Draw, Sketch
 from gmm_dask.mixture import ColumnSpread
+from gmm_dask.mixture.kernels import Kernel
 
 SAMPLE_CHUNK_BYTES = 1 << 20  # of a pass over the sample, so that every core has a part
 
@@ -180,19 +181,21 @@ def expectations(
     missing: Missing,
     n_worst: int,
     unit: float,
+    kernel: Kernel = "numpy",
 ) -> tuple[Expectation, Expectation | None]:
     """A pass over all rows, and where these are many one over the sample, as heavy as all rows.
 
     Where the sample says all that the rows say, a pass over it is one over all rows.
     """
-    over_all = expectation(chunks, backend, missing=missing, n_worst=n_worst, unit=unit)
+    way: dict[str, Any] = {"missing": missing, "n_worst": n_worst, "kernel": kernel}
+    over_all = expectation(chunks, backend, unit=unit, **way)
     if not surveyed.is_drawn or surveyed.sample_weight is None:
         return over_all, None
     weight = surveyed.sample_weight * (surveyed.unit / unit)
     sample = row_chunks(surveyed.sample, weight, SAMPLE_CHUNK_BYTES)
     # Here, whatever the backend: the driver holds the sample, and a pass over it takes no time.
     here = LocalBackend(min(available_cores(), sample.X.numblocks[0]))
-    on_sample = expectation(sample, here, missing=missing, n_worst=n_worst)
+    on_sample = expectation(sample, here, **way)
     if surveyed.replaces_rows:
         return replace(on_sample, n_rows=surveyed.n_usable), None
     return over_all, on_sample

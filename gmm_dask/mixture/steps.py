@@ -348,11 +348,25 @@ def normalise(log_joint: Array, largest: Array) -> Array:
 
 
 def is_far(largest: Array, parameters: Parameters) -> npt.NDArray[np.bool_]:
-    """Rows whose distances do not tell components apart; largest log of weight times density (n,).
+    """Rows whose distances say nothing, from their largest log of weight times density (n,)."""
+    return np.asarray(~(largest > far_limit(parameters)))
+
+
+def log_densities_at_means(parameters: Parameters) -> Array:
+    """Log of weight times density of each component at its own mean, (k,)."""
+    k, d = parameters.means.shape
+    with np.errstate(divide="ignore"):  # a component of weight 0 has log weight -inf
+        log_weights = np.log(parameters.weights)
+    log_weights += parameters.family.log_determinants(parameters.precisions_cholesky, k, d)
+    return np.asarray(log_weights - 0.5 * d * LOG_2PI)
+
+
+def far_limit(parameters: Parameters) -> float:
+    """Log of weight times density down to which distances tell components apart.
 
     One component alone needs no comparison, only a distance that does not overflow.
     """
-    return np.asarray(~(largest > (FAR if parameters.n_components > 1 else -np.inf)))
+    return FAR if parameters.n_components > 1 else -np.inf
 
 
 def _tiles(X: Rows, parameters: Parameters) -> Iterator[_Tile]:
@@ -363,10 +377,7 @@ def _tiles(X: Rows, parameters: Parameters) -> Iterator[_Tile]:
     size = min(tile_rows(k, d), max(n, 1))
     D, work = np.empty((size, d)), np.empty((size, d))
     log_resp, distances = np.empty((size, k)), np.empty(size)
-    with np.errstate(divide="ignore"):  # a component of weight 0 has log weight -inf
-        log_weights = np.log(parameters.weights)
-    log_weights += parameters.family.log_determinants(parameters.precisions_cholesky, k, d)
-    log_weights -= 0.5 * d * LOG_2PI
+    log_weights = log_densities_at_means(parameters)
     for start in range(0, n, size):
         stop = min(start + size, n)
         m = stop - start

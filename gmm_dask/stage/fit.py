@@ -19,9 +19,12 @@ from gmm_dask.engine import (
     Survey,
     expectations,
     hold,
+    kernel_for,
     survey,
+    warm_up,
 )
 from gmm_dask.mixture import PriorSettings
+from gmm_dask.mixture.kernels import Kernel
 from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.stage import text
 from gmm_dask.stage.checks import check_survey, check_total
@@ -53,6 +56,8 @@ class Fitted:
         Times that all rows were read, by the survey and in every start.
     held : Held
         The chunks, and how many stayed decoded between the passes.
+    compiling : float
+        Seconds until the compiled kernel was ready; 0 where it was not used.
     seconds : float
     """
 
@@ -64,6 +69,7 @@ class Fitted:
     pass_seconds: tuple[float, ...]
     n_reads: int
     held: Held
+    compiling: float
     seconds: float
 
 
@@ -93,6 +99,8 @@ def fit(
             job, held.chunks, backend, sample_seed, settings.fit.n_components
         )
         guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
+        kernel = kernel_for(chunks, settings.fit.n_components)
+        compiling = _warm_up(job, backend, kernel, watcher)
         over_all, on_sample = expectations(
             surveyed,
             chunks,
@@ -100,6 +108,7 @@ def fit(
             missing=settings.data.missing,
             n_worst=guards[0].n_worst * settings.fit.n_components,
             unit=guards[0].unit,
+            kernel=kernel,
         )
         clock = _Clock(watcher, settings)
         results = fitting.fit_from_sample(
@@ -126,6 +135,7 @@ def fit(
         surveyed.n_reads
         + (0 if surveyed.replaces_rows else sum(each.n_passes for each in results)),
         held,
+        compiling,
         time.perf_counter() - begun,
     )
 
@@ -160,6 +170,7 @@ def adopt(
         (),
         surveyed.n_reads,
         held,
+        0.0,
         time.perf_counter() - begun,
     )
 
@@ -170,6 +181,15 @@ def _hold(job: Job[Settings], watcher: Watcher, backend: Backend) -> Held:
     held = hold(job.row_chunks(), backend, backend.memory_to_hold if budget is None else budget)
     watcher.detail(text.held_chunks(held.n_held, len(job.plan.chunks), held.bytes_held))
     return held
+
+
+def _warm_up(job: Job[Settings], backend: Backend, kernel: Kernel, watcher: Watcher) -> float:
+    """Have the kernel ready everywhere before the first pass; the seconds that took."""
+    if kernel == "numpy" or job.settings.data.missing == "em":
+        return 0.0
+    seconds = warm_up(backend, kernel, job.settings.fit.covariance_type, job.plan.dtype)
+    watcher.detail(f"the compiled kernel was ready after {text.duration(seconds)}")
+    return seconds
 
 
 def _survey(

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.engine import Backend, Missing, map_items, tree_sum, usable_rows
+from gmm_dask.engine import Backend, Missing, arithmetic, map_items, tree_sum, usable_rows
 from gmm_dask.errors import DataError, OutputError
-from gmm_dask.mixture import Parameters, RowScores, missing, steps
+from gmm_dask.mixture import Parameters, RowScores
+from gmm_dask.mixture.kernels import Kernel, choose
 from gmm_dask.stage import text
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.watch import Watcher
@@ -111,6 +112,7 @@ class _Work:
     columns: tuple[str, ...]
     write: bool
     responsibilities: bool
+    kernel: Kernel
 
 
 def label(
@@ -139,6 +141,7 @@ def label(
         job.read_columns,
         settings.labels.enabled,
         settings.labels.responsibilities,
+        choose(n_rows, model.parameters.n_components, len(plan.features)),
     )
     done = 0
 
@@ -168,7 +171,7 @@ def label_chunk(work: _Work, item: tuple[Chunk, ChunkSource]) -> LabelledChunk:
     weights = None if work.weight_column is None else read_weights(source, work.weight_column)
     usable = usable_rows(X, weights, work.missing)
     rows = X if usable.all() else X[usable]
-    mixture: Any = missing if work.missing == "em" else steps
+    mixture = arithmetic(work.missing, work.kernel)
     score = mixture.score_rows(rows, work.parameters)
     _check_finite(score, usable, chunk, source)
     n_incomplete = int(np.isnan(rows).any(axis=1).sum())

@@ -85,6 +85,7 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "seconds": {
             "plan": job.seconds,
             "fit": fitted.seconds,
+            "compile": fitted.compiling,
             "label": labelled.seconds,
             "passes": list(fitted.pass_seconds),
         },

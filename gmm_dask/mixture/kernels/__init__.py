@@ -1,0 +1,251 @@
+"""The E-step compiled: the contract of `steps`, many times faster, without a matrix of n x k.
+
+Numba compiles it when it is first asked for and keeps it on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.errors import SettingsError
+from gmm_dask.mixture import steps
+from gmm_dask.mixture.covariance import family
+from gmm_dask.mixture.parameters import Parameters
+from gmm_dask.mixture.statistics import SufficientStatistics, WorstRows
+from gmm_dask.mixture.steps import RowScores
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+Rows = npt.NDArray[Any]
+
+Kernel = Literal["numpy", "compiled"]
+WORTH = 1 << 25  # rows x components x features from which a fit gains more than compiling takes
+BLOCK_ROWS = 1 << 14  # copied at once where rows are not contiguous
+FAR_ROWS = 1 << 12  # beyond so many in a block, it is left to NumPy
+
+
+def choose(n_rows: int, n_components: int, n_features: int) -> Kernel:
+    """Which kernel a fit or a scoring of so many rows in all goes through, on whatever machine.
+
+    The environment variable GMM_DASK_KERNEL, "numpy" or "compiled", overrules it.
+    """
+    forced = os.environ.get("GMM_DASK_KERNEL")
+    if forced:
+        if forced not in get_args(Kernel):
+            raise SettingsError(
+                f"GMM_DASK_KERNEL is {forced!r}; it must be one of {', '.join(get_args(Kernel))}"
+            )
+        return "compiled" if forced == "compiled" else "numpy"
+    return "compiled" if n_rows * n_components * n_features >= WORTH else "numpy"
+
+
+def module(kernel: Kernel) -> Any:
+    """Where the functions of a kernel are: `e_step`, `score_rows` and what follows from it."""
+    return _MODULES[kernel]
+
+
+def e_step(
+    X: Rows, parameters: Parameters, sample_weight: Rows | None = None, n_worst: int = 0
+) -> SufficientStatistics:
+    """As `steps.e_step`, to 1e-12; rows that no component reaches are left to it."""
+    _check_features(X, parameters)
+    steps.check_weights(X, sample_weight)
+    weights = np.empty(0)
+    if sample_weight is not None:
+        weights = np.ascontiguousarray(sample_weight, dtype=np.float64)
+        steps.positive(weights)
+    total = SufficientStatistics.zero(parameters, n_worst)
+    for block in _blocks(X, BLOCK_ROWS if n_worst else X.shape[0] or 1):
+        total += _block_statistics(
+            _contiguous(X[block]), parameters, weights[block] if len(weights) else weights, n_worst
+        )
+    return total
+
+
+def score_rows(X: Rows, parameters: Parameters) -> RowScores:
+    """As `steps.score_rows`, to 1e-12; a row's scores do not depend on the rows beside it."""
+    return _scored(X, parameters, None)
+
+
+def responsibilities(X: Rows, parameters: Parameters) -> Array:
+    """As `steps.responsibilities`, to 1e-12."""
+    shares = np.empty((X.shape[0], parameters.n_components))
+    _scored(X, parameters, shares)
+    return shares
+
+
+def log_density(X: Rows, parameters: Parameters) -> Array:
+    """Log of the mixture's density at each row, (n,)."""
+    return score_rows(X, parameters).log_density
+
+
+def labels(X: Rows, parameters: Parameters) -> npt.NDArray[np.int32]:
+    """The component of largest responsibility for each row, (n,)."""
+    return score_rows(X, parameters).labels
+
+
+def warm_up(covariance_type: str, dtype: str) -> float:
+    """Seconds that compiling the kernel for such rows, or reading it from the disk, took here."""
+    if (covariance_type, dtype) not in _warm:
+        begun = time.perf_counter()
+        X = np.zeros((1, 1), dtype=dtype)
+        shape = family(covariance_type).shape(1, 1)
+        one = Parameters.from_covariances([1.0], [[0.0]], np.ones(shape), covariance_type)
+        e_step(X, one)
+        score_rows(X, one)
+        _warm[covariance_type, dtype] = time.perf_counter() - begun
+    return _warm[covariance_type, dtype]
+
+
+_warm: dict[tuple[str, str], float] = {}
+
+
+def _scored(X: Rows, parameters: Parameters, shares: Array | None) -> RowScores:
+    _check_features(X, parameters)
+    n = X.shape[0]
+    scores = RowScores(np.empty(n, np.int32), np.empty(n), np.empty(n))
+    for block in _blocks(X, BLOCK_ROWS):
+        rows = _contiguous(X[block])
+        part = np.empty((0, 0)) if shares is None else shares[block]
+        result = (*(each[block] for each in scores), part)
+        far = np.empty(FAR_ROWS, np.int64)
+        n_far = _dense().write_scores(rows, *_arguments(parameters), result, far)
+        if n_far:
+            chosen = _far_rows(n_far, far, len(rows))
+            _score_far(rows[chosen], chosen, parameters, result)
+    return scores
+
+
+def _score_far(X: Rows, chosen: Indices, parameters: Parameters, result: Any) -> None:
+    found = steps.score_rows(X, parameters)
+    for target, values in zip(result, found, strict=False):
+        target[chosen] = values
+    if len(result[3]):
+        result[3][chosen] = steps.responsibilities(X, parameters)
+
+
+def _block_statistics(
+    X: Rows, parameters: Parameters, weights: Array, n_worst: int
+) -> SufficientStatistics:
+    sums = _Sums.zero(parameters)
+    far, density = np.empty(FAR_ROWS, np.int64), np.empty(len(X) if n_worst else 0)
+    log_likelihood, n_far = _dense().add_expectation(
+        X, weights, *_arguments(parameters), sums.arrays, far, density
+    )
+    if n_far > len(far):
+        return steps.e_step(X, parameters, weights if len(weights) else None, n_worst)
+    chosen = far[:n_far]
+    near_weight = float(weights.sum() - weights[chosen].sum()) if len(weights) else None
+    found = sums.statistics(parameters, len(X) - len(chosen), near_weight, log_likelihood)
+    if n_worst:
+        near = np.ones(len(X), bool)
+        near[chosen] = False
+        if len(weights):
+            near &= weights > 0
+        found = replace(found, worst=WorstRows.of(n_worst, density[near], X[near]))
+    if n_far:
+        far_weights = weights[chosen] if len(weights) else None
+        found += steps.e_step(X[chosen], parameters, far_weights, n_worst)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Where the kernel adds up: whole vectors at a time, so padded or in LANES parts."""
+
+    arrays: tuple[Array, Array, Array, Array, Array]
+
+    @classmethod
+    def zero(cls, parameters: Parameters) -> _Sums:
+        from gmm_dask.mixture.kernels.lanes import LANES
+
+        dense, (k, d) = _dense(), parameters.means.shape
+        padded = -(-d // LANES) * LANES
+        chosen = parameters.family
+        listed = chosen.correlated and d > dense.FEW_COLUMNS
+        n_matrices = (k if chosen.per_component else 1) if listed else 0
+        n_parts = 0 if listed else k
+        square = (d, d) if chosen.correlated else (1, d)
+        return cls(
+            (
+                np.zeros(k),
+                np.zeros((k, padded)),
+                np.zeros((n_matrices, padded, padded)),
+                np.zeros((n_parts, d, LANES)),
+                np.zeros((n_parts, *square, LANES)),
+            )
+        )
+
+    def statistics(
+        self, parameters: Parameters, n: int, sum_weight: float | None, log_likelihood: float
+    ) -> SufficientStatistics:
+        d = parameters.n_features
+        sum_resp, sum_x, sum_xx, part_x, part_xx = self.arrays
+        if len(part_x):
+            sum_x, sum_xx = part_x.sum(axis=-1), part_xx.sum(axis=-1)
+        else:
+            sum_x, sum_xx = sum_x[:, :d], sum_xx[:, :d, :d]
+        if parameters.family.correlated:
+            sum_xx = np.tril(sum_xx) + np.tril(sum_xx, -1).swapaxes(-1, -2)
+            if not parameters.family.per_component:
+                sum_xx = sum_xx.sum(axis=0)
+        else:
+            sum_xx = sum_xx[:, 0] if parameters.family.per_feature else sum_xx[:, 0].sum(axis=1)
+        weight = float(n) if sum_weight is None else sum_weight
+        return SufficientStatistics(n, weight, log_likelihood, sum_resp, sum_x, sum_xx)
+
+
+def _arguments(parameters: Parameters) -> tuple[Any, ...]:
+    """Means, factors (k or 1, d or 1, d), log weights, whether matrices, and where far begins."""
+    factors, (k, d) = parameters.precisions_cholesky, parameters.means.shape
+    if parameters.family.correlated:
+        factors = factors.reshape(-1, d, d)
+    else:
+        factors = np.broadcast_to(factors.reshape(k, 1, -1), (k, 1, d)).copy()
+    return (
+        parameters.means,
+        factors,
+        steps.log_densities_at_means(parameters),
+        parameters.family.correlated,
+        steps.far_limit(parameters),
+    )
+
+
+def _far_rows(n_far: int, far: Indices, n_rows: int) -> Indices:
+    """The rows that are left to NumPy: those that were noted, or all where they are too many."""
+    return far[:n_far] if n_far <= len(far) else np.arange(n_rows)
+
+
+def _check_features(X: Rows, parameters: Parameters) -> None:
+    if X.shape[1] != parameters.n_features:
+        raise ValueError(f"X has {X.shape[1]} features, the mixture has {parameters.n_features}")
+
+
+def _blocks(X: Rows, size: int) -> Iterator[slice]:
+    n = X.shape[0]
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _contiguous(X: Rows) -> Rows:
+    kind = np.float32 if X.dtype == np.float32 else np.float64
+    return np.ascontiguousarray(X, dtype=kind)
+
+
+@cache
+def _dense() -> Any:
+    """The compiled module; importing it, and numba, takes half a second."""
+    from gmm_dask.mixture.kernels import dense
+
+    return dense
+
+
+_MODULES: dict[Kernel, Any] = {"numpy": steps, "compiled": sys.modules[__name__]}

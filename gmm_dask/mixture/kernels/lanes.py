@@ -1,0 +1,313 @@
+"""Vectors of float64 as values in compiled code: every row goes through the same instructions.
+
+LLVM's own vectoriser runs the rows that are left over at the end of a loop through other code,
+which may round differently, and gives up registers between two loops. Here the width is explicit:
+a `Lanes` value of any width is cut into the registers the processor has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import binding, ir
+from numba.core import cgutils, config, types
+from numba.extending import intrinsic, models, register_model
+
+Vector = Any  # a Lanes value, as annotations call it
+
+
+def _has_avx512() -> bool:
+    if config.CPU_NAME or config.CPU_FEATURES:
+        return "+avx512f" in (config.CPU_FEATURES or "")
+    return bool(binding.get_host_cpu_features().get("avx512f"))
+
+
+# Four accumulators of ROWS lanes, ROWS lanes of input and one factor fit into the registers.
+LANES = 8 if _has_avx512() else 4
+ROWS = 4 * LANES if _has_avx512() else 2 * LANES
+
+
+class Lanes(types.Type):  # type: ignore[misc]
+    """So many float64 side by side."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        super().__init__(f"Lanes({width})")
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, lanes: Lanes) -> None:
+        super().__init__(manager, lanes, _doubles(lanes.width))
+
+
+def _doubles(width: int) -> Any:
+    return ir.VectorType(ir.DoubleType(), width)
+
+
+def _integers(width: int, bits: int = 64) -> Any:
+    return ir.VectorType(ir.IntType(bits), width)
+
+
+def _constant(kind: Any, value: float) -> Any:
+    return ir.Constant(kind, [value] * kind.count)
+
+
+def _pointer(context: Any, builder: Any, array: tuple[Any, Any], index: tuple[Any, Any]) -> Any:
+    """The address of an element of a C-ordered array, given as (type, value) pairs."""
+    kind, value = index
+    parts = cgutils.unpack_tuple(builder, value) if isinstance(kind, types.BaseTuple) else [value]
+    kinds = list(kind) if isinstance(kind, types.BaseTuple) else [kind]
+    parts = [context.cast(builder, p, k, types.intp) for p, k in zip(parts, kinds, strict=True)]
+    made = context.make_array(array[0])(context, builder, array[1])
+    return cgutils.get_item_pointer(context, builder, array[0], made, parts)
+
+
+def _loader(width: int) -> Callable[..., Vector]:
+    @intrinsic
+    def load(typing: Any, array: Any, index: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kinds = signature.args
+            at = _pointer(context, builder, (kinds[0], args[0]), (kinds[1], args[1]))
+            at = builder.bitcast(at, _doubles(width).as_pointer())
+            return builder.load(at, align=8)
+
+        return Lanes(width)(array, index), code
+
+    return load  # type: ignore[no-any-return]
+
+
+load_rows = _loader(ROWS)  # array[index : index + ROWS] along the last axis
+load_lanes = _loader(LANES)
+
+
+@intrinsic
+def load_columns(typing: Any, array: Any, index: Any, count: Any) -> Any:
+    """LANES elements of which those from `count` on are 0 and not read."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        at = _pointer(context, builder, (kinds[0], args[0]), (kinds[1], args[1]))
+        at = builder.bitcast(at, _doubles(LANES).as_pointer())
+        n = _spread(builder, context.cast(builder, args[2], kinds[2], types.int64), LANES)
+        mask = builder.icmp_signed("<", ir.Constant(_integers(LANES), list(range(LANES))), n)
+        kind = ir.FunctionType(
+            _doubles(LANES), [at.type, ir.IntType(32), mask.type, _doubles(LANES)]
+        )
+        load = cgutils.get_or_insert_function(
+            builder.module, kind, f"llvm.masked.load.v{LANES}f64.p0"
+        )
+        zero = _constant(_doubles(LANES), 0.0)
+        return builder.call(load, [at, ir.Constant(ir.IntType(32), 8), mask, zero])
+
+    return Lanes(LANES)(array, index, count), code
+
+
+@intrinsic
+def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write all lanes from array[index] on."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        at = _pointer(context, builder, (kinds[0], args[0]), (kinds[1], args[1]))
+        builder.store(args[2], builder.bitcast(at, args[2].type.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.void(array, index, value), code
+
+
+def _spread(builder: Any, value: Any, width: int) -> Any:
+    kind = ir.VectorType(value.type, width)
+    nothing = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, nothing, _constant(_integers(width, 32), 0))
+
+
+def _filler(width: int) -> Callable[..., Vector]:
+    @intrinsic
+    def fill(typing: Any, value: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            number = context.cast(builder, args[0], signature.args[0], types.float64)
+            return _spread(builder, number, width)
+
+        return Lanes(width)(value), code
+
+    return fill  # type: ignore[no-any-return]
+
+
+rows = _filler(ROWS)  # one number in every lane
+lanes = _filler(LANES)
+
+
+def _elementwise(build: Callable[..., Any], n_arguments: int) -> Callable[..., Vector]:
+    """A function of vectors of one width; numbers among the arguments stand in every lane."""
+
+    def typed(arguments: tuple[Any, ...]) -> Any:
+        width = next(a.width for a in arguments if isinstance(a, Lanes))
+
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            values = []
+            for kind, value in zip(signature.args, args, strict=True):
+                if not isinstance(kind, Lanes):
+                    number = context.cast(builder, value, kind, types.float64)
+                    value = _spread(builder, number, width)
+                values.append(value)
+            return build(builder, *values)
+
+        return Lanes(width)(*arguments), code
+
+    def one(typing: Any, a: Any) -> Any:
+        return typed((a,))
+
+    def two(typing: Any, a: Any, b: Any) -> Any:
+        return typed((a, b))
+
+    def three(typing: Any, a: Any, b: Any, c: Any) -> Any:
+        return typed((a, b, c))
+
+    def four(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+        return typed((a, b, c, d))
+
+    return intrinsic((one, two, three, four)[n_arguments - 1])  # type: ignore[no-any-return]
+
+
+def _builtin(name: str, n_arguments: int) -> Callable[..., Vector]:
+    def build(builder: Any, *values: Any) -> Any:
+        kind = values[0].type
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(kind, [kind] * n_arguments),
+            f"llvm.{name}.v{kind.count}f64",
+        )
+        return builder.call(function, values)
+
+    return _elementwise(build, n_arguments)
+
+
+add = _elementwise(lambda builder, a, b: builder.fadd(a, b), 2)
+subtract = _elementwise(lambda builder, a, b: builder.fsub(a, b), 2)
+multiply = _elementwise(lambda builder, a, b: builder.fmul(a, b), 2)
+divide = _elementwise(lambda builder, a, b: builder.fdiv(a, b), 2)
+multiply_add = _builtin("fmuladd", 3)  # a * b + c
+square_root = _builtin("sqrt", 1)
+
+
+def _where_greater(builder: Any, a: Any, b: Any, x: Any, y: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, b), x, y)
+
+
+where_greater = _elementwise(_where_greater, 4)  # x where a > b, else y; NaN is not greater
+larger = _elementwise(lambda builder, a, b: _where_greater(builder, a, b, a, b), 2)
+
+
+def _power_of_two(builder: Any, shifted: Any) -> Any:
+    integers = _integers(shifted.type.count)
+    bits = builder.shl(builder.bitcast(shifted, integers), _constant(integers, 52))
+    return builder.bitcast(bits, shifted.type)
+
+
+def _mantissa(builder: Any, x: Any) -> Any:
+    integers = _integers(x.type.count)
+    bits = builder.and_(builder.bitcast(x, integers), _constant(integers, (1 << 52) - 1))
+    return builder.bitcast(builder.or_(bits, _constant(integers, 1023 << 52)), x.type)
+
+
+def _exponent(builder: Any, x: Any) -> Any:
+    integers = _integers(x.type.count)
+    bits = builder.lshr(builder.bitcast(x, integers), _constant(integers, 52))
+    # The bits of 2^52 plus a small integer are those of the integer with this in front.
+    bits = builder.or_(bits, _constant(integers, 0x433 << 52))
+    return builder.fsub(builder.bitcast(bits, x.type), _constant(x.type, 2.0**52 + 1023))
+
+
+power_of_two = _elementwise(_power_of_two, 1)  # 2^n of n + 1.5 * 2^52 + 1023
+mantissa = _elementwise(_mantissa, 1)  # of a positive normal number, in [1, 2)
+exponent = _elementwise(_exponent, 1)
+
+
+@intrinsic
+def any_greater(typing: Any, a: Any, b: Any) -> Any:
+    """Whether a > b in any lane."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        mask = builder.fcmp_ordered(">", *args)
+        bits = builder.bitcast(mask, ir.IntType(mask.type.count))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+
+    return types.boolean(a, b), code
+
+
+def _halved(builder: Any, x: Any, width: int) -> Any:
+    """The first half of the lanes plus the second, until so many are left."""
+    while (half := x.type.count // 2) >= width:
+        first = ir.Constant(_integers(half, 32), list(range(half)))
+        second = ir.Constant(_integers(half, 32), list(range(half, 2 * half)))
+        x = builder.fadd(builder.shuffle_vector(x, x, first), builder.shuffle_vector(x, x, second))
+    return x
+
+
+@intrinsic
+def fold(typing: Any, x: Any) -> Any:
+    """The sum of the groups of LANES lanes."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _halved(builder, args[0], LANES)
+
+    return Lanes(LANES)(x), code
+
+
+@intrinsic
+def total(typing: Any, x: Any) -> Any:
+    """The sum of all lanes."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        one = _halved(builder, args[0], 1)
+        return builder.extract_element(one, ir.Constant(ir.IntType(32), 0))
+
+    return types.float64(x), code
+
+
+@intrinsic
+def bits_greater(typing: Any, a: Any, b: Any) -> Any:
+    """Bit i tells whether a > b in lane i; at most 64 lanes."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        mask = builder.fcmp_ordered(">", *args)
+        bits = builder.bitcast(mask, ir.IntType(mask.type.count))
+        return bits if mask.type.count == 64 else builder.zext(bits, ir.IntType(64))
+
+    return types.uint64(a, b), code
+
+
+@intrinsic
+def first_bit(typing: Any, bits: Any) -> Any:
+    """Index of the lowest bit that is set; there must be one."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), code
+
+
+@intrinsic
+def folded(typing: Any, a: Any) -> Any:
+    """ROWS lanes added up to LANES of them, in halves."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = args[0]
+        while value.type.count > LANES:
+            half = value.type.count // 2
+            nothing = ir.Constant(value.type, ir.Undefined)
+            low, high = (
+                builder.shuffle_vector(
+                    value,
+                    nothing,
+                    ir.Constant(_integers(half, 32), list(range(start, start + half))),
+                )
+                for start in (0, half)
+            )
+            value = builder.fadd(low, high)
+        return value
+
+    return Lanes(LANES)(a), code
