@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import fields
 from inspect import signature
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -21,12 +19,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from gmm_dask import engine, fitting
 from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
-from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, PriorSettings, mixture_sample
-from gmm_dask.mixture.prior import in_one_unit
-from gmm_dask.rows import backend_of, check_survey, checked_chunks, map_rows
+from gmm_dask.estimation import fit_all
+from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, mixture_sample
+from gmm_dask.rows import backend_of, checked_chunks, is_path, map_rows
 from gmm_dask.sklearn_form import COMMON, copied, sklearn_form
-
-logger = logging.getLogger("gmm_dask")
 
 # scikit-learn's words, which its users look for.
 ILL_DEFINED = (
@@ -34,7 +30,6 @@ ILL_DEFINED = (
     "covariance (for instance caused by singleton or collapsed samples). Try to decrease the "
     "number of components, increase reg_covar, or scale the input data."
 )
-INIT_ROWS = 65536  # rows at most that a start is found on
 Array = npt.NDArray[np.float64]
 _Criterion = Callable[..., engine.WeightedSum]
 
@@ -77,7 +72,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         more rows than the start's sample holds. With fewer every pass is plain EM.
     missing : {"error", "drop", "em"}, default="error"
         What NaN means: an error; a row to leave out of the fit and to label -1; or a value
-        missing at random, for which EM is exact.
+        missing at random, for which EM is exact. In a row of weight 0 it means nothing.
     component_policy : {"floor", "reseed", "drop", "raise"}, default="floor"
         What to do with a component that holds no rows, collapses to a point or becomes singular:
         add 1e-6 of the data's variances to its own; start it anew at a row that the mixture
@@ -293,8 +288,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         warm = self.warm_start and hasattr(self, "converged_")
         chunks = checked_chunks(self, X, sample_weight, self.missing, reset=not warm)
         with backend_of(chunks, X) as backend:
+            if is_path(X):  # of other lazy rows the user decides what stays in memory
+                chunks = engine.hold(chunks, backend, backend.memory_to_hold).chunks
             try:
-                results = self._fit_all(chunks, backend, warm)
+                results = fit_all(self, chunks, backend, self._parameters() if warm else None)
             except SingularCovarianceError as error:
                 message = f"{ILL_DEFINED} {error}"
                 raise SingularCovarianceError(message, error.component, error.features) from None
@@ -308,96 +305,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             )
         return self
 
-    def _fit_all(
-        self, chunks: engine.RowChunks, backend: engine.Backend, warm: bool
-    ) -> list[fitting.FitResult]:
-        seeds = _seed_sequence(self.random_state).spawn(1 + self.n_init)
-        surveyed, chunks = engine.survey(
-            chunks, backend, sample_rows=INIT_ROWS, seed=seeds[0], missing=self.missing
-        )
-        check_survey(surveyed, self.n_components, self.missing)
-        shape = (self.n_components, chunks.n_features)
-        starts_given = (self.weights_init, self.means_init, self.precisions_init)
-        given = fitting.checked_start(*starts_given, shape, self.covariance_type)
-        guards = [self._maximisation(surveyed, 1 + i) for i in range(self.n_init)]
-        n_worst = guards[0].n_worst * self.n_components
-        pass_over_all, on_sample = engine.expectations(
-            surveyed,
-            chunks,
-            backend,
-            missing=self.missing,
-            n_worst=n_worst,
-            unit=guards[0].unit,
-            kernel=engine.kernel_for(chunks, self.n_components),
-        )
-        if warm:
-            return [self._go_on(pass_over_all, guards[0])]
-        return fitting.fit_from_sample(
-            fitting.Sample(surveyed.sample, surveyed.sample_weight, on_sample),
-            pass_over_all,
-            self._method(),
-            guards,
-            seeds[1:],
-            given=given,
-            watch=self._watch,
-            tell=self._tell,
-        )
-
-    def _go_on(
-        self, pass_over_all: fitting.Expectation, guard: fitting.Maximisation
-    ) -> fitting.FitResult:
-        return fitting.fit(
-            pass_over_all,
-            self._parameters(),
-            guard,
-            tol=self.tol,
-            max_iter=self.max_iter,
-            watch=self._watch,
-            previous=self.lower_bound_,
-        )
-
-    def _method(self) -> fitting.Method:
-        names = (field.name for field in fields(fitting.Method))
-        return fitting.Method(**{name: getattr(self, name) for name in names})
-
-    def _maximisation(self, surveyed: engine.Survey, start: int) -> fitting.Maximisation:
-        names = getattr(self, "feature_names_in_", None)
-        settings = PriorSettings(
-            self.weight_concentration_prior,
-            self.mean_precision_prior,
-            self.degrees_of_freedom_prior,
-            self.covariance_prior,
-        )
-        prior = settings.resolve(surveyed.spread.mean, surveyed.spread.variances)
-        spread, prior = in_one_unit(surveyed.spread, prior)
-        return fitting.Maximisation(
-            self.reg_covar,
-            self.component_policy,
-            spread,
-            prior,
-            None if names is None else tuple(str(name) for name in names),
-            start,
-        )
-
     def _n_parameters(self) -> int:
         """Free parameters, under scikit-learn's name."""
         return self._parameters().n_free_parameters
-
-    def _watch(self, record: fitting.Pass) -> None:
-        self._tell(record.events)
-        if not self.verbose or (record.number % self.verbose_interval and record.number > 1):
-            return
-        line = "start %d pass %d: log-likelihood per row %.10g"
-        values: tuple[Any, ...] = (record.start, record.number, record.lower_bound)
-        if np.isfinite(record.change):
-            line, values = f"{line}, change %.3g", (*values, record.change)
-        if self.verbose > 1:
-            line, values = f"{line}, %.3f s", (*values, record.seconds)
-        logger.info(line, *values)
-
-    def _tell(self, events: tuple[fitting.Event, ...]) -> None:
-        for event in events:
-            logger.warning("start %d: %s", event.start, event.message)
 
     def _keep(self, result: fitting.FitResult) -> None:
         found = result.parameters
@@ -438,9 +348,3 @@ def _finite(total: engine.WeightedSum) -> float:
             "number; the score, which is per unit of weight, does not depend on it."
         )
     return total.value
-
-
-def _seed_sequence(random_state: Any) -> np.random.SeedSequence:
-    if random_state is None or isinstance(random_state, Integral):
-        return np.random.SeedSequence(None if random_state is None else int(random_state))
-    return np.random.SeedSequence(int(check_random_state(random_state).randint(2**31 - 1)))

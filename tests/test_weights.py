@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
-from gmm_dask import GaussianMixture, estimator
+from gmm_dask import GaussianMixture, estimation
 from gmm_dask.errors import DataError
 from gmm_dask.fitting import INIT_METHODS
 from gmm_dask.mixture import COVARIANCE_FAMILIES
@@ -38,7 +38,7 @@ def fitted(X: Any, weight: Any = None, size: int = SIZE, **settings: Any) -> Gau
     options = {"tol": 1e-4, "max_iter": 9, "reg_covar": 0.0, "random_state": 0} | settings
     model = GaussianMixture(3, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimator, "INIT_ROWS", size)
+        patch.setattr(estimation, "INIT_ROWS", size)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return model.fit(X, sample_weight=weight)
@@ -257,6 +257,16 @@ def test_in_the_stage_a_weight_is_so_many_rows_above_the_size_of_the_sample(
         found = getattr(repeated.model.parameters, name)
         expected = getattr(weighted.model.parameters, name)
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_in_the_stage_a_row_of_weight_zero_gets_a_label_so_its_values_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    X, weight = rows(10)
+    X[weight == 0, 1] = np.nan
+    frame = pd.DataFrame(X, columns=["a", "b"]).assign(w=weight)
+    with pytest.raises(DataError, match=r"column 'b'.*missing"):
+        published(tmp_path / "strict", frame, {})
 
 
 @pytest.mark.parametrize(("weight", "words"), [(1e308, "add up to inf"), (4e305, "log-likelihood")])

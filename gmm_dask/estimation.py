@@ -1,0 +1,122 @@
+"""What `GaussianMixture.fit` does with its parameters: survey, starts, EM, words for the log."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from gmm_dask import engine, fitting
+from gmm_dask.mixture import Parameters, PriorSettings
+from gmm_dask.mixture.prior import in_one_unit
+from gmm_dask.rows import check_survey
+
+logger = logging.getLogger("gmm_dask")
+
+INIT_ROWS = 65536  # different rows at most that a start is found on
+
+
+def fit_all(
+    settings: Any, chunks: engine.RowChunks, backend: engine.Backend, warm: Parameters | None
+) -> list[fitting.FitResult]:
+    """The fits of an estimator with these settings; one where it goes on from an earlier fit.
+
+    Parameters
+    ----------
+    settings : GaussianMixture
+    warm : Parameters, optional
+        What the earlier fit ended with.
+
+    Raises
+    ------
+    DataError, SettingsError, NotFiniteError, SingularCovarianceError, StarvedComponentError
+    """
+    seeds = _seed_sequence(settings.random_state).spawn(1 + settings.n_init)
+    surveyed, chunks = engine.survey(
+        chunks, backend, sample_rows=INIT_ROWS, seed=seeds[0], missing=settings.missing
+    )
+    check_survey(surveyed, settings.n_components, settings.missing)
+    shape = (settings.n_components, chunks.n_features)
+    starts_given = (settings.weights_init, settings.means_init, settings.precisions_init)
+    given = fitting.checked_start(*starts_given, shape, settings.covariance_type)
+    guards = [_maximisation(settings, surveyed, 1 + i) for i in range(settings.n_init)]
+    over_all, on_sample = engine.expectations(
+        surveyed,
+        chunks,
+        backend,
+        missing=settings.missing,
+        n_worst=guards[0].n_worst * settings.n_components,
+        unit=guards[0].unit,
+        kernel=engine.kernel_for(chunks, settings.n_components),
+    )
+    log = PassLog(settings.verbose, settings.verbose_interval)
+    if warm is not None:
+        options = {"tol": settings.tol, "max_iter": settings.max_iter, "watch": log}
+        before = settings.lower_bound_
+        return [fitting.fit(over_all, warm, guards[0], previous=before, **options)]
+    names = (field.name for field in fields(fitting.Method))
+    return fitting.fit_from_sample(
+        fitting.Sample(surveyed.sample, surveyed.sample_weight, on_sample),
+        over_all,
+        fitting.Method(**{name: getattr(settings, name) for name in names}),
+        guards,
+        seeds[1:],
+        given=given,
+        watch=log,
+        tell=log.tell,
+    )
+
+
+class PassLog:
+    """Logs passes as often as asked for, and every event."""
+
+    def __init__(self, verbose: int, interval: int) -> None:
+        self._verbose, self._interval = verbose, interval
+
+    def __call__(self, record: fitting.Pass) -> None:
+        """Log the pass, if it is its turn."""
+        self.tell(record.events)
+        if not self._verbose or (record.number % self._interval and record.number > 1):
+            return
+        line = "start %d pass %d: log-likelihood per row %.10g"
+        values: tuple[Any, ...] = (record.start, record.number, record.lower_bound)
+        if np.isfinite(record.change):
+            line, values = f"{line}, change %.3g", (*values, record.change)
+        if self._verbose > 1:
+            line, values = f"{line}, %.3f s", (*values, record.seconds)
+        logger.info(line, *values)
+
+    def tell(self, events: tuple[fitting.Event, ...]) -> None:
+        """Warn of components in trouble."""
+        for event in events:
+            logger.warning("start %d: %s", event.start, event.message)
+
+
+def _maximisation(settings: Any, surveyed: engine.Survey, start: int) -> fitting.Maximisation:
+    names = getattr(settings, "feature_names_in_", None)
+    beliefs = PriorSettings(
+        settings.weight_concentration_prior,
+        settings.mean_precision_prior,
+        settings.degrees_of_freedom_prior,
+        settings.covariance_prior,
+    )
+    prior = beliefs.resolve(surveyed.spread.mean, surveyed.spread.variances)
+    spread, prior = in_one_unit(surveyed.spread, prior)
+    return fitting.Maximisation(
+        settings.reg_covar,
+        settings.component_policy,
+        spread,
+        prior,
+        None if names is None else tuple(str(name) for name in names),
+        start,
+    )
+
+
+def _seed_sequence(random_state: Any) -> np.random.SeedSequence:
+    if random_state is None or isinstance(random_state, Integral):
+        return np.random.SeedSequence(None if random_state is None else int(random_state))
+    return np.random.SeedSequence(int(check_random_state(random_state).randint(2**31 - 1)))
