@@ -16,7 +16,15 @@ import numpy.typing as npt
 from sklearn.utils.validation import _check_feature_names, _check_n_features, validate_data
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from gmm_dask.engine import ClusterBackend, LocalBackend, Missing, RowChunks, Survey, row_chunks
+from gmm_dask.engine import (
+    ClusterBackend,
+    LocalBackend,
+    Missing,
+    RowChunks,
+    Survey,
+    any_in_row,
+    row_chunks,
+)
 from gmm_dask.engine.backends import Backend
 from gmm_dask.engine.cluster import available_cores
 from gmm_dask.errors import ClusterError, DataError
@@ -180,7 +188,7 @@ class _RowFunction:
         self.__name__ = function  # as the dashboard shows it
 
     def __call__(self, X: Rows, parameters: Parameters) -> Rows:
-        absent = np.isnan(_checked_values(X, self.missing)).any(axis=1)
+        absent = any_in_row(np.isnan(_checked_values(X, self.missing)))
         complete: RowFunction = getattr(kernels.module(self.kernel), self.function, _as_it_is)
         if not absent.any():
             return complete(X, parameters).astype(self.dtype, copy=False)
@@ -205,8 +213,9 @@ class _RowFunction:
 
 def _kernel(X: Any, parameters: Parameters) -> Kernel:
     """By the size of X as a whole, not of its blocks; NumPy where that is not known."""
-    shape: tuple[Any, ...] = getattr(X, "shape", ())
-    n_rows = shape[0] if len(shape) == 2 and isinstance(shape[0], int) else 0
+    shape = getattr(X, "shape", ())
+    known = isinstance(shape, tuple) and len(shape) == 2 and isinstance(shape[0], int)
+    n_rows = shape[0] if known else 0
     return kernels.choose(n_rows, parameters.n_components, parameters.n_features)
 
 

@@ -7,6 +7,7 @@ from gmm_dask.engine.hold import Held, hold
 from gmm_dask.engine.passes import (
     Missing,
     WeightedSum,
+    any_in_row,
     arithmetic,
     completed_log_likelihood,
     expectation,
@@ -29,6 +30,7 @@ __all__ = [
     "RowChunks",
     "Survey",
     "WeightedSum",
+    "any_in_row",
     "arithmetic",
     "array_from_sources",
     "completed_log_likelihood",

@@ -234,8 +234,12 @@ def usable_rows(
     """
     if sample_weight is not None:
         positive(sample_weight)
-    usable = np.ones(len(X), bool) if missing == "em" else ~np.isnan(X).any(axis=1)
-    return np.asarray(usable)
+    return np.ones(len(X), bool) if missing == "em" else ~any_in_row(np.isnan(X))
+
+
+def any_in_row(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Whether any value of a row is true, (n,); quick where none is at all."""
+    return np.asarray(mask.any(axis=1) if mask.any() else np.zeros(len(mask), bool))
 
 
 def positive(sample_weight: Rows) -> npt.NDArray[np.bool_]:

@@ -12,7 +12,14 @@ import numpy.typing as npt
 from gmm_dask.engine.backends import Backend, LocalBackend
 from gmm_dask.engine.chunks import RowChunks, row_chunks
 from gmm_dask.engine.cluster import available_cores
-from gmm_dask.engine.passes import ChunkMap, Expectation, Missing, expectation, usable_rows
+from gmm_dask.engine.passes import (
+    ChunkMap,
+    Expectation,
+    Missing,
+    any_in_row,
+    expectation,
+    usable_rows,
+)
 from gmm_dask.engine.reduce import tree_sum
 from gmm_dask.engine.sample import Draw, Sketch
 from gmm_dask.mixture import ColumnSpread
@@ -216,7 +223,7 @@ def survey_chunk(
     bad_weight = (
         np.zeros(len(X), bool) if weights is None else ~((weights >= 0) & np.isfinite(weights))
     )
-    usable = usable_rows(X, missing=missing) & ~bad_weight
+    usable = ~bad_weight if missing == "em" else ~bad_weight & ~any_in_row(absent)
     all_used = usable.all()
     counted = None if weights is None else np.asarray(weights[usable], dtype=np.float64)
     counts = np.ones(len(X), bool) if weights is None else weights != 0
@@ -226,10 +233,10 @@ def survey_chunk(
     surveyed = ChunkSurvey(
         X.shape[0],
         int(usable.sum()),
-        absent.sum(axis=0),
-        infinite.sum(axis=0),
-        bool((absent.any(axis=1) & counts).any()),
-        bool((infinite.any(axis=1) & counts).any()),
+        _counts(absent),
+        _counts(infinite),
+        bool((any_in_row(absent) & counts).any()),
+        bool((any_in_row(infinite) & counts).any()),
         _first(absent),
         _first(infinite),
         int(bad_weight.sum()),
@@ -280,6 +287,11 @@ def _eligible(
 
 def _count_rows(common: None, X: Rows, weights: Rows | None = None) -> int:
     return int(X.shape[0])
+
+
+def _counts(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """True values of each column, (d,)."""
+    return mask.sum(axis=0) if mask.any() else np.zeros(mask.shape[1], np.int64)
 
 
 def _first(bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

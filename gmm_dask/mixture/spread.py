@@ -65,7 +65,10 @@ class ColumnSpread:
             X, sample_weight = X[counted], sample_weight[counted]
             unit = weight_unit(sample_weight.max(initial=0.0))
             sample_weight = sample_weight / unit
-        X = np.asarray(X, dtype=np.float64)
+        values: Array = np.asarray(X, dtype=np.float64)
+        if len(values) and not np.isnan(values).any():
+            return cls._of_complete(values, sample_weight, unit)
+        X = values
         there = ~np.isnan(X)
         weight = there * (1.0 if sample_weight is None else sample_weight[:, None])
         total = weight.sum(axis=0)
@@ -79,6 +82,21 @@ class ColumnSpread:
             D = np.where(there, X - mean, 0.0)
             left = (weight * D).sum(axis=0) / divisor  # what rounding left of the mean
             return cls(total, mean + left, (weight * (D - left) ** 2 * there).sum(axis=0), unit)
+
+    @classmethod
+    def _of_complete(cls, X: Array, sample_weight: Array | None, unit: float) -> ColumnSpread:
+        """As `of`, by products with the weights: without a matrix of them, and of what is there."""
+        weight = np.ones(len(X)) if sample_weight is None else sample_weight
+        total = float(weight.sum())
+        origin = X[int(weight.argmax())]
+        with np.errstate(over="ignore", invalid="ignore"):
+            D = X - origin
+            mean = origin + weight @ D / total
+            np.subtract(X, mean, out=D)
+            left = weight @ D / total
+            D -= left
+            scatter = weight @ np.square(D, out=D)
+        return cls(np.full(X.shape[1], total), mean + left, np.asarray(scatter), unit)
 
     def __add__(self, other: ColumnSpread) -> ColumnSpread:
         unit = max(self.unit, other.unit)

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.engine import Backend, Missing, arithmetic, map_items, tree_sum, usable_rows
+from gmm_dask.engine import (
+    Backend,
+    Missing,
+    any_in_row,
+    arithmetic,
+    map_items,
+    tree_sum,
+    usable_rows,
+)
 from gmm_dask.errors import DataError, OutputError
 from gmm_dask.mixture import Parameters, RowScores
 from gmm_dask.mixture.kernels import Kernel, choose
@@ -174,7 +182,7 @@ def label_chunk(work: _Work, item: tuple[Chunk, ChunkSource]) -> LabelledChunk:
     mixture = arithmetic(work.missing, work.kernel)
     score = mixture.score_rows(rows, work.parameters)
     _check_finite(score, usable, chunk, source)
-    n_incomplete = int(np.isnan(rows).any(axis=1).sum())
+    n_incomplete = int(any_in_row(np.isnan(rows)).sum())
     sums = _sums(score, usable, weights, work, n_incomplete)
     content = chunk_content(source, work.columns)
     if not work.write:
