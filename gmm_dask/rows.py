@@ -213,7 +213,7 @@ class _RowFunction:
 
 def _kernel(X: Any, parameters: Parameters) -> Kernel:
     """By the size of X as a whole, not of its blocks; NumPy where that is not known."""
-    shape = getattr(X, "shape", ())
+    shape: Any = getattr(X, "shape", ())
     known = isinstance(shape, tuple) and len(shape) == 2 and isinstance(shape[0], int)
     n_rows = shape[0] if known else 0
     return kernels.choose(n_rows, parameters.n_components, parameters.n_features)
