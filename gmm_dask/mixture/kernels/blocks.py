@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numba
+import numpy as np
 
 from gmm_dask.mixture.kernels.distances import of_matrix
 from gmm_dask.mixture.kernels.lanes import (
@@ -79,3 +80,22 @@ def load_weights(weights: Any, order: Any, start: int, n_rows: int, out: Any) ->
             out[lane] = 0.0
         else:
             out[lane] = weights[order[t]] if weights.shape[0] else 1.0
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def workspace(n_rows: int, n_columns: int) -> Any:
+    """An array whose first element begins a cache line, which no vector then straddles."""
+    n = n_rows * n_columns
+    raw = np.empty(n + 8)
+    skip = (-(raw.ctypes.data // 8)) % 8
+    return raw[skip : skip + n].reshape(n_rows, n_columns)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def collect(root_of: Any, order: Any, start: int, listed: Any, root: Any, count: int) -> int:
+    """Append the block's rows that have a share (ROWS,), and the roots of their shares."""
+    for lane in range(ROWS):
+        listed[count] = order[start + lane]
+        root[count] = root_of[lane]
+        count += root_of[lane] > 0
+    return count

@@ -16,7 +16,13 @@ from typing import Any
 import numba
 import numpy as np
 
-from gmm_dask.mixture.kernels.blocks import load_weights, sort_by_guess, transpose
+from gmm_dask.mixture.kernels.blocks import (
+    collect,
+    load_weights,
+    sort_by_guess,
+    transpose,
+    workspace,
+)
 from gmm_dask.mixture.kernels.distances import of_matrix, of_variances
 from gmm_dask.mixture.kernels.elementary import exp, log
 from gmm_dask.mixture.kernels.lanes import (
@@ -26,12 +32,12 @@ from gmm_dask.mixture.kernels.lanes import (
     any_greater,
     bits_greater,
     divide,
-    first_bit,
     larger,
     load_rows,
     multiply,
     multiply_add,
     rows,
+    square_root,
     store,
     subtract,
     total,
@@ -141,13 +147,13 @@ def _made(sources: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         n, d = X.shape
         k = means.shape[0]
         sum_resp, sum_x, sum_xx, part_x, part_xx = sums
-        x, joint, weight = np.empty((d, ROWS)), np.empty((k, ROWS)), np.empty(ROWS)
-        order, guess = np.empty(TILE_ROWS, np.int64), np.empty(TILE_ROWS)
+        x, joint, weight = workspace(d, ROWS), workspace(k, ROWS), workspace(1, ROWS)[0]
+        order, guess = np.empty(TILE_ROWS, np.int64), workspace(1, TILE_ROWS)[0]
         placed, ends = np.empty(TILE_ROWS, np.int64), np.empty(k + 1, np.int64)
         in_list = is_matrix and d > FEW_COLUMNS
         held = TILE_ROWS if in_list else 1
-        listed, resp = np.empty((k, held), np.int64), np.empty((k, held))
-        counts, scaled = np.zeros(k, np.int64), np.zeros((LIST_ROWS, sum_x.shape[1]))
+        listed, root = np.empty((k, held), np.int64), workspace(k, held)
+        counts, scaled = np.zeros(k, np.int64), workspace(LIST_ROWS + 1, sum_x.shape[1])
         log_likelihood, n_far = float(sources) * 0.0, 0
         for start in range(0, n, TILE_ROWS):
             m = min(TILE_ROWS, n - start)
@@ -186,21 +192,15 @@ def _made(sources: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
                     elif not in_list:
                         add_products(x, means[j], r, part_x[j], part_xx[j], d)
                     else:
-                        store(joint, (j, 0), r)
-                        mask, count = bits_greater(r, rows(0.0)), counts[j]
-                        while mask:
-                            lane = first_bit(mask)
-                            mask &= mask - np.uint64(1)
-                            listed[j, count] = order[t + lane]
-                            resp[j, count] = joint[j, lane]
-                            count += 1
-                        counts[j] = count
+                        store(joint, (j, 0), square_root(r))
+                        counts[j] = collect(joint[j], order, t, listed[j], root[j], counts[j])
             log_likelihood += total(tile_sum)
             if in_list:
                 for j in range(k):
+                    n_listed = counts[j]
                     add_listed(
-                        X, means[j], listed[j], resp[j], counts[j], sum_x[j],
-                        sum_xx[j % sum_xx.shape[0]], scaled,
+                        X, listed[j, :n_listed], root[j, :n_listed], means[j], scaled,
+                        sum_x[j], sum_xx[j % sum_xx.shape[0]],
                     )  # fmt: skip
                     counts[j] = 0
         return log_likelihood, n_far
@@ -219,8 +219,8 @@ def _made(sources: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         labels, density, largest_share, responsibilities = result
         n, d = X.shape
         k = means.shape[0]
-        x, joint, lane_values = np.empty((d, ROWS)), np.empty((k, ROWS)), np.empty((3, ROWS))
-        order, guess = np.empty(TILE_ROWS, np.int64), np.empty(TILE_ROWS)
+        x, joint, lane_values = workspace(d, ROWS), workspace(k, ROWS), workspace(3, ROWS)
+        order, guess = np.empty(TILE_ROWS, np.int64), workspace(1, TILE_ROWS)[0]
         placed, ends = np.empty(TILE_ROWS, np.int64), np.empty(k + 1, np.int64)
         n_far = sources * 0
         for start in range(0, n, TILE_ROWS):

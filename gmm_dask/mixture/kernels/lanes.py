@@ -281,16 +281,6 @@ def bits_greater(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def first_bit(typing: Any, bits: Any) -> Any:
-    """Index of the lowest bit that is set; there must be one."""
-
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.uint64), code
-
-
-@intrinsic
 def folded(typing: Any, a: Any) -> Any:
     """ROWS lanes added up to LANES of them, in halves."""
 

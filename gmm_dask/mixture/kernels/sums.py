@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numba
@@ -13,6 +12,7 @@ from gmm_dask.mixture.kernels.lanes import (
     add,
     folded,
     lanes,
+    load_columns,
     load_lanes,
     load_rows,
     multiply,
@@ -55,84 +55,89 @@ def add_squares(x: Any, mean: Any, resp: Vector, sum_x: Any, sum_xx: Any, n_colu
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def add_listed(
-    X: Any, mean: Any, listed: Any, resp: Any, count: int, sum_x: Any, sum_xx: Any, scaled: Any
-) -> None:
-    """Add r (x - m) and the lower triangle of r (x - m)(x - m)^T of some rows of X.
+def add_listed(X: Any, rows: Any, root: Any, mean: Any, W: Any, sum_x: Any, sum_xx: Any) -> None:
+    """Add r (x - m) and the lower triangle of r (x - m)(x - m)^T of the rows X[rows].
 
     Parameters
     ----------
-    listed, resp : (n,)
-        Row numbers and their responsibilities, of which the first `count` are used.
+    rows, root : (n,)
+        Row numbers, and the roots of their responsibilities.
+    W : (LIST_ROWS + 1, padded d)
+        Workspace.
     sum_x : (padded d,)
     sum_xx : (padded d, padded d)
-    scaled : (LIST_ROWS, padded d)
     """
-    for first in range(0, count, LIST_ROWS):
-        n = min(LIST_ROWS, count - first)
-        _scale(X, mean, listed[first : first + n], resp[first : first + n], sum_x, scaled)
-        _add_products_of(scaled, n, X.shape[1], sum_xx)
+    for start in range(0, len(rows), LIST_ROWS):
+        part = slice(start, min(start + LIST_ROWS, len(rows)))
+        _weigh(X, rows[part], root[part], mean, W, sum_x)
+        n = part.stop - start
+        _add_products(W, n, len(mean), sum_xx)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _scale(X: Any, mean: Any, listed: Any, resp: Any, sum_x: Any, scaled: Any) -> None:
-    """Rows sqrt(r) (x - m), and their r (x - m) added to sum_x."""
-    n, d = len(listed), X.shape[1]
-    for p in range(n):
-        root, row = math.sqrt(resp[p]), listed[p]
-        for i in range(d):
-            scaled[p, i] = root * (X[row, i] - mean[i])
-    for column in range(0, scaled.shape[1], LANES):
-        total = load_lanes(sum_x, column)
+def _weigh(X: Any, rows: Any, root: Any, mean: Any, W: Any, sum_x: Any) -> None:
+    """W = (X[rows] - mean) root, with columns of 0 up to full lanes and a row of 0 below."""
+    d, n = len(mean), len(rows)
+    for c in range(0, d, LANES):
+        centre, summed = load_columns(mean, c, d - c), lanes(0.0)
+        whole = c + LANES <= d
         for p in range(n):
-            total = multiply_add(load_lanes(scaled, (p, column)), lanes(math.sqrt(resp[p])), total)
-        store(sum_x, column, total)
+            r, at = root[p], (rows[p], c)
+            x = load_lanes(X, at) if whole else load_columns(X, at, d - c)
+            w = multiply(subtract(x, centre), r)
+            store(W, (p, c), w)
+            summed = multiply_add(w, r, summed)
+        store(W, (n, c), lanes(0.0))
+        store(sum_x, c, add(load_lanes(sum_x, c), summed))
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _add_products_of(scaled: Any, n: int, d: int, sum_xx: Any) -> None:
-    """scaled^T scaled, lower triangle, four rows by two vectors in registers."""
-    for a in range(0, scaled.shape[1], 4):
-        if a >= d:
-            break
-        for b in range(0, a + 4, 2 * LANES):
-            if b + LANES < scaled.shape[1] and b + LANES < a + 4:
-                _add_two(scaled, n, a, b, sum_xx)
-            else:
-                _add_one(scaled, n, a, b, sum_xx)
+def _add_products(W: Any, n: int, d: int, sum_xx: Any) -> None:
+    """Blocks of 4 features by 2 vectors of features, whose sums fit into the registers."""
+    for a in range(0, d, 4):
+        end, c = ((a + 3) // LANES + 1) * LANES, 0
+        while c + LANES < end:
+            _add_wide(W, n, a, c, sum_xx)
+            c += 2 * LANES
+        if c < end:
+            _add_narrow(W, n, a, c, sum_xx)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _add_two(scaled: Any, n: int, a: int, b: int, sum_xx: Any) -> None:
-    u0, v0 = load_lanes(sum_xx, (a, b)), load_lanes(sum_xx, (a, b + LANES))
-    u1, v1 = load_lanes(sum_xx, (a + 1, b)), load_lanes(sum_xx, (a + 1, b + LANES))
-    u2, v2 = load_lanes(sum_xx, (a + 2, b)), load_lanes(sum_xx, (a + 2, b + LANES))
-    u3, v3 = load_lanes(sum_xx, (a + 3, b)), load_lanes(sum_xx, (a + 3, b + LANES))
+def _add_wide(W: Any, n: int, a: int, c: int, sum_xx: Any) -> None:
+    s0, s1, s2, s3 = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
+    t0, t1, t2, t3 = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
     for p in range(n):
-        x, y = load_lanes(scaled, (p, b)), load_lanes(scaled, (p, b + LANES))
-        u0, v0 = multiply_add(x, scaled[p, a], u0), multiply_add(y, scaled[p, a], v0)
-        u1, v1 = multiply_add(x, scaled[p, a + 1], u1), multiply_add(y, scaled[p, a + 1], v1)
-        u2, v2 = multiply_add(x, scaled[p, a + 2], u2), multiply_add(y, scaled[p, a + 2], v2)
-        u3, v3 = multiply_add(x, scaled[p, a + 3], u3), multiply_add(y, scaled[p, a + 3], v3)
-    store(sum_xx, (a, b), u0)
-    store(sum_xx, (a, b + LANES), v0)
-    store(sum_xx, (a + 1, b), u1)
-    store(sum_xx, (a + 1, b + LANES), v1)
-    store(sum_xx, (a + 2, b), u2)
-    store(sum_xx, (a + 2, b + LANES), v2)
-    store(sum_xx, (a + 3, b), u3)
-    store(sum_xx, (a + 3, b + LANES), v3)
+        x, y = load_lanes(W, (p, c)), load_lanes(W, (p, c + LANES))
+        w = lanes(W[p, a])
+        s0, t0 = multiply_add(x, w, s0), multiply_add(y, w, t0)
+        w = lanes(W[p, a + 1])
+        s1, t1 = multiply_add(x, w, s1), multiply_add(y, w, t1)
+        w = lanes(W[p, a + 2])
+        s2, t2 = multiply_add(x, w, s2), multiply_add(y, w, t2)
+        w = lanes(W[p, a + 3])
+        s3, t3 = multiply_add(x, w, s3), multiply_add(y, w, t3)
+    _add_four(sum_xx, a, c, s0, s1, s2, s3)
+    _add_four(sum_xx, a, c + LANES, t0, t1, t2, t3)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _add_one(scaled: Any, n: int, a: int, b: int, sum_xx: Any) -> None:
-    u0, u1 = load_lanes(sum_xx, (a, b)), load_lanes(sum_xx, (a + 1, b))
-    u2, u3 = load_lanes(sum_xx, (a + 2, b)), load_lanes(sum_xx, (a + 3, b))
-    for p in range(n):
-        x = load_lanes(scaled, (p, b))
-        u0, u1 = multiply_add(x, scaled[p, a], u0), multiply_add(x, scaled[p, a + 1], u1)
-        u2, u3 = multiply_add(x, scaled[p, a + 2], u2), multiply_add(x, scaled[p, a + 3], u3)
-    store(sum_xx, (a, b), u0)
-    store(sum_xx, (a + 1, b), u1)
-    store(sum_xx, (a + 2, b), u2)
-    store(sum_xx, (a + 3, b), u3)
+def _add_narrow(W: Any, n: int, a: int, c: int, sum_xx: Any) -> None:
+    # Two rows at a time, into sums of their own: one sum would wait for the last addition.
+    s0, s1, s2, s3 = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
+    t0, t1, t2, t3 = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
+    for p in range(0, n, 2):
+        x, y = load_lanes(W, (p, c)), load_lanes(W, (p + 1, c))
+        s0, t0 = multiply_add(x, W[p, a], s0), multiply_add(y, W[p + 1, a], t0)
+        s1, t1 = multiply_add(x, W[p, a + 1], s1), multiply_add(y, W[p + 1, a + 1], t1)
+        s2, t2 = multiply_add(x, W[p, a + 2], s2), multiply_add(y, W[p + 1, a + 2], t2)
+        s3, t3 = multiply_add(x, W[p, a + 3], s3), multiply_add(y, W[p + 1, a + 3], t3)
+    _add_four(sum_xx, a, c, add(s0, t0), add(s1, t1), add(s2, t2), add(s3, t3))
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _add_four(sum_xx: Any, a: int, c: int, s0: Vector, s1: Vector, s2: Vector, s3: Vector) -> None:
+    store(sum_xx, (a, c), add(load_lanes(sum_xx, (a, c)), s0))
+    store(sum_xx, (a + 1, c), add(load_lanes(sum_xx, (a + 1, c)), s1))
+    store(sum_xx, (a + 2, c), add(load_lanes(sum_xx, (a + 2, c)), s2))
+    store(sum_xx, (a + 3, c), add(load_lanes(sum_xx, (a + 3, c)), s3))
