@@ -64,7 +64,8 @@ def e_step(
         weights = np.ascontiguousarray(sample_weight, dtype=np.float64)
         steps.positive(weights)
     total = SufficientStatistics.zero(parameters, n_worst)
-    for block in _blocks(X, BLOCK_ROWS if n_worst else X.shape[0] or 1):
+    whole = X.flags.c_contiguous and not n_worst
+    for block in _blocks(X, max(1, X.shape[0]) if whole else BLOCK_ROWS):
         total += _block_statistics(
             _contiguous(X[block]), parameters, weights[block] if len(weights) else weights, n_worst
         )

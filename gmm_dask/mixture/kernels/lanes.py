@@ -64,14 +64,30 @@ def _pointer(context: Any, builder: Any, array: tuple[Any, Any], index: tuple[An
     return cgutils.get_item_pointer(context, builder, array[0], made, parts)
 
 
+def _stored(array: Any, width: int) -> tuple[Any, int, str]:
+    """How so many elements lie in memory: their vector, its alignment, and LLVM's word for it."""
+    if array.dtype == types.float32:
+        return ir.VectorType(ir.FloatType(), width), 4, f"v{width}f32"
+    if array.dtype != types.float64:
+        raise TypeError(f"lanes are loaded from float64 or float32, not {array.dtype}")
+    return _doubles(width), 8, f"v{width}f64"
+
+
+def _widened_load(builder: Any, value: Any) -> Any:
+    wide = _doubles(value.type.count)
+    return value if value.type == wide else builder.fpext(value, wide)
+
+
 def _loader(width: int) -> Callable[..., Vector]:
     @intrinsic
     def load(typing: Any, array: Any, index: Any) -> Any:
+        stored, align, _ = _stored(array, width)
+
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             kinds = signature.args
             at = _pointer(context, builder, (kinds[0], args[0]), (kinds[1], args[1]))
-            at = builder.bitcast(at, _doubles(width).as_pointer())
-            return builder.load(at, align=8)
+            at = builder.bitcast(at, stored.as_pointer())
+            return _widened_load(builder, builder.load(at, align=align))
 
         return Lanes(width)(array, index), code
 
@@ -85,21 +101,18 @@ load_lanes = _loader(LANES)
 @intrinsic
 def load_columns(typing: Any, array: Any, index: Any, count: Any) -> Any:
     """LANES elements of which those from `count` on are 0 and not read."""
+    stored, align, word = _stored(array, LANES)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
         at = _pointer(context, builder, (kinds[0], args[0]), (kinds[1], args[1]))
-        at = builder.bitcast(at, _doubles(LANES).as_pointer())
+        at = builder.bitcast(at, stored.as_pointer())
         n = _spread(builder, context.cast(builder, args[2], kinds[2], types.int64), LANES)
         mask = builder.icmp_signed("<", ir.Constant(_integers(LANES), list(range(LANES))), n)
-        kind = ir.FunctionType(
-            _doubles(LANES), [at.type, ir.IntType(32), mask.type, _doubles(LANES)]
-        )
-        load = cgutils.get_or_insert_function(
-            builder.module, kind, f"llvm.masked.load.v{LANES}f64.p0"
-        )
-        zero = _constant(_doubles(LANES), 0.0)
-        return builder.call(load, [at, ir.Constant(ir.IntType(32), 8), mask, zero])
+        kind = ir.FunctionType(stored, [at.type, ir.IntType(32), mask.type, stored])
+        load = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.load.{word}.p0")
+        arguments = [at, ir.Constant(ir.IntType(32), align), mask, _constant(stored, 0.0)]
+        return _widened_load(builder, builder.call(load, arguments))
 
     return Lanes(LANES)(array, index, count), code
 
