@@ -233,7 +233,7 @@ class MemorySettings(Section):
     """How much is held at once."""
 
     chunk_bytes: Count = Field(
-        default=32 << 20,
+        default=64 << 20,
         ge=1,
         description="Size of a chunk of rows in memory; part of the run's identity.",
     )

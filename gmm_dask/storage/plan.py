@@ -173,7 +173,7 @@ def plan_dataset(
     id_columns: Sequence[str] = (),
     weight_column: str | None = None,
     keep: Sequence[str] | Literal["ids", "all"] = (),
-    chunk_bytes: int = 32 << 20,
+    chunk_bytes: int = 64 << 20,
     missing: Literal["error", "drop", "em"] = "error",
     cast: Sequence[Cast] = (),
     ignore: Sequence[str] = (),

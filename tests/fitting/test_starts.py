@@ -1,0 +1,99 @@
+"""From a sample to all rows: which starts go on, and from where."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+from gmm_dask.fitting import FitResult, Maximisation, Method, Sample, fit_from_sample
+from gmm_dask.fitting.given import Given
+from gmm_dask.mixture import ColumnSpread, Parameters, SufficientStatistics, e_step
+from tests.fitting.test_acceleration import overlapping
+
+METHOD = Method(3, "full", "random", 1e-4, 200, sample_em=True, acceleration="auto")
+SEEDS = np.random.SeedSequence(5).spawn(4)
+
+
+class Counted:
+    """A pass over rows that remembers what it was asked."""
+
+    def __init__(self, X: np.ndarray) -> None:
+        self.X, self.seen = X, []
+
+    def __call__(self, parameters: Parameters) -> SufficientStatistics:
+        self.seen.append(parameters)
+        return e_step(self.X, parameters)
+
+
+def fits(
+    X: np.ndarray, method: Method, *, part: bool, given: Given | None = None, n_starts: int = 1
+) -> tuple[list[FitResult], Counted, Counted]:
+    over_all, on_sample = Counted(X), Counted(X[:1500])
+    guard = Maximisation(1e-6, spread=ColumnSpread.of(X))
+    results = fit_from_sample(
+        Sample(X[:1500], None, on_sample if part else None),
+        over_all,
+        method,
+        [replace(guard, start=1 + i) for i in range(n_starts)],
+        SEEDS[:n_starts],
+        given=given,
+    )
+    return results, over_all, on_sample
+
+
+def test_a_sample_saves_passes_over_all_rows(rng: np.random.Generator) -> None:
+    X = overlapping(rng, 12_000)
+    method = replace(METHOD, init_params="kmeans", tol=1e-6)
+    (fast,), over_all, _ = fits(X, method, part=True)
+    (plain,), _, _ = fits(X, replace(method, sample_em=False, acceleration="none"), part=True)
+    assert len(over_all.seen) == fast.n_passes < plain.n_passes / 3
+    assert fast.lower_bounds[-1] > plain.lower_bounds[-1] - 1e-3
+
+
+def test_of_several_starts_the_best_on_the_sample_goes_on_alone(
+    rng: np.random.Generator,
+) -> None:
+    X = overlapping(rng, 6000)
+    results, over_all, _ = fits(X, METHOD, part=True, n_starts=4)
+    assert len(results) == 1
+    assert len(over_all.seen) == results[0].n_passes
+    singles = [
+        fit_from_sample(
+            Sample(X[:1500], None, None),
+            partial(e_step, X[:1500]),
+            replace(METHOD, tol=1e-6, max_iter=300, acceleration="anderson"),
+            [Maximisation(1e-6, spread=ColumnSpread.of(X))],
+            [seed],
+        )[0].lower_bounds[-1]
+        for seed in SEEDS
+    ]
+    assert results[0].start == 1 + int(np.argmax(singles))
+
+
+def test_where_the_sample_is_all_rows_every_start_is_plain_em(rng: np.random.Generator) -> None:
+    X = overlapping(rng, 600)
+    results, _, on_sample = fits(X, METHOD, part=False, n_starts=2)
+    assert [result.start for result in results] == [1, 2]
+    assert not on_sample.seen
+    plain, _, _ = fits(X, replace(METHOD, acceleration="none"), part=False, n_starts=2)
+    assert [r.lower_bounds for r in results] == [r.lower_bounds for r in plain]
+
+
+@pytest.mark.parametrize("what", ["given", "no passes", "switched off"])
+def test_nothing_leads_away_from_a_start_that_is_to_be_kept(
+    what: str, rng: np.random.Generator
+) -> None:
+    X = overlapping(rng, 3000)
+    given = Given(means=np.array([[0.0, 0], [2, 0], [0, 2]])) if what == "given" else None
+    method = {
+        "given": METHOD,
+        "no passes": replace(METHOD, max_iter=0),
+        "switched off": replace(METHOD, sample_em=False),
+    }[what]
+    _, over_all, on_sample = fits(X, method, part=True, given=given)
+    assert not on_sample.seen
+    if given is not None:
+        np.testing.assert_array_equal(over_all.seen[0].means, given.means)

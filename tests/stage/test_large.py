@@ -1,0 +1,93 @@
+"""The stage on more rows than the start's sample: sample first, held chunks, either kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gmm_dask import load_model
+from gmm_dask.stage.run import run
+from gmm_dask.stage.settings import settings_from
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """6,000 rows of three clusters in three files."""
+    rng = np.random.default_rng(0)
+    X = (
+        rng.normal(size=(6000, 3))
+        + np.array([[0, 0, 0], [3, 0, 1], [0, 4, 0]])[np.arange(6000) % 3]
+    )
+    folder = tmp_path_factory.mktemp("data")
+    for i, part in enumerate(np.array_split(X, 3)):
+        pq.write_table(pa.table(dict(zip("xyz", part.T, strict=True))), folder / f"{i}.parquet")
+    return folder
+
+
+def published(data: Path, out: Path, **changes: Any) -> Any:
+    document: dict[str, Any] = {
+        "data": {"path": str(data)},
+        "fit": {"n_components": 3, "init_rows": 600, "tol": 1e-5},
+        "memory": {"chunk_bytes": 24 * 1000},
+        "output": {"path": str(out)},
+    }
+    for section, values in changes.items():
+        document[section] = document.get(section, {}) | values
+    return run(settings_from(document))
+
+
+def test_the_switches_save_passes_and_cost_no_likelihood(data: Path, tmp_path: Path) -> None:
+    plain = {"sample_em": False, "acceleration": "none"}
+    slow = published(data, tmp_path / "slow", fit=plain).metrics
+    fast = published(data, tmp_path / "fast").metrics
+    assert fast["n_reads"] < slow["n_reads"]
+    assert fast["log_likelihood_per_row"] > slow["log_likelihood_per_row"] - 1e-4
+
+
+@pytest.mark.parametrize(
+    ("held_bytes", "chunks_held"), [(0, 0), (24 * 2500, 2), (None, 6), (1 << 40, 6)]
+)
+def test_what_stays_in_memory_changes_no_bit_and_is_told(
+    data: Path, tmp_path: Path, held_bytes: int | None, chunks_held: int
+) -> None:
+    expected = published(data, tmp_path / "again", memory={"held_bytes": 0})
+    found = published(data, tmp_path / "held", memory={"held_bytes": held_bytes})
+    assert found.run_id == expected.run_id
+    model = [(o / "runs" / found.run_id / "model.json").read_bytes() for o in tmp_path.iterdir()]
+    assert model[0] == model[1]
+    metrics = found.metrics
+    assert metrics["chunks_held"] == chunks_held
+    assert metrics["bytes_held"] == chunks_held * 24_000
+    assert metrics["bytes_decoded_per_pass"] == (6 - chunks_held) * 24_000
+    reads = metrics["n_reads"] - 1
+    assert metrics["bytes_decoded"] == (
+        metrics["bytes_held"] + reads * metrics["bytes_decoded_per_pass"] + 6 * 24_000
+    )
+    report = (tmp_path / "held" / "runs" / found.run_id / "report.html").read_text()
+    says = {0: "every pass reads all chunks again", 6: "all chunks stay"}
+    assert says.get(chunks_held, f"{chunks_held} of 6 chunks stay") in report
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_the_compiled_kernel_publishes_what_numpy_does(
+    data: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = {"kind": kind, "workers": 2}
+    monkeypatch.setenv("GMM_DASK_KERNEL", "numpy")
+    slow = published(data, tmp_path / "slow", cluster=cluster)
+    monkeypatch.setenv("GMM_DASK_KERNEL", "compiled")
+    fast = published(data, tmp_path / "fast", cluster=cluster)
+    assert slow.metrics["seconds"]["compile"] == 0
+    assert fast.metrics["seconds"]["compile"] > 0
+    a, b = (load_model(str(tmp_path / name)).parameters for name in ("slow", "fast"))
+    np.testing.assert_allclose(a.means, b.means, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(a.covariances, b.covariances, rtol=1e-9, atol=1e-9)
+    assert fast.metrics["n_labelled"] == slow.metrics["n_labelled"]
+    assert fast.metrics["log_likelihood"] == pytest.approx(
+        slow.metrics["log_likelihood"], rel=1e-12
+    )
