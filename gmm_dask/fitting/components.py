@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gmm_dask.errors import NotFiniteError, SingularCovarianceError, StarvedComponentError
 from gmm_dask.mixture import ColumnSpread, Parameters, Prior, SufficientStatistics
 from gmm_dask.mixture.covariance import family
-from gmm_dask.mixture.faults import Cause, Fault, find_faults
+from gmm_dask.mixture.faults import SMALLEST, Cause, Fault, find_faults
 from gmm_dask.mixture.parameters import Estimate
 from gmm_dask.mixture.steps import estimate
 
@@ -312,17 +312,29 @@ class Maximisation:
         told = f"{event.message.partition(';')[0]}. {remedy[0].upper()}{remedy[1:]}."
         if fault.cause is Cause.STARVED:
             return StarvedComponentError(told, j)
-        if constant := self._constant(fault):
-            told = (
-                f"{self._named(constant)}: all rows have the same value. Leave "
-                f"{'it' if len(constant) == 1 else 'them'} out, or set reg_covar above 0."
-            )
+        if of_data := self._faults_of_data(fault):
+            told = of_data
         return SingularCovarianceError(told, j, fault.features)
 
-    def _constant(self, fault: Fault) -> tuple[int, ...]:
-        """Columns of the fault in which all rows are equal: no policy helps there."""
-        spread = self.spread
-        return tuple(i for i in fault.features if spread is not None and spread.variances[i] == 0)
+    def _faults_of_data(self, fault: Fault) -> str:
+        """What is wrong with columns of the fault in all rows, where no policy helps."""
+        spread, told = self.spread, []
+        if spread is None:
+            return ""
+        constant = [i for i in fault.features if spread.constant[i]]
+        if constant:
+            told.append(
+                f"{self._named(constant)}: all rows have the same value. Leave "
+                f"{_them(constant)} out, or set reg_covar above 0."
+            )
+        narrow = [i for i in fault.features if spread.variances[i] <= SMALLEST]
+        if narrow := [i for i in narrow if i not in constant]:
+            told.append(
+                f"{self._named(narrow)}: the values differ by less than float64 can square (a "
+                f"standard deviation under {np.sqrt(SMALLEST):.0e}). Rescale {_them(narrow)}, "
+                "for example by a power of ten."
+            )
+        return " ".join(told)
 
     def _name(self, feature: int) -> str:
         return f"feature {feature}" if self.columns is None else self.columns[feature]
@@ -351,6 +363,10 @@ def _noted(events: tuple[Event, ...], event: Event) -> tuple[Event, ...]:
 
 
 _LASTING = (Action.FLOORED, Action.EMPTIED)
+
+
+def _them(features: Sequence[int]) -> str:
+    return "it" if len(features) == 1 else "them"
 
 
 def _index(fault: Fault) -> int:

@@ -89,18 +89,30 @@ def _checked_weights(weights: Array) -> Array:
 
 
 def _checked_precisions(precisions: Array, covariance_type: str) -> Array:
-    if covariance_type in ("diag", "spherical"):
+    chosen = family(covariance_type)
+    if not chosen.correlated:
         if (precisions <= 0).any():
             raise DataError(f"'{covariance_type} precision' should be positive")
-        return precisions
+    elif not _symmetric(precisions):
+        raise DataError(f"'{covariance_type} precision' should be symmetric, positive-definite")
+    try:
+        factors = chosen.factor_precisions(precisions)
+    except SingularCovarianceError:
+        raise DataError(
+            f"'{covariance_type} precision' should be symmetric, positive-definite"
+        ) from None
+    with np.errstate(over="ignore", invalid="ignore"):
+        covariances = chosen.covariances_of(factors)
+    if not np.isfinite(covariances).all():
+        raise DataError(
+            f"'{covariance_type} precision' is so small that its inverse, the covariance, is "
+            "beyond float64, which ends at 1e308. Give larger precisions, or rescale the columns."
+        )
+    return precisions
+
+
+def _symmetric(precisions: Array) -> bool:
     scale = np.sqrt(np.abs(np.einsum("...ii->...i", precisions)))
     with np.errstate(all="ignore"):
         scaled = precisions / scale[..., :, None] / scale[..., None, :]
-        symmetric = np.allclose(scaled, scaled.swapaxes(-1, -2))
-    try:
-        if symmetric:
-            family(covariance_type).factor_precisions(precisions)
-            return precisions
-    except SingularCovarianceError:
-        pass
-    raise DataError(f"'{covariance_type} precision' should be symmetric, positive-definite")
+        return bool(np.allclose(scaled, scaled.swapaxes(-1, -2)))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gmm_dask.errors import SingularCovarianceError
 from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.covariance.family import CovarianceFamily
 
@@ -119,10 +120,22 @@ class Parameters:
         precisions: npt.ArrayLike,
         covariance_type: str,
     ) -> Parameters:
-        """Factor given precisions (scikit-learn's `precisions_init`)."""
+        """Factor given precisions (scikit-learn's `precisions_init`).
+
+        Raises
+        ------
+        SingularCovarianceError
+            A precision is not positive definite, or its inverse is beyond float64.
+        """
         covariance_family = family(covariance_type)
         factors = covariance_family.factor_precisions(np.asarray(precisions, dtype=np.float64))
-        covariances = covariance_family.covariances_of(factors)
+        with np.errstate(over="ignore", invalid="ignore"):
+            covariances = covariance_family.covariances_of(factors)
+        if not np.isfinite(covariances).all():
+            raise SingularCovarianceError(
+                "A given precision is so small that its inverse, the covariance, is beyond float64."
+                " Give larger precisions, or rescale the columns."
+            )
         return cls(np.asarray(weights), np.asarray(means), covariances, factors, covariance_type)
 
     @property

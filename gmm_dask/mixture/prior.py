@@ -20,6 +20,8 @@ from gmm_dask.mixture.spread import ColumnSpread
 Array = npt.NDArray[np.float64]
 
 LEAST_UNIT_OF_PRIOR = 2.0**-500  # in a smaller one what a prior weighs might be beyond float64
+MOST_ROWS = 1e100  # that a prior may count for: sums with the data's stay within float64
+LARGEST_VARIANCE = 1e300  # of a prior, for the same reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +166,35 @@ class PriorSettings:
         SettingsError
             A value is out of its range; the message names it.
         """
-        d = len(mean)
+        self._check(len(mean))
+        if self == PriorSettings():
+            return None
+        return Prior(
+            self.weight_concentration or 1.0,
+            self.mean_precision or 0.0,
+            mean,
+            self._freedom(len(mean)),
+            None if self.covariance is None else self._scaled(variances),
+        )
+
+    def _freedom(self, d: int) -> float:
+        return d + 2.0 if self.degrees_of_freedom is None else self.degrees_of_freedom
+
+    def _scaled(self, variances: Array) -> Array:
+        """Diagonal of the scale matrix; variances that are not finite are the data's own fault."""
+        assert self.covariance is not None
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = np.asarray(self.covariance * variances)
+            beyond = (scaled > LARGEST_VARIANCE) & (variances <= LARGEST_VARIANCE)
+        if beyond.any():
+            raise SettingsError(
+                f"covariance_prior is {self.covariance}: times the variance of feature "
+                f"{int(np.argmax(beyond))}, {variances[beyond][0]:.3g}, its sums are beyond "
+                "float64. Give a smaller one; it is in variances of the data."
+            )
+        return scaled
+
+    def _check(self, d: int) -> None:
         concentration = self.weight_concentration
         if concentration is not None and not concentration >= 1:
             raise SettingsError(
@@ -177,22 +207,22 @@ class PriorSettings:
         ):
             if value is not None and not value > 0:
                 raise SettingsError(f"{name}_prior is {value}; it must be positive, or left out.")
+        for name, value in (
+            ("weight_concentration", concentration),
+            ("mean_precision", self.mean_precision),
+            ("degrees_of_freedom", self.degrees_of_freedom),
+        ):
+            if value is not None and not value <= MOST_ROWS:
+                raise SettingsError(
+                    f"{name}_prior is {value}; it counts rows, and must be at most {MOST_ROWS:g}."
+                )
         if self.degrees_of_freedom is not None and self.covariance is None:
             raise SettingsError(
                 "degrees_of_freedom_prior needs covariance_prior, the spread that is believed in."
             )
-        freedom = d + 2.0 if self.degrees_of_freedom is None else self.degrees_of_freedom
+        freedom = self._freedom(d)
         if not freedom > d - 1:
             raise SettingsError(
                 f"degrees_of_freedom_prior is {freedom}; it must be more than {d - 1}, the number "
                 "of features less one."
             )
-        if self == PriorSettings():
-            return None
-        return Prior(
-            concentration or 1.0,
-            self.mean_precision or 0.0,
-            mean,
-            freedom,
-            None if self.covariance is None else self.covariance * variances,
-        )

@@ -37,6 +37,8 @@ class ColumnSpread:
     mean : (d,)
     scatter : (d,)
         Weighted sum of squares about the mean, in `unit`.
+    least, greatest : (d,)
+        Values; infinity and minus infinity where there is none.
     unit : float
         The power of two that is the `weight_unit` of all rows; 1 where they have no weights.
     """
@@ -44,6 +46,8 @@ class ColumnSpread:
     weight: Array
     mean: Array
     scatter: Array
+    least: Array
+    greatest: Array
     unit: float = 1.0
 
     @classmethod
@@ -81,7 +85,10 @@ class ColumnSpread:
             mean = origin + (weight * D).sum(axis=0) / divisor
             D = np.where(there, X - mean, 0.0)
             left = (weight * D).sum(axis=0) / divisor  # what rounding left of the mean
-            return cls(total, mean + left, (weight * (D - left) ** 2 * there).sum(axis=0), unit)
+            scatter = (weight * (D - left) ** 2 * there).sum(axis=0)
+        least = np.min(X, axis=0, where=there, initial=np.inf)
+        greatest = np.max(X, axis=0, where=there, initial=-np.inf)
+        return cls(total, mean + left, scatter, least, greatest, unit)
 
     @classmethod
     def _of_complete(cls, X: Array, sample_weight: Array | None, unit: float) -> ColumnSpread:
@@ -96,7 +103,8 @@ class ColumnSpread:
             left = weight @ D / total
             D -= left
             scatter = weight @ np.square(D, out=D)
-        return cls(np.full(X.shape[1], total), mean + left, np.asarray(scatter), unit)
+        weights, bounds = np.full(X.shape[1], total), (X.min(axis=0), X.max(axis=0))
+        return cls(weights, mean + left, np.asarray(scatter), *bounds, unit)
 
     def __add__(self, other: ColumnSpread) -> ColumnSpread:
         unit = max(self.unit, other.unit)
@@ -108,7 +116,10 @@ class ColumnSpread:
             mean = np.where(mine.weight > 0, self.mean + delta * share, other.mean)
             both = (share > 0) & (share < 1)
             between = np.where(both, mine.weight * share * delta**2, 0.0)
-            return ColumnSpread(weight, mean, mine.scatter + theirs.scatter + between, unit)
+            scatter = mine.scatter + theirs.scatter + between
+        least = np.minimum(self.least, other.least)
+        greatest = np.maximum(self.greatest, other.greatest)
+        return ColumnSpread(weight, mean, scatter, least, greatest, unit)
 
     def in_unit(self, unit: float) -> ColumnSpread:
         """The same moments with weights in another power of two."""
@@ -119,5 +130,10 @@ class ColumnSpread:
 
     @property
     def variances(self) -> Array:
-        """Variance of each column, (d,); 0 where all values are equal."""
+        """Variance of each column, (d,); 0 where its values are equal, or too close to square."""
         return np.asarray(self.scatter / np.where(self.weight > 0, self.weight, 1.0))
+
+    @property
+    def constant(self) -> npt.NDArray[np.bool_]:
+        """Columns without two different values, (d,)."""
+        return np.asarray(self.least >= self.greatest)

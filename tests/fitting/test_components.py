@@ -181,6 +181,20 @@ def test_a_tied_covariance_can_only_be_floored(policy: str) -> None:
     assert event.message.startswith("The tied covariance became singular")
 
 
+@pytest.mark.parametrize("policy", ["floor", "raise", "reseed"])
+@pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e-150])
+def test_a_column_too_narrow_to_square_is_named_for_what_it_is(scale: float, policy: str) -> None:
+    X = np.random.default_rng(1).normal(size=(60, 3)) * [1.0, scale, 1.0]
+    X[:, 2] = 4.0
+    maximise = Maximisation(0.0, policy, ColumnSpread.of(X), columns=("a", "b", "c"))
+    parameters = Parameters.from_covariances([1.0], [X.mean(axis=0)], [[1.0, 1.0, 1.0]], "diag")
+    with pytest.raises(SingularCovarianceError) as caught:
+        maximise(parameters, e_step(X, parameters), 1)
+    assert "Column 'c': all rows have the same value. Leave it out" in str(caught.value)
+    assert "Column 'b': the values differ by less than float64 can square" in str(caught.value)
+    assert "Rescale it" in str(caught.value)
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag"])
 def test_a_constant_column_without_regularisation_is_named(

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gmm_dask.errors import DataError
+from gmm_dask.errors import DataError, SingularCovarianceError
 from gmm_dask.fitting import checked_start
+from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters
 
 EYES = np.stack([np.eye(2)] * 2)
 GOOD = {"weights": [0.25, 0.75], "means": [[0.0, 1.0], [2.0, 3.0]], "precisions": EYES}
@@ -49,3 +50,16 @@ def test_variances_must_be_positive(covariance_type: str) -> None:
     precisions = np.zeros((2, 2) if covariance_type == "diag" else 2)
     with pytest.raises(DataError, match=f"{covariance_type} precision' should be positive"):
         checked_start(None, None, precisions, (2, 2), covariance_type)
+
+
+@pytest.mark.parametrize("small", [5e-324, 1e-320, 1e-309])
+@pytest.mark.parametrize("covariance_type", list(COVARIANCE_FAMILIES))
+def test_a_precision_whose_inverse_overflows_is_named(covariance_type: str, small: float) -> None:
+    shape = COVARIANCE_FAMILIES[covariance_type].shape(2, 2)
+    precisions = small * np.broadcast_to(np.eye(2) if shape[-2:] == (2, 2) else 1.0, shape)
+    if covariance_type == "diag":
+        precisions = np.full(shape, small)
+    with pytest.raises(DataError, match=f"{covariance_type} precision' is so small .* rescale"):
+        checked_start(None, None, precisions, (2, 2), covariance_type)
+    with pytest.raises(SingularCovarianceError, match="beyond float64"):
+        Parameters.from_precisions([0.5, 0.5], np.zeros((2, 2)), precisions, covariance_type)

@@ -48,6 +48,17 @@ def test_equal_values_have_no_variance_at_all(value: float) -> None:
     spread = ColumnSpread.of(X[:300]) + ColumnSpread.of(X[300:])
     assert spread.variances.tolist() == [0.0, 0.0]
     assert spread.mean.tolist() == [value, value]
+    assert spread.constant.all()
+
+
+@pytest.mark.parametrize("value", [5e-324, 1e-310, 1e-200])
+def test_values_too_close_to_square_are_not_equal(value: float) -> None:
+    X = np.array([[0.0, 1.0, np.nan], [value, 1.0, np.nan], [0.0, 1.0, 2.0]])
+    parts = [ColumnSpread.of(X), ColumnSpread.of(X[:1]) + ColumnSpread.of(X[1:])]
+    parts.append(ColumnSpread.of(X, np.ones(3)) + ColumnSpread.of(X[:0]))
+    for spread in parts:
+        assert spread.variances[0] == 0
+        assert spread.constant.tolist() == [False, True, True]
 
 
 def test_a_column_without_values_says_nothing() -> None:
@@ -69,7 +80,7 @@ def test_a_row_of_weight_zero_is_absent(value: float) -> None:
         merged,
         merged + ColumnSpread.of(X[7:8], weight[7:8]),
     ):
-        for name in ("weight", "mean", "scatter", "unit"):
+        for name in ("weight", "mean", "scatter", "unit", "least", "greatest"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
