@@ -307,10 +307,10 @@ def test_without_a_place_on_disk_it_compiles_in_every_process(
 
     real = dense.numba.njit
 
-    def njit(**options: bool) -> object:
+    def njit(*functions: object, **options: bool) -> object:
         if options.pop("cache", False):
             raise RuntimeError("cannot cache function: no locator available")
-        return real(**options)
+        return real(*functions, **options)
 
     monkeypatch.setattr(dense.numba, "njit", njit)
     assert dense.compiled(lambda x: x + 1)(2) == 3
