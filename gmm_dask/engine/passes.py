@@ -23,6 +23,7 @@ from gmm_dask.mixture import missing as incomplete
 from gmm_dask.mixture.kernels import Kernel
 from gmm_dask.mixture.spread import weight_unit
 from gmm_dask.mixture.statistics import statistics_bytes
+from gmm_dask.mixture.steps import positive
 
 GATHER_BYTES = 15 << 20  # above this the statistics of a pass are added up on the workers
 
@@ -240,14 +241,6 @@ def usable_rows(
 def any_in_row(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Whether any value of a row is true, (n,); quick where none is at all."""
     return np.asarray(mask.any(axis=1) if mask.any() else np.zeros(len(mask), bool))
-
-
-def positive(sample_weight: Rows) -> npt.NDArray[np.bool_]:
-    """Which weights are more than 0, (n,); raises DataError where one is no weight at all."""
-    above = sample_weight > 0
-    if not (np.isfinite(sample_weight).all() and (above | (sample_weight == 0)).all()):
-        raise DataError("Some weights are negative, NaN or infinite.")
-    return np.asarray(above)
 
 
 def _counted(
