@@ -86,9 +86,10 @@ class ColumnSpread:
             D = np.where(there, X - mean, 0.0)
             left = (weight * D).sum(axis=0) / divisor  # what rounding left of the mean
             scatter = (weight * (D - left) ** 2 * there).sum(axis=0)
+            mean = mean + left
         least = np.min(X, axis=0, where=there, initial=np.inf)
         greatest = np.max(X, axis=0, where=there, initial=-np.inf)
-        return cls(total, mean + left, scatter, least, greatest, unit)
+        return cls(total, mean, scatter, least, greatest, unit)
 
     @classmethod
     def _of_complete(cls, X: Array, sample_weight: Array | None, unit: float) -> ColumnSpread:
@@ -102,9 +103,10 @@ class ColumnSpread:
             np.subtract(X, mean, out=D)
             left = weight @ D / total
             D -= left
-            scatter = weight @ np.square(D, out=D)
+            scatter = np.asarray(weight @ np.square(D, out=D))
+            mean = mean + left
         weights, bounds = np.full(X.shape[1], total), (X.min(axis=0), X.max(axis=0))
-        return cls(weights, mean + left, np.asarray(scatter), *bounds, unit)
+        return cls(weights, mean, scatter, *bounds, unit)
 
     def __add__(self, other: ColumnSpread) -> ColumnSpread:
         unit = max(self.unit, other.unit)
