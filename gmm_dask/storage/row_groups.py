@@ -37,7 +37,8 @@ COLUMN_TYPE, COLUMN_CODEC, COLUMN_VALUES, COLUMN_SIZE = 1, 4, 5, 7
 COLUMN_PAGES, COLUMN_DICTIONARY, COLUMN_STATISTICS = 9, 11, 12
 STATISTICS_OLD_MAX, STATISTICS_OLD_MIN, STATISTICS_NULLS = 1, 2, 3
 STATISTICS_MAX, STATISTICS_MIN = 5, 6
-BOUND_BYTES = {1: 4, 2: 8, 4: 4, 5: 8}  # of the physical types int32, int64, float, double
+INT32, INT64, FLOAT, DOUBLE = 1, 2, 4, 5  # physical types
+BOUND_BYTES = {INT32: 4, INT64: 8, FLOAT: 4, DOUBLE: 8}
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def check_row_groups(
         elif field == FILE_ENCRYPTION:
             raise DataError(f"{shown(name)}: {ENCRYPTED_FILE}")
         elif field == FILE_ROW_GROUPS:
+            if type(value) is not dict:
+                raise ThriftError("a row group is not a structure")
             chunks, n_rows = structures(value, GROUP_COLUMNS), integer(value, GROUP_ROWS)
             if len(chunks) != n_columns or n_rows < 0:
                 raise ThriftError("its row groups do not fit its schema")
@@ -125,6 +128,7 @@ class _Leaf:
     index: int
     is_flat: bool
     is_null: bool
+    physical: int | None  # type of the values in the file, where there is but one
     decode: Callable[[bytes], float] | None  # of a bound in the statistics
     is_signed: bool
     minded: frozenset[str]
@@ -142,11 +146,18 @@ def _leaves(schema: pa.Schema, roles: Roles) -> Iterator[_Leaf]:
                 index,
                 not pa.types.is_nested(type_),
                 pa.types.is_null(type_),
+                _physical(type_),
                 _bound_decoder(type_),
                 not pa.types.is_unsigned_integer(type_),
                 frozenset(kind for kind in kinds if roles.minds(kind, name)),
             )
         index += n_leaves(type_)
+
+
+def _physical(type_: pa.DataType) -> int | None:
+    if pa.types.is_integer(type_):
+        return INT64 if type_.bit_width == 64 else INT32
+    return {pa.float32(): FLOAT, pa.float64(): DOUBLE}.get(type_)
 
 
 def _bound_decoder(type_: pa.DataType) -> Callable[[bytes], float] | None:
@@ -181,6 +192,8 @@ def _fault(chunk: Fields, n_rows: int, leaf: _Leaf, end: int) -> str | None:
         return ENCRYPTED_FILE
     if binary(chunk, CHUNK_PATH):
         return "lies in another file; a summary file is no data."
+    if leaf.physical not in (None, integer(metadata, COLUMN_TYPE)):
+        return "is of another type than the schema says; the footer is damaged."
     first = integer(metadata, COLUMN_PAGES)
     if COLUMN_DICTIONARY in metadata and 0 < integer(metadata, COLUMN_DICTIONARY) < first:
         first = integer(metadata, COLUMN_DICTIONARY)

@@ -22,6 +22,12 @@ Drive = Callable[..., Published]
 
 
 @pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report takes a second to draw, and is not what these tests are about."""
+    monkeypatch.setattr(publish, "render_report", lambda data: f"<html>{data.run_id}</html>")
+
+
+@pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(size=8), rng.normal(9, 1, 8)])
@@ -39,11 +45,10 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def drive(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Drive:
-    """Run the stage on a store, all but the drawing of the report, which takes a second."""
+def drive(settings: Settings, monkeypatch: pytest.MonkeyPatch, no_pictures: None) -> Drive:
+    """Run the stage on a store."""
     stores: dict[str, Store] = {}
     monkeypatch.setattr(job, "open_store", lambda url: stores[url])
-    monkeypatch.setattr(publish, "render_report", lambda data: f"<html>{data.run_id}</html>")
 
     def drive(store: Store, name: str = "out", **fit: Any) -> Published:
         stores[name] = store

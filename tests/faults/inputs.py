@@ -14,6 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gmm_dask.errors import DataError, GmmDaskError
+from gmm_dask.stage.outputs import Published
+from gmm_dask.stage.run import run
+from gmm_dask.stage.settings import settings_from
+from gmm_dask.stage.watch import Watcher
 
 BAD_DATA = Path(__file__).parent / "bad_data"
 N = 40  # rows of the sound file that most cases spoil or have beside them
@@ -192,3 +196,19 @@ def floats(*values: float, n: int = N) -> np.ndarray:
     column = np.random.default_rng(6).normal(size=n)
     column[n - len(values) :] = values
     return column
+
+
+def run_case(case: Case, folder: Path, watcher: Watcher | None = None) -> Published:
+    """Run the stage on the case in `folder / "data"`, into `folder / "out"`."""
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
+    case.make(data)
+    sections: dict[str, dict[str, Any]] = {
+        "data": {"path": str(data), "features": ["x", "y"], **case.data},
+        "fit": {"max_iter": 2, **case.fit},
+        "memory": dict(case.memory),
+        "labels": dict(case.labels),
+        "cluster": {"workers": 1},
+        "output": {"path": str(folder / "out")},
+    }
+    return run(settings_from(sections), watcher)
