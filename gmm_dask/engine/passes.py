@@ -173,19 +173,28 @@ def log_likelihood(
     chunks: RowChunks, backend: Backend, parameters: Parameters, missing: Missing = "error"
 ) -> WeightedSum:
     """The sum of the rows' log-densities."""
-    way = (missing, kernel_for(chunks, parameters.n_components))
-    parts = ChunkMap(chunks, backend)("score", partial(_density_sum, way), parameters)
-    total: WeightedSum = tree_sum(parts)
-    return total
+    return _summed("score", _density_sum, chunks, backend, parameters, missing)
 
 
 def completed_log_likelihood(
     chunks: RowChunks, backend: Backend, parameters: Parameters, missing: Missing = "error"
 ) -> WeightedSum:
     """The sum of log-density plus log largest responsibility of each row."""
+    return _summed("icl", _completed_sum, chunks, backend, parameters, missing)
+
+
+def _summed(
+    name: str,
+    function: Callable[..., WeightedSum],
+    chunks: RowChunks,
+    backend: Backend,
+    parameters: Parameters,
+    missing: Missing,
+) -> WeightedSum:
     way = (missing, kernel_for(chunks, parameters.n_components))
-    parts = ChunkMap(chunks, backend)("icl", partial(_completed_sum, way), parameters)
-    total: WeightedSum = tree_sum(parts)
+    total: WeightedSum = tree_sum(
+        ChunkMap(chunks, backend)(name, partial(function, way), parameters)
+    )
     return total
 
 

@@ -114,10 +114,28 @@ def note_far(near: Any, x: Any, order: Any, start: int, n_rows: int, far: Any, n
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def begin_tile(order: Any, start: int, n_rows: int) -> None:
-    """Row numbers of a tile; the lanes beyond its end repeat the last one."""
-    for t in range(order.shape[0]):
+def arrange_tile(
+    X: Any,
+    means: Any,
+    factors: Any,
+    log_weights: Any,
+    is_matrix: bool,
+    start: int,
+    order: Any,
+    work: Any,
+) -> tuple[int, bool]:
+    """Row numbers of the tile that begins at start: how many, and whether they were sorted.
+
+    Lanes beyond its end repeat the last row.
+    """
+    k, d = means.shape
+    n_rows = min(TILE_ROWS, X.shape[0] - start)
+    for t in range(TILE_ROWS):
         order[t] = start + min(t, n_rows - 1)
+    is_sorted = is_matrix and d >= SORTED_FROM and k > 1
+    if is_sorted:
+        sort_by_guess(X, means, factors, log_weights, order, n_rows, work)
+    return n_rows, is_sorted
 
 
 def _sources() -> int:
@@ -149,19 +167,16 @@ def _made(sources: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         sum_resp, sum_x, sum_xx, part_x, part_xx = sums
         x, joint, weight = workspace(d, ROWS), workspace(k, ROWS), workspace(1, ROWS)[0]
         order, guess = np.empty(TILE_ROWS, np.int64), workspace(1, TILE_ROWS)[0]
-        placed, ends = np.empty(TILE_ROWS, np.int64), np.empty(k + 1, np.int64)
+        work = (x, guess, np.empty(TILE_ROWS, np.int64), np.empty(k + 1, np.int64))
         in_list = is_matrix and d > FEW_COLUMNS
         held = TILE_ROWS if in_list else 1
         listed, root = np.empty((k, held), np.int64), workspace(k, held)
         counts, scaled = np.zeros(k, np.int64), workspace(LIST_ROWS + 1, sum_x.shape[1])
         log_likelihood, n_far = float(sources) * 0.0, 0
         for start in range(0, n, TILE_ROWS):
-            m = min(TILE_ROWS, n - start)
-            begin_tile(order, start, m)
-            is_sorted = is_matrix and d >= SORTED_FROM and k > 1
-            if is_sorted:
-                work = (x, guess, placed, ends)
-                sort_by_guess(X, means, factors, log_weights, order, m, work)
+            m, is_sorted = arrange_tile(
+                X, means, factors, log_weights, is_matrix, start, order, work
+            )
             tile_sum = rows(0.0)
             for t in range(0, m, ROWS):
                 transpose(X, order, t, d, x)
@@ -221,15 +236,12 @@ def _made(sources: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         k = means.shape[0]
         x, joint, lane_values = workspace(d, ROWS), workspace(k, ROWS), workspace(3, ROWS)
         order, guess = np.empty(TILE_ROWS, np.int64), workspace(1, TILE_ROWS)[0]
-        placed, ends = np.empty(TILE_ROWS, np.int64), np.empty(k + 1, np.int64)
+        work = (x, guess, np.empty(TILE_ROWS, np.int64), np.empty(k + 1, np.int64))
         n_far = sources * 0
         for start in range(0, n, TILE_ROWS):
-            m = min(TILE_ROWS, n - start)
-            begin_tile(order, start, m)
-            is_sorted = is_matrix and d >= SORTED_FROM and k > 1
-            if is_sorted:
-                work = (x, guess, placed, ends)
-                sort_by_guess(X, means, factors, log_weights, order, m, work)
+            m, is_sorted = arrange_tile(
+                X, means, factors, log_weights, is_matrix, start, order, work
+            )
             for t in range(0, m, ROWS):
                 transpose(X, order, t, d, x)
                 first = int(guess[order[t] - start]) if is_sorted else 0
