@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import pairwise
 
 import pyarrow as pa
 
 from gmm_dask.errors import DataError
-from gmm_dask.storage.problems import shown
+from gmm_dask.storage.problems import MAX_ALIKE, shown
 from gmm_dask.storage.roles import Roles
 from gmm_dask.storage.thrift import (
     Fields,
@@ -39,6 +41,9 @@ STATISTICS_OLD_MAX, STATISTICS_OLD_MIN, STATISTICS_NULLS = 1, 2, 3
 STATISTICS_MAX, STATISTICS_MIN = 5, 6
 INT32, INT64, FLOAT, DOUBLE = 1, 2, 4, 5  # physical types
 BOUND_BYTES = {INT32: 4, INT64: 8, FLOAT: 4, DOUBLE: 8}
+
+
+_Extent = tuple[int, int, int, int]  # first byte, byte after the last, row group, leaf
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ def check_row_groups(
     row_groups: list[int] = []
     oddities: list[Oddity] = []
     problems: list[str] = []
+    extents: list[_Extent] = []
     promised = 0
     for field, value in walk(content, lazily=FILE_ROW_GROUPS):
         if field == FILE_ROWS:
@@ -100,6 +106,7 @@ def check_row_groups(
                 raise ThriftError("its row groups do not fit its schema")
             group = len(row_groups)
             row_groups.append(n_rows)
+            extents += _extents(chunks, group) if n_rows else ()
             for leaf in leaves:
                 chunk = chunks[leaf.index]
                 fault = _fault(chunk, n_rows, leaf, end)
@@ -115,6 +122,7 @@ def check_row_groups(
                     ]
     if promised != sum(row_groups):
         raise ThriftError(f"it promises {promised} rows, its row groups have {sum(row_groups)}")
+    problems = problems or _overlaps(name, extents, schema, {leaf.index for leaf in leaves})
     if problems:
         raise DataError(problems)
     return tuple(row_groups), tuple(oddities)
@@ -194,10 +202,7 @@ def _fault(chunk: Fields, n_rows: int, leaf: _Leaf, end: int) -> str | None:
         return "lies in another file; a summary file is no data."
     if leaf.physical not in (None, integer(metadata, COLUMN_TYPE)):
         return "is of another type than the schema says; the footer is damaged."
-    first = integer(metadata, COLUMN_PAGES)
-    if COLUMN_DICTIONARY in metadata and 0 < integer(metadata, COLUMN_DICTIONARY) < first:
-        first = integer(metadata, COLUMN_DICTIONARY)
-    size = integer(metadata, COLUMN_SIZE)
+    first, size = _first_page(metadata), integer(metadata, COLUMN_SIZE)
     if n_rows and (first < 4 or size < 0 or first + size > end):
         return "lies outside of the file, which is truncated or damaged."
     if leaf.is_flat and integer(metadata, COLUMN_VALUES) != n_rows:
@@ -207,6 +212,41 @@ def _fault(chunk: Fields, n_rows: int, leaf: _Leaf, end: int) -> str | None:
         name = dict(enumerate(CODECS)).get(codec, f"the unknown codec {codec}")
         return f"is compressed with {name}, which cannot be read here."
     return None
+
+
+def _first_page(metadata: Fields) -> int:
+    first = integer(metadata, COLUMN_PAGES)
+    if COLUMN_DICTIONARY in metadata and 0 < integer(metadata, COLUMN_DICTIONARY) < first:
+        return integer(metadata, COLUMN_DICTIONARY)
+    return first
+
+
+def _extents(chunks: Sequence[Fields], group: int) -> Iterator[_Extent]:
+    """Where the column chunks of a row group lie, as far as they say so."""
+    for index, chunk in enumerate(chunks):
+        with suppress(ThriftError):  # of a column that is not read
+            metadata = structure(chunk, CHUNK_METADATA)
+            first, size = _first_page(metadata), integer(metadata, COLUMN_SIZE)
+            if size > 0:
+                yield first, first + size, group, index
+
+
+def _overlaps(
+    name: str, extents: Sequence[_Extent], schema: pa.Schema, read: Collection[int]
+) -> list[str]:
+    """Column chunks that lie where others do: an offset is wrong, and pages of others are sound."""
+    columns = [field.name for field in schema for _ in range(n_leaves(field.type))]
+    problems = []
+    for one, two in pairwise(sorted(extents)):
+        if two[0] < one[1] and not {one[3], two[3]}.isdisjoint(read):
+            here, there = (
+                f"row group {each[2]}, column {columns[each[3]]!r}" for each in (one, two)
+            )
+            problems.append(
+                f"{shown(name)}, {here}: lies where {there} lies; the footer is damaged. "
+                f"{WRITE_AGAIN}"
+            )
+    return problems[:MAX_ALIKE]
 
 
 @cache

@@ -508,6 +508,25 @@ def test_a_file_without_its_middle_is_named(write: Write, data: Path) -> None:
     only(problems_of(data), "a.parquet, row group 0, column 'x'", "outside")
 
 
+def test_a_column_that_lies_where_another_does_is_named(write: Write, data: Path) -> None:
+    """Its pages are whole and of the right type, but those of another column."""
+    file = write("a.parquet", GOOD, compression="none", use_dictionary=False)
+    x, y = (pq.read_metadata(file).row_group(0).column(i).data_page_offset for i in range(2))
+    content = file.read_bytes()
+    at = content.rindex(varint(2 * y))
+    file.write_bytes(content[:at] + varint(2 * x, len(varint(2 * y))) + content[at + 2 :])
+    only(problems_of(data), "a.parquet, row group 0, column", "'x'", "'y'", "lies where")
+
+
+def varint(value: int, width: int = 1) -> bytes:
+    """A number as footers hold it, on at least that many bytes."""
+    parts = [value & 127]
+    while value := value >> 7:
+        parts.append(value & 127)
+    parts += [0] * (width - len(parts))
+    return bytes([*(part | 128 for part in parts[:-1]), parts[-1]])
+
+
 def test_a_footer_larger_than_the_first_read_is_read(write: Write, data: Path) -> None:
     columns = {f"column_{i}": [1.0, 2.0] for i in range(1500)}
     file = write("a.parquet", columns)
