@@ -18,9 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = _parse(arguments)
     runs: dict[str, Callable[[], Any]] = {
         "per_pass": lambda: per_pass.measure(chosen.quick, chosen.patience),
-        "end_to_end": lambda: end_to_end.measure(chosen.rows, chosen.rounds, chosen.quick),
-        "out_of_core": lambda: out_of_core.measure(chosen.quick),
-        "scaling": lambda: scaling.measure(chosen.quick),
+        "end_to_end": lambda: end_to_end.measure(
+            chosen.rows, chosen.rounds, chosen.quick, chosen.skip
+        ),
+        "out_of_core": lambda: out_of_core.measure(chosen.quick, chosen.patience),
+        "scaling": lambda: scaling.measure(chosen.quick, chosen.patience),
     }
     about = machine.describe()
     print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, load {about['load']}")
@@ -36,8 +38,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny data, to see that it runs")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of end_to_end")
     parser.add_argument("--rounds", type=int, default=1, help="of end_to_end")
+    parser.add_argument("--skip", nargs="*", default=(), help="contenders to leave out end to end")
     parser.add_argument(
-        "--patience", type=float, default=0.0, help="seconds a round of per_pass waits for quiet"
+        "--patience", type=float, default=0.0, help="seconds a round waits for quiet"
     )
     parser.add_argument("--out", type=Path, default=Path("out/benchmarks.json"))
     chosen = parser.parse_args(arguments)

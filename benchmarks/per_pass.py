@@ -41,9 +41,9 @@ class Scale:
     def __init__(self, quick: bool, patience: float) -> None:
         self.patience = patience
         self.grid = GRID[:2] if quick else GRID
-        self.work = 200_000 if quick else 40_000_000
+        self.work = 200_000 if quick else 20_000_000
         self.most_rows = 200_000
-        self.rounds = 1 if quick else 4
+        self.rounds = 1 if quick else 3
         self.seconds = 0.0 if quick else 0.4
 
 

@@ -8,8 +8,8 @@ from statistics import geometric_mean, median
 
 from benchmarks.machine import quiet_moment
 
-Run = Callable[[int], None]  # of a number of passes
-LEAST, MOST = 3, 60  # passes that are timed
+Run = Callable[[int], int]  # of a number of passes; those it did
+LEAST, MOST = 3, 30  # passes that are timed
 
 
 def per_pass(
@@ -21,15 +21,16 @@ def per_pass(
     are LEAST. Before each round the machine gets `patience` seconds to become quiet.
     """
     many = {name: 1 + _enough(run, least_seconds) for name, run in runs.items()}
-    one: dict[str, list[float]] = {name: [] for name in runs}
-    all_: dict[str, list[float]] = {name: [] for name in runs}
+    done = {name: run(many[name]) for name, run in runs.items()}
+    short: dict[str, list[float]] = {name: [] for name in runs}
+    long: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         if patience:
             quiet_moment(patience)
         for name, run in runs.items():
-            one[name].append(seconds(run, 1))
-            all_[name].append(seconds(run, many[name]))
-    return {name: _difference(one[name], all_[name], many[name]) for name in runs}
+            short[name].append(seconds(run, 1))
+            long[name].append(seconds(run, many[name]))
+    return {name: _difference(short[name], long[name], max(2, done[name])) for name in runs}
 
 
 def seconds(work: Callable[..., object], *arguments: object) -> float:
@@ -51,11 +52,11 @@ def _enough(run: Run, least_seconds: float) -> int:
     return min(MOST, max(LEAST, round(least_seconds / max(each, 1e-6))))
 
 
-def _difference(one: list[float], many: list[float], passes: int) -> dict[str, float]:
-    """The median of rounds, and the least times of all rounds; never less than nothing."""
-    each = [b - a if b > a else b for a, b in zip(one, many, strict=True)]
-    best = min(many) - min(one)
+def _difference(short: list[float], long: list[float], passes: int) -> dict[str, float]:
+    """The median of rounds, and the least times of all rounds; all of it where noise is more."""
+    each = [b - a if b > a else b for a, b in zip(short, long, strict=True)]
+    best = min(long) - min(short)
     return {
         "median": median(each) / (passes - 1),
-        "best": (best if best > 0 else min(many)) / (passes - 1),
+        "best": (best if best > 0 else min(long)) / (passes - 1),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.programs.memory import peak_mib
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Job:
     tol: float = 1e-3
     threads: int = 1
     spark_memory: str = "8g"
-    cluster: dict[str, Any] = field(default_factory=dict)
+    fit: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
 
     def finish(
@@ -33,8 +34,7 @@ class Job:
     ) -> None:
         """Leave the parameters, the number of passes and the peak of memory."""
         np.savez(Path(self.out, "model.npz"), weights=weights, means=means, covariances=covariances)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        found = {"passes": int(passes), "peak_mib": peak / 1024} | more
+        found = {"passes": int(passes), "peak_mib": peak_mib()} | more
         Path(self.out, "found.json").write_text(json.dumps(found))
 
 
