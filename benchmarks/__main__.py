@@ -1,43 +1,65 @@
-"""Run all benchmarks and write what was measured to out/benchmarks.json."""
+"""Run the benchmarks and keep what was measured in out/benchmarks.json."""
 
 from __future__ import annotations
 
+import argparse
 import json
-import os
-import platform
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from benchmarks import end_to_end, machine, out_of_core, per_pass, scaling
 
-from benchmarks import end_to_end, per_pass
+NAMES = ("per_pass", "end_to_end", "out_of_core", "scaling")
 
 
-def main() -> None:
-    """Print ratios as they are measured; keep everything as JSON."""
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print("\nEM pass, full covariance, float64, one thread: ns per row (medians)")
-    print(f"{'d':>4} {'k':>4} {'gmm_dask':>10} {'sklearn':>10} {'ratio':>7}")
-    passes = []
-    for row in per_pass.measure():
-        passes.append(row)
-        ratio = row["scikit-learn"] / row["gmm_dask"]
-        print(
-            f"{row['d']:>4} {row['k']:>4} {row['gmm_dask']:>10.0f} "
-            f"{row['scikit-learn']:>10.0f} {ratio:>6.1f}x"
-        )
-    ratios = [row["scikit-learn"] / row["gmm_dask"] for row in passes]
-    print(f"geometric mean {np.exp(np.mean(np.log(ratios))):.1f}x")
-    whole = end_to_end.measure()
-    print(f"\nParquet to labels, {whole['rows']} rows of 8 columns, 8 components")
-    for name in ("gmm_dask", "scikit-learn"):
-        print(
-            f"{name:>13}: {whole[name]:6.1f} s, {whole[name + '_passes']} passes, "
-            f"log-likelihood per row {whole[name + '_log_likelihood']:.6f}"
-        )
-    target = Path("out/benchmarks.json")
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps({"per_pass": passes, "end_to_end": whole}, indent=1) + "\n")
-    print(f"\nwritten to {target}")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what is named, all by default; earlier results of the others stay in the file."""
+    chosen = _parse(arguments)
+    runs: dict[str, Callable[[], Any]] = {
+        "per_pass": lambda: per_pass.measure(chosen.quick, chosen.patience),
+        "end_to_end": lambda: end_to_end.measure(
+            chosen.rows, chosen.rounds, chosen.quick, chosen.skip
+        ),
+        "out_of_core": lambda: out_of_core.measure(chosen.quick, chosen.patience),
+        "scaling": lambda: scaling.measure(chosen.quick, chosen.patience),
+    }
+    about = machine.describe()
+    print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, load {about['load']}")
+    for name in chosen.names or NAMES:
+        print(f"\n{name}", flush=True)
+        _keep(chosen.out, name, {"machine": machine.describe(), "found": runs[name]()})
+    print(f"\nwritten to {chosen.out}")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="{" + ",".join(NAMES) + "}")
+    parser.add_argument("--quick", action="store_true", help="tiny data, to see that it runs")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of end_to_end")
+    parser.add_argument("--rounds", type=int, default=1, help="of end_to_end")
+    parser.add_argument("--skip", nargs="*", default=(), help="contenders to leave out end to end")
+    parser.add_argument(
+        "--patience", type=float, default=0.0, help="seconds a round waits for quiet"
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/benchmarks.json"))
+    chosen = parser.parse_args(arguments)
+    for name in chosen.names:
+        if name not in NAMES:
+            parser.error(f"{name!r} is none of {', '.join(NAMES)}")
+    return chosen
+
+
+def _keep(target: Path, name: str, result: dict[str, Any]) -> None:
+    """Replace one benchmark's results; end to end, those of the same number of rows."""
+    kept = json.loads(target.read_text()) if target.exists() else {}
+    if name == "end_to_end":
+        others = [e for e in kept.get(name, []) if e["found"]["rows"] != result["found"]["rows"]]
+        kept[name] = sorted([*others, result], key=lambda each: each["found"]["rows"])
+    else:
+        kept[name] = result
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,67 +1,115 @@
-"""Nanoseconds per row and EM pass, one thread, against scikit-learn on the same rows."""
+"""Nanoseconds per row and EM pass: all libraries from the same start, in interleaved rounds."""
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from statistics import median
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-from sklearn.mixture import GaussianMixture
-from threadpoolctl import threadpool_limits
-
-from gmm_dask.mixture import Parameters, e_step, m_step
+from benchmarks import machine
+from benchmarks.contenders import CONTENDERS, installed, quiet
+from benchmarks.data import mixture, rows_of
+from benchmarks.timing import per_pass, summary
 
 GRID = ((2, 3), (8, 8), (16, 16), (32, 32), (64, 16))
-ROUNDS = 5
-PASSES = 3
+FAMILIES = ("full", "tied", "diag", "spherical")
+OURS, SKLEARN = "gmm_dask", "scikit-learn"
+TWO = (OURS, "gmm_dask float32", SKLEARN)
 
 
-def clusters(n: int, d: int, k: int, seed: int = 0) -> tuple[np.ndarray, Parameters]:
-    """Rows of clusters with random covariances, about as far apart as they are wide."""
-    rng = np.random.default_rng(seed)
-    roots = np.linalg.qr(rng.normal(size=(k, d, d)))[0] * rng.uniform(0.5, 1.5, (k, 1, d))
-    means = rng.normal(size=(k, d)) * 2.0
-    component = rng.integers(0, k, n)
-    X = means[component] + np.einsum("nij,nj->ni", roots[component], rng.normal(size=(n, d)))
-    covariances = roots @ roots.swapaxes(1, 2)
-    return X, Parameters.from_covariances(np.full(k, 1 / k), means, covariances, "full")
+def measure(quick: bool = False, patience: float = 0.0) -> dict[str, Any]:
+    """Every table, and the summaries of their ratios."""
+    scale = Scale(quick, patience)
+    grid = [
+        *_grid(scale, "near", 1, tuple(CONTENDERS)),
+        *_grid(scale, "near", 2, tuple(CONTENDERS)),
+    ]
+    for spacing in ("far", "overlapping"):
+        grid += _grid(scale, spacing, 1, TWO)
+    families = [_entry(scale, 16, 16, "near", 1, TWO, family) for family in FAMILIES]
+    missing = [name for name in CONTENDERS if not installed(name)]
+    return {
+        "grid": grid,
+        "families": families,
+        "not_installed": missing,
+        "ratios": list(_ratios(grid, families)),
+    }
 
 
-def measure() -> Iterator[dict[str, Any]]:
-    """One record for each entry of the grid; rounds of both are interleaved."""
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for d, k in GRID:
-            n = min(200_000, 40_000_000 // (d * k))
-            X, start = clusters(n, d, k)
-            times: dict[str, list[float]] = {"gmm_dask": [], "scikit-learn": []}
-            for _ in range(ROUNDS):
-                for name, run in (("gmm_dask", _ours), ("scikit-learn", _sklearn)):
-                    times[name].append(_seconds(run, X, start) / (n * PASSES) * 1e9)
-            yield {"d": d, "k": k, "rows": n} | {name: median(t) for name, t in times.items()}
+class Scale:
+    """How many rows, passes and rounds: enough to say something, or `quick`."""
+
+    def __init__(self, quick: bool, patience: float) -> None:
+        self.patience = patience
+        self.grid = GRID[:2] if quick else GRID
+        self.work = 200_000 if quick else 20_000_000
+        self.most_rows = 200_000
+        self.rounds = 1 if quick else 3
+        self.seconds = 0.0 if quick else 0.4
 
 
-def _ours(X: np.ndarray, start: Parameters) -> None:
-    parameters = start
-    for _ in range(PASSES):
-        parameters = m_step(parameters, e_step(X, parameters), 1e-6)
+def _grid(
+    scale: Scale, spacing: str, threads: int, names: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    for d, k in scale.grid:
+        yield _entry(scale, d, k, spacing, threads, names)
 
 
-def _sklearn(X: np.ndarray, start: Parameters) -> None:
-    GaussianMixture(
-        start.n_components,
-        tol=0,
-        max_iter=PASSES - 1,  # it ends with one more E-step for the labels
-        weights_init=start.weights,
-        means_init=start.means,
-        precisions_init=start.precisions,
-    ).fit(X)
+def _entry(
+    scale: Scale,
+    d: int,
+    k: int,
+    spacing: str,
+    threads: int,
+    names: Sequence[str],
+    family: str = "full",
+) -> dict[str, Any]:
+    """Nanoseconds per row of every contender that is installed."""
+    n = min(scale.most_rows, scale.work // (d * k))
+    X = rows_of(mixture(d, k, spacing), n)
+    start = mixture(d, k, spacing, family)
+    with quiet(threads):
+        rate = machine.dgemm_rate()
+        runs = {name: CONTENDERS[name](X, start, threads) for name in names if installed(name)}
+        found = per_pass(runs, scale.rounds, scale.seconds, scale.patience)
+    entry = {"d": d, "k": k, "rows": n, "spacing": spacing, "threads": threads, "family": family}
+    entry |= {"dgemm_gflops": rate / 1e9, "dgemm_bound": machine.dense_bound(d, k, rate)}
+    entry |= {"load": machine.load()}
+    entry["ns"] = {
+        name: {kind: value / n * 1e9 for kind, value in each.items()}
+        for name, each in found.items()
+    }
+    print(line(entry), flush=True)
+    return entry
 
 
-def _seconds(run: Callable[[np.ndarray, Parameters], None], X: np.ndarray, p: Parameters) -> float:
-    begun = time.perf_counter()
-    run(X, p)
-    return time.perf_counter() - begun
+def line(entry: dict[str, Any]) -> str:
+    """One entry for the eye."""
+    figures = "  ".join(f"{name} {ns['median']:.0f}" for name, ns in entry["ns"].items())
+    where = f"d={entry['d']} k={entry['k']} {entry['family']} {entry['spacing']}"
+    bound = f"dgemm {entry['dgemm_bound']:.0f}"
+    return f"{where}, {entry['threads']} thread(s), ns/row: {figures}  {bound}"
+
+
+def ratio(entry: dict[str, Any], peer: str, ours: str = OURS, kind: str = "median") -> float:
+    """How many times as long the peer takes."""
+    return float(entry["ns"][peer][kind] / entry["ns"][ours][kind])
+
+
+def _ratios(grid: list[dict], families: list[dict]) -> Iterator[dict[str, Any]]:
+    tables = {(e["spacing"], e["threads"]): [] for e in grid}
+    for entry in grid:
+        tables[entry["spacing"], entry["threads"]].append(entry)
+    for (spacing, threads), entries in tables.items():
+        for peer in entries[0]["ns"]:
+            if peer != OURS:
+                of = {"spacing": spacing, "threads": threads, "peer": peer}
+                yield of | _summaries(entries, peer)
+    yield {"spacing": "families", "threads": 1, "peer": SKLEARN} | _summaries(families, SKLEARN)
+
+
+def _summaries(entries: list[dict[str, Any]], peer: str) -> dict[str, Any]:
+    """Of ratios of medians, and of ratios of the best times."""
+    return {
+        kind: summary([ratio(entry, peer, kind=kind) for entry in entries])
+        for kind in ("median", "best")
+    }

@@ -1,0 +1,127 @@
+"""Libraries that run EM for so many iterations from a given start, on so many threads."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+import numpy as np
+from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
+
+from benchmarks.timing import Run
+from gmm_dask.engine import LocalBackend, expectation, row_chunks
+from gmm_dask.mixture import Parameters, kernels, m_step
+
+REG_COVAR = 1e-6
+TASKS_PER_THREAD = 4
+NEEDS = {"oneDAL": "daal4py", "pomegranate": "pomegranate"}
+
+Make = Callable[[np.ndarray, Parameters, int], Run]
+
+
+def gmm_dask(X: np.ndarray, start: Parameters, threads: int) -> Run:
+    """The compiled E-step and the M-step; several threads share chunks through the engine."""
+    if threads == 1:
+        statistics = lambda parameters: kernels.e_step(X, parameters)
+    else:
+        chunks = row_chunks(X, None, X.shape[0] * X.shape[1] * 8 // (TASKS_PER_THREAD * threads))
+        statistics = expectation(chunks, LocalBackend(threads), kernel="compiled")
+
+    def run(passes: int) -> int:
+        parameters = start
+        for _ in range(passes):
+            parameters = m_step(parameters, statistics(parameters), REG_COVAR)
+        return passes
+
+    return run
+
+
+def gmm_dask_float32(X: np.ndarray, start: Parameters, threads: int) -> Run:
+    """As gmm_dask, rows in float32."""
+    return gmm_dask(X.astype(np.float32), start, threads)
+
+
+def scikit_learn(X: np.ndarray, start: Parameters, threads: int) -> Run:
+    """GaussianMixture with the start given; `tol=0` never ends it early."""
+
+    def run(passes: int) -> int:
+        GaussianMixture(
+            start.n_components,
+            covariance_type=start.covariance_type,
+            tol=0,
+            max_iter=passes,
+            reg_covar=REG_COVAR,
+            weights_init=start.weights,
+            means_init=start.means,
+            precisions_init=start.precisions,
+        ).fit(X)
+        return passes
+
+    return run
+
+
+def onedal(X: np.ndarray, start: Parameters, threads: int) -> Run:
+    """EM of oneDAL through daal4py; it ends where rounding makes the log-likelihood fall."""
+    import daal4py
+
+    daal4py.daalinit(threads)
+    weights, covariances = start.weights.reshape(1, -1), list(start.covariances)
+
+    def run(passes: int) -> int:
+        daal4py.daalinit(threads)
+        found = daal4py.em_gmm(
+            nComponents=start.n_components,
+            maxIterations=passes,
+            accuracyThreshold=0.0,
+            regularizationFactor=REG_COVAR,
+        ).compute(X, weights, start.means, covariances)
+        return int(np.ravel(found.nIterations)[0])
+
+    return run
+
+
+def pomegranate(X: np.ndarray, start: Parameters, threads: int) -> Run:
+    """GeneralMixtureModel of Normal distributions on torch, float64."""
+    import torch
+    from pomegranate.distributions import Normal
+    from pomegranate.gmm import GeneralMixtureModel
+
+    torch.set_num_threads(threads)
+    rows = torch.from_numpy(X)
+
+    def run(passes: int) -> int:
+        parts = [
+            Normal(torch.tensor(mean), torch.tensor(covariance))
+            for mean, covariance in zip(start.means, start.covariances, strict=True)
+        ]
+        weights = torch.tensor(start.weights)  # copies: they are changed in place
+        model = GeneralMixtureModel(parts, priors=weights, tol=-np.inf, max_iter=passes)
+        model.fit(rows)
+        return passes
+
+    return run
+
+
+CONTENDERS: dict[str, Make] = {
+    "gmm_dask": gmm_dask,
+    "gmm_dask float32": gmm_dask_float32,
+    "scikit-learn": scikit_learn,
+    "oneDAL": onedal,
+    "pomegranate": pomegranate,
+}
+
+
+def installed(name: str) -> bool:
+    """Whether the library of a contender is there."""
+    return name not in NEEDS or find_spec(NEEDS[name]) is not None
+
+
+@contextmanager
+def quiet(threads: int) -> Iterator[None]:
+    """So many threads in BLAS and OpenMP, and no warnings that EM was cut short."""
+    with threadpool_limits(threads), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

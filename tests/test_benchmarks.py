@@ -1,0 +1,61 @@
+"""The benchmarks run and leave what the page of results is made of; no time is asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import goals, tables
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    out = tmp_path_factory.mktemp("out") / "benchmarks.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--quick", "--skip", "Spark", "--out", str(out)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text())
+
+
+def test_an_entry_says_what_was_measured(results: dict) -> None:
+    assert set(results) == {"per_pass", "end_to_end", "out_of_core", "scaling"}
+    entry = results["per_pass"]["found"]["grid"][0]
+    assert {"d", "k", "rows", "spacing", "threads", "dgemm_bound", "load", "ns"} <= set(entry)
+    assert {"gmm_dask", "gmm_dask float32", "scikit-learn"} <= set(entry["ns"])
+    assert all(each["median"] > 0 and each["best"] > 0 for each in entry["ns"].values())
+    families = [entry["family"] for entry in results["per_pass"]["found"]["families"]]
+    assert families == ["full", "tied", "diag", "spherical"]
+
+
+def test_end_to_end_says_who_found_what(results: dict) -> None:
+    (run,) = results["end_to_end"]
+    for name in ("gmm_dask", "scikit-learn"):
+        fields = {"wall", "passes", "log_likelihood", "peak_mib"}
+        assert fields <= set(run["found"]["contenders"][name])
+    assert run["found"]["left_out"] == ["Spark"]
+    assert run["found"]["copy_rows_per_second"] > 0
+
+
+def test_memory_and_scaling_are_told(results: dict) -> None:
+    for entry in results["out_of_core"]["found"]["entries"]:
+        assert {"pass", "decode", "compute", "overhead", "peak_mib", "budget_mib"} <= set(entry)
+    scaling = results["scaling"]["found"]
+    assert [len(scaling[key]) for key in ("rows", "chunks", "memory")] == [4, 4, 5]
+    assert {"1 threads", "2 threads"} <= {each["workers"] for each in scaling["workers"]}
+
+
+def test_the_page_is_made_of_them(results: dict) -> None:
+    page = tables.page(results)
+    for title in ("Goals", "EM passes", "From Parquet to labels", "More rows", "Scaling"):
+        assert f"## {title}" in page
+    assert results["scaling"]["machine"]["cpu"] in page
+    assert all(goal.figure for goal in goals.goals(results))
+    assert "scikit-learn" in tables.short(results)
