@@ -1,11 +1,22 @@
 """The method: EM as a loop over `expectation`, where it starts, and what keeps it alive."""
 
 from gmm_dask.fitting.components import ComponentPolicy, Event, Maximisation, Step
-from gmm_dask.fitting.em import Expectation, FitResult, Outcome, Pass, Watcher, best_of, fit
+from gmm_dask.fitting.em import (
+    Expectation,
+    FitResult,
+    Outcome,
+    Pass,
+    Watcher,
+    best_of,
+    fit,
+    go_on,
+)
 from gmm_dask.fitting.given import Given, checked_start
 from gmm_dask.fitting.initialize import INIT_METHODS, initialize
 from gmm_dask.fitting.refine import refine
+from gmm_dask.fitting.standing import Keeper, Standing
 from gmm_dask.fitting.starts import ACCELERATIONS, Method, Sample, fit_from_sample
+from gmm_dask.fitting.state import State
 
 __all__ = [
     "ACCELERATIONS",
@@ -15,17 +26,21 @@ __all__ = [
     "Expectation",
     "FitResult",
     "Given",
+    "Keeper",
     "Maximisation",
     "Method",
     "Outcome",
     "Pass",
     "Sample",
+    "Standing",
+    "State",
     "Step",
     "Watcher",
     "best_of",
     "checked_start",
     "fit",
     "fit_from_sample",
+    "go_on",
     "initialize",
     "refine",
 ]

@@ -74,6 +74,7 @@ class Pass:
 
 
 Watcher = Callable[[Pass], None]
+Keeper = Callable[[State], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,12 +168,39 @@ def fit(
         A component is no density any more, and the policy is to stop or cannot be carried out.
     """
     state = State.begin(Step(parameters, events), previous)
-    statistics = SufficientStatistics.zero(parameters)
-    while state.n_passes < max_iter and not state.settled_within_tol:
+    options = {"tol": tol, "max_iter": max_iter, "accelerate": accelerate}
+    return go_on(expectation, state, maximise, watch=watch, **options)
+
+
+def go_on(
+    expectation: Expectation,
+    state: State,
+    maximise: Maximisation,
+    *,
+    tol: float,
+    max_iter: int,
+    accelerate: bool = False,
+    watch: Watcher | None = None,
+    keep: Keeper | None = None,
+) -> FitResult:
+    """The rest of a fit, from any state of it: the result has the bits of one that never stopped.
+
+    Parameters
+    ----------
+    state : State
+    keep : callable, optional
+        Handed the state before the first pass, and the state after every pass.
+
+    The others are those of `fit`, and so are the errors.
+    """
+    if keep is not None:
+        keep(state)
+    while not state.is_over(max_iter):
         before, begun, number = state, time.perf_counter(), state.n_passes + 1
         statistics = expectation(state.parameters)
         seconds = time.perf_counter() - begun
         bound = _lower_bound(statistics, maximise.penalty(state.parameters))
+        state = state.seen(statistics)
         if state.is_worse(bound):
             state = state.taken_back()
         else:
@@ -180,8 +208,10 @@ def fit(
             step = maximise(state.parameters, statistics, number, state.events)
             state = state.advanced(bound, step, tol, accelerate=accelerate)
         if watch is not None:
-            watch(_pass(maximise.start, before, state, bound, seconds, statistics.n_rows))
-    return _result(state, statistics, maximise)
+            watch(_pass(maximise.start, before, state, bound, seconds))
+        if keep is not None:
+            keep(state)
+    return _result(state, maximise)
 
 
 def best_of(results: list[FitResult]) -> FitResult:
@@ -189,9 +219,7 @@ def best_of(results: list[FitResult]) -> FitResult:
     return max(results, key=lambda result: result.lower_bounds[-1] if result.n_passes else 0.0)
 
 
-def _pass(
-    start: int, before: State, after: State, bound: float, seconds: float, n_rows: int
-) -> Pass:
+def _pass(start: int, before: State, after: State, bound: float, seconds: float) -> Pass:
     number = after.n_passes
     return Pass(
         start,
@@ -199,21 +227,21 @@ def _pass(
         bound,
         bound - before.last_bound,
         seconds,
-        n_rows,
+        after.n_rows,
         before.parameters,
         tuple(event for event in after.events if event.pass_number == number),
         after.n_taken_back > before.n_taken_back,
     )
 
 
-def _result(state: State, statistics: SufficientStatistics, maximise: Maximisation) -> FitResult:
+def _result(state: State, maximise: Maximisation) -> FitResult:
     return FitResult(
         state.settled,
         state.lower_bounds,
         Outcome.CONVERGED if state.settled_within_tol else Outcome.OUT_OF_ITERATIONS,
         (*state.trajectory[:-1], state.settled),
-        statistics.n_rows,
-        statistics.sum_weight * maximise.unit,
+        state.n_rows,
+        state.sum_weight * maximise.unit,
         state.events,
         state.n_taken_back,
         maximise.start,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.fitting.components import Event, Maximisation, Step
-from gmm_dask.fitting.em import Expectation, FitResult, Watcher, best_of, fit
+from gmm_dask.fitting.em import Expectation, FitResult, Watcher, best_of, go_on
 from gmm_dask.fitting.given import Given
 from gmm_dask.fitting.initialize import initialize
 from gmm_dask.fitting.refine import refine
+from gmm_dask.fitting.standing import Keeper, Standing
+from gmm_dask.fitting.state import State
 
 ACCELERATIONS = ("auto", "anderson", "none")
 
@@ -70,34 +72,41 @@ def fit_from_sample(
     given: Given | None = None,
     watch: Watcher | None = None,
     tell: Callable[[tuple[Event, ...]], None] | None = None,
+    keep: Keeper | None = None,
+    standing: Standing | None = None,
 ) -> list[FitResult]:
     """A fit over all rows from each start, or from the one that is best on the sample.
 
     Parameters
     ----------
     guards, seeds : one for each start
+        The guards numbered from 1.
     given : Given, optional
         Start values of the user, from which the sample does not lead away.
     tell : callable, optional
         Hears of the events of the starts.
+    keep : callable, optional
+        Handed what it takes to go on, before the first pass of a start and after every pass.
+    standing : Standing, optional
+        Where an earlier call with the same arguments was: the results are those that it would
+        have had, but for the trajectories of finished starts other than the best.
 
     Raises
     ------
     As `initialize` and `fit`.
     """
     is_part, free = sample.expectation is not None, given is None or given == Given()
-    starts = [_start(sample, method, *each, given) for each in zip(guards, seeds, strict=True)]
-    chosen = list(zip(starts, guards, strict=True))
-    if is_part and free and method.sample_em and method.max_iter > 0:
-        chosen = [_best_on_sample(sample, chosen, method.tol)]
-    results = []
-    for start, guard in chosen:
-        if tell is not None:
-            tell(start.events)
+    one_goes_on = is_part and free and method.sample_em and method.max_iter > 0
+    begun = _begun(sample, method, guards, seeds, given, one_goes_on, standing)
+    results = [] if standing is None else list(standing.finished)
+    for state, guard in begun:
+        if tell is not None and state.n_passes == 0:
+            tell(state.events)
+        to_come = 0 if one_goes_on else len(guards) - guard.start
         results.append(
-            fit(
+            go_on(
                 expectation,
-                start.parameters,
+                state,
                 guard,
                 tol=method.tol,
                 max_iter=method.max_iter,
@@ -105,10 +114,42 @@ def fit_from_sample(
                 if method.acceleration == "auto"
                 else method.acceleration == "anderson",
                 watch=watch,
-                events=start.events,
+                keep=_kept(keep, guard.start, tuple(results), to_come),
             )
         )
     return results
+
+
+def _begun(
+    sample: Sample,
+    method: Method,
+    guards: Sequence[Maximisation],
+    seeds: Sequence[np.random.SeedSequence],
+    given: Given | None,
+    one_goes_on: bool,
+    standing: Standing | None,
+) -> Iterator[tuple[State, Maximisation]]:
+    """Each fit over all rows where it stands: the one under way first, then those to come."""
+    done = 0
+    if standing is not None:
+        done = len(guards) if one_goes_on else standing.start
+        yield standing.state, guards[standing.start - 1]
+    chosen = (
+        (_start(sample, method, guard, seed, given), guard)
+        for guard, seed in zip(guards[done:], seeds[done:], strict=True)
+    )
+    if one_goes_on and standing is None:
+        chosen = iter([_best_on_sample(sample, list(chosen), method.tol)])
+    for start, guard in chosen:
+        yield State.begin(start), guard
+
+
+def _kept(
+    keep: Keeper | None, start: int, finished: tuple[FitResult, ...], n_to_come: int
+) -> Callable[[State], None] | None:
+    if keep is None:
+        return None
+    return lambda state: keep(Standing(start, state, finished, n_to_come))
 
 
 def _start(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gmm_dask.fitting.acceleration import History
 from gmm_dask.fitting.components import Event, Step
-from gmm_dask.mixture import Parameters
+from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.statistics import statistics_bytes
 
 NO_HISTORY = History()
@@ -36,6 +36,10 @@ class State:
     trajectory : tuple of Parameters
         The states that the passes started from, and the last; the latest TRAJECTORY_BYTES of them.
     settled_within_tol : bool
+    n_rows : int
+        Rows used in the last pass.
+    sum_weight : float
+        Of these rows, in the unit of the statistics.
     """
 
     parameters: Parameters
@@ -47,6 +51,8 @@ class State:
     history: History = NO_HISTORY
     trajectory: tuple[Parameters, ...] = ()
     settled_within_tol: bool = False
+    n_rows: int = 0
+    sum_weight: float = 0.0
 
     @classmethod
     def begin(cls, start: Step, previous: float = -math.inf) -> State:
@@ -64,6 +70,10 @@ class State:
         """Log-likelihood per row of the last pass that counts."""
         return self.lower_bounds[-1] if self.lower_bounds else self.previous
 
+    def is_over(self, max_iter: int) -> bool:
+        """Whether no pass is left to make."""
+        return self.settled_within_tol or self.n_passes >= max_iter
+
     def is_worse(self, bound: float) -> bool:
         """Whether the pass shows that its state was extrapolated for nothing."""
         return self.parameters is not self.settled and not bound >= self.last_bound
@@ -77,6 +87,10 @@ class State:
             history=NO_HISTORY,
             trajectory=(*self.trajectory[:-1], self.settled),
         )
+
+    def seen(self, statistics: SufficientStatistics) -> State:
+        """With what the pass looked at."""
+        return replace(self, n_rows=statistics.n_rows, sum_weight=statistics.sum_weight)
 
     def advanced(self, bound: float, step: Step, tol: float, *, accelerate: bool) -> State:
         """After a pass that counts."""
@@ -98,6 +112,8 @@ class State:
             history,
             _latest((*self.trajectory, parameters)),
             finished,
+            self.n_rows,
+            self.sum_weight,
         )
 
 
