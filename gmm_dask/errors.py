@@ -101,5 +101,9 @@ class OutputError(GmmDaskError, OSError):
     """The output folder cannot be written, or what it holds is damaged or contradictory."""
 
 
+class CheckpointError(OutputError):
+    """A checkpoint that is damaged, newer than this version can read, or of another run."""
+
+
 class ClusterError(GmmDaskError, RuntimeError):
     """No Dask cluster could be opened or reached, or it was lost for good."""

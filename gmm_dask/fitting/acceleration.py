@@ -43,16 +43,16 @@ class History:
     def after(self, start: Parameters, mapped: Parameters) -> History:
         """With one step more, and no more than DEPTH + 1; nothing where a component is empty."""
         if min(start.weights.min(), mapped.weights.min()) <= 0:
-            return History()
+            return NOTHING
         known = self.chart is not None and self.chart.reference.means.shape == start.means.shape
         history = self if known else History(Coordinates(start))
         assert history.chart is not None
         try:
             point, image = history.chart.encode(start), history.chart.encode(mapped)
         except np.linalg.LinAlgError:  # the mixture has left what the chart can show
-            return History()
+            return NOTHING
         if not (np.isfinite(point).all() and np.isfinite(image).all()):
-            return History()
+            return NOTHING
         points, images = (*history.points, point), (*history.images, image)
         return replace(history, points=points[-DEPTH - 1 :], images=images[-DEPTH - 1 :])
 
@@ -76,6 +76,9 @@ class History:
         except (SingularCovarianceError, np.linalg.LinAlgError):
             return None
         return found if _is_sound(found) else None
+
+
+NOTHING = History()
 
 
 def _is_sound(parameters: Parameters) -> bool:

@@ -168,8 +168,15 @@ def fit(
         A component is no density any more, and the policy is to stop or cannot be carried out.
     """
     state = State.begin(Step(parameters, events), previous)
-    options = {"tol": tol, "max_iter": max_iter, "accelerate": accelerate}
-    return go_on(expectation, state, maximise, watch=watch, **options)
+    return go_on(
+        expectation,
+        state,
+        maximise,
+        tol=tol,
+        max_iter=max_iter,
+        accelerate=accelerate,
+        watch=watch,
+    )
 
 
 def go_on(

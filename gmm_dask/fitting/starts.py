@@ -134,7 +134,7 @@ def _begun(
     if standing is not None:
         done = len(guards) if one_goes_on else standing.start
         yield standing.state, guards[standing.start - 1]
-    chosen = (
+    chosen: Iterator[tuple[Step, Maximisation]] = (
         (_start(sample, method, guard, seed, given), guard)
         for guard, seed in zip(guards[done:], seeds[done:], strict=True)
     )

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from gmm_dask.fitting.acceleration import History
+from gmm_dask.fitting.acceleration import NOTHING, History
 from gmm_dask.fitting.components import Event, Step
 from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.statistics import statistics_bytes
 
-NO_HISTORY = History()
 TRAJECTORY_BYTES = 16 << 20  # of the states that are remembered; the earliest are forgotten first
 
 
@@ -48,7 +47,7 @@ class State:
     lower_bounds: tuple[float, ...] = ()
     n_taken_back: int = 0
     events: tuple[Event, ...] = ()
-    history: History = NO_HISTORY
+    history: History = NOTHING
     trajectory: tuple[Parameters, ...] = ()
     settled_within_tol: bool = False
     n_rows: int = 0
@@ -84,7 +83,7 @@ class State:
             self,
             parameters=self.settled,
             n_taken_back=self.n_taken_back + 1,
-            history=NO_HISTORY,
+            history=NOTHING,
             trajectory=(*self.trajectory[:-1], self.settled),
         )
 
@@ -97,7 +96,7 @@ class State:
         settled, events = step
         calm = not any(event.pass_number == self.n_passes + 1 for event in events)
         finished = calm and abs(bound - self.last_bound) < tol
-        history, ahead = NO_HISTORY, None
+        history, ahead = NOTHING, None
         if accelerate and calm and not finished:
             history = self.history.after(self.parameters, settled)
             ahead = history.extrapolated()

@@ -27,6 +27,7 @@ from gmm_dask.mixture import PriorSettings
 from gmm_dask.mixture.kernels import Kernel
 from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.stage import text
+from gmm_dask.stage.checkpoints import Keeper, Seconds
 from gmm_dask.stage.checks import check_survey, check_total
 from gmm_dask.stage.job import Job, settings_hash, software_versions
 from gmm_dask.stage.settings import ScoreSettings, Settings
@@ -59,6 +60,9 @@ class Fitted:
     compiling : float
         Seconds until the compiled kernel was ready; 0 where it was not used.
     seconds : float
+        In all attempts.
+    n_resumed : int
+        Passes that an earlier attempt of this run made.
     """
 
     model: Model
@@ -71,6 +75,7 @@ class Fitted:
     held: Held
     compiling: float
     seconds: float
+    n_resumed: int = 0
 
 
 def fit(
@@ -78,39 +83,42 @@ def fit(
 ) -> Fitted:
     """Survey, initialise, run EM, write `model.json` and `parameters.parquet`.
 
+    Where an earlier attempt of this run kept a checkpoint, it goes on from there.
+
     Raises
     ------
     DataError
         Missing or infinite values, or too few rows; nothing was written.
     NotFiniteError, SingularCovarianceError, StarvedComponentError
         There is no model; nothing was written.
+    CheckpointError
+        A checkpoint of this run is damaged, or of another.
     """
     watcher = watcher or Watcher()
-    begun = time.perf_counter()
     settings = job.settings
     n_rows, n_chunks = job.plan.n_rows, len(job.plan.chunks)
     watcher.phase("fit", f"{text.numbered(n_rows, 'row')} in {text.numbered(n_chunks, 'chunk')}")
     sample_seed, *start_seeds = np.random.SeedSequence(settings.fit.random_state).spawn(
         1 + settings.fit.n_init
     )
+    keeper = Keeper(job, watcher)
     with job.backend(backend) as backend:
-        held = _hold(job, watcher, backend)
-        surveyed, chunks = _survey(
-            job, held.chunks, backend, sample_seed, settings.fit.n_components
-        )
+        held = _hold(job, watcher, backend, in_use=not keeper.is_over)
+        surveyed = _surveyed(job, held.chunks, backend, sample_seed, keeper)
         guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
-        kernel = kernel_for(chunks, settings.fit.n_components)
-        compiling = _warm_up(job, backend, kernel, watcher)
+        kernel = kernel_for(held.chunks, settings.fit.n_components)
+        held = keeper.begin(held, kernel)
+        compiling = 0.0 if keeper.is_over else _warm_up(job, backend, kernel, watcher)
         over_all, on_sample = expectations(
             surveyed,
-            chunks,
+            held.chunks,
             backend,
             missing=settings.data.missing,
             n_worst=guards[0].n_worst * settings.fit.n_components,
             unit=guards[0].unit,
             kernel=kernel,
         )
-        clock = _Clock(watcher, settings)
+        clock = _Clock(watcher, settings, keeper.pass_seconds)
         results = fitting.fit_from_sample(
             fitting.Sample(surveyed.sample, surveyed.sample_weight, on_sample),
             over_all,
@@ -119,6 +127,8 @@ def fit(
             start_seeds,
             watch=clock,
             tell=clock.tell,
+            keep=lambda standing: keeper.keep(standing, clock.seconds),
+            standing=keeper.standing,
         )
     result = fitting.best_of(results)
     check_total(result, job.plan)
@@ -136,7 +146,8 @@ def fit(
         + (0 if surveyed.replaces_rows else sum(each.n_passes for each in results)),
         held,
         compiling,
-        time.perf_counter() - begun,
+        keeper.seconds,
+        keeper.n_resumed,
     )
 
 
@@ -156,7 +167,7 @@ def adopt(
     (watcher or Watcher()).phase("check", text.numbered(job.plan.n_rows, "row"))
     with job.backend(backend) as backend:
         held = hold(job.row_chunks(), backend, 0)  # rows are looked at but once
-        surveyed, _ = _survey(job, held.chunks, backend, seed, at_least=0)
+        surveyed = _survey(job, held.chunks, backend, seed, at_least=0)
     parameters, outcome = model.parameters, fitting.Outcome(model.outcome)
     result = fitting.FitResult(
         parameters, (), outcome, (parameters,), model.n_rows, model.sum_weight
@@ -175,8 +186,10 @@ def adopt(
     )
 
 
-def _hold(job: Job[Settings], watcher: Watcher, backend: Backend) -> Held:
+def _hold(job: Job[Settings], watcher: Watcher, backend: Backend, *, in_use: bool) -> Held:
     """The chunks, as many of them decoded as the settings or the free memory allow."""
+    if not in_use:
+        return hold(job.row_chunks(), backend, 0)
     budget = job.settings.memory.held_bytes
     held = hold(job.row_chunks(), backend, backend.memory_to_hold if budget is None else budget)
     watcher.detail(text.held_chunks(held.n_held, len(job.plan.chunks), held.bytes_held))
@@ -192,17 +205,33 @@ def _warm_up(job: Job[Settings], backend: Backend, kernel: Kernel, watcher: Watc
     return seconds
 
 
+def _surveyed(
+    job: Job[Settings],
+    chunks: RowChunks,
+    backend: Backend,
+    seed: np.random.SeedSequence,
+    keeper: Keeper,
+) -> Survey:
+    """The survey that an earlier attempt kept, or a new one."""
+    kept = keeper.survey()
+    if kept is not None:
+        return kept
+    surveyed = _survey(job, chunks, backend, seed, job.settings.fit.n_components)
+    keeper.keep_survey(surveyed)
+    return surveyed
+
+
 def _survey(
     job: Job[Any],
     chunks: RowChunks,
     backend: Backend,
     seed: np.random.SeedSequence,
     at_least: int,
-) -> tuple[Survey, RowChunks]:
-    """The survey of all rows, checked; and the chunks it looked at."""
+) -> Survey:
+    """The survey of all rows, checked; the plan knows the lengths of its chunks."""
     settings = job.settings
     fits, missing = isinstance(settings, Settings), settings.data.missing
-    surveyed, chunks = survey(
+    surveyed, _ = survey(
         chunks,
         backend,
         sample_rows=settings.fit.init_rows if fits else REPORT_ROWS,
@@ -211,7 +240,7 @@ def _survey(
         by_value=fits,
     )
     check_survey(surveyed, job.plan, missing=missing, at_least=at_least)
-    return surveyed, chunks
+    return surveyed
 
 
 def report_sample(surveyed: Survey, seed: np.random.SeedSequence) -> npt.NDArray[Any]:
@@ -230,9 +259,9 @@ def report_sample(surveyed: Survey, seed: np.random.SeedSequence) -> npt.NDArray
 class _Clock:
     """Keeps the times of each start's passes and hands each pass on to the watcher."""
 
-    def __init__(self, watcher: Watcher, settings: Settings) -> None:
+    def __init__(self, watcher: Watcher, settings: Settings, earlier: Seconds) -> None:
         self._watcher, self._settings = watcher, settings
-        self.seconds: dict[int, tuple[float, ...]] = defaultdict(tuple)
+        self.seconds: dict[int, tuple[float, ...]] = defaultdict(tuple, earlier)
 
     def __call__(self, record: fitting.Pass) -> None:
         self.seconds[record.start] += (record.seconds,)

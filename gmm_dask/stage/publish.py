@@ -75,6 +75,7 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "aic": 2 * n_free - 2 * sums.log_likelihood,
         "icl": bic - 2 * sums.sum_log_max,
         "n_reads": fitted.n_reads + 1,
+        "n_resumed": fitted.n_resumed,
         "n_taken_back": fitted.result.n_taken_back,
         "chunks_held": fitted.held.n_held,
         "bytes_held": fitted.held.bytes_held,

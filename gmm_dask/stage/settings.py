@@ -249,6 +249,13 @@ class OutputSettings(Section):
     """Where the versions go."""
 
     path: str = Field(min_length=1, description="Folder of the published versions.")
+    checkpoint_seconds: Number | None = Field(
+        default=1.0,
+        ge=0,
+        description="Least time from one checkpoint of a fit to the next: no more than that, and "
+        "the pass under way, is done again after a stop. Longer where writing would take over 2 % "
+        "of the fit; 0 writes one after every pass, null writes none and looks at none.",
+    )
 
     @field_validator("path")
     @classmethod

@@ -92,9 +92,7 @@ class LocalStore:
                     path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
                 )
             except FileNotFoundError:
-                raise OutputError(
-                    f"{path} does not exist: it was moved or deleted, or never published."
-                ) from None
+                raise OutputError(_absent(path)) from None
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise OutputError(f"{path} is not a regular file: something took its place.")
@@ -111,6 +109,15 @@ class LocalStore:
                 return stat.S_ISREG(path.lstat().st_mode)
             except (FileNotFoundError, NotADirectoryError):
                 return False
+
+    def size(self, name: str) -> int:
+        """Bytes of the content; raises OutputError where there is none."""
+        path = self._inside(name)
+        with _explained(path, "read"):
+            try:
+                return path.lstat().st_size
+            except FileNotFoundError:
+                raise OutputError(_absent(path)) from None
 
     def list(self, prefix: str) -> Names:
         """Sorted names that start with the prefix; unfinished files are left out."""
@@ -156,6 +163,10 @@ class LocalStore:
                 "replace the link by the folder itself."
             )
         return path
+
+
+def _absent(path: Path) -> str:
+    return f"{path} does not exist: it was moved or deleted, or never published."
 
 
 @contextmanager

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.errors import ModelFileError
-from gmm_dask.storage.documents import is_count, is_sha256, shown
+from gmm_dask.errors import GmmDaskError, ModelFileError
+from gmm_dask.storage.documents import check_keys, is_count, is_sha256, shown
 
 MAX_TEXT = 1024  # characters of a name or a hash; a longer one is not ours
 
@@ -25,14 +27,37 @@ class Fields:
     document : mapping
     name : str
         What messages call the file.
+    error : type of error to raise
+    within : str
+        Where in the file they are, as messages put it before the field.
     """
 
     document: Mapping[str, Any]
     name: str
+    error: type[GmmDaskError] = ModelFileError
+    within: str = ""
 
     def refuse(self, field: str, why: str) -> NoReturn:
-        """Raise ModelFileError naming file and field."""
-        raise ModelFileError(f"{self.name}: {field} {why}. The file is damaged or foreign.")
+        """Raise the error, naming file and field."""
+        message = f"{self.name}: {self.within}{field} {why}. The file is damaged or foreign."
+        raise self.error(message)
+
+    def inner(self, field: str, keys: Iterable[str]) -> Fields:
+        """The fields of a document inside, which has these and no others."""
+        return self._inside(self.document[field], field, keys)
+
+    def inners(self, field: str, keys: Iterable[str]) -> list[Fields]:
+        """As `inner`, of each document in a list."""
+        value, keys = self.document[field], tuple(keys)
+        if not isinstance(value, list):
+            self.refuse(field, f"is {shown(value)}, not a list")
+        return [self._inside(item, f"{field}[{i}]", keys) for i, item in enumerate(value)]
+
+    def _inside(self, value: Any, field: str, keys: Iterable[str]) -> Fields:
+        if not isinstance(value, dict):
+            self.refuse(field, f"is {shown(value)}, not a document")
+        check_keys(value, f"{self.name}: {self.within}{field}", keys, self.error)
+        return Fields(value, self.name, self.error, f"{self.within}{field}.")
 
     def text(self, field: str) -> str:
         """A string."""
@@ -73,6 +98,13 @@ class Fields:
             self.refuse(field, f"is {shown(value)}, not a finite number of at least 0.0")
         return float(value)
 
+    def number(self, field: str) -> float:
+        """A finite number."""
+        value = self.document[field]
+        if not _is_number(value):
+            self.refuse(field, f"is {shown(value)}, not a finite number with a point")
+        return float(value)
+
     def texts(self, field: str, length: int) -> tuple[str, ...]:
         """A list of that many strings, none empty."""
         value = self.document[field]
@@ -96,6 +128,35 @@ class Fields:
         self._check_nested(field, value, shape)
         return np.array(value, dtype=np.float64).reshape(shape)
 
+    def packed(
+        self, field: str, shape: tuple[int, ...], dtype: str = "float64", *, nan: bool = False
+    ) -> npt.NDArray[Any]:
+        """Finite numbers written by `packed`, of exactly that shape; NaN where it may be."""
+        value, bits = self.document[field], np.dtype(dtype).newbyteorder("<")
+        size = math.prod(shape) * bits.itemsize
+        if not isinstance(value, str) or len(value) != 4 * -(-size // 3):
+            what = f"{len(value)} characters" if isinstance(value, str) else shown(value)
+            self.refuse(field, f"holds {what} where {math.prod(shape)} packed numbers belong")
+        try:
+            raw = base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            self.refuse(field, "is not packed as base64")
+        if len(raw) != size:
+            self.refuse(field, f"holds {len(raw)} bytes where {size} belong")
+        found: npt.NDArray[Any] = np.frombuffer(raw, bits).astype(dtype).reshape(shape)
+        if np.isinf(found).any() or (not nan and np.isnan(found).any()):
+            self.refuse(field, "holds a number that is not finite")
+        return found
+
+    def packed_list(self, field: str, n: int, length: int) -> tuple[npt.NDArray[Any], ...]:
+        """A list of n vectors written by `packed`, each of that length."""
+        value = self.document[field]
+        if not isinstance(value, list) or len(value) != n:
+            self.refuse(field, f"is not a list of {n} packed vectors")
+        items = {f"{field}[{i}]": item for i, item in enumerate(value)}
+        each = Fields(items, self.name, self.error, self.within)
+        return tuple(each.packed(name, (length,)) for name in items)
+
     def _check_nested(self, field: str, value: Any, shape: tuple[int, ...]) -> None:
         if not isinstance(value, list) or len(value) != shape[0]:
             found = f"a list of {len(value)}" if isinstance(value, list) else shown(value)
@@ -109,6 +170,12 @@ class Fields:
                 self.refuse(
                     field, f"holds {shown(item)} where a finite number with a point belongs"
                 )
+
+
+def packed(array: npt.NDArray[Any]) -> str:
+    """The numbers of an array, bit for bit and half as long as digits: base64, little-endian."""
+    raw = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return base64.b64encode(raw.tobytes()).decode("ascii")
 
 
 def _is_text(value: Any) -> bool:

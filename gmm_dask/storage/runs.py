@@ -10,6 +10,7 @@ from typing import Any
 
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.documents import canonical_json, parse_json, sha256_hex
+from gmm_dask.storage.local_store import Names
 from gmm_dask.storage.model_file import FORMAT_VERSION as MODEL_FORMAT
 from gmm_dask.storage.store import Store, create_once
 
@@ -96,6 +97,15 @@ class RunFolder:
     def get(self, name: str) -> bytes:
         """The content; raises OutputError where there is none."""
         return self.store.get(self._full(name))
+
+    def size(self, name: str) -> int:
+        """Bytes of the content; raises OutputError where there is none."""
+        return self.store.size(self._full(name))
+
+    def list(self, prefix: str) -> Names:
+        """Sorted names of the run's objects that start with the prefix."""
+        top = len(self._full("x")) - 1
+        return [name[top:] for name in self.store.list(self._full(prefix))]
 
     def put_json(self, name: str, document: Any) -> None:
         """Like `put`, in canonical form."""

@@ -35,6 +35,9 @@ class Store(Protocol):
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
 
+    def size(self, name: str) -> int:
+        """Bytes of the content; raises OutputError where there is none."""
+
     def list(self, prefix: str) -> Names:
         """Sorted names, relative to the store, that start with the prefix."""
 

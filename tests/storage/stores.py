@@ -62,6 +62,9 @@ class MemoryStore:
     def exists(self, name: str) -> bool:
         return name in self.objects
 
+    def size(self, name: str) -> int:
+        return len(self.get(name))
+
     def list(self, prefix: str) -> list[str]:
         return sorted(name for name in tuple(self.objects) if name.startswith(prefix))
 
@@ -96,6 +99,9 @@ class Between:
 
     def exists(self, name: str) -> bool:
         return self.around("exists", lambda: self.store.exists(name))
+
+    def size(self, name: str) -> int:
+        return self.around("size", lambda: self.store.size(name))
 
     def list(self, prefix: str) -> list[str]:
         return self.around("list", lambda: self.store.list(prefix))

@@ -1,0 +1,180 @@
+"""When a checkpoint is written, and the one that a later attempt of the run goes on from."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from functools import cache
+
+from gmm_dask.engine import Held, Survey
+from gmm_dask.fitting import Standing
+from gmm_dask.stage import text
+from gmm_dask.stage.checkpoints import standing as standings
+from gmm_dask.stage.checkpoints import survey as surveys
+from gmm_dask.stage.checkpoints.records import Shapes
+from gmm_dask.stage.checkpoints.standing import Checkpoint, Seconds
+from gmm_dask.stage.job import Job, settings_hash, software_versions
+from gmm_dask.stage.settings import Settings
+from gmm_dask.stage.watch import Watcher
+from gmm_dask.storage import Plan, canonical_json
+from gmm_dask.storage.checkpoints import (
+    SURVEY,
+    Origin,
+    checkpoint_name,
+    checkpoint_numbers,
+    read_checkpoint,
+    remedied,
+    write_checkpoint,
+)
+from gmm_dask.storage.model_fields import Fields
+
+LEAST_SHARE = 50  # times as long as writing took, so that it takes 2 % of a fit at most
+
+
+class Keeper:
+    """Writes checkpoints of one fit, and reads what an earlier attempt of the run wrote.
+
+    Parameters
+    ----------
+    job : Job
+    watcher : Watcher
+    """
+
+    def __init__(self, job: Job[Settings], watcher: Watcher) -> None:
+        self._job, self._watcher = job, watcher
+        self._begun = self._last = time.perf_counter()
+        self._cost = 0.0
+        fit, plan = job.settings.fit, job.plan
+        self._origin = Origin(
+            settings_hash(job.settings), plan_hash(plan), job.run_id, fit.random_state
+        )
+        self._shapes = Shapes(fit.covariance_type, fit.n_components, len(plan.features))
+        self._held: Mapping[str, int] = {}
+        self._software: Mapping[str, str] = {}
+        self._is_on = job.settings.output.checkpoint_seconds is not None
+        self._found = self._last_kept = self._newest()
+
+    @property
+    def standing(self) -> Standing | None:
+        """Where the earlier attempt was; None where it kept nothing."""
+        return None if self._found is None else self._found.standing
+
+    @property
+    def n_resumed(self) -> int:
+        """Passes that need not be made again."""
+        return 0 if self._found is None else self._found.number
+
+    @property
+    def pass_seconds(self) -> Seconds:
+        """Wall time of each of these passes, by start."""
+        return {} if self._found is None else self._found.pass_seconds
+
+    @property
+    def is_over(self) -> bool:
+        """Whether none is left to make."""
+        return self.standing is not None and self.standing.is_over(self._job.settings.fit.max_iter)
+
+    @property
+    def seconds(self) -> float:
+        """Spent on the fit so far, in all attempts."""
+        before = 0.0 if self._found is None else self._found.seconds
+        return before + time.perf_counter() - self._begun
+
+    def begin(self, held: Held, kernel: str) -> Held:
+        """Take note of how this attempt works; its chunks, and what is said of them later."""
+        self._software = software_versions() | {"kernel": kernel}
+        if self._found is not None:
+            self._tell(self._found)
+            if self.is_over:
+                held = Held(held.chunks, **self._found.held)
+        self._held = {name: getattr(held, name) for name in standings.HELD}
+        return held
+
+    def _tell(self, found: Checkpoint) -> None:
+        path = self._job.folder.path(checkpoint_name(found.number))
+        self._watcher.detail(f"goes on after {text.numbered(found.number, 'pass')}, from {path}")
+        before, now = found.software, self._software
+        changed = [
+            f"{name} {before.get(name)} (now {now.get(name)})"
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name) != now.get(name)
+        ]
+        if changed:
+            self._watcher.warn(
+                f"The fit was begun with {', '.join(changed)}: the last digits may differ from "
+                "those of a fit in one go."
+            )
+
+    def survey(self) -> Survey | None:
+        """The survey that an earlier attempt kept.
+
+        Raises
+        ------
+        CheckpointError
+            It is damaged, or of another run.
+        """
+        folder = self._job.folder
+        if not self._is_on or not folder.exists(SURVEY):
+            return None
+        with remedied(folder, SURVEY):
+            reader = read_checkpoint(folder, SURVEY, self._origin, surveys.BODY)
+            return surveys.load_survey(reader, self._shapes.n_features)
+
+    def keep_survey(self, surveyed: Survey) -> None:
+        """Write the survey, if it took long enough and is small beside the rows."""
+        if self._is_due() and surveys.is_worth_keeping(surveyed):
+            begun = time.perf_counter()
+            body = surveys.dump_survey(surveyed)
+            write_checkpoint(self._job.folder, SURVEY, self._origin, body)
+            self._note(begun)
+
+    def keep(self, standing: Standing, pass_seconds: Seconds) -> None:
+        """Write a checkpoint, if it is time for one."""
+        last = self._last_kept
+        if not self._is_due() or (last is not None and standing.n_passes <= last.number):
+            return
+        begun = time.perf_counter()
+        checkpoint = Checkpoint(
+            standing, dict(pass_seconds), self.seconds, self._held, self._software
+        )
+        previous, kept = (None, {}) if last is None else (last.number, last.kept)
+        body = standings.dump_checkpoint(checkpoint, previous, kept)
+        name = checkpoint_name(checkpoint.number)
+        if write_checkpoint(self._job.folder, name, self._origin, body):
+            self._last_kept = checkpoint
+            self._note(begun)
+        else:
+            self._is_on = False
+            self._watcher.warn("The state of the fit is too large for a checkpoint: none is kept.")
+
+    def _is_due(self) -> bool:
+        least = self._job.settings.output.checkpoint_seconds
+        passed = time.perf_counter() - self._last
+        return self._is_on and (not least or passed >= max(least, LEAST_SHARE * self._cost))
+
+    def _note(self, begun: float) -> None:
+        self._last = time.perf_counter()
+        self._cost = self._last - begun
+
+    def _newest(self) -> Checkpoint | None:
+        folder, n_starts = self._job.folder, self._job.settings.fit.n_init
+        numbers = checkpoint_numbers(folder) if self._is_on else []
+
+        @cache
+        def read(number: int) -> Fields:
+            return read_checkpoint(folder, checkpoint_name(number), self._origin, standings.BODY)
+
+        with remedied(folder):
+            return (
+                standings.load_checkpoint(read, numbers[-1], self._shapes, n_starts)
+                if numbers
+                else None
+            )
+
+
+def plan_hash(plan: Plan) -> str:
+    """SHA-256 of the data's fingerprint and of how rows and columns are cut out of them."""
+    chunks = [(each.partition, each.start, each.stop) for each in plan.chunks]
+    columns = [*plan.features, plan.weight_column, plan.dtype]
+    return hashlib.sha256(canonical_json([plan.fingerprint, columns, chunks])).hexdigest()
