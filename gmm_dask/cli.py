@@ -18,17 +18,20 @@ import typer
 from gmm_dask import __version__
 from gmm_dask.errors import GmmDaskError, OutputError, SettingsError
 from gmm_dask.stage.parts import Part
+from gmm_dask.termination import Terminated, terminable
 
 if TYPE_CHECKING:
     from gmm_dask.console import Progress
     from gmm_dask.stage.outputs import Published
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes; 0 is "published"
+# Exit codes; 0 is "published", and the last two are those of shells after SIGINT and SIGTERM.
+FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 app = typer.Typer(
     name="gmm-dask",
     help="Gaussian mixture clustering: Parquet in, a model and one label per row out.",
-    epilog="Exit codes: 0 published, 1 failed, 2 wrong call or settings, 130 interrupted.",
+    epilog="Exit codes: 0 published, 1 failed, 2 wrong call or settings, 130 interrupted, "
+    "143 terminated.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -308,12 +311,12 @@ def _carry_out(stage: Callable[[Any, Progress], Published], settings: Any, progr
 
     watcher = _watcher(progress)
     try:
-        with warnings.catch_warnings(), watcher.running():
+        with terminable(), warnings.catch_warnings(), watcher.running():
             # A warning of a library is news of the run, not a line of somebody's source.
             warnings.showwarning = lambda message, *_, **__: watcher.warn(str(message))
             published = stage(settings, watcher)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(AGAIN) from None
+    except KeyboardInterrupt as interrupt:
+        raise type(interrupt)(AGAIN) from None
     print_published(published)
     if not published.new:
         print_line(make_console(), "It was published before; nothing was written.")
@@ -339,8 +342,9 @@ def _ending(debug: bool) -> Iterator[None]:
     except typer.Exit:
         raise
     except KeyboardInterrupt as interrupt:
-        _complain(f"interrupted. {interrupt}".rstrip())
-        raise typer.Exit(INTERRUPTED) from None
+        ended = isinstance(interrupt, Terminated)
+        _complain(f"{'terminated' if ended else 'interrupted'}. {interrupt}".rstrip())
+        raise typer.Exit(TERMINATED if ended else INTERRUPTED) from None
     except Exception as error:
         if debug:
             import traceback

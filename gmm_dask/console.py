@@ -39,10 +39,9 @@ from gmm_dask.storage.model_file import Model
 RECENT = 5  # passes that the estimate of what is left looks back on
 MAX_FEATURES = 24  # lines of a table that people still read
 MAX_COMPONENTS = 24
-# No part of a fit is kept until it ends, and done again it ends the same.
 AGAIN = (
-    "What is not published yet is seen by nobody. Run again: a fit starts over and ends the same; "
-    "label parts that are written are kept."
+    "What is not published yet is seen by nobody. Run again: a fit goes on from its last checkpoint "
+    "and ends the same; label parts that are written are kept."
 )
 LABEL_LINES = 10  # log lines at most about the labels
 
@@ -129,7 +128,8 @@ class Progress(Watcher):
         """See Watcher."""
         if record.number == 1:
             self._changes.clear()
-        self._changes.append(record.change)
+        unseen = record.number - 1 - len(self._changes)  # an earlier attempt made them
+        self._changes += [*([math.inf] * unseen), record.change]
         self._seconds = [*self._seconds, record.seconds][-RECENT:]
         left = forecast(self._changes, record.start, settings)
         self.show_pass(record, settings, left, left.passes * statistics.median(self._seconds))

@@ -245,7 +245,7 @@ def test_an_interrupted_run_says_what_running_again_does(
     assert ended.value.exit_code == cli.INTERRUPTED
     said = capsys.readouterr().err
     assert "interrupted." in said
-    assert "a fit starts over and ends the same" in said
+    assert "a fit goes on from its last checkpoint and ends the same" in said
 
 
 def test_the_options_of_fit_show_the_defaults_and_choices_of_the_settings() -> None:

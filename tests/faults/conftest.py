@@ -39,7 +39,7 @@ def settings(tmp_path: Path) -> Settings:
             "fit": {"n_components": 2, "max_iter": 3},
             "memory": {"chunk_bytes": 8 * 4},
             "cluster": {"workers": 1},  # one thread: the operations come in one order
-            "output": {"path": "out"},
+            "output": {"path": "out", "checkpoint_seconds": 0},
         }
     )
 

@@ -1,0 +1,125 @@
+"""Checkpoints hold a fit bit for bit, however few of them are written."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gmm_dask.errors import CheckpointError
+from gmm_dask.fitting import Method, Standing
+from gmm_dask.stage.checkpoints.records import Shapes
+from gmm_dask.stage.checkpoints.standing import (
+    BODY,
+    Checkpoint,
+    dump_checkpoint,
+    load_checkpoint,
+)
+from gmm_dask.storage.checkpoints import (
+    Origin,
+    checkpoint_name,
+    checkpoint_numbers,
+    read_checkpoint,
+    write_checkpoint,
+)
+from gmm_dask.storage.runs import RunFolder
+from tests.fitting.results import assert_same_mixture, assert_same_result, fits, methods, rows
+from tests.fitting.test_standing import EVERY_WAY
+from tests.storage.stores import MemoryStore
+
+ORIGIN = Origin("a" * 64, "b" * 64, "0123456789abcdef", 0)
+HELD = {"n_held": 1, "bytes_held": 2, "bytes_read": 3}
+
+
+def written(standings: list[Standing]) -> RunFolder:
+    """The folder after checkpoints of these were written, each number once."""
+    folder, last = RunFolder(MemoryStore(), ORIGIN.run_id), None
+    for standing in standings:
+        if last is not None and standing.n_passes <= last.number:
+            continue
+        seconds = {standing.start: (0.25,) * standing.state.n_passes}
+        found = Checkpoint(standing, seconds, 1.5, HELD, {"numpy": "2"})
+        previous, kept = (None, {}) if last is None else (last.number, last.kept)
+        body = dump_checkpoint(found, previous, kept)
+        assert write_checkpoint(folder, checkpoint_name(found.number), ORIGIN, body)
+        last = found
+    return folder
+
+
+def loaded(folder: RunFolder, method: Method, n_starts: int) -> Checkpoint:
+    shapes = Shapes(method.covariance_type, method.n_components, 2)
+
+    @cache
+    def read(number: int) -> Any:
+        return read_checkpoint(folder, checkpoint_name(number), ORIGIN, BODY)
+
+    return load_checkpoint(read, checkpoint_numbers(folder)[-1], shapes, n_starts)
+
+
+@given(st.data(), methods, st.integers(0, 50), st.booleans(), st.fixed_dictionaries(EVERY_WAY))
+@settings(max_examples=60)
+def test_gone_on_with_from_a_checkpoint_a_fit_ends_the_same(
+    data: st.DataObject, method: Method, seed: int, equal: bool, way: dict[str, Any]
+) -> None:
+    X, kept = rows(seed, equal=equal), []
+    whole = fits(X, method, keep=kept.append, **way)
+    stop = data.draw(st.integers(1, len(kept)))
+    some = [each for each in kept[:stop] if data.draw(st.booleans())] or kept[:1]
+    found = loaded(written(some), method, way["n_starts"])
+    assert (found.seconds, found.held, found.software) == (1.5, HELD, {"numpy": "2"})
+    resumed = fits(X, method, standing=found.standing, **way)
+    assert len(resumed) == len(whole)
+    best = max(whole, key=lambda result: result.lower_bounds[-1])
+    for mine, theirs in zip(resumed, whole, strict=True):
+        assert_same_result(mine, theirs, trajectory=theirs is best)
+
+
+@given(methods, st.integers(0, 50), st.integers(3, 6))
+@settings(max_examples=20)
+def test_a_fit_stopped_again_and_again_ends_the_same(
+    method: Method, seed: int, n_kept: int
+) -> None:
+    X, standing = rows(seed, equal=False), None
+    way: dict[str, Any] = {"policy": "floor", "prior": False, "n_starts": 2, "is_part": False}
+    (*_, whole) = fits(X, method, **way)
+    kept: list[Standing] = []
+    while standing is None or not standing.is_over(method.max_iter):
+        fits(X, method, keep=(now := []).append, standing=standing, **way)
+        kept += now[:n_kept]
+        standing = loaded(written(kept), method, 2).standing
+    (*_, resumed) = fits(X, method, standing=standing, **way)
+    assert_same_result(resumed, whole, trajectory=False)
+    assert_same_mixture(resumed.trajectory[-1], whole.trajectory[-1])
+
+
+def test_each_state_is_written_once() -> None:
+    method = Method(3, "full", "k-means++", 0.0, 12, sample_em=False, acceleration="none")
+    kept: list[Standing] = []
+    way: dict[str, Any] = {"policy": "floor", "prior": False, "n_starts": 1, "is_part": False}
+    fits(rows(0, equal=False), method, keep=kept.append, **way)
+    folder = written(kept)
+    states = [
+        len(segment["states"])
+        for number in checkpoint_numbers(folder)
+        for segment in folder.get_json(checkpoint_name(number))["trajectories"]
+    ]
+    assert states == [1] * 12
+    sizes = [len(folder.get(checkpoint_name(number))) for number in checkpoint_numbers(folder)]
+    assert sizes[-1] < 1.2 * sizes[2]
+
+
+def test_a_checkpoint_in_between_that_is_gone_is_named() -> None:
+    method = Method(2, "diag", "k-means++", 0.0, 5, sample_em=False, acceleration="none")
+    kept: list[Standing] = []
+    way: dict[str, Any] = {"policy": "floor", "prior": False, "n_starts": 1, "is_part": False}
+    fits(rows(0, equal=False), method, keep=kept.append, **way)
+    folder = written(kept)
+    gone = copy.deepcopy(folder)
+    del gone.store.objects[f"runs/{ORIGIN.run_id}/checkpoints/00002.json"]
+    with pytest.raises(CheckpointError, match=r"00002\.json is absent"):
+        loaded(gone, method, 1)
+    assert loaded(folder, method, 1).number == 5
