@@ -40,8 +40,8 @@ RECENT = 5  # passes that the estimate of what is left looks back on
 MAX_FEATURES = 24  # lines of a table that people still read
 MAX_COMPONENTS = 24
 AGAIN = (
-    "What is not published yet is seen by nobody. Run again: a fit goes on from its last checkpoint "
-    "and ends the same; label parts that are written are kept."
+    "What is not published yet is seen by nobody. Run again: a fit goes on from its last "
+    "checkpoint and ends the same; label parts that are written are kept."
 )
 LABEL_LINES = 10  # log lines at most about the labels
 

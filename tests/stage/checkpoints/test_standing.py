@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from functools import cache
 from typing import Any
 
@@ -118,8 +117,7 @@ def test_a_checkpoint_in_between_that_is_gone_is_named() -> None:
     way: dict[str, Any] = {"policy": "floor", "prior": False, "n_starts": 1, "is_part": False}
     fits(rows(0, equal=False), method, keep=kept.append, **way)
     folder = written(kept)
-    gone = copy.deepcopy(folder)
-    del gone.store.objects[f"runs/{ORIGIN.run_id}/checkpoints/00002.json"]
-    with pytest.raises(CheckpointError, match=r"00002\.json is absent"):
-        loaded(gone, method, 1)
     assert loaded(folder, method, 1).number == 5
+    del folder.store.objects[f"runs/{ORIGIN.run_id}/checkpoints/00002.json"]
+    with pytest.raises(CheckpointError, match=r"00002\.json is absent"):
+        loaded(folder, method, 1)

@@ -1,0 +1,237 @@
+"""What a run keeps, when, and what a later attempt of it need not do again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gmm_dask.errors import CheckpointError
+from gmm_dask.stage import fit as stage_fit
+from gmm_dask.stage.checkpoints import keeper
+from gmm_dask.stage.outputs import Published, label_parts
+from gmm_dask.stage.run import run
+from gmm_dask.storage import read_manifest, verify
+from gmm_dask.storage.documents import canonical_json, sealed
+from tests.stage.checkpoints.conftest import PASSES, Make, Stopped, Watching
+
+OF_THE_ATTEMPT = {"seconds", "n_resumed"}
+
+
+def checkpoints(out: Path) -> list[str]:
+    return sorted(path.name for path in out.glob("runs/*/checkpoints/*"))
+
+
+def assert_same_run(one: Published, other: Published) -> None:
+    """Model, labels, what the report shows and every metric but times are the same."""
+    assert one.run_id == other.run_id
+    names = read_manifest(one.folder.store, one.version)["files"].keys()
+    assert names == read_manifest(other.folder.store, other.version)["files"].keys()
+    for name in names - {"run.json", "contents.json", "metrics.json"}:
+        assert one.folder.get(name) == other.folder.get(name), name
+    for name in one.metrics.keys() - OF_THE_ATTEMPT:
+        assert one.metrics[name] == other.metrics[name], name
+    assert len(one.metrics["seconds"]["passes"]) == len(other.metrics["seconds"]["passes"])
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "one start": {},
+    "three starts": {"fit": {"n_init": 3, "init_params": "random"}},
+    "the best of three on the sample": {
+        "fit": {"n_init": 3, "init_rows": 100, "init_params": "random", "tol": 1e-9}
+    },
+    "tied, with priors": {
+        "fit": {"covariance_type": "tied", "covariance_prior": 0.1, "mean_precision_prior": 2.0}
+    },
+    "reseeded": {"fit": {"component_policy": "reseed", "n_components": 9, "reg_covar": 0.0}},
+    "few values": {"fit": {"init_rows": 100}, "data": {"missing": "em"}},
+}
+
+
+@pytest.mark.parametrize("way", sorted(WAYS))
+def test_a_stopped_run_ends_as_one_that_was_not(way: str, make: Make, tmp_path: Path) -> None:
+    undisturbed = run(make(tmp_path / "undisturbed", **WAYS[way]))
+    resumed, made = None, 0
+    while resumed is None:
+        attempt = Watching(PASSES)
+        try:
+            resumed = run(make(tmp_path / "out", **WAYS[way]), attempt)
+        except Stopped:
+            made += attempt.passes
+    assert resumed.metrics["n_resumed"] == made >= PASSES
+    assert_same_run(resumed, undisturbed)
+    assert verify(resumed.folder.store, resumed.version) == []
+
+
+def test_no_pass_that_was_kept_is_made_again(out: Path, make: Make) -> None:
+    attempt = Watching()
+    published = run(make(out), attempt)
+    assert published.metrics["n_resumed"] == PASSES
+    assert (
+        attempt.passes == published.metrics["n_passes"] + published.metrics["n_taken_back"] - PASSES
+    )
+    (told,) = (line for line in attempt.details if "goes on after" in line)
+    assert "goes on after 3 passes, from" in told
+    assert told.endswith("00003.json")
+
+
+def test_killed_after_the_fit_none_is_made_again_and_nothing_decoded_for_one(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = run(make(tmp_path / "undisturbed"))
+    held: list[int] = []
+    monkeypatch.setattr(stage_fit, "hold", remembering(held, stage_fit.hold))
+    with monkeypatch.context() as patch:
+        patch.setattr(stage_fit, "_write", stop)
+        with pytest.raises(Stopped):
+            run(make(tmp_path / "out"))
+    attempt = Watching()
+    resumed = run(make(tmp_path / "out"), attempt)
+    assert attempt.passes == 0
+    assert held[0] > 0 == held[1]
+    assert_same_run(resumed, undisturbed)
+
+
+def stop(*_: Any) -> None:
+    raise Stopped
+
+
+def remembering(budgets: list[int], hold: Any) -> Any:
+    def call(chunks: Any, backend: Any, budget: int) -> Any:
+        budgets.append(budget)
+        return hold(chunks, backend, budget)
+
+    return call
+
+
+def test_a_survey_that_was_kept_is_not_made_again(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sections: dict[str, Any] = {"fit": {"init_rows": 64, "n_init": 2}, "data": {"missing": "em"}}
+    undisturbed = run(make(tmp_path / "undisturbed", **sections))
+    with pytest.raises(Stopped):
+        run(make(tmp_path / "out", **sections), Watching(PASSES))
+    assert "survey.json" in checkpoints(tmp_path / "out")
+    monkeypatch.setattr(stage_fit, "survey", stop)
+    resumed = run(make(tmp_path / "out", **sections))
+    assert_same_run(resumed, undisturbed)
+
+
+SURVEYS = {
+    "cut": (lambda data: data[: len(data) // 2], "damaged or not one of our files"),
+    "a pass of the fit": (None, "is an unknown field"),
+    "a row less": (lambda d: d.update(n_sampled=63), "sample_weight holds"),
+    "no kind": (lambda d: d.update(dtype="object"), "neither float32 nor float64"),
+    "no moments": (lambda d: d["spread"].pop("mean"), "mean is absent"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(SURVEYS))
+def test_a_survey_that_is_not_one_is_refused(case: str, make: Make, tmp_path: Path) -> None:
+    change, reason = SURVEYS[case]
+    settings = make(tmp_path / "out", fit={"init_rows": 64})
+    with pytest.raises(Stopped):
+        run(settings, Watching(1))
+    (path,) = (tmp_path / "out").glob("runs/*/checkpoints/survey.json")
+    data = path.read_bytes()
+    if change is None:
+        shutil.copy(path.with_name("00000.json"), path)
+    elif case == "cut":
+        path.write_bytes(change(data))
+    else:
+        document = json.loads(data)
+        del document["checksum"]
+        change(document)
+        path.write_bytes(canonical_json(sealed(document)))
+    with pytest.raises(CheckpointError, match=reason) as caught:
+        run(settings)
+    assert "survey.json" in str(caught.value)
+    assert "the rows are then looked at once more" in str(caught.value)
+    path.unlink()
+    assert run(settings).new
+
+
+def test_null_writes_none_and_looks_at_none(out: Path, checkpoint: Path, make: Make) -> None:
+    checkpoint.write_bytes(b"damaged")
+    before = checkpoints(out)
+    published = run(make(out, output={"checkpoint_seconds": None}))
+    assert published.metrics["n_resumed"] == 0
+    assert checkpoints(out) == before
+
+
+class Clock:
+    """Time as the test makes it pass."""
+
+    def __init__(self, steps: Iterator[float]) -> None:
+        self.now, self._steps = 0.0, steps
+
+    def perf_counter(self) -> float:
+        self.now += next(self._steps)
+        return self.now
+
+
+def always(step: float) -> Iterator[float]:
+    while True:
+        yield step
+
+
+@pytest.mark.parametrize(("seconds", "fewest", "most"), [(0.5, 5, 12), (1000.0, 0, 0)])
+def test_there_is_one_after_so_many_seconds_at_most(
+    seconds: float, fewest: int, most: int, make: Make, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(keeper, "time", Clock(always(0.25)))
+    monkeypatch.setattr(keeper, "LEAST_SHARE", 0)
+    run(make(tmp_path / "out", output={"checkpoint_seconds": seconds}))
+    assert fewest <= len(checkpoints(tmp_path / "out")) <= most
+
+
+def test_writing_takes_a_small_share_of_a_fit(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By this clock writing takes as long as what is between two passes, so 50 are left out."""
+    monkeypatch.setattr(keeper, "time", Clock(always(1.0)))
+    run(make(tmp_path / "out", output={"checkpoint_seconds": 1e-9}, fit={"tol": 0.0}))
+    assert 0 < len(checkpoints(tmp_path / "out")) <= 2
+
+
+def test_a_checkpoint_of_other_software_is_told_of(out: Path, checkpoint: Path, make: Make) -> None:
+    document = json.loads(checkpoint.read_bytes())
+    del document["checksum"]
+    document["software"] |= {"numpy": "1.0"}
+    checkpoint.write_bytes(canonical_json(sealed(document)))
+    attempt = Watching()
+    run(make(out), attempt)
+    (warning,) = (line for line in attempt.warnings if "numpy" in line)
+    assert "numpy 1.0 (now" in warning
+    assert "scipy" not in warning
+
+
+def test_a_state_too_large_is_told_of_once_and_the_fit_goes_on(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gmm_dask.storage.checkpoints.MAX_BYTES", 1000)
+    attempt = Watching()
+    assert run(make(tmp_path / "out"), attempt).new
+    assert checkpoints(tmp_path / "out") == []
+    assert [line for line in attempt.warnings if "too large" in line] == [
+        "The state of the fit is too large for a checkpoint: none is kept."
+    ]
+
+
+def test_checkpoints_are_no_part_of_what_is_published(out: Path, make: Make) -> None:
+    published = run(make(out))
+    files = read_manifest(published.folder.store, published.version)["files"]
+    assert not [name for name in files if "checkpoints" in name]
+    before = checkpoints(out)
+    assert before
+    assert not run(make(out)).new
+    assert checkpoints(out) == before
+    shutil.rmtree(Path(published.path("folder")) / "checkpoints")
+    assert verify(published.folder.store, published.version) == []
+    assert not run(make(out)).new
+    assert label_parts(str(out))
