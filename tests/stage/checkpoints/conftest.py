@@ -14,12 +14,15 @@ import pytest
 
 from gmm_dask.fitting import Pass
 from gmm_dask.stage import publish
+from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import FitSettings, Settings, settings_from
 from gmm_dask.stage.watch import Watcher
+from gmm_dask.storage import read_manifest
 
 FEATURES = ("x", "y")
 PASSES = 3  # before the stop
+OF_THE_ATTEMPT = {"seconds", "n_resumed"}
 
 Make = Callable[..., Settings]
 
@@ -46,6 +49,18 @@ class Watching(Watcher):
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
+
+
+def assert_same_run(one: Published, other: Published) -> None:
+    """Model, labels, what the report shows and every metric but times are the same."""
+    assert one.run_id == other.run_id
+    names = read_manifest(one.folder.store, one.version)["files"].keys()
+    assert names == read_manifest(other.folder.store, other.version)["files"].keys()
+    for name in names - {"run.json", "contents.json", "metrics.json"}:
+        assert one.folder.get(name) == other.folder.get(name), name
+    for name in one.metrics.keys() - OF_THE_ATTEMPT:
+        assert one.metrics[name] == other.metrics[name], name
+    assert len(one.metrics["seconds"]["passes"]) == len(other.metrics["seconds"]["passes"])
 
 
 def write_rows(path: Path, seed: int) -> None:

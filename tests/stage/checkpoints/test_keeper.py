@@ -13,29 +13,15 @@ import pytest
 from gmm_dask.errors import CheckpointError
 from gmm_dask.stage import fit as stage_fit
 from gmm_dask.stage.checkpoints import keeper
-from gmm_dask.stage.outputs import Published, label_parts
+from gmm_dask.stage.outputs import label_parts
 from gmm_dask.stage.run import run
 from gmm_dask.storage import read_manifest, verify
 from gmm_dask.storage.documents import canonical_json, sealed
-from tests.stage.checkpoints.conftest import PASSES, Make, Stopped, Watching
-
-OF_THE_ATTEMPT = {"seconds", "n_resumed"}
+from tests.stage.checkpoints.conftest import PASSES, Make, Stopped, Watching, assert_same_run
 
 
 def checkpoints(out: Path) -> list[str]:
     return sorted(path.name for path in out.glob("runs/*/checkpoints/*"))
-
-
-def assert_same_run(one: Published, other: Published) -> None:
-    """Model, labels, what the report shows and every metric but times are the same."""
-    assert one.run_id == other.run_id
-    names = read_manifest(one.folder.store, one.version)["files"].keys()
-    assert names == read_manifest(other.folder.store, other.version)["files"].keys()
-    for name in names - {"run.json", "contents.json", "metrics.json"}:
-        assert one.folder.get(name) == other.folder.get(name), name
-    for name in one.metrics.keys() - OF_THE_ATTEMPT:
-        assert one.metrics[name] == other.metrics[name], name
-    assert len(one.metrics["seconds"]["passes"]) == len(other.metrics["seconds"]["passes"])
 
 
 WAYS: dict[str, dict[str, Any]] = {
