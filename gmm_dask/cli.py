@@ -1,4 +1,4 @@
-"""The command line: `gmm-dask run | fit | label | show | verify | path`.
+"""The command line: `gmm-dask run | fit | label | show | verify | path | gc`.
 
 Heavy imports are inside the commands, so that help and `show` answer at once.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gmm_dask import __version__
+from gmm_dask import __version__, options
 from gmm_dask.errors import GmmDaskError, OutputError, SettingsError
 from gmm_dask.stage.parts import Part
 from gmm_dask.termination import Terminated, terminable
@@ -200,14 +200,14 @@ def fit(
         from gmm_dask.stage.settings import settings_from
 
         document = {
-            "data": _given(
+            "data": options.given(
                 path=data,
-                features=_names(features),
-                id_columns=_names(id_columns),
+                features=options.names(features),
+                id_columns=options.names(id_columns),
                 weight_column=weight_column,
                 missing=missing,
             ),
-            "fit": _given(
+            "fit": options.given(
                 n_components=n_components,
                 covariance_type=covariance_type,
                 tol=tol,
@@ -218,8 +218,8 @@ def fit(
                 component_policy=component_policy,
                 random_state=random_state,
             ),
-            "labels": _labels(keep, responsibilities, enabled=not no_labels),
-            "cluster": _cluster(cluster, workers, tls_ca_file, tls_cert, tls_key),
+            "labels": options.labels(keep, responsibilities, enabled=not no_labels),
+            "cluster": options.cluster(cluster, workers, tls_ca_file, tls_cert, tls_key),
             "output": {"path": out},
         }
         _carry_out(stage.run, settings_from(document, source="The call"), progress)
@@ -251,10 +251,10 @@ def label(
         from gmm_dask.stage.settings import ScoreSettings, settings_from
 
         document = {
-            "data": _given(path=data, id_columns=_names(id_columns), missing=missing),
+            "data": options.given(path=data, id_columns=options.names(id_columns), missing=missing),
             "model": model,
-            "labels": _labels(keep, responsibilities, enabled=True),
-            "cluster": _cluster(cluster, workers, tls_ca_file, tls_cert, tls_key),
+            "labels": options.labels(keep, responsibilities, enabled=True),
+            "cluster": options.cluster(cluster, workers, tls_ca_file, tls_cert, tls_key),
             "output": {"path": out},
         }
         _carry_out(stage.score, settings_from(document, ScoreSettings, "The call"), progress)
@@ -304,6 +304,30 @@ def path(ref: Ref, what: Annotated[Part, typer.Argument()], debug: Debug = False
         if what is Part.LABELS and not label_parts(ref):
             raise OutputError(f"{ref} was published without labels (labels.enabled: false).")
         typer.echo(published.path(what))
+
+
+@app.command()
+def gc(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Output folder.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Remove the checkpoints of published runs; no version and no unfinished run needs them."""
+    with _ending(debug):
+        from gmm_dask import storage
+        from gmm_dask.console import make_console, print_line
+        from gmm_dask.stage import text
+        from gmm_dask.storage.garbage import find_garbage, remove
+
+        store = storage.open_store(out)
+        garbage = find_garbage(store)
+        if not dry_run:
+            remove(store, garbage)
+        done = "would be removed" if dry_run else "removed"
+        files = text.numbered(len(garbage.names), "checkpoint")
+        print_line(make_console(), f"{files} {done}, {text.size(garbage.bytes)}.")
 
 
 def _carry_out(stage: Callable[[Any, Progress], Published], settings: Any, progress: Show) -> None:
@@ -368,29 +392,3 @@ def _complain(message: str) -> None:
     from gmm_dask.console import make_console, print_line
 
     print_line(make_console(stderr=True), f"gmm-dask: {message}")
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    """The options that were given; what was not keeps the default of the settings."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _names(options: list[str] | None) -> list[str] | None:
-    """Column names, separated by commas or given in several options."""
-    if not options:
-        return None
-    return [name.strip() for option in options for name in option.split(",") if name.strip()]
-
-
-def _labels(keep: str | None, responsibilities: bool, *, enabled: bool) -> dict[str, Any]:
-    kept = keep if keep in (None, "ids", "all") else _names([str(keep)])
-    return _given(keep=kept) | {"responsibilities": responsibilities, "enabled": enabled}
-
-
-def _cluster(
-    cluster: str | None, workers: int | None, ca_file: str | None, cert: str | None, key: str | None
-) -> dict[str, Any]:
-    where = (
-        {"kind": "address", "address": cluster} if "://" in (cluster or "") else {"kind": cluster}
-    )
-    return _given(**where, workers=workers, tls_ca_file=ca_file, tls_cert=cert, tls_key=key)

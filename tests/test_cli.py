@@ -16,6 +16,8 @@ import typer
 
 from gmm_dask import cli
 from gmm_dask.stage.settings import DataSettings, FitSettings, LabelSettings
+from gmm_dask.storage.local_store import LocalStore
+from tests.storage.stores import RUN, check_one_whole_version, publish_run
 
 ROOT = Path(__file__).parents[1]
 IRIS = ROOT / "examples" / "iris"
@@ -246,6 +248,21 @@ def test_an_interrupted_run_says_what_running_again_does(
     said = capsys.readouterr().err
     assert "interrupted." in said
     assert "a fit goes on from its last checkpoint and ends the same" in said
+
+
+def test_gc_removes_what_it_says_and_says_what_it_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = LocalStore(str(tmp_path))
+    publish_run(store)
+    store.put(f"runs/{RUN}/checkpoints/00001.json", bytes(1200))
+    cli.gc(str(tmp_path), dry_run=True)
+    assert capsys.readouterr().out == "1 checkpoint would be removed, 1.2 kB.\n"
+    cli.gc(str(tmp_path))
+    assert capsys.readouterr().out == "1 checkpoint removed, 1.2 kB.\n"
+    cli.gc(str(tmp_path))
+    assert capsys.readouterr().out == "0 checkpoints removed, 0 bytes.\n"
+    check_one_whole_version(store)
 
 
 def test_the_options_of_fit_show_the_defaults_and_choices_of_the_settings() -> None:

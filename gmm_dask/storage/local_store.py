@@ -119,6 +119,12 @@ class LocalStore:
             except FileNotFoundError:
                 raise OutputError(_absent(path)) from None
 
+    def delete(self, name: str) -> None:
+        """Remove the object, if there is one."""
+        path = self._inside(name)
+        with _explained(path, "removed"):
+            path.unlink(missing_ok=True)
+
     def list(self, prefix: str) -> Names:
         """Sorted names that start with the prefix; unfinished files are left out."""
         top = self._inside(prefix + "x").parent

@@ -38,6 +38,9 @@ class Store(Protocol):
     def size(self, name: str) -> int:
         """Bytes of the content; raises OutputError where there is none."""
 
+    def delete(self, name: str) -> None:
+        """Remove the object, if there is one; only `garbage` calls this, no path of a run."""
+
     def list(self, prefix: str) -> Names:
         """Sorted names, relative to the store, that start with the prefix."""
 

@@ -65,6 +65,9 @@ class MemoryStore:
     def size(self, name: str) -> int:
         return len(self.get(name))
 
+    def delete(self, name: str) -> None:
+        self.objects.pop(name, None)
+
     def list(self, prefix: str) -> list[str]:
         return sorted(name for name in tuple(self.objects) if name.startswith(prefix))
 
@@ -102,6 +105,9 @@ class Between:
 
     def size(self, name: str) -> int:
         return self.around("size", lambda: self.store.size(name))
+
+    def delete(self, name: str) -> None:
+        self.around("delete", lambda: self.store.delete(name))
 
     def list(self, prefix: str) -> list[str]:
         return self.around("list", lambda: self.store.list(prefix))
