@@ -23,7 +23,7 @@ import yaml
 from gmm_dask.stage import publish
 from gmm_dask.stage.outputs import Published, open_output
 from gmm_dask.stage.run import run
-from gmm_dask.stage.settings import settings_from
+from gmm_dask.stage.settings import load_settings, settings_from
 from gmm_dask.storage import verify
 from tests.faults.killed import plain_report
 from tests.stage.checkpoints.conftest import assert_same_run, write_rows
@@ -162,7 +162,7 @@ def driver(tmp_path: Path) -> Callable[..., tuple[Path, subprocess.Popen[str]]]:
     def start(out: str, **cluster: Any) -> tuple[Path, subprocess.Popen[str]]:
         settings = {
             "data": {"path": str(tmp_path / "rows.parquet")},
-            "fit": {"n_components": 3, "tol": 0.0, "max_iter": 150, "sample_em": False},
+            "fit": {"n_components": 3, "tol": 0.0, "max_iter": 90, "sample_em": False},
             "labels": {"enabled": False},
             "memory": {"chunk_bytes": 1 << 18},
             "cluster": cluster,
@@ -212,8 +212,11 @@ def left_of_session(leader: int) -> list[psutil.Process]:
     ids=["threads", "processes"],
 )
 def test_sigterm_closes_what_was_opened_and_the_next_run_goes_on(
-    cluster: dict[str, Any], driver: Callable[..., tuple[Path, subprocess.Popen[str]]]
+    cluster: dict[str, Any],
+    driver: Callable[..., tuple[Path, subprocess.Popen[str]]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(publish, "render_report", plain_report)
     out, process = driver("out", **cluster)
     wait_for_checkpoint(out, 5, process)
     process.send_signal(signal.SIGTERM)
@@ -224,11 +227,9 @@ def test_sigterm_closes_what_was_opened_and_the_next_run_goes_on(
     assert "Traceback" not in said
     assert left_of_session(process.pid) == []
     assert not (out / "versions").exists()
-    _, again = driver("out", **cluster)
-    assert_published(again)
-    metrics = open_output(str(out)).metrics
+    metrics = run(load_settings(out.with_suffix(".yaml"))).metrics
     assert metrics["n_resumed"] >= 5
-    assert metrics["n_passes"] == 150
+    assert metrics["n_passes"] == 90
 
 
 @pytest.mark.heavy
@@ -239,7 +240,7 @@ def test_sigkill_in_the_middle_of_passes_changes_no_bit(
     expected, process = driver("undisturbed", workers=1)
     assert_published(process)
     out, dice = expected.parent / "out", np.random.default_rng(0)
-    for number in range(2, 120, 24):
+    for number in range(2, 80, 16):
         _, process = driver("out", **cluster)
         wait_for_checkpoint(out, number, process)
         time.sleep(dice.uniform(0, 0.02))
@@ -248,5 +249,5 @@ def test_sigkill_in_the_middle_of_passes_changes_no_bit(
     _, process = driver("out", **cluster)
     assert_published(process)
     one, other = open_output(str(out)), open_output(str(expected))
-    assert one.metrics["n_resumed"] >= 98
+    assert one.metrics["n_resumed"] >= 66
     assert one.folder.get("model.json") == other.folder.get("model.json")

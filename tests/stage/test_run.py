@@ -90,12 +90,12 @@ def test_labels_are_those_of_the_model_one_per_row_in_order(iris_settings: MakeS
 
 
 def test_the_folder_holds_what_the_readme_says(iris_settings: MakeSettings) -> None:
-    published = run(iris_settings())
+    published = run(iris_settings(output={"checkpoint_seconds": 0}))
     folder = Path(published.path("folder"))
     names = {path.name for path in folder.iterdir()}
     assert {
         "run.json", "contents.json", "model.json", "parameters.parquet", "metrics.json",
-        "report.html", "labels", "receipts", "MANIFEST.json",
+        "report.html", "labels", "receipts", "checkpoints", "MANIFEST.json",
     } == names  # fmt: skip
     assert len(label_parts(published.folder.store.url)) == len(list((folder / "labels").iterdir()))
     assert verify(published.folder.store, published.version) == []

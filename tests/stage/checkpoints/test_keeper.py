@@ -41,9 +41,9 @@ WAYS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("way", sorted(WAYS))
 def test_a_stopped_run_ends_as_one_that_was_not(way: str, make: Make, tmp_path: Path) -> None:
     undisturbed = run(make(tmp_path / "undisturbed", **WAYS[way]))
-    resumed, made = None, 0
+    resumed, made, stop_after = None, 0, PASSES
     while resumed is None:
-        attempt = Watching(PASSES)
+        attempt, stop_after = Watching(stop_after), 2 * stop_after
         try:
             resumed = run(make(tmp_path / "out", **WAYS[way]), attempt)
         except Stopped:

@@ -208,7 +208,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(case: str, checkpoint: Path, ma
 
 def test_no_changed_byte_is_accepted(checkpoint: Path, make: Make) -> None:
     whole, rng = checkpoint.read_bytes(), np.random.default_rng(0)
-    for _ in range(200):
+    for _ in range(80):
         mutant = bytearray(whole)
         mutant[rng.integers(len(whole))] ^= int(rng.integers(1, 256))
         checkpoint.write_bytes(mutant)
