@@ -6,7 +6,7 @@ import errno
 import logging
 from typing import Any
 
-from prefect import Task, task
+from prefect import Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
@@ -73,7 +73,10 @@ _PHASE: dict[str, Any] = {
 @task(task_run_name="plan {settings.data.path}", **_PHASE)
 def plan(settings: Settings | ScoreSettings) -> Job[Any]:
     """Read the footers, check the schema, name the run."""
-    return stage_plan(settings)
+    job = stage_plan(settings)
+    if job.caution is not None:
+        get_run_logger().warning(job.caution)
+    return job
 
 
 @task(

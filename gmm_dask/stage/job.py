@@ -56,6 +56,8 @@ class Job(Generic[SettingsT]):
         The model to label with; None where the run fits one.
     seconds : float
         Time the planning took.
+    caution : str or None
+        What must be known of an output store that cannot decide between two writers.
     """
 
     settings: SettingsT
@@ -64,6 +66,7 @@ class Job(Generic[SettingsT]):
     published: Version | None
     model: Model | None
     seconds: float
+    caution: str | None = None
 
     @property
     def run_id(self) -> str:
@@ -139,14 +142,15 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     check_kept(_kept_columns(settings, dataset))
     matters, columns = _what_matters(settings, dataset, model), _read_columns(settings, dataset)
     folder = run_folder(store, matters, dataset, columns)
-    published = find_version(store, folder.run_id)
+    published, caution = find_version(store, folder.run_id), None
     if published is None:
         cluster = settings.cluster
         check_certificates(cluster.tls_ca_file, cluster.tls_cert, cluster.tls_key)
-        check_writable(store)
+        caution = check_writable(store)
         about = canonical_json(_describe(settings, dataset, folder.run_id))
         folder = begin(store, matters, dataset, columns, about)
-    return Job(settings, dataset, folder, published, model, time.perf_counter() - begun)
+    seconds = time.perf_counter() - begun
+    return Job(settings, dataset, folder, published, model, seconds, caution)
 
 
 def settings_hash(settings: Settings) -> str:

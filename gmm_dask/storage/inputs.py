@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self, cast
 from urllib.parse import unquote
 
 import fsspec
 
-from gmm_dask.errors import DataError
+from gmm_dask.errors import DataError, InputChangedError
+from gmm_dask.storage.object_errors import as_os_error
 from gmm_dask.storage.problems import shown
 
 REMOTE_SCHEMES = ("s3", "gs", "gcs", "abfs", "az")
@@ -97,12 +101,15 @@ class RemoteInput:
         self._url = url
         self._files = remote_files(url.partition("://")[0])
         self._files.invalidate_cache()
-        self.stream: BinaryIO = self._files.open(url, "rb", cache_type="none")
+        with _explained(url):
+            file = self._files.open(url, "rb", cache_type="none")
+        self.stream: BinaryIO = cast(BinaryIO, _RemoteStream(url, file))
 
     def state(self) -> FileState:
         """Size, time of change and ETag as the store tells them."""
         self._files.invalidate_cache()
-        info = self._files.info(self._url)
+        with _explained(self._url):
+            info = self._files.info(self._url)
         return FileState(int(info["size"]), _moment(info), _etag(info))
 
     def __enter__(self) -> Self:
@@ -110,6 +117,48 @@ class RemoteInput:
 
     def __exit__(self, *_: object) -> None:
         self.stream.close()
+
+
+class _RemoteStream(io.RawIOBase):
+    """Ranges of one object as it was when opened; another object under its name is an error."""
+
+    def __init__(self, url: str, file: BinaryIO) -> None:
+        self._url, self._file = url, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        with _explained(self._url):
+            return self._file.read(-1 if size is None else size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Turn what a store's library raises into an OSError, and a changed object into our error."""
+    try:
+        yield
+    except Exception as error:  # each store has exceptions of its own
+        if type(error).__name__ == "FileExpired":
+            raise InputChangedError(
+                f"{shown(url)}: changed while it was read. Run again: a new plan takes the file as "
+                "it is now."
+            ) from error
+        raise as_os_error(error) from error
 
 
 def open_input(url: str) -> Input:
@@ -166,10 +215,11 @@ def check_scheme(path: str) -> None:
 def remote_files(scheme: str) -> Any:
     """The fsspec filesystem of a scheme; raises DataError where its package is missing."""
     try:
-        return fsspec.filesystem(scheme)
+        return fsspec.filesystem(scheme, use_listings_cache=False)
     except ImportError as error:
         raise DataError(
-            f"data.path: {scheme}:// needs a package that is missing here: {error}"
+            f"data.path: {scheme}:// needs a package that is missing here: {error}. "
+            'For s3:// install "gmm-dask[s3]".'
         ) from error
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gmm_dask.errors import OutputError
+from gmm_dask.storage.names import name_parts
 
 Names = list[str]  # inside the class, `list` is the method
 
@@ -141,11 +142,7 @@ class LocalStore:
                         second.unlink()
 
     def _located(self, name: str) -> Path:
-        parts = name.split("/")
-        # A leading dot is for unfinished files, and for "." and "..".
-        if "\0" in name or "\\" in name or any(not part or part[0] == "." for part in parts):
-            raise OutputError(f"{name!r} cannot be the name of an object in {self.url}.")
-        return Path(self.url, *parts)
+        return Path(self.url, *name_parts(name, self.url))
 
     def _inside(self, name: str) -> Path:
         path = self._located(name)
