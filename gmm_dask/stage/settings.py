@@ -248,7 +248,9 @@ class MemorySettings(Section):
 class OutputSettings(Section):
     """Where the versions go."""
 
-    path: str = Field(min_length=1, description="Folder of the published versions.")
+    path: str = Field(
+        min_length=1, description="Folder of the published versions, or s3://bucket/prefix."
+    )
 
     @field_validator("path")
     @classmethod

@@ -18,11 +18,12 @@ from urllib.parse import unquote
 import fsspec
 
 from gmm_dask.errors import DataError, InputChangedError
-from gmm_dask.storage.object_errors import as_os_error
+from gmm_dask.storage.object_errors import as_os_error, http_status
 from gmm_dask.storage.problems import shown
 
 REMOTE_SCHEMES = ("s3", "gs", "gcs", "abfs", "az")
 SCHEMES = ("file", *REMOTE_SCHEMES)  # an allow-list: other fsspec names can run or fetch anything
+CHANGED = 412  # the answer to a condition that does not hold
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _CHAIN = re.compile(r"[A-Za-z0-9+.\-]+::.*://")
 
@@ -153,7 +154,8 @@ def _explained(url: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each store has exceptions of its own
-        if type(error).__name__ == "FileExpired":
+        # Ranges are asked for by ETag; s3fs knows the refusal only by the words of AWS.
+        if type(error).__name__ == "FileExpired" or http_status(error) == CHANGED:
             raise InputChangedError(
                 f"{shown(url)}: changed while it was read. Run again: a new plan takes the file as "
                 "it is now."

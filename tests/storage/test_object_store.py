@@ -178,6 +178,17 @@ def test_without_credentials_the_error_says_where_they_come_from(
         files().clear_instance_cache()
 
 
+def test_without_the_library_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("fsspec.filesystem", fail)
+    with pytest.raises(OutputError, match=r"gmm-dask\[s3\]"):
+        ObjectStore("s3://bucket/out").check_writable()
+
+
 BAD_URLS = [
     "s3://", "s3:///out", "s3://user:hunter2@bucket/out", "s3://hunter2@bucket/out",
     "s3://bucket/../out", "s3://bucket/a//b", "s3://bucket/out?X-Amz-Signature=hunter2",
