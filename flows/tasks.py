@@ -14,6 +14,7 @@ from prefect.states import Completed, Failed
 from flows.progress import FlowWatcher
 from gmm_dask.console import printable
 from gmm_dask.errors import ClusterError, DataError, GmmDaskError, OutputError, SettingsError
+from gmm_dask.redaction import redacted
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.fit import adopt as stage_adopt
 from gmm_dask.stage.fit import fit as stage_fit
@@ -125,10 +126,24 @@ def in_its_words(record: logging.LogRecord) -> bool:
     return True
 
 
+def without_secrets(record: logging.LogRecord) -> bool:
+    """Keep the record, and of message and traceback what everybody may read."""
+    said = record.getMessage()
+    if redacted(said) != said:
+        record.msg, record.args = redacted(said), ()
+    if record.exc_info:
+        trace = logging.Formatter().formatException(record.exc_info)
+        if redacted(trace) != trace:
+            record.exc_info, record.exc_text = None, redacted(trace)
+    return True
+
+
 logging.getLogger("prefect.task_runs").addFilter(without_traceback)
 # On a worker Prefect raises what a flow's failed state holds, and logs it twice.
 for _name in ("prefect.flow_runs", "prefect.engine"):
     logging.getLogger(_name).addFilter(in_its_words)
+for _name in ("prefect.task_runs", "prefect.flow_runs", "prefect.engine"):
+    logging.getLogger(_name).addFilter(without_secrets)
 
 
 def failed(error: Exception) -> State[Any]:

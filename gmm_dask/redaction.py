@@ -1,52 +1,55 @@
-"""What must not be read outside: secrets in URLs, in pairs of key and value, in the environment."""
+"""What nobody outside may read: secrets in URLs, beside telling names, and of the environment."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
 HIDDEN = "***"
-MIN_SECRET = 8  # characters; a shorter value of the environment would blot out ordinary words
+MIN_SECRET = 8  # characters; shorter values of the environment are ordinary words too often
 
-_WORDS = "secret|token|password|passwd|passphrase|pwd|sas|sig|signature|credentials?"
-_KEYS = "api[_-]?key|(?:access|account|shared|secret|private)[_-]?key(?:[_-]?id)?"
-_SECRET_NAME = re.compile(
-    rf"(?:^|[^a-z])(?:{_WORDS}|keys?|connection[_-]?string)(?:[^a-z]|$)|{_KEYS}", re.IGNORECASE
+_LONG = (
+    "secret|token|password|passwd|passphrase|signature|credentials?|api[_-]?key"
+    "|(?:access|account|shared|secret|private)[_-]?key(?:[_-]?id)?"
 )
-# Of a URL's user info all is hidden up to the last "@" of the host part.
-_USER_INFO = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#\s]*)@")
-_PAIR = re.compile(
-    rf"((?<![A-Za-z])(?:[\w-]*[_-])?(?:{_WORDS}|{_KEYS})[\"']?\s*=\s*[\"']?)([^\s&;,\"']+)"
-    rf"|([\"'](?:[\w-]*[_-])?(?:{_WORDS}|{_KEYS}|key)[\"']\s*:\s*[\"'])([^\"']+)",
-    re.IGNORECASE,
+_SHORT = "pwd|sas|sig"
+_NAME = re.compile(
+    rf"(?:{_LONG}|(?<![a-z])(?:{_SHORT}|key)|connection[_-]?string)s?(?![a-z])", re.IGNORECASE
 )
-_PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|\Z)", re.DOTALL)
-_AWS_KEY = re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")
-_CONTAINERS = {"abfs", "abfss", "az", "wasb", "wasbs"}  # container@account is no user info
 _NO_SECRET = {"tls_key"}  # the name of a file
+
+# A word that tells, not a folder `token=1` of a dataset; bounded, so that no text takes long.
+_TELLING = rf"(?<![\w/-])[\w-]{{0,40}}?(?:{_LONG}|(?<![A-Za-z])(?:{_SHORT})|(?<=[?&])key)"
+_PAIR = re.compile(rf"({_TELLING}\s?=\s?[\"']?)([^\s&;,\"')]+)", re.IGNORECASE)
+_FIELD = re.compile(rf"([\"']{_TELLING}[\"']\s?:\s?[\"'])([^\"']+)", re.IGNORECASE)
+# User and password of a URL, whatever signs the password has. A number after "@" is no host: it
+# names a version.
+_HOST = r"@(?!\d+(?![\w.-]))"
+_PASSWORD = re.compile(rf"(?<=://)[^/?#\s:@\"']*:[^\s\"']*(?={_HOST})")
+_USER = re.compile(rf"([A-Za-z][A-Za-z0-9+.\-]{{0,20}})://[^/?#\s:@\"']+(?={_HOST})")
+_CONTAINERS = {"abfs", "abfss", "az", "wasb", "wasbs"}  # container@account is no user
+_BARE = (
+    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|\Z)", re.DOTALL),
+    re.compile(r"(?<![0-9A-Za-z])(?:AKIA|ASIA)[0-9A-Z]{16}(?![0-9A-Za-z])"),
+)
 
 
 def redacted(text: str) -> str:
-    """The text without user info and signatures of URLs, values of secret keys, and secrets of
-    the environment."""
-    for value in sorted(_secrets_of_environment(), key=len, reverse=True):
+    """The text without what looks like a secret, or is the value of a secret of the environment."""
+    for value in _secrets_of_environment():
         text = text.replace(value, HIDDEN)
-    text = _USER_INFO.sub(_without_user, text)
-    text = _PEM.sub(HIDDEN, text)
-    text = _AWS_KEY.sub(HIDDEN, text)
-    return _PAIR.sub(lambda match: f"{match[1] or match[3]}{HIDDEN}", text)
+    return _without_shapes(text)
 
 
 def redacted_document(document: Any) -> Any:
-    """The JSON document with every text redacted, and the values of secret keys hidden."""
+    """A JSON document whose texts are redacted, and with no value under a key that tells."""
     if isinstance(document, Mapping):
         return {
-            key: HIDDEN
-            if is_secret_name(str(key)) and value is not None
-            else redacted_document(value)
+            key: HIDDEN if value and is_secret_name(str(key)) else redacted_document(value)
             for key, value in document.items()
         }
     if isinstance(document, list | tuple):
@@ -54,40 +57,62 @@ def redacted_document(document: Any) -> Any:
     return redacted(document) if isinstance(document, str) else document
 
 
-def secrets_in(document: Any, place: str = "") -> Iterator[str]:
-    """Where a document of settings holds a secret: the place and why, never the value."""
-    if isinstance(document, Mapping):
-        for key, value in document.items():
-            where = f"{place}.{key}" if place else str(key)
-            if is_secret_name(str(key)) and value is not None:
-                yield f"{redacted(where)}: is named like a secret"
-            else:
-                yield from secrets_in(value, where)
-    elif isinstance(document, list | tuple):
-        for value in document:
-            yield from secrets_in(value, place)
-    elif isinstance(document, str) and (redacted(document) != document or _is_signed(document)):
-        yield f"{place}: holds a secret"
+def secrets_in(document: Any) -> Iterator[str]:
+    """Where a document of settings holds a secret, and why one thinks so; never the value."""
+    return _secrets_at("", document, set())
 
 
+@lru_cache(1024)
 def is_secret_name(name: str) -> bool:
     """Whether a key, an option or a variable of this name holds a secret."""
-    return name not in _NO_SECRET and _SECRET_NAME.search(name) is not None
+    return name not in _NO_SECRET and _NAME.search(name) is not None
+
+
+def holds_secret(text: str) -> bool:
+    """Whether something in the text looks like a secret, as it is or decoded."""
+    return any(_without_shapes(each) != each for each in (text, unquote(text)))
+
+
+def _secrets_at(place: str, value: Any, seen: set[int]) -> Iterator[str]:
+    if isinstance(value, str):
+        if holds_secret(value):
+            yield f"{place or 'settings'}: holds something like a password, a key or a signature"
+        return
+    if not isinstance(value, Mapping | list | tuple) or id(value) in seen:
+        return  # an alias in YAML can stand for more than anyone can walk through
+    seen.add(id(value))
+    named = value.items() if isinstance(value, Mapping) else ((None, each) for each in value)
+    for key, each in named:
+        where = place if key is None else ".".join(filter(None, (place, redacted(str(key)))))
+        if key is not None and each is not None and is_secret_name(str(key)):
+            yield f"{where}: is named like a secret"
+        elif key is not None and holds_secret(str(key)):
+            yield f"{where}: holds something like a password, a key or a signature"
+        else:
+            yield from _secrets_at(where, each, seen)
+
+
+def _without_shapes(text: str) -> str:
+    if "://" in text:
+        text = _PASSWORD.sub(HIDDEN, text)
+        text = _USER.sub(_without_user, text)
+    text = _PAIR.sub(rf"\g<1>{HIDDEN}", text)
+    text = _FIELD.sub(rf"\g<1>{HIDDEN}", text)
+    for pattern in _BARE:
+        text = pattern.sub(HIDDEN, text)
+    return text
 
 
 def _without_user(match: re.Match[str]) -> str:
-    scheme, user = match[1], match[2]
-    plain = scheme.lower() in _CONTAINERS and ":" not in unquote(user)
-    return match[0] if plain else f"{scheme}://{HIDDEN}@"
+    return match[0] if match[1].lower() in _CONTAINERS else f"{match[1]}://{HIDDEN}"
 
 
-def _is_signed(text: str) -> bool:
-    return "://" in text and redacted(unquote(text)) != unquote(text)
-
-
-def _secrets_of_environment() -> set[str]:
-    return {
+def _secrets_of_environment() -> list[str]:
+    """Longest first, so that none is left in part."""
+    values = {
         value
         for name, value in os.environ.items()
+        # Not the name of a file that holds one.
         if len(value) >= MIN_SECRET and is_secret_name(name) and not value.startswith("/")
     }
+    return sorted(values, key=len, reverse=True)

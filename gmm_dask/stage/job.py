@@ -15,6 +15,7 @@ from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import Backend, ClusterSpec, RowChunks, open_backend
 from gmm_dask.engine.cluster import check_certificates
 from gmm_dask.errors import SettingsError
+from gmm_dask.redaction import redacted, redacted_document
 from gmm_dask.stage.identity import begin, run_folder
 from gmm_dask.stage.outputs import load_model_bytes
 from gmm_dask.stage.settings import ClusterSettings, ScoreSettings, Settings
@@ -126,7 +127,7 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
                 f"{', '.join(model.feature_names)}. Leave data.features out."
             )
         features = model.feature_names
-    store = open_store(settings.output.path)
+    store = open_store(settings.output.path, private=settings.output.private)
     _check_output_is_no_input(data.path, store)
     dataset = plan_dataset(
         data.path,
@@ -219,7 +220,7 @@ def _describe(settings: Settings | ScoreSettings, dataset: Plan, identity: str) 
         "run_id": identity,
         "about": "The attempt that began this run. One that went on with it had the same settings "
         "but for data.path, cluster and output.path, and files of the same content.",
-        "settings": settings.model_dump(mode="json"),
-        "plan": dataset.to_dict(),
+        "settings": redacted_document(settings.model_dump(mode="json")),
+        "plan": dataset.to_dict() | {"root": redacted(dataset.root)},
         "software": software_versions(),
     }

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 import fsspec
 
 from gmm_dask.errors import DataError, InputChangedError
+from gmm_dask.redaction import holds_secret, redacted
 from gmm_dask.storage.object_errors import as_os_error, http_status
 from gmm_dask.storage.problems import shown
 
@@ -207,10 +208,10 @@ def check_scheme(path: str) -> None:
             f"data.path: {shown(path)} names the host {shown(host)!r}. A folder of this machine is "
             "file:///folder, or a plain path; of another one, mount it here."
         )
-    if scheme in REMOTE_SCHEMES and ":" in host.rpartition("@")[0]:
+    if scheme in REMOTE_SCHEMES and holds_secret(path):
         raise DataError(
-            f"data.path: {scheme}://***@{host.rpartition('@')[2]} carries credentials. Remove them "
-            "from the URL and give them by the environment or the role of the machine."
+            f"data.path: {redacted(unquote(path))} carries credentials. Remove them from the URL "
+            "and give them by the environment or the role of the machine."
         )
 
 

@@ -49,8 +49,14 @@ class Store(Protocol):
         """
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, private: bool = False) -> Store:
     """The store of a path, a file:// or an s3:// URL; nothing is created or tried yet.
+
+    Parameters
+    ----------
+    url : str
+    private : bool
+        Whether files and folders are for this user alone; of a bucket its policy decides.
 
     Raises
     ------
@@ -59,7 +65,7 @@ def open_store(url: str) -> Store:
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
-        return LocalStore(_at_home(url))
+        return LocalStore(_at_home(url), private)
     if scheme.lower() == "s3":
         return ObjectStore(url)
     if scheme.lower() != "file":
@@ -71,7 +77,7 @@ def open_store(url: str) -> Store:
     host, _, path = rest.partition("/")
     if host not in ("", "localhost"):
         raise OutputError(f"{url} names the host {host!r}: a local folder is file:///folder.")
-    return LocalStore("/" + unquote(path))
+    return LocalStore("/" + unquote(path), private)
 
 
 def check_writable(store: Store) -> str | None:
