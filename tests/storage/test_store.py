@@ -313,3 +313,36 @@ def test_where_reading_back_fails_too_the_first_error_is_raised_and_nothing_dele
     with pytest.raises(OutputError, match="the answer was lost"):
         create_once(mute, "x", b"ours")
     assert mute.objects == {"x": b"ours"}
+
+
+# --- who may read ----------------------------------------------------------------------------
+
+
+def modes(folder: Path) -> dict[str, int]:
+    paths = [folder, *folder.rglob("*")]
+    return {str(path.relative_to(folder)): path.stat().st_mode & 0o777 for path in paths}
+
+
+def test_what_is_private_is_for_this_user_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        store = open_store(str(tmp_path / "far" / "out"), private=True)
+        check_writable(store)
+        store.put("LATEST", b"data")
+        store.put_if_absent("runs/a/x", b"data")
+    finally:
+        os.umask(before)
+    found = modes(tmp_path / "far")
+    files_of = {"out/LATEST", "out/runs/a/x"}
+    assert {name: found.pop(name) for name in files_of} == dict.fromkeys(files_of, 0o600)
+    assert set(found) == {".", "out", "out/runs", "out/runs/a"}
+    assert set(found.values()) == {0o700}
+
+
+def test_what_is_not_private_is_as_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        open_store(str(tmp_path / "out")).put("runs/x", b"data")
+    finally:
+        os.umask(before)
+    assert modes(tmp_path / "out") == {".": 0o750, "runs": 0o750, "runs/x": 0o640}
