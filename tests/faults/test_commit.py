@@ -45,7 +45,7 @@ def new_store(request: pytest.FixtureRequest) -> NewStore:
 # A store, and which operations get a fault: all, or some.
 EVERYWHERE = [
     pytest.param("memory", 1, id="memory"),
-    pytest.param("s3", 40, id="s3 some"),
+    pytest.param("s3", 60, id="s3 some"),
     pytest.param("s3", 1, id="s3", marks=[pytest.mark.heavy, pytest.mark.timeout(1800)]),
 ]
 
@@ -75,7 +75,7 @@ def test_a_fault_at_any_operation_loses_and_doubles_nothing(
     undisturbed = new_store()
     drive(undisturbed)
     labels = {name for name in undisturbed.list("") if "/labels/" in name}
-    first = 8 * FAULTS.index(fault) % every  # each fault elsewhere, where not all are tried
+    first = 9 * FAULTS.index(fault) % every  # each fault elsewhere, where not all are tried
     for at in range(first, len(operations(drive)), every):
         store = new_store()
         with suppress(Crash, OutputError):
