@@ -10,8 +10,6 @@ from typing import Any
 
 import fsspec
 import pytest
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
 
 from gmm_dask.storage.object_store import ObjectStore
 
@@ -27,6 +25,10 @@ class ObjectService:
     """
 
     def __init__(self) -> None:
+        # Here, so that tests without a service do without its packages.
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import make_server
+
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._lock, self._n_buckets = threading.Lock(), 0
         self._app = DomainDispatcherApplication(create_backend_app)
