@@ -28,7 +28,7 @@ lint: .venv/installed-dev
 lock:
 	echo "pip>=25" | uv pip compile -q - --universal --python-version 3.11 \
 		--generate-hashes --custom-compile-command "make lock" -o requirements-pip.lock
-	uv pip compile -q pyproject.toml --extra flows --extra build --universal --python-version 3.11 \
+	uv pip compile -q pyproject.toml --extra flows --extra s3 --extra build --universal --python-version 3.11 \
 		--generate-hashes --custom-compile-command "make lock" -o requirements.lock
 	uv pip compile -q pyproject.toml --all-extras --universal --python-version 3.11 -c requirements.lock \
 		--generate-hashes --custom-compile-command "make lock" -o requirements-dev.lock

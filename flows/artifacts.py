@@ -12,6 +12,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from gmm_dask.console import places
 from gmm_dask.fitting import Outcome
+from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.job import Job
@@ -154,7 +155,7 @@ def _show_outputs(published: Published) -> None:
 
 def _code(words: str) -> str:
     """As code, so that no character of a path means anything; a bar would end the cell."""
-    return "`" + words.replace("|", "\\|") + "`"
+    return "`" + redacted(words).replace("|", "\\|") + "`"
 
 
 def _components_say(published: Published) -> str:

@@ -15,6 +15,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from gmm_dask.console import Forecast, Progress, pass_values, reached, which_pass
 from gmm_dask.fitting import Pass
+from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
 from gmm_dask.stage.settings import FitSettings
 
@@ -99,6 +100,7 @@ class FlowWatcher(Progress):
             self._next = ended + max(INTERVAL, SHARE * (ended - begun))
 
     def _send(self, percent: float, words: str) -> None:
+        words = redacted(words)
         if self._artifact is None:
             artifact = create_progress_artifact(percent, key=self._key, description=words)
             assert isinstance(artifact, UUID)

@@ -21,7 +21,7 @@ from prefect.settings import (
 
 from flows.server import OwnServer, ServerError, bypass_proxy
 from flows.tasks import EXPECTED
-from gmm_dask.console import AGAIN, print_published
+from gmm_dask.console import AGAIN, print_published, printable
 from gmm_dask.errors import SettingsError
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.outputs import Published
@@ -99,7 +99,7 @@ def _parser(flow: Flow[Any, Any]) -> argparse.ArgumentParser:
 
 
 def _tell(what: object, code: int) -> int:
-    print(f"error: {what}", file=sys.stderr)  # noqa: T201
+    print(printable(f"error: {what}"), file=sys.stderr)  # noqa: T201
     return code
 
 

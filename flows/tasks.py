@@ -6,7 +6,7 @@ import errno
 import logging
 from typing import Any
 
-from prefect import Task, task
+from prefect import Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
@@ -14,6 +14,7 @@ from prefect.states import Completed, Failed
 from flows.progress import FlowWatcher
 from gmm_dask.console import printable
 from gmm_dask.errors import ClusterError, DataError, GmmDaskError, OutputError, SettingsError
+from gmm_dask.redaction import redacted
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.fit import adopt as stage_adopt
 from gmm_dask.stage.fit import fit as stage_fit
@@ -73,7 +74,10 @@ _PHASE: dict[str, Any] = {
 @task(task_run_name="plan {settings.data.path}", **_PHASE)
 def plan(settings: Settings | ScoreSettings) -> Job[Any]:
     """Read the footers, check the schema, name the run."""
-    return stage_plan(settings)
+    job = stage_plan(settings)
+    if job.caution is not None:
+        get_run_logger().warning(job.caution)
+    return job
 
 
 @task(
@@ -122,10 +126,24 @@ def in_its_words(record: logging.LogRecord) -> bool:
     return True
 
 
+def without_secrets(record: logging.LogRecord) -> bool:
+    """Keep the record, and of message and traceback what everybody may read."""
+    said = record.getMessage()
+    if redacted(said) != said:
+        record.msg, record.args = redacted(said), ()
+    if record.exc_info:
+        trace = logging.Formatter().formatException(record.exc_info)
+        if redacted(trace) != trace:
+            record.exc_info, record.exc_text = None, redacted(trace)
+    return True
+
+
 logging.getLogger("prefect.task_runs").addFilter(without_traceback)
 # On a worker Prefect raises what a flow's failed state holds, and logs it twice.
 for _name in ("prefect.flow_runs", "prefect.engine"):
     logging.getLogger(_name).addFilter(in_its_words)
+for _name in ("prefect.task_runs", "prefect.flow_runs", "prefect.engine"):
+    logging.getLogger(_name).addFilter(without_secrets)
 
 
 def failed(error: Exception) -> State[Any]:

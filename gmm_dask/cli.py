@@ -53,7 +53,7 @@ Data = Annotated[str, typer.Argument(metavar="DATA", help="Folder, file or glob 
 Ref = Annotated[
     str, typer.Argument(metavar="OUT[@VERSION]", help="Output folder; its latest version, or one.")
 ]
-Out = Annotated[str, typer.Option("--out", help="Folder of the published versions.")]
+Out = Annotated[str, typer.Option("--out", help="Folder of the published versions, or s3:// URL.")]
 Ids = Annotated[
     list[str] | None,
     typer.Option("--id-columns", metavar="A,B", help="Columns to carry through to the labels."),

@@ -29,6 +29,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gmm_dask.fitting import Outcome, Pass
+from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
 from gmm_dask.stage.outputs import Published, label_parts
 from gmm_dask.stage.report.view import separations
@@ -45,7 +46,6 @@ AGAIN = (
 )
 LABEL_LINES = 10  # log lines at most about the labels
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _ASCII = str.maketrans({"±": "+-", "…": "...", "✓": "*", "✗": "!", "−": "-"})
 
 
@@ -58,8 +58,8 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 def printable(message: str) -> str:
-    """The message without control characters and without credentials of URLs."""
-    message = _CREDENTIALS.sub("***", message)
+    """The message without control characters and without secrets."""
+    message = redacted(message)
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
 
 

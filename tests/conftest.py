@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from gmm_dask.engine import Backend, ClusterSpec, open_backend
 from gmm_dask.mixture import Parameters
+from tests.object_service import running_service, service  # noqa: F401  (fixtures)
 
 settings.register_profile(
     "default",

@@ -15,6 +15,7 @@ from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import Backend, ClusterSpec, RowChunks, open_backend
 from gmm_dask.engine.cluster import check_certificates
 from gmm_dask.errors import SettingsError
+from gmm_dask.redaction import redacted, redacted_document
 from gmm_dask.stage.identity import begin, run_folder
 from gmm_dask.stage.outputs import load_model_bytes
 from gmm_dask.stage.settings import ClusterSettings, ScoreSettings, Settings
@@ -56,6 +57,8 @@ class Job(Generic[SettingsT]):
         The model to label with; None where the run fits one.
     seconds : float
         Time the planning took.
+    caution : str or None
+        What must be known of an output store that cannot decide between two writers.
     """
 
     settings: SettingsT
@@ -64,6 +67,7 @@ class Job(Generic[SettingsT]):
     published: Version | None
     model: Model | None
     seconds: float
+    caution: str | None = None
 
     @property
     def run_id(self) -> str:
@@ -123,7 +127,7 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
                 f"{', '.join(model.feature_names)}. Leave data.features out."
             )
         features = model.feature_names
-    store = open_store(settings.output.path)
+    store = open_store(settings.output.path, private=settings.output.private)
     _check_output_is_no_input(data.path, store)
     dataset = plan_dataset(
         data.path,
@@ -139,14 +143,15 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     check_kept(_kept_columns(settings, dataset))
     matters, columns = _what_matters(settings, dataset, model), _read_columns(settings, dataset)
     folder = run_folder(store, matters, dataset, columns)
-    published = find_version(store, folder.run_id)
+    published, caution = find_version(store, folder.run_id), None
     if published is None:
         cluster = settings.cluster
         check_certificates(cluster.tls_ca_file, cluster.tls_cert, cluster.tls_key)
-        check_writable(store)
+        caution = check_writable(store)
         about = canonical_json(_describe(settings, dataset, folder.run_id))
         folder = begin(store, matters, dataset, columns, about)
-    return Job(settings, dataset, folder, published, model, time.perf_counter() - begun)
+    seconds = time.perf_counter() - begun
+    return Job(settings, dataset, folder, published, model, seconds, caution)
 
 
 def settings_hash(settings: Settings) -> str:
@@ -215,7 +220,7 @@ def _describe(settings: Settings | ScoreSettings, dataset: Plan, identity: str) 
         "run_id": identity,
         "about": "The attempt that began this run. One that went on with it had the same settings "
         "but for data.path, cluster and output.path, and files of the same content.",
-        "settings": settings.model_dump(mode="json"),
-        "plan": dataset.to_dict(),
+        "settings": redacted_document(settings.model_dump(mode="json")),
+        "plan": dataset.to_dict() | {"root": redacted(dataset.root)},
         "software": software_versions(),
     }

@@ -99,6 +99,9 @@ def load_finished(folder: RunFolder, version: Version) -> Published:
 def load_model_bytes(ref: str) -> bytes:
     """Content of a model.json given by path, or of the one that OUT or OUT@7 was published with."""
     if ref.endswith(".json"):
+        if "://" in ref:
+            folder_url, _, name = ref.rpartition("/")
+            return open_store(folder_url).get(name)
         try:
             return Path(ref).read_bytes()
         except OSError as error:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from gmm_dask.fitting import Outcome
+from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.identity import note_contents
@@ -54,7 +55,7 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
     row_bytes = len(job.plan.features) * (4 if job.plan.dtype == "float32" else 8)
     return {
         "run_id": job.run_id,
-        "model_from": settings.model if labels_alone else None,
+        "model_from": redacted(settings.model) if labels_alone else None,
         "log_likelihood": sums.log_likelihood,
         "log_likelihood_per_row": sums.log_likelihood / sums.sum_weight,
         "objective": None if labels_alone else settings.fit.objective,
@@ -68,6 +69,7 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "n_dropped": {"missing": sums.n_dropped},
         "n_incomplete": sums.n_incomplete,
         "cast": dict(job.plan.cast),
+        "caution": job.caution,
         "n_ignored": job.plan.n_ignored,
         "n_hidden": job.plan.n_hidden,
         "n_labelled": list(sums.n_labelled),
@@ -124,6 +126,7 @@ def report_data(job: Job[Any], fitted: Fitted, metrics: dict[str, Any]) -> Repor
             "cast": ", ".join(f"{name} ({type_})" for name, type_ in plan.cast) or None,
             "n_ignored": plan.n_ignored or None,
             "n_hidden": plan.n_hidden or None,
+            "caution": job.caution,
         },
         versions=software_versions(),
         events=metrics["events"],

@@ -33,6 +33,8 @@ def _carry_out(
     job = plan(settings)
     if job.published is not None:
         return load_finished(job.folder, job.published)
+    if job.caution is not None:
+        watcher.warn(job.caution)
     with job.backend() as backend:
         fitted = model_of(job, watcher, backend)
         labelled = label(job, fitted.model, watcher, backend)

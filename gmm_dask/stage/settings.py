@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,10 +17,15 @@ from pydantic import (
 )
 
 from gmm_dask.errors import SettingsError
+from gmm_dask.redaction import redacted, secrets_in
 from gmm_dask.stage import text
+from gmm_dask.stage.addresses import check_address
 from gmm_dask.stage.settings_file import parse_yaml, read_settings_file
 
-MAX_PORT = 65535
+NO_SECRETS = (
+    "Settings are stored and shown, so they hold no secrets: give it by the environment, a profile "
+    "or the role of the machine."
+)
 MAX_PROBLEMS = 20  # a list people can read; the rest is counted
 
 # Numbers and flags are taken as they are meant: neither true nor "3" is a count.
@@ -34,8 +38,19 @@ class Section(BaseModel):
     """A part of the settings: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,  # a wrong value may be a secret in the wrong place
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_no_secret(cls, document: Any) -> Any:
+        if found := list(secrets_in(document)):
+            raise ValueError("; ".join((*found, NO_SECRETS)))
+        return document
 
 
 class DataSettings(Section):
@@ -225,7 +240,7 @@ class ClusterSettings(Section):
         if any(tls) and not all(tls):
             raise ValueError("tls_ca_file, tls_cert and tls_key are given together or not at all")
         if self.address is not None:
-            _check_address(self.address, all(tls), self.insecure)
+            check_address(self.address, all(tls), self.insecure)
         return self
 
 
@@ -248,7 +263,9 @@ class MemorySettings(Section):
 class OutputSettings(Section):
     """Where the versions go."""
 
-    path: str = Field(min_length=1, description="Folder of the published versions.")
+    path: str = Field(
+        min_length=1, description="Folder of the published versions, or s3://bucket/prefix."
+    )
     checkpoint_seconds: Number | None = Field(
         default=1.0,
         ge=0,
@@ -256,6 +273,18 @@ class OutputSettings(Section):
         "the pass under way, is done again after a stop. Longer where writing would take over 2 % "
         "of the fit; 0 writes one after every pass, null writes none and looks at none.",
     )
+    private: Flag = Field(
+        default=False,
+        description="Files and folders for this user alone (0600, 0700), whatever the umask.",
+    )
+
+    @model_validator(mode="after")
+    def _only_a_folder_is_private(self) -> OutputSettings:
+        if self.private and self.path.lower().startswith("s3://"):
+            raise ValueError(
+                "private applies to local folders; who may read a bucket is decided by its policy"
+            )
+        return self
 
     @field_validator("path")
     @classmethod
@@ -317,6 +346,9 @@ def settings_from(
     source: str = "the settings",
 ) -> Any:
     """Validate a document; raises SettingsError with every problem, one a line."""
+    if found := list(secrets_in(document)):
+        lines = [f"  {line}" for line in (*found[:MAX_PROBLEMS], NO_SECRETS)]
+        raise SettingsError(f"{source} cannot be used:\n" + "\n".join(lines))
     try:
         return schema.model_validate(document)
     except ValidationError as error:
@@ -329,17 +361,18 @@ def settings_from(
 
 def _apply(document: dict[str, Any], override: str) -> None:
     dotted, equals, value = override.partition("=")
+    shown = redacted(text.bounded(override))
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
-        raise SettingsError(f"--set takes section.key=value, got {text.bounded(override)}")
+        raise SettingsError(f"--set takes section.key=value, got {shown}")
     section = document
     for key in keys[:-1]:
         if section.get(key) is None:
             section[key] = {}
         section = section[key]
         if not isinstance(section, dict):
-            raise SettingsError(f"--set {text.bounded(override)}: {key!r} is not a section")
-    section[keys[-1]] = parse_yaml(value, f"--set {text.bounded(override)}")
+            raise SettingsError(f"--set {shown}: {key!r} is not a section")
+    section[keys[-1]] = parse_yaml(value, f"--set {shown}")
 
 
 def _where(location: tuple[int | str, ...]) -> str:
@@ -362,24 +395,3 @@ def _keys_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[s
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             model = annotation
     return list(model.model_fields)
-
-
-def _check_address(address: str, has_tls: bool, insecure: bool) -> None:
-    scheme, _, rest = address.partition("://")
-    host, _, port = rest.rpartition(":")
-    host = host.strip("[]")
-    if scheme not in ("tcp", "tls") or not host:
-        raise ValueError("address must be tls://host:port, or tcp://127.0.0.1:port on this machine")
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= MAX_PORT):
-        raise ValueError(f"{port!r} is no port: address must end in a number from 1 to {MAX_PORT}")
-    if scheme == "tls" and not has_tls:
-        raise ValueError("a tls:// address needs tls_ca_file, tls_cert and tls_key")
-    try:
-        loopback = ip_address(host).is_loopback
-    except ValueError:
-        loopback = host.lower() == "localhost"
-    if scheme == "tcp" and not loopback and not insecure:
-        raise ValueError(
-            "tcp:// beyond this machine lets anyone on the network run code on the workers: "
-            "use tls:// with certificates, or set insecure: true"
-        )

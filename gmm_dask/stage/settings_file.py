@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from gmm_dask.errors import SettingsError
+from gmm_dask.redaction import redacted
 
 MAX_SETTINGS_BYTES = 1 << 20  # a settings file is read by people; anything larger is not one
 
@@ -36,11 +37,22 @@ def parse_yaml(text: str, name: str) -> Any:
     except SettingsError as error:
         raise SettingsError(f"{name}, {error}") from None
     except yaml.YAMLError as error:
-        raise SettingsError(f"{name} is not valid YAML: {error}") from error
+        raise SettingsError(f"{name} is not valid YAML: {_where_and_what(error)}") from None
     except RecursionError:
         raise SettingsError(f"{name} is nested too deeply to be settings.") from None
     except ValueError as error:  # a date that there is none of, an integer of too many digits
         raise SettingsError(f"{name} is not valid YAML: {error}") from error
+
+
+def _where_and_what(error: yaml.YAMLError) -> str:
+    """The complaint without the line itself, which may hold a secret."""
+    mark = getattr(error, "problem_mark", None)
+    said = [getattr(error, name, None) for name in ("context", "problem", "reason")]
+    what = ": ".join(filter(None, said)) or type(error).__name__
+    if isinstance(error, yaml.constructor.ConstructorError | yaml.composer.ComposerError):
+        what = re.sub(r"'[^']*'", "'...'", what)  # a tag or a name that the file has
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    return redacted(where + what)
 
 
 def _text_of(path: Path) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from reprlib import Repr
 from typing import Any
+
+from gmm_dask.redaction import redacted
 
 MAX_NAME = 40  # characters of a feature name in a picture or a table
 MAX_VALUE = 600  # characters of one setting
@@ -15,8 +16,6 @@ MAX_DECIMALS = 9  # beyond, scientific notation reads better
 
 _BOUNDED = Repr()
 _BOUNDED.maxlevel, _BOUNDED.maxstring, _BOUNDED.maxother = 2, MAX_INPUT, MAX_INPUT
-
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def count(value: float | None) -> str:
@@ -108,7 +107,7 @@ def numbered(count_of: int, noun: str) -> str:
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as `section.key` and a value to read, without credentials of URLs."""
+    """Nested settings as `section.key` and a value to read, without secrets."""
     for key, value in settings.items():
         if isinstance(value, Mapping) and value:
             yield from flattened(value, f"{prefix}{key}.")
@@ -126,4 +125,4 @@ def readable(value: Any) -> str:
         text = ", ".join(readable(item) for item in value) or "none"
     else:
         text = str(value)
-    return short(_CREDENTIALS.sub("***", text), MAX_VALUE)
+    return short(redacted(text), MAX_VALUE)

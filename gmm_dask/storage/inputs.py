@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self, cast
 from urllib.parse import unquote
 
 import fsspec
 
-from gmm_dask.errors import DataError
+from gmm_dask.errors import DataError, InputChangedError
+from gmm_dask.redaction import holds_secret, redacted
+from gmm_dask.storage.object_errors import as_os_error, http_status
 from gmm_dask.storage.problems import shown
 
 REMOTE_SCHEMES = ("s3", "gs", "gcs", "abfs", "az")
 SCHEMES = ("file", *REMOTE_SCHEMES)  # an allow-list: other fsspec names can run or fetch anything
+CHANGED = 412  # the answer to a condition that does not hold
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _CHAIN = re.compile(r"[A-Za-z0-9+.\-]+::.*://")
 
@@ -97,12 +103,15 @@ class RemoteInput:
         self._url = url
         self._files = remote_files(url.partition("://")[0])
         self._files.invalidate_cache()
-        self.stream: BinaryIO = self._files.open(url, "rb", cache_type="none")
+        with _explained(url):
+            file = self._files.open(url, "rb", cache_type="none")
+        self.stream: BinaryIO = cast(BinaryIO, _RemoteStream(url, file))
 
     def state(self) -> FileState:
         """Size, time of change and ETag as the store tells them."""
         self._files.invalidate_cache()
-        info = self._files.info(self._url)
+        with _explained(self._url):
+            info = self._files.info(self._url)
         return FileState(int(info["size"]), _moment(info), _etag(info))
 
     def __enter__(self) -> Self:
@@ -110,6 +119,49 @@ class RemoteInput:
 
     def __exit__(self, *_: object) -> None:
         self.stream.close()
+
+
+class _RemoteStream(io.RawIOBase):
+    """Ranges of one object as it was when opened; another object under its name is an error."""
+
+    def __init__(self, url: str, file: BinaryIO) -> None:
+        self._url, self._file = url, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        with _explained(self._url):
+            return self._file.read(-1 if size is None else size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Turn what a store's library raises into an OSError, and a changed object into our error."""
+    try:
+        yield
+    except Exception as error:  # each store has exceptions of its own
+        # Ranges are asked for by ETag; s3fs knows the refusal only by the words of AWS.
+        if type(error).__name__ == "FileExpired" or http_status(error) == CHANGED:
+            raise InputChangedError(
+                f"{shown(url)}: changed while it was read. Run again: a new plan takes the file as "
+                "it is now."
+            ) from error
+        raise as_os_error(error) from error
 
 
 def open_input(url: str) -> Input:
@@ -156,20 +208,21 @@ def check_scheme(path: str) -> None:
             f"data.path: {shown(path)} names the host {shown(host)!r}. A folder of this machine is "
             "file:///folder, or a plain path; of another one, mount it here."
         )
-    if scheme in REMOTE_SCHEMES and ":" in host.rpartition("@")[0]:
+    if scheme in REMOTE_SCHEMES and holds_secret(path):
         raise DataError(
-            f"data.path: {scheme}://***@{host.rpartition('@')[2]} carries credentials. Remove them "
-            "from the URL and give them by the environment or the role of the machine."
+            f"data.path: {redacted(unquote(path))} carries credentials. Remove them from the URL "
+            "and give them by the environment or the role of the machine."
         )
 
 
 def remote_files(scheme: str) -> Any:
     """The fsspec filesystem of a scheme; raises DataError where its package is missing."""
     try:
-        return fsspec.filesystem(scheme)
+        return fsspec.filesystem(scheme, use_listings_cache=False)
     except ImportError as error:
         raise DataError(
-            f"data.path: {scheme}:// needs a package that is missing here: {error}"
+            f"data.path: {scheme}:// needs a package that is missing here: {error}. "
+            'For s3:// install "gmm-dask[s3]".'
         ) from error
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from gmm_dask.storage.inputs import check_scheme, is_remote, local_path, remote_files, scheme_of
+from gmm_dask.storage.object_errors import as_os_error
 from gmm_dask.storage.problems import Problems, shown
 
 SUFFIXES = (".parquet", ".pq", ".parq")
@@ -101,22 +102,29 @@ class _Choice:
 
 
 def would_list(path: str, file: str) -> bool:
-    """Whether a local Parquet file, were it there, would be taken for a part of the dataset."""
-    if is_remote(path):
+    """Whether a Parquet file, were it there, would be taken for a part of the dataset."""
+    if is_remote(path) != is_remote(file) or scheme_of(path) != scheme_of(file):
         return False
-    place, target = local_path(path), Path(os.path.realpath(file))
-    if glob.has_magic(str(place)) and not place.exists():
+    place, target = _place(path), _place(file)
+    if glob.has_magic(str(place)) and (is_remote(path) or not place.exists()):
         at = _first_magic(place)
-        root, pattern = Path(os.path.realpath(Path(*place.parts[:at]))), place.parts[at:]
-    elif place.is_dir():
-        root, pattern = Path(os.path.realpath(place)), ()
+        root, pattern = Path(*place.parts[:at]), place.parts[at:]
+    elif is_remote(path) or place.is_dir():
+        root, pattern = place, ()
     else:
         return False
+    if not is_remote(path):
+        root, target = Path(os.path.realpath(root)), Path(os.path.realpath(target))
     if not target.is_relative_to(root):
         return False
     parts = target.relative_to(root).parts
     matched = any(_fits(parts[:n], pattern) for n in range(len(parts) + 1))
     return matched and not is_hidden("/".join(parts))
+
+
+def _place(path: str) -> Path:
+    """The path of a file, or bucket and key of an object as one."""
+    return Path(path.partition("://")[2]) if is_remote(path) else local_path(path)
 
 
 def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
@@ -321,5 +329,5 @@ def _missing(place: Path) -> str:
 
 
 def _unlistable(name: str, error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or error
+    reason = as_os_error(error).strerror
     return f"{shown(name)}: cannot be listed: {reason}. Grant read access or correct data.path."

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gmm_dask.errors import OutputError
+from gmm_dask.storage.names import name_parts
 
 Names = list[str]  # inside the class, `list` is the method
 
@@ -44,9 +45,12 @@ class LocalStore:
     ----------
     url : str
         The folder; made absolute. It is created by the first write.
+    private : bool
+        Whether what is created can be read by this user alone; else the umask decides.
     """
 
     url: str
+    private: bool = False
 
     def __post_init__(self) -> None:
         if not self.url or "\0" in self.url:
@@ -62,10 +66,10 @@ class LocalStore:
         """Create the object; False where the name was taken, whose content is untouched."""
         path = self._inside(name)
         with _explained(path, "written"):
-            _make_folder(path.parent)
+            _make_folder(path.parent, self._folder_mode)
             created = False
             if not os.path.lexists(path):
-                with _temporary(path.parent, data) as temporary:
+                with _temporary(path.parent, data, self._file_mode) as temporary:
                     created = _link(temporary, path)
                     _flush_folder(path.parent)
             else:
@@ -77,8 +81,8 @@ class LocalStore:
         """Create or replace the object; readers see the old content or the new."""
         path = self._inside(name)
         with _explained(path, "written"):
-            _make_folder(path.parent)
-            with _temporary(path.parent, data) as temporary:
+            _make_folder(path.parent, self._folder_mode)
+            with _temporary(path.parent, data, self._file_mode) as temporary:
                 temporary.replace(path)
                 _flush_folder(path.parent)
 
@@ -145,7 +149,7 @@ class LocalStore:
                 folder = folder.parent
             if not folder.is_dir():
                 raise OutputError(f"{folder} is a file, not a folder: choose another output.path.")
-            with _temporary(folder, b"probe\n") as first:
+            with _temporary(folder, b"probe\n", self._file_mode) as first:
                 second = _temporary_name(folder)
                 try:
                     _link(first, second)
@@ -153,12 +157,16 @@ class LocalStore:
                     with suppress(OSError):
                         second.unlink()
 
+    @property
+    def _file_mode(self) -> int:
+        return 0o600 if self.private else 0o666
+
+    @property
+    def _folder_mode(self) -> int:
+        return 0o700 if self.private else 0o777
+
     def _located(self, name: str) -> Path:
-        parts = name.split("/")
-        # A leading dot is for unfinished files, and for "." and "..".
-        if "\0" in name or "\\" in name or any(not part or part[0] == "." for part in parts):
-            raise OutputError(f"{name!r} cannot be the name of an object in {self.url}.")
-        return Path(self.url, *parts)
+        return Path(self.url, *name_parts(name, self.url))
 
     def _inside(self, name: str) -> Path:
         path = self._located(name)
@@ -190,11 +198,11 @@ def _explained(path: Path, done: str) -> Iterator[None]:
 
 
 @contextmanager
-def _temporary(folder: Path, data: bytes) -> Iterator[Path]:
+def _temporary(folder: Path, data: bytes, mode: int) -> Iterator[Path]:
     """A flushed file under a hidden name of its own, gone at the end of the block."""
     path = _temporary_name(folder)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
@@ -227,13 +235,13 @@ def _link(temporary: Path, path: Path) -> bool:
     return True
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path, mode: int) -> None:
     """Create the folder and those above it; each is on the disk before it is used."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
+    _make_folder(folder.parent, mode)
     try:
-        folder.mkdir()
+        folder.mkdir(mode)
     except FileExistsError:
         if not folder.is_dir():
             raise

@@ -198,7 +198,11 @@ class OpenChunk:
 
     def check_unchanged(self) -> None:
         """Raise InputChangedError unless the open file is still as it was planned."""
-        state, source = self._file.state(), self.source
+        source = self.source
+        try:
+            state = self._file.state()
+        except FileNotFoundError as error:
+            raise _changed(source, "it is gone") from error
         if state != FileState(source.size, source.mtime_ns, source.etag):
             what = "it was written to or replaced"
             if state.size != source.size:

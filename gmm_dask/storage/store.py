@@ -8,8 +8,9 @@ from urllib.parse import unquote
 
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.local_store import LocalStore, Names
+from gmm_dask.storage.object_store import ObjectStore
 
-__all__ = ["LocalStore", "Store", "check_writable", "create_once", "open_store"]
+__all__ = ["LocalStore", "ObjectStore", "Store", "check_writable", "create_once", "open_store"]
 
 
 class Store(Protocol):
@@ -47,12 +48,21 @@ class Store(Protocol):
     def path(self, name: str) -> str:
         """Where the object lies, for people and for pyarrow."""
 
-    def check_writable(self) -> None:
-        """Raise OutputError where publishing would fail; leave nothing behind."""
+    def check_writable(self) -> str | None:
+        """Raise OutputError where publishing would fail; leave nothing behind.
+
+        A text says what must be known of a store in which a race of two writers is not decided.
+        """
 
 
-def open_store(url: str) -> Store:
-    """The store of a path or file:// URL; nothing is created or tried yet.
+def open_store(url: str, *, private: bool = False) -> Store:
+    """The store of a path, a file:// or an s3:// URL; nothing is created or tried yet.
+
+    Parameters
+    ----------
+    url : str
+    private : bool
+        Whether files and folders are for this user alone; of a bucket its policy decides.
 
     Raises
     ------
@@ -61,22 +71,27 @@ def open_store(url: str) -> Store:
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
-        return LocalStore(_at_home(url))
+        return LocalStore(_at_home(url), private)
+    if scheme.lower() == "s3":
+        return ObjectStore(url)
     if scheme.lower() != "file":
         # Only the scheme: the rest of a URL may hold a password.
         raise OutputError(
-            f"Output to {scheme}:// is not supported: "
-            "choose a folder of a local or mounted file system."
+            f"Output to {scheme}:// is not supported: choose s3://bucket/prefix, or a folder of a "
+            "local or mounted file system."
         )
     host, _, path = rest.partition("/")
     if host not in ("", "localhost"):
         raise OutputError(f"{url} names the host {host!r}: a local folder is file:///folder.")
-    return LocalStore("/" + unquote(path))
+    return LocalStore("/" + unquote(path), private)
 
 
-def check_writable(store: Store) -> None:
-    """Raise OutputError with the system's reason and a remedy where publishing would fail."""
-    store.check_writable()
+def check_writable(store: Store) -> str | None:
+    """Raise OutputError with the system's reason and a remedy where publishing would fail.
+
+    A text says what must be known of a store that cannot decide between two writers.
+    """
+    return store.check_writable()
 
 
 def create_once(store: Store, name: str, data: bytes) -> bytes:

@@ -48,7 +48,7 @@ def settings(tmp_path: Path) -> Settings:
 def drive(settings: Settings, monkeypatch: pytest.MonkeyPatch, no_pictures: None) -> Drive:
     """Run the stage on a store."""
     stores: dict[str, Store] = {}
-    monkeypatch.setattr(job, "open_store", lambda url: stores[url])
+    monkeypatch.setattr(job, "open_store", lambda url, **_: stores[url])
 
     def drive(store: Store, name: str = "out", **fit: Any) -> Published:
         stores[name] = store

@@ -31,6 +31,25 @@ def contents(store: Store) -> dict[str, bytes]:
     return {name: store.get(name) for name in store.list("")}
 
 
+NewStore = Callable[[], Store]
+
+
+@pytest.fixture(params=["memory", "s3"])
+def new_store(request: pytest.FixtureRequest) -> NewStore:
+    """An empty store at each call: in memory, and of S3's kind."""
+    if request.param == "memory":
+        return MemoryStore
+    return request.getfixturevalue("service").store
+
+
+# A store, and which operations get a fault: all, or some.
+EVERYWHERE = [
+    pytest.param("memory", 1, id="memory"),
+    pytest.param("s3", 60, id="s3 some"),
+    pytest.param("s3", 1, id="s3", marks=[pytest.mark.heavy, pytest.mark.timeout(1800)]),
+]
+
+
 def operations(drive: Drive) -> list[str]:
     store = FaultStore(MemoryStore())
     drive(store)
@@ -49,30 +68,37 @@ def test_a_run_takes_as_many_operations_as_the_faults_are_tried_at(drive: Drive)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_at_any_operation_loses_and_doubles_nothing(fault: str, drive: Drive) -> None:
-    undisturbed = MemoryStore()
+@pytest.mark.parametrize(("new_store", "every"), EVERYWHERE, indirect=["new_store"])
+def test_a_fault_at_any_operation_loses_and_doubles_nothing(
+    fault: str, new_store: NewStore, every: int, drive: Drive
+) -> None:
+    undisturbed = new_store()
     drive(undisturbed)
-    labels = {name for name in undisturbed.objects if "/labels/" in name}
-    for at in range(len(operations(drive))):
-        memory = MemoryStore()
+    labels = {name for name in undisturbed.list("") if "/labels/" in name}
+    first = 9 * FAULTS.index(fault) % every  # each fault elsewhere, where not all are tried
+    for at in range(first, len(operations(drive)), every):
+        store = new_store()
         with suppress(Crash, OutputError):
-            drive(FaultStore(memory, at, fault))
-        seen = latest(memory)
-        assert seen is None or published_rows(memory, seen) == list(range(ROWS)), at
-        drive(memory)
-        check_one_whole_version(memory)
-        assert {name for name in memory.objects if "/labels/" in name} == labels, at
-        before = contents(memory)
-        assert not drive(memory).new
-        assert contents(memory) == before
+            drive(FaultStore(store, at, fault))
+        seen = latest(store)
+        assert seen is None or published_rows(store, seen) == list(range(ROWS)), at
+        drive(store)
+        check_one_whole_version(store)
+        assert {name for name in store.list("") if "/labels/" in name} == labels, at
+        before = contents(store)
+        assert not drive(store).new
+        assert contents(store) == before
 
 
-def test_a_lost_reply_to_a_creation_does_not_fail_the_run(drive: Drive) -> None:
-    for at, operation in enumerate(operations(drive)):
-        if operation == "put_if_absent":
-            memory = MemoryStore()
-            drive(FaultStore(memory, at, "lost reply"))
-            check_one_whole_version(memory)
+@pytest.mark.parametrize(("new_store", "every"), EVERYWHERE, indirect=["new_store"])
+def test_a_lost_reply_to_a_creation_does_not_fail_the_run(
+    new_store: NewStore, every: int, drive: Drive
+) -> None:
+    creations = [at for at, name in enumerate(operations(drive)) if name == "put_if_absent"]
+    for at in creations[::every]:
+        store = new_store()
+        drive(FaultStore(store, at, "lost reply"))
+        check_one_whole_version(store)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from flows.server import answers, free_port
 
 ROOT = Path(__file__).parents[2]
+CANARY = "canary-S3cr3t-0123"  # in the environment of server and worker
 PATIENCE = 180  # seconds; a busy machine takes its time
 
 
@@ -49,6 +50,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "DO_NOT_TRACK": "1",
         "NO_PROXY": "127.0.0.1",
         "HOME": str(home),
+        "DB_PASSWORD": CANARY,
     }
     port = url.rsplit(":", 1)[1].split("/")[0]
     with (home / "server.log").open("wb") as log:

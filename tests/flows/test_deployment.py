@@ -14,7 +14,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 
 from gmm_dask.stage.outputs import open_output
-from tests.flows.conftest import PATIENCE, ROOT, Server
+from tests.flows.conftest import CANARY, PATIENCE, ROOT, Server
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -81,6 +81,10 @@ def test_both_deployments_run_on_the_worker_and_leave_artifacts(
     assert {"markdown", "table", "progress"} <= {artifact["type"] for artifact in artifacts}
     pictures = [a for a in artifacts if "data:image/png;base64," in str(a["data"])]
     assert len(pictures) >= 2  # the curve and the components
+    told = [artifacts, ask(worker, "logs/filter"), ask(worker, "flow_runs/filter")]
+    assert CANARY not in json.dumps(told)
+    # Prefect would pickle results into this folder.
+    assert not list(Path(worker.environment["PREFECT_HOME"]).glob("storage/**/*"))
 
 
 def run_once(server: Server, deployment: str, settings: dict[str, Any]) -> None:

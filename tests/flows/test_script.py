@@ -11,6 +11,7 @@ import pytest
 
 from gmm_dask.stage.outputs import label_parts, open_output
 from tests.flows.conftest import PATIENCE, ROOT
+from tests.object_service import SECRET, ObjectService, files
 
 
 def script(flow: str, *arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -61,3 +62,27 @@ def test_a_script_that_fails_says_why_once(
     assert word in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert not (tmp_path / "out" / "versions").exists()
+
+
+@pytest.mark.heavy
+def test_both_flows_read_and_publish_in_an_object_store(
+    tmp_path: Path, service: ObjectService
+) -> None:
+    bucket = service.bucket()
+    for file in (ROOT / "examples" / "iris").rglob("*.parquet"):
+        key = file.relative_to(ROOT / "examples" / "iris")
+        files().pipe_file(f"{bucket}/data/{key}", file.read_bytes())
+    data, out = f"data.path=s3://{bucket}/data", f"s3://{bucket}/out"
+    done = script(
+        "cluster", "config/iris.yaml", "--set", data, "--set", f"output.path={out}", home=tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{out}/runs/" in done.stdout
+    labelled = script(
+        "label", "config/label.yaml", "--set", data, "--set", f"model={out}",
+        "--set", f"output.path=s3://{bucket}/labels", home=tmp_path,
+    )  # fmt: skip
+    assert labelled.returncode == 0, labelled.stdout + labelled.stderr
+    assert open_output(f"s3://{bucket}/labels").metrics["n_rows"] == 150
+    for text in (done.stdout, done.stderr, labelled.stdout, labelled.stderr):
+        assert SECRET not in text

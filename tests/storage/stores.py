@@ -115,8 +115,8 @@ class Between:
     def path(self, name: str) -> str:
         return self.store.path(name)
 
-    def check_writable(self) -> None:
-        self.store.check_writable()
+    def check_writable(self) -> str | None:
+        return self.store.check_writable()
 
 
 FAULTS = ("crash before", "crash after", "error before", "lost reply")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.garbage import find_garbage, remove
-from gmm_dask.storage.local_store import LocalStore
 from gmm_dask.storage.version_log import entry_name
 from tests.storage.stores import (
     FAULTS,
@@ -67,13 +64,3 @@ def test_stopped_at_any_removal_it_can_be_done_again(fault: str) -> None:
         check_one_whole_version(store)
         remove(store, garbage)
         assert not set(KEPT) & set(store.objects)
-
-
-def test_a_file_that_is_gone_is_no_error(tmp_path: Path) -> None:
-    store = LocalStore(str(tmp_path))
-    store.put("runs/x/checkpoints/00000.json", b"data")
-    assert store.size("runs/x/checkpoints/00000.json") == 4
-    store.delete("runs/x/checkpoints/00000.json")
-    store.delete("runs/x/checkpoints/00000.json")
-    with pytest.raises(OutputError, match="does not exist"):
-        store.size("runs/x/checkpoints/00000.json")

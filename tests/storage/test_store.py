@@ -13,7 +13,8 @@ import pytest
 
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.local_store import LocalStore
-from gmm_dask.storage.store import create_once, open_store
+from gmm_dask.storage.store import Store, check_writable, create_once, open_store
+from tests.object_service import files as service_files
 from tests.storage.stores import FaultStore, MemoryStore
 
 ROOT = Path(__file__).parents[2]
@@ -24,30 +25,63 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(str(tmp_path / "out"))
 
 
+@pytest.fixture(params=["local", "s3"])
+def any_store(request: pytest.FixtureRequest) -> Store:
+    if request.param == "local":
+        return request.getfixturevalue("store")
+    return request.getfixturevalue("service").store()
+
+
 def files(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def everything(store: Store) -> list[str]:
+    """All that lies there, hidden or not."""
+    if isinstance(store, LocalStore):
+        return files(Path(store.url))
+    root = store.url.removeprefix("s3://") + "/"
+    return sorted(key.removeprefix(root) for key in service_files().find(store.url))
+
+
+def put_anywhere(store: Store, name: str) -> None:
+    """Write under a name that the store itself would refuse."""
+    if isinstance(store, LocalStore):
+        path = Path(store.url, name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"torn")
+    else:
+        service_files().pipe_file(f"{store.url}/{name}", b"torn")
 
 
 # --- what each operation promises ------------------------------------------------------------
 
 
-def test_creating_a_taken_name_is_refused_and_changes_nothing(store: LocalStore) -> None:
+def test_creating_a_taken_name_is_refused_and_changes_nothing(any_store: Store) -> None:
+    store = any_store
     assert store.put_if_absent("runs/a/x.json", b"first") is True
-    before = Path(store.path("runs/a/x.json")).stat()
     assert store.put_if_absent("runs/a/x.json", b"second") is False
     assert store.get("runs/a/x.json") == b"first"
-    assert Path(store.path("runs/a/x.json")).stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_put_replaces_and_leaves_no_other_file(store: LocalStore) -> None:
+def test_creating_a_taken_name_does_not_touch_the_file(store: LocalStore) -> None:
+    store.put("x", b"first")
+    before = Path(store.path("x")).stat()
+    assert store.put_if_absent("x", b"second") is False
+    assert Path(store.path("x")).stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_put_replaces_and_leaves_nothing_else(any_store: Store) -> None:
+    store = any_store
     for data in (b"one", b"", b"two" * 100_000):
         store.put("LATEST", data)
         assert store.get("LATEST") == data
     store.put_if_absent("deep/er/x", b"x")
-    assert files(Path(store.url)) == ["LATEST", "deep/er/x"]
+    assert everything(store) == ["LATEST", "deep/er/x"]
 
 
-def test_a_store_that_was_never_written_is_empty(store: LocalStore) -> None:
+def test_a_store_that_was_never_written_is_empty(any_store: Store) -> None:
+    store = any_store
     assert store.list("") == store.list("versions/") == []
     assert not store.exists("versions/00000001.json")
     with pytest.raises(OutputError, match=r"00000001\.json does not exist"):
@@ -55,14 +89,13 @@ def test_a_store_that_was_never_written_is_empty(store: LocalStore) -> None:
     assert not Path(store.url).exists()
 
 
-def test_list_gives_sorted_names_by_prefix_and_hides_unfinished_files(store: LocalStore) -> None:
+def test_list_gives_sorted_names_by_prefix_and_hides_unfinished_files(any_store: Store) -> None:
+    store = any_store
     names = ["runs/a/z", "runs/a/b/y", "runs/ab/x", "runs-old/w", "LATEST"]
     for name in names:
         store.put(name, b".")
-    folder = Path(store.url, "runs")
-    (folder / ".unfinished-0123").write_bytes(b"torn")
-    (folder / ".hidden").mkdir()
-    (folder / ".hidden" / "x").write_bytes(b"torn")
+    for hidden in ("runs/.unfinished-0123", "runs/.hidden/x"):
+        put_anywhere(store, hidden)
     assert store.list("") == sorted(names)
     assert store.list("runs/") == ["runs/a/b/y", "runs/a/z", "runs/ab/x"]
     assert store.list("runs/a") == ["runs/a/b/y", "runs/a/z", "runs/ab/x"]
@@ -70,11 +103,17 @@ def test_list_gives_sorted_names_by_prefix_and_hides_unfinished_files(store: Loc
     assert store.list("nothing/") == []
 
 
-def test_a_folder_is_not_an_object(store: LocalStore) -> None:
+def test_a_folder_is_not_an_object(any_store: Store) -> None:
+    any_store.put("runs/a/x", b".")
+    assert any_store.exists("runs/a/x")
+    assert not any_store.exists("runs/a")
+    assert not any_store.exists("runs/a/x/y")
+    with pytest.raises(OutputError):
+        any_store.get("runs/a")
+
+
+def test_no_file_takes_the_place_of_a_folder(store: LocalStore) -> None:
     store.put("runs/a/x", b".")
-    assert store.exists("runs/a/x")
-    assert not store.exists("runs/a")
-    assert not store.exists("runs/a/x/y")
     with pytest.raises(OutputError, match="not a regular file"):
         store.get("runs/a")
     with pytest.raises(OutputError, match="move it away"):
@@ -87,8 +126,9 @@ BAD_NAMES = ["", "/x", "x/", "a//b", "..", "../x", "a/../../x", "./x", ".x", "a/
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_no_name_leads_out_of_the_store_or_to_an_unfinished_file(
-    store: LocalStore, name: str
+    any_store: Store, name: str
 ) -> None:
+    store = any_store
     for operation in (
         store.get,
         store.exists,
@@ -135,7 +175,8 @@ def test_a_pipe_in_place_of_a_file_does_not_block_a_reader(store: LocalStore) ->
         store.get("model.json")
 
 
-def test_a_store_crosses_process_borders(store: LocalStore) -> None:
+def test_a_store_crosses_process_borders(any_store: Store) -> None:
+    store = any_store
     store.put("x", b"data")
     copy = pickle.loads(pickle.dumps(store))
     assert copy == store
@@ -164,7 +205,7 @@ def test_file_urls_are_paths(tmp_path: Path) -> None:
     assert open_store("~/out").url == str(Path.home() / "out")
 
 
-@pytest.mark.parametrize("scheme", ["s3", "gs", "abfs", "http", "memory", "simplecache::s3"])
+@pytest.mark.parametrize("scheme", ["gs", "abfs", "http", "memory", "simplecache::s3"])
 def test_other_schemes_are_refused_by_name_without_repeating_the_url(scheme: str) -> None:
     with pytest.raises(OutputError, match=f"{scheme}://") as raised:
         open_store(f"{scheme}://user:hunter2@host/out?token=hunter2")
@@ -180,7 +221,8 @@ def test_a_url_that_names_no_folder_is_refused(url: str) -> None:
 # --- several writers -------------------------------------------------------------------------
 
 
-def test_of_many_writers_of_one_name_exactly_one_wins(store: LocalStore) -> None:
+def test_of_many_writers_of_one_name_exactly_one_wins(any_store: Store) -> None:
+    store = any_store
     start = threading.Barrier(8)
 
     def write(who: int) -> bool:
@@ -191,10 +233,17 @@ def test_of_many_writers_of_one_name_exactly_one_wins(store: LocalStore) -> None
         won = list(pool.map(write, range(8)))
     assert won.count(True) == 1
     assert store.get("versions/00000001.json") == b"%d" % won.index(True) * 5000
-    assert files(Path(store.url)) == ["versions/00000001.json"]
+    assert everything(store) == ["versions/00000001.json"]
 
 
-def test_a_reader_of_a_replaced_object_sees_old_or_new_never_a_mixture(store: LocalStore) -> None:
+def test_writable_is_tried_and_nothing_left(any_store: Store) -> None:
+    any_store.put("x", b"data")
+    assert check_writable(any_store) is None
+    assert everything(any_store) == ["x"]
+
+
+def test_a_reader_of_a_replaced_object_sees_old_or_new_never_a_mixture(any_store: Store) -> None:
+    store = any_store
     store.put("LATEST", b"0" * 10_000)
     done = threading.Event()
 
@@ -264,3 +313,45 @@ def test_where_reading_back_fails_too_the_first_error_is_raised_and_nothing_dele
     with pytest.raises(OutputError, match="the answer was lost"):
         create_once(mute, "x", b"ours")
     assert mute.objects == {"x": b"ours"}
+
+
+# --- who may read ----------------------------------------------------------------------------
+
+
+def modes(folder: Path) -> dict[str, int]:
+    paths = [folder, *folder.rglob("*")]
+    return {str(path.relative_to(folder)): path.stat().st_mode & 0o777 for path in paths}
+
+
+def test_what_is_private_is_for_this_user_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        store = open_store(str(tmp_path / "far" / "out"), private=True)
+        check_writable(store)
+        store.put("LATEST", b"data")
+        store.put_if_absent("runs/a/x", b"data")
+    finally:
+        os.umask(before)
+    found = modes(tmp_path / "far")
+    files_of = {"out/LATEST", "out/runs/a/x"}
+    assert {name: found.pop(name) for name in files_of} == dict.fromkeys(files_of, 0o600)
+    assert set(found) == {".", "out", "out/runs", "out/runs/a"}
+    assert set(found.values()) == {0o700}
+
+
+def test_what_is_not_private_is_as_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        open_store(str(tmp_path / "out")).put("runs/x", b"data")
+    finally:
+        os.umask(before)
+    assert modes(tmp_path / "out") == {".": 0o750, "runs": 0o750, "runs/x": 0o640}
+
+
+def test_what_was_removed_is_gone_and_may_be_removed_again(any_store: Store) -> None:
+    any_store.put("runs/x/checkpoints/00000.json", b"data")
+    assert any_store.size("runs/x/checkpoints/00000.json") == 4
+    any_store.delete("runs/x/checkpoints/00000.json")
+    any_store.delete("runs/x/checkpoints/00000.json")
+    with pytest.raises(OutputError, match="does not exist"):
+        any_store.size("runs/x/checkpoints/00000.json")

@@ -1,0 +1,319 @@
+"""No secret is read outside: a property of texts and documents, and of everything a run writes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import string
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from gmm_dask.cli import app
+from gmm_dask.errors import GmmDaskError, SettingsError
+from gmm_dask.redaction import (
+    HIDDEN,
+    holds_secret,
+    is_secret_name,
+    redacted,
+    redacted_document,
+    secrets_in,
+)
+from gmm_dask.stage import publish
+from gmm_dask.stage.settings import Settings, load_settings, settings_from
+from gmm_dask.storage import open_store
+from tests.object_service import ObjectService, files
+
+SECRETS = st.text(string.ascii_letters + string.digits + "/+._~%-", min_size=8, max_size=60).filter(
+    # No word of a message.
+    lambda text: any(map(str.isalpha, text)) and any(map(str.isdigit, text))
+)
+
+# Where people put secrets by mistake.
+IN_URLS = [
+    "s3://user:{}@bucket/data",
+    "s3://AKIAIOSFODNN7EXAMPLE:{}@bucket/data",
+    "s3://:{}@bucket/data",
+    "abfs://container:{}@account.dfs.core.windows.net/data",
+    "tls://user:{}@10.0.0.1:8786",
+    "https://host/data?X-Amz-Credential=a&X-Amz-Signature={}",
+    "https://host/data?sv=2024&sig={}&se=2026",
+    "gs://bucket/data?access_token={}",
+    "https://host/data?key={}",
+]
+IN_TEXTS = [
+    "AWS_SECRET_ACCESS_KEY={}",
+    "password = {}",
+    "DefaultEndpointsProtocol=https;AccountName=a;AccountKey={};EndpointSuffix=core.windows.net",
+    "SharedAccessSignature={}",
+    "failed with {{'aws_secret_access_key': '{}', 'anon': False}}",
+    'got {{"token": "{}"}}',
+    "-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----",
+]
+
+
+@given(st.sampled_from(IN_URLS + IN_TEXTS), SECRETS)
+@example("s3://user:{}@bucket/data", "8080/x@y")
+def test_no_secret_is_left_in_a_text(template: str, secret: str) -> None:
+    text = template.format(secret)
+    assert secret not in redacted(text)
+    assert secret not in redacted(f"The path {text} cannot be read: no answer.")
+    assert HIDDEN in redacted(text)
+    assert redacted(redacted(text)) == redacted(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "out/iris@7", "s3://bucket/out@7", "s3://bucket@7", "/data/year=2024/part-0.parquet",
+        "s3://bucket/data/token=1/part-0.parquet", "tcp://127.0.0.1:8786", "tls://[::1]:8786",
+        "abfs://container@account.dfs.core.windows.net/data", "someone@example.com",
+        "event=pass start=1 log_likelihood=-3.5", "unknown key; known here: path, features",
+        "a.parquet, row group 0, column 'token': 3 missing values (null or NaN).",
+        "http://127.0.0.1:4200/api", "cluster.tls_key: there is no file key.pem.",
+        "Published version 1: out/runs/0123456789abcdef", "data.path: s3://bucket/a b: c@d",
+    ],
+)  # fmt: skip
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redacted(text) == text
+    assert not holds_secret(text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AWS_SECRET_ACCESS_KEY", "GH_TOKEN", "token", "db-password", "AZURE_STORAGE_SAS", "key",
+     "clientSecret", "AccountKey", "AZURE_STORAGE_CONNECTION_STRING"],
+)  # fmt: skip
+def test_names_that_tell(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", ["path", "tls_key", "keep", "monkey", "features", "KEYBOARD"])
+def test_names_that_do_not_tell(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+@given(SECRETS)
+def test_no_value_of_a_secret_of_the_environment_is_left(secret: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THE_TOKEN", secret)
+        text = redacted(f"Request {secret}failed, as did {secret!r}.")
+    if not secret.startswith("/"):  # the place of a file
+        assert secret not in text
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["a", "token", "api_key"]), inner, max_size=3)
+        ),
+        max_leaves=10,
+    ),
+    st.sampled_from(IN_URLS + IN_TEXTS),
+    SECRETS,
+)
+def test_no_secret_is_left_in_a_document(document: Any, template: str, secret: str) -> None:
+    whole = {"settings": [document, template.format(secret)], "password": secret}
+    assert secret not in json.dumps(redacted_document(whole), ensure_ascii=False)
+    said = "\n".join(secrets_in(whole))
+    assert "settings" in said
+    assert "password: is named like a secret" in said
+    assert secret not in said
+
+
+def test_long_texts_take_no_longer_than_they_are_long() -> None:
+    begun = time.process_time()
+    for text in ("a-" * 200_000, "key" * 100_000, "s3://" + "a:" * 100_000, "'token" * 50_000):
+        redacted(text)
+    assert time.process_time() - begun < 30  # quadratic time would be hours
+
+
+# --- settings --------------------------------------------------------------------------------
+
+
+def with_value(place: str, value: Any) -> dict[str, Any]:
+    document: dict[str, Any] = {"data": {"path": "data"}, "output": {"path": "out"}}
+    section, key = place.split(".")
+    document.setdefault(section, {})[key] = value
+    return document
+
+
+PLACES = ["data.path", "output.path", "cluster.address", "data.storage_options", "data.password"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@given(template=st.sampled_from(IN_URLS), secret=SECRETS)
+def test_settings_that_hold_a_secret_are_refused_and_not_repeated(
+    place: str, template: str, secret: str
+) -> None:
+    document = with_value(place, template.format(secret))
+    with pytest.raises(SettingsError, match=f"{place}: .*\n.*by the environment") as refused:
+        settings_from(document)
+    assert secret not in str(refused.value)
+    with pytest.raises(ValidationError) as invalid:  # as Prefect checks a form
+        Settings.model_validate(document)
+    assert secret not in str(invalid.value)
+
+
+SECRET = "hunter2-S3cr3t/x+y"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"data: {{path: data, password: {SECRET}}}\noutput: {{path: out}}",
+        f"data: {{path: 's3://u:{SECRET}@b/x'}}\noutput: {{path: out}}",
+        f"data: {{path: data\npassword: {SECRET}\n",
+        f"password: '{SECRET}",
+        f"token: !{SECRET} x",
+        f"data: {{path: 3, storage_options: {{secret: {SECRET}}}}}\noutput: {{path: out}}",
+        f"data: 'AWS_SECRET_ACCESS_KEY={SECRET}'",
+        f"'s3://u:{SECRET}@b/x': 1",
+    ],
+)
+def test_a_settings_file_with_a_secret_is_refused_and_not_repeated(
+    text: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as refused:
+        load_settings(path)
+    assert SECRET not in str(refused.value)
+    done = CliRunner().invoke(app, ["run", str(path), "--debug"])
+    assert done.exit_code == 2
+    assert SECRET not in done.output
+
+
+@pytest.mark.parametrize(
+    "override",
+    [f"data.password={SECRET}", f"data.path=s3://u:{SECRET}@b", f"password={SECRET}",
+     f"data.path.token={SECRET}", f"data.token={SECRET} [", f"s3://u:{SECRET}@b"],
+)  # fmt: skip
+def test_an_override_with_a_secret_is_refused_and_not_repeated(
+    override: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("data: {path: data}\noutput: {path: out}\n")
+    with pytest.raises(SettingsError) as refused:
+        load_settings(path, [override])
+    assert SECRET not in str(refused.value)
+
+
+# --- everything a run writes -------------------------------------------------------------------
+
+
+@pytest.fixture
+def canary(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A secret in the environment, under many names, as a pipeline has them."""
+    for name in ("THE_TOKEN", "DB_PASSWORD", "AWS_SECRET_ACCESS_KEY", "SAS", "MY_CREDENTIALS"):
+        monkeypatch.setenv(name, SECRET)
+    return SECRET
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    pq.write_table(pa.table({"x": np.arange(20.0) ** 2}), folder / "a.parquet")
+    return folder
+
+
+def bytes_below(folder: Path) -> Iterator[bytes]:
+    for path in folder.rglob("*"):
+        yield str(path).encode()
+        if path.is_file():
+            yield path.read_bytes()
+
+
+def test_a_run_writes_no_secret_on_the_disk_or_the_terminal(
+    canary: str, rows: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["fit", str(rows), "--n-components", "2", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    shown = CliRunner().invoke(app, ["show", str(out)])
+    written = [*bytes_below(out), done.output.encode(), shown.output.encode()]
+    assert sum(map(len, written)) > 10_000
+    assert not any(canary.encode() in each for each in written)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", f"no/{SECRET}/data", "--n-components", "2", "--out", "OUT"],
+        ["fit", f"s3://u:{SECRET}@b/data", "--n-components", "2", "--out", "OUT"],
+        ["fit", "DATA", "--n-components", "2", "--out", f"s3://u:{SECRET}@b/out"],
+        ["fit", "DATA", "--n-components", "2", "--out", f"memory://u:{SECRET}@b/out"],
+        ["fit", "DATA", "--n-components", "99", "--out", "OUT"],
+        ["fit", "DATA", "--features", f"token={SECRET}", "--n-components", "2", "--out", "OUT"],
+        ["fit", "DATA", "--n-components", "2", "--out", "OUT", "--cluster",
+         f"tls://u:{SECRET}@127.0.0.1:8786"],
+        ["label", "DATA", "--model", f"s3://u:{SECRET}@b/out", "--out", "OUT"],
+        ["show", f"s3://u:{SECRET}@b/out"],
+        ["verify", f"out/{SECRET}"],
+        ["path", f"s3://u:{SECRET}@b/out@3", "model"],
+    ],
+)  # fmt: skip
+def test_no_failure_repeats_a_secret(
+    arguments: list[str], canary: str, rows: Path, tmp_path: Path
+) -> None:
+    places = {"DATA": str(rows), "OUT": str(tmp_path / "out")}
+    done = CliRunner().invoke(app, [*(places.get(each, each) for each in arguments), "--debug"])
+    assert done.exit_code in (1, 2)
+    assert "gmm-dask: " in done.output
+    assert canary not in done.output
+    if (tmp_path / "out").exists():
+        assert not any(canary.encode() in each for each in bytes_below(tmp_path / "out"))
+
+
+def test_a_run_writes_no_secret_into_an_object_store(
+    service: ObjectService, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket, secret = service.bucket(), service.environment["AWS_SECRET_ACCESS_KEY"]
+    monkeypatch.setattr(publish, "render_report", lambda data: json.dumps(dict(data.settings)))
+    done = CliRunner().invoke(
+        app, ["fit", str(rows), "--n-components", "2", "--out", f"s3://{bucket}/out"]
+    )
+    assert done.exit_code == 0, done.output
+    found = files().find(bucket)
+    assert len(found) > 8
+    assert not any(secret.encode() in files().cat_file(key) for key in found)
+    assert secret not in done.output
+
+
+def test_errors_of_storage_repeat_no_secret_of_their_library(
+    canary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError(f"signed with {canary}: https://h/x?X-Amz-Signature={canary}")
+
+    monkeypatch.setattr("fsspec.filesystem", fail)
+    with pytest.raises(GmmDaskError) as refused:
+        open_store("s3://bucket/out").get("x")
+    assert canary not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["prefect.task_runs", "prefect.flow_runs", "prefect.engine"])
+def test_what_prefect_logs_of_a_defect_holds_no_secret(name: str, canary: str) -> None:
+    import flows.tasks  # noqa: F401  (it adds the filters)
+
+    error = KeyError(f"s3://u:{canary}@b")
+    record = logging.LogRecord(
+        name, logging.ERROR, __file__, 1, "at %s", (canary,), (type(error), error, None)
+    )
+    assert logging.getLogger(name).filter(record)
+    said = logging.Formatter().format(record)
+    assert canary not in said
+    assert "KeyError" in said
