@@ -23,7 +23,7 @@ Rows = npt.NDArray[Any]
 
 LAST_KEY = 2**64 - 1
 MUCH = 1 / 512  # share of the weight of a row that is in the sample whatever its key
-COUNTED = 1023  # rows whose weight a chunk counts; one of share MUCH is among them for certain
+COUNTED = 1023  # a chunk tells the weight of rows of more than this part of its own
 SPARE = 2  # keys looked at, in sizes of the sample: half the rows may be equal or of no use
 BLOCK_ROWS = 4096
 
@@ -83,8 +83,8 @@ class Sketch:
         Different rows, with the weight of all rows equal to each.
     weight : (m,)
     heavy_keys, heavy_weight : (c,)
-        Of every row that weighs more than `lost`, at most that much too little (Misra and Gries
-        1982; Agarwal et al. 2012, Mergeable summaries).
+        Of every row that weighs more than `lost`, at most that much too little (Agarwal et al.
+        2012, Mergeable summaries).
     lost : float
     total : float
         Weight of all rows.
@@ -180,9 +180,16 @@ def row_keys(X: Rows, salt: int) -> Keys:
         block[np.isnan(block)] = np.nan  # and every NaN the same
         key = np.full(block.shape[1], salt, np.uint64)
         for bits in block.view(np.uint64):
-            key = _mixed(key ^ bits)
-        keys[start : start + BLOCK_ROWS] = key
+            _take_in(key, bits)
+        keys[start : start + BLOCK_ROWS] = _mixed(key)
     return keys
+
+
+def _take_in(key: Keys, bits: Keys) -> None:
+    """Make each key one of its value too; a difference in any bit stays one."""
+    key ^= bits
+    key *= np.uint64(0x9E3779B97F4A7C15)
+    key ^= key >> np.uint64(32)
 
 
 def _mixed(z: Keys) -> Keys:
@@ -234,18 +241,16 @@ def _summed(keys: Keys, weight: Array) -> tuple[Keys, Array]:
     return keys[first], np.add.reduceat(weight[order], first) if len(first) else weight
 
 
-def _numbered(keys: Keys) -> tuple[Keys, Array]:
-    """How often each key is there; keys ascend."""
-    keys = np.sort(keys)  # without the order: three times as fast
-    first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)])
-    return keys[first], np.diff(first, append=len(keys)).astype(np.float64)
-
-
 def _heaviest(keys: Keys, weight: Array | None) -> tuple[Keys, Array, float]:
-    """The COUNTED keys of most weight, less the weight of the next one, which is returned too."""
-    keys, weight = _numbered(keys) if weight is None else _summed(keys, weight)
-    if len(keys) <= COUNTED:
-        return keys, weight, 0.0
-    lost = float(np.partition(weight, -COUNTED - 1)[-COUNTED - 1])
+    """The keys that hold more than one part in COUNTED of the weight, theirs, and that part.
+
+    A key weighs no more than all that share its first bits: nearly none has to be counted.
+    """
+    bucket = (keys >> np.uint64(48)).astype(np.intp)
+    weights = np.bincount(bucket, weight, 1 << 16)
+    lost = float(weights.sum()) / COUNTED
+    chosen = (weights > lost)[bucket]
+    each = np.ones(int(chosen.sum())) if weight is None else weight[chosen]
+    keys, weight = _summed(keys[chosen], each)
     kept = weight > lost
-    return keys[kept], weight[kept] - lost, lost
+    return keys[kept], weight[kept], lost

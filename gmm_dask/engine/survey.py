@@ -295,6 +295,6 @@ def _counts(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 
 
 def _first(bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    if bad.shape[0] == 0:
+    if not bad.any():
         return np.full(bad.shape[1], -1)
     return np.where(bad.any(axis=0), bad.argmax(axis=0), -1)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-BLOCK_ROWS = 4096
+BLOCK_VALUES, LEAST_ROWS = 1 << 15, 256  # of a block, which so stays in the cache
 LEAST_UNIT = 2.0**-1074  # the smallest power of two there is
 
 
@@ -53,9 +53,10 @@ class ColumnSpread:
     @classmethod
     def of(cls, X: npt.NDArray[np.floating], sample_weight: Array | None = None) -> ColumnSpread:
         """The moments of rows X (n, d); NaN counts as absent, other rows must be finite."""
-        if len(X) > BLOCK_ROWS:  # temporaries of a block, not of a chunk
-            starts = range(0, len(X), BLOCK_ROWS)
-            blocks = (slice(start, start + BLOCK_ROWS) for start in starts)
+        size = max(LEAST_ROWS, BLOCK_VALUES // max(1, X.shape[1]))
+        if len(X) > size:  # temporaries of a block, not of a chunk
+            starts = range(0, len(X), size)
+            blocks = (slice(start, start + size) for start in starts)
             return reduce(
                 add,
                 (
@@ -69,10 +70,11 @@ class ColumnSpread:
             X, sample_weight = X[counted], sample_weight[counted]
             unit = weight_unit(sample_weight.max(initial=0.0))
             sample_weight = sample_weight / unit
-        values: Array = np.asarray(X, dtype=np.float64)
-        if len(values) and not np.isnan(values).any():
+        # Column by column: reductions over what lies side by side are several times as fast.
+        values: Array = np.array(X.T, dtype=np.float64, order="C")
+        if len(X) and not np.isnan(values.min(axis=1)).any():
             return cls._of_complete(values, sample_weight, unit)
-        X = values
+        X = values.T
         there = ~np.isnan(X)
         weight = there * (1.0 if sample_weight is None else sample_weight[:, None])
         total = weight.sum(axis=0)
@@ -93,19 +95,19 @@ class ColumnSpread:
 
     @classmethod
     def _of_complete(cls, X: Array, sample_weight: Array | None, unit: float) -> ColumnSpread:
-        """As `of`, by products with the weights: without a matrix of them, and of what is there."""
-        weight = np.ones(len(X)) if sample_weight is None else sample_weight
+        """As `of`, of columns X (d, n), without a matrix of weights and of what is there."""
+        weight = np.ones(X.shape[1]) if sample_weight is None else sample_weight
         total = float(weight.sum())
-        origin = X[int(weight.argmax())]
+        origin = X[:, int(weight.argmax()), None]
         with np.errstate(over="ignore", invalid="ignore"):
             D = X - origin
-            mean = origin + weight @ D / total
+            mean = origin + (D @ weight / total)[:, None]
             np.subtract(X, mean, out=D)
-            left = weight @ D / total
+            left = (D @ weight / total)[:, None]
             D -= left
-            scatter = np.asarray(weight @ np.square(D, out=D))
-            mean = mean + left
-        weights, bounds = np.full(X.shape[1], total), (X.min(axis=0), X.max(axis=0))
+            scatter = np.asarray(np.square(D, out=D) @ weight)
+            mean = (mean + left)[:, 0]
+        weights, bounds = np.full(len(X), total), (X.min(axis=1), X.max(axis=1))
         return cls(weights, mean, scatter, *bounds, unit)
 
     def __add__(self, other: ColumnSpread) -> ColumnSpread:

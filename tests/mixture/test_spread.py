@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_dask.mixture import ColumnSpread
-from gmm_dask.mixture.spread import BLOCK_ROWS, weight_unit
+from gmm_dask.mixture.spread import BLOCK_VALUES, weight_unit
 from tests.strategies import cuts, seeds
 
 
@@ -36,7 +36,7 @@ def test_any_cut_gives_numpys_moments(data: st.DataObject, seed: int, n: int) ->
 
 
 def test_blocks_are_seamless() -> None:
-    X, weight = gappy(1, 2 * BLOCK_ROWS + 17)
+    X, weight = gappy(1, 2 * BLOCK_VALUES + 17)
     parts = [ColumnSpread.of(X[i : i + 1000], weight[i : i + 1000]) for i in range(0, len(X), 1000)]
     total = sum(parts[1:], parts[0])
     np.testing.assert_allclose(ColumnSpread.of(X, weight).scatter, total.scatter, rtol=1e-10)
