@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ def initialize(
     seed: np.random.SeedSequence,
     sample_weight: npt.NDArray[Any] | None = None,
     given: Given | None = None,
+    ready: Prepared | None = None,
 ) -> Step:
     """Parameters to start from, and what was done to components; same sample and seed, same bits.
 
@@ -52,6 +53,8 @@ def initialize(
     sample_weight : (m,), optional
         Only their ratios matter.
     given : Given, optional
+    ready : Prepared, optional
+        These rows, where they start several mixtures.
 
     Raises
     ------
@@ -72,6 +75,38 @@ def initialize(
         raise SettingsError(
             f"init_params is {init_params!r}; it must be one of {', '.join(INIT_METHODS)}"
         ) from None
+    ready = prepare(sample, n_components, sample_weight) if ready is None else ready
+    sample, weight, standard = ready.sample, ready.weight, ready.standard
+    filled = np.nan_to_num(standard, nan=0.0)  # the mean of the column
+    resp = method(filled, n_components, np.random.default_rng(seed), weight)
+    if init_params != "random" and np.isnan(standard).any():
+        resp = _regrouped(standard, filled, resp, weight)
+    found = _estimate(sample, resp, covariance_type, maximise.reg_covar, weight)
+    return _with_given(found, given, maximise)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A sample made ready to start mixtures of so many components from.
+
+    Parameters
+    ----------
+    sample : (m, d)
+        Different rows, in an order of their own.
+    weight : (m,), optional
+    standard : (m, d)
+        The rows on standardised columns.
+    """
+
+    sample: Array
+    weight: Array | None
+    standard: Array
+
+
+def prepare(
+    sample: npt.NDArray[Any], n_components: int, sample_weight: npt.NDArray[Any] | None = None
+) -> Prepared:
+    """The rows that `initialize` looks at; raises DataError as it does."""
     sample, weight = _weighted(sample, sample_weight)
     if len(sample) < (n_components if sample_weight is None else 1):
         raise DataError(
@@ -79,13 +114,7 @@ def initialize(
             "give more rows or set n_components lower."
         )
     sample, weight = _different(sample, weight, n_components)
-    standard = _standardised(sample, weight)
-    filled = np.nan_to_num(standard, nan=0.0)  # the mean of the column
-    resp = method(filled, n_components, np.random.default_rng(seed), weight)
-    if init_params != "random" and np.isnan(standard).any():
-        resp = _regrouped(standard, filled, resp, weight)
-    found = _estimate(sample, resp, covariance_type, maximise.reg_covar, weight)
-    return _with_given(found, given, maximise)
+    return Prepared(sample, weight, _standardised(sample, weight))
 
 
 def _weighted(

@@ -9,6 +9,7 @@ from gmm_dask.fitting.em import Expectation, FitResult, fit
 
 FINER = 0.01  # of tol: a pass over the sample costs next to nothing
 MAX_PASSES = 300
+SHORT = 10  # passes that tell a good start from a poor one
 
 
 def refine(
@@ -37,6 +38,24 @@ def refine(
         tol=FINER * tol,
         max_iter=MAX_PASSES,
         accelerate=True,
+        events=start.events,
+    )
+    return replace(found, events_=_at_start(found))
+
+
+def short_run(sample_expectation: Expectation, start: Step, maximise: Maximisation) -> FitResult:
+    """A few passes of plain EM on the sample; the last bound tells how good the start is.
+
+    Raises
+    ------
+    As `fit`.
+    """
+    found = fit(
+        sample_expectation,
+        start.parameters,
+        maximise,
+        tol=0.0,
+        max_iter=SHORT,
         events=start.events,
     )
     return replace(found, events_=_at_start(found))

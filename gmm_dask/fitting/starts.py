@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gmm_dask.errors import NotFiniteError, SingularCovarianceError, StarvedComponentError
 from gmm_dask.fitting.components import Event, Maximisation, Step
 from gmm_dask.fitting.em import Expectation, FitResult, Watcher, best_of, go_on
 from gmm_dask.fitting.given import Given
-from gmm_dask.fitting.initialize import initialize
-from gmm_dask.fitting.refine import refine
+from gmm_dask.fitting.initialize import Prepared, initialize, prepare
+from gmm_dask.fitting.refine import refine, short_run
 from gmm_dask.fitting.standing import Keeper, Standing
 from gmm_dask.fitting.state import State
 
+TRIES = 8  # starts on the sample, all but the first of them for a few passes
+IN_TROUBLE = (NotFiniteError, SingularCovarianceError, StarvedComponentError)
 ACCELERATIONS = ("auto", "anderson", "none")
 
 
@@ -31,7 +35,7 @@ class Method:
     tol : float
     max_iter : int
     sample_em : bool
-        Run EM on the sample first, where that is not all rows.
+        Run EM on the sample first, where that is not all rows, from TRIES starts.
     acceleration : {"auto", "anderson", "none"}
         auto extrapolates where the sample is not all rows: where a pass is dear.
     """
@@ -139,7 +143,7 @@ def _begun(
         for guard, seed in zip(guards[done:], seeds[done:], strict=True)
     )
     if one_goes_on and standing is None:
-        chosen = iter([_best_on_sample(sample, list(chosen), method.tol)])
+        chosen = iter([_best_on_sample(sample, method, guards, seeds, given)])
     for start, guard in chosen:
         yield State.begin(start), guard
 
@@ -158,6 +162,7 @@ def _start(
     guard: Maximisation,
     seed: np.random.SeedSequence,
     given: Given | None,
+    ready: Prepared | None = None,
 ) -> Step:
     return initialize(
         sample.X,
@@ -168,13 +173,73 @@ def _start(
         seed=seed,
         sample_weight=sample.weight,
         given=given,
+        ready=ready,
     )
 
 
 def _best_on_sample(
-    sample: Sample, starts: Sequence[tuple[Step, Maximisation]], tol: float
+    sample: Sample,
+    method: Method,
+    guards: Sequence[Maximisation],
+    seeds: Sequence[np.random.SeedSequence],
+    given: Given | None,
 ) -> tuple[Step, Maximisation]:
-    assert sample.expectation is not None
-    found = [refine(sample.expectation, start, guard, tol=tol) for start, guard in starts]
+    """Where EM on the sample led to from the best start of each seed, and the best of these."""
+    ready = prepare(sample.X, method.n_components, sample.weight)
+    found = [
+        _settled_on_sample(sample, method, guard, seed, given, ready)
+        for guard, seed in zip(guards, seeds, strict=True)
+    ]
     best = best_of(found)
-    return Step(best.parameters, best.events_), starts[found.index(best)][1]
+    return Step(best.parameters, best.events_), guards[found.index(best)]
+
+
+def _settled_on_sample(
+    sample: Sample,
+    method: Method,
+    guard: Maximisation,
+    seed: np.random.SeedSequence,
+    given: Given | None,
+    ready: Prepared,
+) -> FitResult:
+    """EM on the sample from the start, or from another that leads further.
+
+    Short runs of EM are the cheapest way past a poor start (Biernacki, Celeux and Govaert 2003,
+    Comput. Stat. Data Anal. 41): of TRIES - 1 others the one that is best after a few passes is
+    followed to its end. What chance alone adds, half a row for each parameter, is no lead.
+    """
+    assert sample.expectation is not None
+    start = _start(sample, method, guard, seed, given, ready)
+    settled = refine(sample.expectation, start, guard, tol=method.tol)
+    runs = list(_short_runs(sample, method, guard, seed, given, ready))
+    if not runs:
+        return settled
+    best = Step(best_of(runs).parameters, ())
+    lead = settled.parameters.n_free_parameters / (2 * max(1, settled.n_rows))
+    with suppress(*IN_TROUBLE):
+        other = refine(sample.expectation, best, guard, tol=method.tol)
+        if not other.events_ and other.lower_bounds[-1] > settled.lower_bounds[-1] + lead:
+            return other
+    return settled
+
+
+def _short_runs(
+    sample: Sample,
+    method: Method,
+    guard: Maximisation,
+    seed: np.random.SeedSequence,
+    given: Given | None,
+    ready: Prepared,
+) -> Iterator[FitResult]:
+    """A few passes from each of the other starts, but for those with a component in trouble."""
+    assert sample.expectation is not None
+    quick = "k-means++" if method.init_params == "kmeans" else method.init_params
+    others = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 0))
+    for each in others.spawn(TRIES - 1):
+        try:
+            start = _start(sample, replace(method, init_params=quick), guard, each, given, ready)
+            run = short_run(sample.expectation, start, guard)
+        except IN_TROUBLE:
+            continue
+        if not run.events_:
+            yield run

@@ -29,7 +29,7 @@ from gmm_dask.storage.contents import chunk_content
 from gmm_dask.storage.documents import sealed, unsealed
 from gmm_dask.storage.labels import PartReceipt, label_table, write_part
 from gmm_dask.storage.model_file import Model
-from gmm_dask.storage.reader import ChunkSource, read_features, read_table, read_weights
+from gmm_dask.storage.reader import ChunkSource, read_blocks, read_table, read_weights
 
 
 @dataclass(frozen=True)
@@ -175,28 +175,19 @@ def label_chunk(work: _Work, item: tuple[Chunk, ChunkSource]) -> LabelledChunk:
     earlier = _earlier(work, chunk) if work.write else None
     if earlier is not None:
         return earlier
-    X = read_features(source, work.features, work.dtype)
     weights = None if work.weight_column is None else read_weights(source, work.weight_column)
-    usable = usable_rows(X, weights, work.missing)
-    rows = X if usable.all() else X[usable]
-    mixture = arithmetic(work.missing, work.kernel)
-    score = mixture.score_rows(rows, work.parameters)
-    _check_finite(score, usable, chunk, source)
-    n_incomplete = int(any_in_row(np.isnan(rows)).sum())
-    sums = _sums(score, usable, weights, work, n_incomplete)
+    scored = _scored(work, source, weights)
+    _check_finite(scored, chunk, source)
+    sums = _sums(scored, weights, work.parameters.n_components)
     content = chunk_content(source, work.columns)
     if not work.write:
         return LabelledChunk(None, content, sums)
-    resp = None
-    if work.responsibilities:
-        resp = np.full((X.shape[0], work.parameters.n_components), np.nan)
-        resp[usable] = mixture.responsibilities(rows, work.parameters)
     table = label_table(
         chunk.first_row,
         read_table(source, work.kept),
-        _spread(score, usable),
-        usable=usable,
-        responsibilities=resp,
+        scored.score,
+        usable=scored.usable,
+        responsibilities=scored.responsibilities,
     )
     receipt = write_part(
         work.folder,
@@ -210,6 +201,53 @@ def label_chunk(work: _Work, item: tuple[Chunk, ChunkSource]) -> LabelledChunk:
     document = receipt.to_dict() | {"content": content, "sums": asdict(sums)}
     work.folder.put_json(_receipt_name(chunk), sealed(document))
     return LabelledChunk(receipt, content, sums)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """All rows of a chunk, n of them; those that are not usable are labelled -1 and have no score.
+
+    Parameters
+    ----------
+    score : RowScores
+    usable : (n,)
+    responsibilities : (n, k), optional
+    n_incomplete : int
+        Usable rows with a missing value.
+    """
+
+    score: RowScores
+    usable: npt.NDArray[np.bool_]
+    responsibilities: npt.NDArray[np.float64] | None
+    n_incomplete: int
+
+    @property
+    def of_usable(self) -> RowScores:
+        """The scores of the usable rows alone."""
+        labels, density, largest = self.score
+        return RowScores(labels[self.usable], density[self.usable], largest[self.usable])
+
+
+def _scored(work: _Work, source: ChunkSource, weights: npt.NDArray[np.float64] | None) -> _Scored:
+    """Score a chunk block by block: its rows are never in memory together."""
+    mixture, n, n_incomplete = arithmetic(work.missing, work.kernel), source.n_rows, 0
+    score = RowScores(np.full(n, -1, np.int32), np.full(n, np.nan), np.full(n, np.nan))
+    usable, resp = np.empty(n, bool), None
+    if work.write and work.responsibilities:
+        resp = np.full((n, work.parameters.n_components), np.nan)
+    for first, X in read_blocks(source, work.features, work.dtype):
+        at = slice(first, first + len(X))
+        kept = usable_rows(X, None if weights is None else weights[at], work.missing)
+        rows = X if kept.all() else X[kept]
+        found = mixture.score_rows(rows, work.parameters)
+        score.labels[at][kept] = found.labels
+        score.log_density[at][kept] = found.log_density
+        score.max_responsibility[at][kept] = found.max_responsibility
+        if resp is not None:
+            resp[at][kept] = mixture.responsibilities(rows, work.parameters)
+        n_incomplete += int(any_in_row(np.isnan(rows)).sum())
+        usable[at] = kept
+    return _Scored(score, usable, resp, n_incomplete)
 
 
 def _earlier(work: _Work, chunk: Chunk) -> LabelledChunk | None:
@@ -227,50 +265,31 @@ def _earlier(work: _Work, chunk: Chunk) -> LabelledChunk | None:
     return LabelledChunk(receipt, content, sums)
 
 
-def _check_finite(
-    score: RowScores, usable: npt.NDArray[np.bool_], chunk: Chunk, source: ChunkSource
-) -> None:
-    beyond = np.flatnonzero(~np.isfinite(score.log_density))
+def _check_finite(scored: _Scored, chunk: Chunk, source: ChunkSource) -> None:
+    beyond = np.flatnonzero(scored.usable & ~np.isfinite(scored.score.log_density))
     if len(beyond):
-        row = chunk.start + int(np.flatnonzero(usable)[beyond[0]])
         more = text.numbered(len(beyond) - 1, "more row")
         also = f" and {more} of the same chunk" if len(beyond) > 1 else ""
         raise DataError(
-            f"{source.name}, row {row}{also}: farther than 1e154 standard deviations from every "
-            "component, where float64 has no density. Remove such rows, or correct their units."
+            f"{source.name}, row {chunk.start + int(beyond[0])}{also}: farther than 1e154 standard "
+            "deviations from every component, where float64 has no density. Remove such rows, or "
+            "correct their units."
         )
 
 
-def _sums(
-    score: RowScores,
-    usable: npt.NDArray[np.bool_],
-    weights: npt.NDArray[np.float64] | None,
-    work: _Work,
-    n_incomplete: int,
-) -> LabelSums:
+def _sums(scored: _Scored, weights: npt.NDArray[np.float64] | None, n_components: int) -> LabelSums:
+    n, usable, score = len(scored.usable), scored.usable, scored.of_usable
     weight = np.ones(score.labels.shape[0]) if weights is None else weights[usable]
-    counts = np.bincount(score.labels, minlength=work.parameters.n_components)
+    counts = np.bincount(score.labels, minlength=n_components)
     return LabelSums(
-        usable.shape[0],
-        int(usable.shape[0] - usable.sum()),
-        n_incomplete,
+        n,
+        int(n - usable.sum()),
+        scored.n_incomplete,
         float(weight.sum()),
         float(weight @ score.log_density),
         float(weight @ np.log(score.max_responsibility)),
         tuple(int(count) for count in counts),
     )
-
-
-def _spread(score: RowScores, usable: npt.NDArray[np.bool_]) -> RowScores:
-    """Scores of the usable rows put back in the places of all rows."""
-    if usable.all():
-        return score
-    n = usable.shape[0]
-    spread = RowScores(np.full(n, -1, np.int32), np.full(n, np.nan), np.full(n, np.nan))
-    spread.labels[usable] = score.labels
-    spread.log_density[usable] = score.log_density
-    spread.max_responsibility[usable] = score.max_responsibility
-    return spread
 
 
 def _receipt_name(chunk: Chunk) -> str:

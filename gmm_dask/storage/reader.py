@@ -143,6 +143,18 @@ def read_rows(
         return chunk.features(columns, dtype), np.asarray(weights, dtype=np.float64)
 
 
+def read_blocks(
+    source: ChunkSource, columns: Sequence[str], dtype: str
+) -> Iterator[tuple[int, npt.NDArray[np.floating[Any]]]]:
+    """As read_features, some rows at a time, each block with the place of its first row.
+
+    Who is done with a block when it asks for the next takes the memory of one, not of a chunk.
+    Of more than COLUMNS_AT_ONCE columns there is one block.
+    """
+    with open_planned(source) as chunk:
+        yield from chunk.blocks(columns, dtype)
+
+
 def read_weights(source: ChunkSource, column: str) -> npt.NDArray[np.float64]:
     """The weights of a chunk's rows (n,); a null is NaN. Raises as read_features does."""
     return np.asarray(read_features(source, (column,), "float64")[:, 0], dtype=np.float64)
@@ -229,9 +241,31 @@ class OpenChunk:
             group = columns[first : first + COLUMNS_AT_ONCE]
             part = X[:, first : first + len(group)]
             for row, batch in self.batches(group):
-                values = [self.numbers(batch, name, row) for name in group]
-                _fill(part[row : row + batch.num_rows], values)
+                self._fill(part[row : row + batch.num_rows], batch, group, row)
         return X
+
+    def blocks(
+        self, columns: Sequence[str], dtype: str
+    ) -> Iterator[tuple[int, npt.NDArray[np.floating[Any]]]]:
+        """The same rows batch by batch, where so many columns are read at once."""
+        if len(columns) > COLUMNS_AT_ONCE:
+            yield 0, self.features(columns, dtype)
+            return
+        self.check_columns(columns, numbers=True)
+        for row, batch in self.batches(columns):
+            X = np.empty((batch.num_rows, len(columns)), dtype=dtype)
+            self._fill(X, batch, columns, row)
+            yield row, X
+
+    def _fill(
+        self, rows: npt.NDArray[Any], batch: pa.RecordBatch, names: Sequence[str], first: int
+    ) -> None:
+        """A batch into rows, a block at a time: its rows stay in the cache meanwhile."""
+        columns = [self.numbers(batch, name, first) for name in names]
+        for start in range(0, rows.shape[0], BLOCK_ROWS):
+            block = rows[start : start + BLOCK_ROWS]
+            for j, column in enumerate(columns):
+                block[:, j] = column[start : start + BLOCK_ROWS]
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The chunk's rows batch by batch, each with the place of its first row in the chunk."""
@@ -329,14 +363,6 @@ def open_planned(source: ChunkSource) -> Iterator[OpenChunk]:
         ) from error
     with file:
         yield OpenChunk(source, file)
-
-
-def _fill(rows: npt.NDArray[Any], columns: Sequence[npt.NDArray[Any]]) -> None:
-    """Columns into rows, a block at a time: the rows of a block stay in the cache meanwhile."""
-    for start in range(0, rows.shape[0], BLOCK_ROWS):
-        block = rows[start : start + BLOCK_ROWS]
-        for j, column in enumerate(columns):
-            block[:, j] = column[start : start + BLOCK_ROWS]
 
 
 def _plain(array: pa.Array) -> pa.Array:

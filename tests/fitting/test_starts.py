@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from gmm_dask.fitting import FitResult, Maximisation, Method, Sample, fit_from_sample
+from gmm_dask.fitting import FitResult, Maximisation, Method, Sample, fit_from_sample, starts
 from gmm_dask.fitting.given import Given
 from gmm_dask.mixture import ColumnSpread, Parameters, SufficientStatistics, e_step
 from tests.fitting.test_acceleration import overlapping
@@ -97,3 +97,27 @@ def test_nothing_leads_away_from_a_start_that_is_to_be_kept(
     assert not on_sample.seen
     if given is not None:
         np.testing.assert_array_equal(over_all.seen[0].means, given.means)
+
+
+def test_a_poor_start_is_left_for_one_that_leads_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    corners = np.array([[x, y] for x in (0.0, 40.0) for y in (0.0, 40.0)])
+    centres = np.concatenate([corners, corners + np.array([3.0, 0.0])])  # four pairs
+    X = centres[rng.integers(8, size=8000)] + rng.normal(0, 0.5, (8000, 2))
+    method = replace(METHOD, n_components=8, init_params="random_from_data")
+    guard = Maximisation(1e-6, spread=ColumnSpread.of(X))
+
+    def ends(tries: int) -> np.ndarray:
+        monkeypatch.setattr(starts, "TRIES", tries)
+        return np.array(
+            [
+                fit_from_sample(
+                    Sample(X[:4000], None, Counted(X[:4000])), Counted(X), method, [guard], [seed]
+                )[0].lower_bounds[-1]
+                for seed in SEEDS
+            ]
+        )
+
+    gain = ends(8) - ends(1)
+    assert gain.min() > -1e-3
+    assert gain.max() > 0.05

@@ -25,6 +25,7 @@ from gmm_dask.storage.plan import plan_dataset
 from gmm_dask.storage.reader import (
     BLOCK_ROWS,
     COLUMNS_AT_ONCE,
+    read_blocks,
     read_features,
     read_table,
     read_weights,
@@ -493,3 +494,17 @@ def test_reading_leaves_no_file_open(write: Write, data: Path) -> None:
             read_features(replace(source, size=1), ("x",), "float64")
     after = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
     assert after <= before
+
+
+@pytest.mark.parametrize("n_columns", [3, 40])
+def test_blocks_are_the_rows_of_the_chunk(tmp_path: Path, n_columns: int) -> None:
+    names = [f"x{j}" for j in range(n_columns)]
+    values = np.random.default_rng(0).normal(size=(200_000, n_columns))
+    table = pa.table(dict(zip(names, values.T, strict=True)))
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=70_000)
+    (source,) = sources(plan_dataset(str(tmp_path), chunk_bytes=1 << 30))
+    asked = tuple(reversed(names))
+    blocks = list(read_blocks(source, asked, "float64"))
+    assert [row for row, _ in blocks] == [0, *np.cumsum([len(X) for _, X in blocks])[:-1]]
+    assert (len(blocks) == 1) == (n_columns == 40)
+    np.testing.assert_array_equal(np.concatenate([X for _, X in blocks]), values[:, ::-1])
