@@ -66,7 +66,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     verbose_interval : int, default=10
     sample_em : bool, default=True
         With more rows than the start's sample holds, run EM on the sample until it settles before
-        the first pass over all rows; of several starts the best one there is gone on with.
+        the first pass over all rows, from several starts, and go on from what is best there.
     acceleration : {"auto", "anderson", "none"}, default="auto"
         Extrapolate from the steps so far; a step that made it worse is taken back. auto: with
         more rows than the start's sample holds. With fewer every pass is plain EM.

@@ -120,7 +120,7 @@ class FitSettings(Section):
     sample_em: bool = Field(
         default=True,
         description="With more rows than init_rows, run EM on the sample until it settles before "
-        "the first pass over all rows, and go on from the start that is best there.",
+        "the first pass over all rows, from several starts, and go on from what is best there.",
     )
     acceleration: Literal["auto", "anderson", "none"] = Field(
         default="auto",
