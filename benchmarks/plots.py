@@ -65,7 +65,8 @@ def _ratios(result: dict[str, Any]) -> Any:
         axis.set_yscale("log")
         axis.set_title(f"{threads} thread{'s' if threads > 1 else ''}")
     axes[0].set_ylabel("time of an EM pass / that of gmm_dask")
-    axes[0].legend(frameon=False)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
     figure.suptitle(_named(result["machine"]), fontsize=8)
     return figure
 
