@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +20,7 @@ from gmm_dask.errors import SettingsError
 from gmm_dask.stage import text
 from gmm_dask.stage.settings_file import parse_yaml, read_settings_file
 
-MAX_PORT = 65535
+KINDS = ("threads", "processes", "address")  # beside the registered ones
 MAX_PROBLEMS = 20  # a list people can read; the rest is counted
 
 # Numbers and flags are taken as they are meant: neither true nor "3" is a count.
@@ -183,11 +182,16 @@ class LabelSettings(Section):
 class ClusterSettings(Section):
     """Where the work is done; the results have the same bits everywhere."""
 
-    kind: Literal["threads", "processes", "address"] = Field(
-        default="threads", description="This process, local worker processes, or a scheduler."
+    kind: str = Field(
+        default="threads",
+        description="threads of this process, local worker processes, address of a scheduler, or "
+        "the name of a registered factory, such as slurm, kubernetes or coiled.",
     )
     workers: Count | None = Field(
-        default=None, ge=1, description="Threads or processes; all cores where not given."
+        default=None,
+        ge=1,
+        description="Threads or processes, all cores where not given; or workers to ask of a "
+        "factory's cluster.",
     )
     memory_limit: str | None = Field(
         default=None, description="Memory of each local worker process, such as 1GiB."
@@ -203,7 +207,23 @@ class ClusterSettings(Section):
         default=False, description="Allow tcp:// beyond this machine: anyone there can run code."
     )
     timeout: Number = Field(
-        default=60, gt=0, description="Seconds to wait for the scheduler and its first worker."
+        default=60,
+        gt=0,
+        description="Seconds that the scheduler, or every worker, may be away: at the start, and "
+        "later.",
+    )
+    stuck_after: Number = Field(
+        default=60,
+        gt=0,
+        description="Seconds without a sign of life after which a worker is given up.",
+    )
+    retries: Count = Field(
+        default=3,
+        ge=0,
+        description="Times that a pass is repeated after workers or the scheduler were lost.",
+    )
+    options: dict[str, Any] = Field(
+        default={}, description="What the registered factory is called with, by name."
     )
 
     @field_validator("memory_limit")
@@ -215,17 +235,30 @@ class ClusterSettings(Section):
             check_memory_limit(limit)
         return limit
 
+    @field_validator("kind")
+    @classmethod
+    def _kind_is_known(cls, kind: str) -> str:
+        from gmm_dask.engine.factories import known_kinds, registered
+
+        if kind not in KINDS and kind not in registered():
+            raise ValueError(known_kinds())
+        return kind
+
     @model_validator(mode="after")
     def _address_is_complete(self) -> ClusterSettings:
         if (self.kind == "address") != (self.address is not None):
             raise ValueError("kind: address and address: tls://host:port go together")
+        if self.options and self.kind in KINDS:
+            raise ValueError("options are for a registered factory only")
         if self.memory_limit is not None and self.kind != "processes":
             raise ValueError("memory_limit applies to kind: processes only")
         tls = (self.tls_ca_file, self.tls_cert, self.tls_key)
         if any(tls) and not all(tls):
             raise ValueError("tls_ca_file, tls_cert and tls_key are given together or not at all")
         if self.address is not None:
-            _check_address(self.address, all(tls), self.insecure)
+            from gmm_dask.engine.address import check_address
+
+            check_address(self.address, has_tls=all(tls), insecure=self.insecure)
         return self
 
 
@@ -355,24 +388,3 @@ def _keys_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[s
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             model = annotation
     return list(model.model_fields)
-
-
-def _check_address(address: str, has_tls: bool, insecure: bool) -> None:
-    scheme, _, rest = address.partition("://")
-    host, _, port = rest.rpartition(":")
-    host = host.strip("[]")
-    if scheme not in ("tcp", "tls") or not host:
-        raise ValueError("address must be tls://host:port, or tcp://127.0.0.1:port on this machine")
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= MAX_PORT):
-        raise ValueError(f"{port!r} is no port: address must end in a number from 1 to {MAX_PORT}")
-    if scheme == "tls" and not has_tls:
-        raise ValueError("a tls:// address needs tls_ca_file, tls_cert and tls_key")
-    try:
-        loopback = ip_address(host).is_loopback
-    except ValueError:
-        loopback = host.lower() == "localhost"
-    if scheme == "tcp" and not loopback and not insecure:
-        raise ValueError(
-            "tcp:// beyond this machine lets anyone on the network run code on the workers: "
-            "use tls:// with certificates, or set insecure: true"
-        )
