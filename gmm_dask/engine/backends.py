@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any, Protocol, TypeVar
 
 from dask.optimization import cull
 
-from gmm_dask.engine.kept import Kept, kept_in, with_names
+from gmm_dask.engine.kept import Kept, kept_in, new_names, with_names
 from gmm_dask.engine.recovery import Session, repeated
-from gmm_dask.engine.waiting import DEFAULT_LIMITS, Limits, LostError, asked, loss, waited
+from gmm_dask.engine.waiting import (
+    DEFAULT_LIMITS,
+    Limits,
+    LostError,
+    asked,
+    last_tasks,
+    loss,
+    waited,
+)
 
 T = TypeVar("T")
 Done = Callable[[], None]
@@ -144,9 +153,9 @@ class ClusterBackend:
         ClusterError
             The cluster was away for too long or lost too often, or a task kills its workers.
         """
-        told = _Told(on_done)
+        told, attempts = _Told(on_done), count()
         return self._repeated(
-            lambda client: self._computed(client, graph, keys, told),
+            lambda client: self._computed(client, graph, keys, told, anew=next(attempts) > 0),
             partial(self._alone, graph),
             names,
         )
@@ -197,16 +206,31 @@ class ClusterBackend:
     def _alone(self, graph: Mapping[Any, Any], client: Any, key: Any) -> None:
         """Run one task of the graph and what it needs."""
         if key in graph:
-            self._computed(client, cull(graph, [key])[0], [key])
+            self._computed(client, cull(graph, [key])[0], [key], anew=True)
 
     def _computed(
-        self, client: Any, graph: Mapping[Any, Any], keys: Sequence[Any], told: _Told | None = None
+        self,
+        client: Any,
+        graph: Mapping[Any, Any],
+        keys: Sequence[Any],
+        told: _Told | None = None,
+        *,
+        anew: bool = False,
     ) -> list[Any]:
-        """Values of the keys, once; raises LostError and what tasks raise."""
+        """Values of the keys, once; raises LostError and what tasks raise.
+
+        Parameters
+        ----------
+        anew : bool
+            Whether it was tried before: the tasks get other names, because for some time a client
+            remembers how those of an earlier attempt failed.
+        """
         kept = kept_in(graph)
         for each in kept:
             each.make_ready(client, self.limits)
-        futures = client.get(with_names(graph, kept), list(keys), sync=False)
+        names = new_names(graph) if anew else {}
+        named = [names.get(key, key) for key in keys]
+        futures = client.get(with_names(graph, kept, names), named, sync=False)
         try:
             gathered: list[Any] = waited(
                 client,
@@ -216,11 +240,16 @@ class ClusterBackend:
                 of_tasks=True,
             )
         except Exception as error:
-            lost = loss(error, futures)
-            raise error if lost is None else lost from error
+            lost = loss(error, futures, names)
+            if lost is None:
+                raise
+            if lost.no_worker and not lost.suspects:
+                suspects = last_tasks(client, self.limits, graph.keys(), names)
+                lost = LostError(str(lost), suspects, no_worker=True)
+            raise lost from error
         finally:
             for future in futures:
-                future.release()  # a traceback may keep it, and the next attempt has the same keys
+                future.release()  # a traceback may keep it alive
         if told is not None:
             told.reach(len(keys))
         return gathered

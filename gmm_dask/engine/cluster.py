@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Thread
 from typing import Any
 
 from gmm_dask.engine.address import check_address, check_certificates
 from gmm_dask.engine.backends import Backend, ClusterBackend, LocalBackend
 from gmm_dask.engine.factories import factory_named
 from gmm_dask.engine.recovery import Opened
-from gmm_dask.engine.waiting import Limits
+from gmm_dask.engine.waiting import Limits, LostError, asked
 from gmm_dask.errors import ClusterError, SettingsError
 
 MIN_MEMORY = 256 << 20  # bytes of a worker process; its libraries alone take 200 MB
 CLOSE_SECONDS = 10  # for a client to say goodbye
+GRACE_SECONDS = 1  # for a client to say itself that nobody answers
+POLL_SECONDS = 0.05
 
 # A worker whose libraries alone fill most of its memory would pause for ever: let it end, by name.
 _NO_PAUSE = {"distributed.worker.memory.pause": False}
@@ -149,7 +154,13 @@ def _processes(spec: ClusterSpec) -> Iterator[Any]:
             _client(cluster, spec.timeout) as client,
         ):
             cluster.scale(n_workers)
-            _wait_for(client, n_workers, spec.timeout)
+            _wait_for(
+                client,
+                n_workers,
+                spec,
+                f"The {n_workers} worker processes were not ready within {spec.timeout:g} s. Use "
+                "fewer (cluster.workers), raise cluster.timeout, or use cluster.kind: threads.",
+            )
             yield client
     finally:
         for name in os.environ.keys() - before.keys():
@@ -157,23 +168,14 @@ def _processes(spec: ClusterSpec) -> Iterator[Any]:
         os.environ.update(before)
 
 
-def _wait_for(client: Any, n_workers: int, timeout: float) -> None:
-    try:
-        client.wait_for_workers(n_workers, timeout=timeout)
-    except TimeoutError as error:
-        raise ClusterError(
-            f"The {n_workers} worker processes were not ready within {timeout:g} s. Use fewer "
-            "(cluster.workers), raise cluster.timeout, or use cluster.kind: threads."
-        ) from error
-
-
 @contextmanager
 def _connected(spec: ClusterSpec) -> Iterator[Any]:
     assert spec.address is not None
     check_address(spec.address, has_tls=spec.tls_ca_file is not None, insecure=spec.insecure)
     with _client(spec.address, spec.timeout, _security(spec)) as client:
-        _wait_for_one(
+        _wait_for(
             client,
+            1,
             spec,
             f"The scheduler at {spec.address} had no worker within {spec.timeout:g} s. "
             f"Start one with `dask worker {spec.address}`.",
@@ -189,8 +191,9 @@ def _made(spec: ClusterSpec) -> Iterator[Any]:
         if spec.workers is not None:
             cluster.scale(spec.workers)
         with _client(cluster, spec.timeout, _security(spec)) as client:
-            _wait_for_one(
+            _wait_for(
                 client,
+                1,
                 spec,
                 f"The cluster of cluster.kind: {spec.kind} had no worker within {spec.timeout:g} "
                 "s. Raise cluster.timeout where workers wait in a queue, or ask for some with "
@@ -202,10 +205,8 @@ def _made(spec: ClusterSpec) -> Iterator[Any]:
 @contextmanager
 def _client(where: Any, timeout: float, security: Any = None) -> Iterator[Any]:
     """A client of the cluster or address; closed without waiting for what is dead."""
-    from distributed import Client
-
     try:
-        client = Client(where, security=security, timeout=timeout, set_as_default=False)
+        client = _open_client(where, timeout, security)
     except (OSError, TimeoutError, ValueError) as error:
         address = getattr(where, "scheduler_address", where)
         raise ClusterError(
@@ -215,8 +216,39 @@ def _client(where: Any, timeout: float, security: Any = None) -> Iterator[Any]:
     try:
         yield client
     finally:
-        with suppress(OSError, TimeoutError):
-            client.close(timeout=CLOSE_SECONDS)
+        _close(client)
+
+
+def _open_client(where: Any, timeout: float, security: Any) -> Any:
+    """A client, or an error: of itself it would wait for ever for a scheduler that hangs."""
+    from distributed import Client
+
+    opened: Future[Any] = Future()
+
+    def open_it() -> None:
+        try:
+            client = Client(where, security=security, timeout=timeout, set_as_default=False)
+        except BaseException as error:
+            opened.set_exception(error)
+        else:
+            opened.set_result(client)
+
+    Thread(target=open_it, daemon=True).start()
+    try:
+        return opened.result(timeout + GRACE_SECONDS)
+    finally:
+        if not opened.done():
+            opened.add_done_callback(_close_late)
+
+
+def _close_late(opened: Future[Any]) -> None:
+    if opened.exception() is None:
+        _close(opened.result())
+
+
+def _close(client: Any) -> None:
+    with suppress(OSError, TimeoutError):
+        client.close(timeout=CLOSE_SECONDS)
 
 
 def _security(spec: ClusterSpec) -> Any:
@@ -234,8 +266,13 @@ def _security(spec: ClusterSpec) -> Any:
     )
 
 
-def _wait_for_one(client: Any, spec: ClusterSpec, otherwise: str) -> None:
+def _wait_for(client: Any, n_workers: int, spec: ClusterSpec, otherwise: str) -> None:
+    """Return as soon as there are so many workers; raise ClusterError where it takes too long."""
+    deadline = time.monotonic() + spec.timeout
     try:
-        client.wait_for_workers(1, timeout=spec.timeout)
-    except (OSError, TimeoutError) as error:
-        raise ClusterError(otherwise) from error
+        while len(asked(client, lambda: client.scheduler.ncores(), spec.limits)) < n_workers:
+            if time.monotonic() > deadline:
+                raise ClusterError(otherwise)
+            time.sleep(POLL_SECONDS)
+    except LostError as error:
+        raise ClusterError(f"{otherwise} ({error})") from error

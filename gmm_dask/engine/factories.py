@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from threading import Thread
 from typing import Any
 
 from gmm_dask.errors import ClusterError, SettingsError
 
 GROUP = "gmm_dask.clusters"
 EXTRAS = "jobqueue, kubernetes, coiled"
+CLOSE_SECONDS = 60
+
+logger = logging.getLogger("gmm_dask")
 
 Factory = Callable[[Mapping[str, Any]], AbstractContextManager[Any]]
 
@@ -70,5 +75,20 @@ def _made(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -
     try:
         yield cluster
     finally:
-        with suppress(OSError, TimeoutError):  # what is dead cannot be closed in due form
+        _close(name, cluster)
+
+
+def _close(name: str, cluster: Any) -> None:
+    """Close the cluster, and go on where it takes too long."""
+
+    def close() -> None:
+        try:
             cluster.close()
+        except Exception as error:  # of a package we do not know
+            logger.warning("The %s cluster could not be closed: %s", name, error)
+
+    closing = Thread(target=close, daemon=True)
+    closing.start()
+    closing.join(CLOSE_SECONDS)
+    if closing.is_alive():
+        logger.warning("The %s cluster is not closed after %d s.", name, CLOSE_SECONDS)

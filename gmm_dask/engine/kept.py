@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from dask._task_spec import DataNode, GraphNode
 from dask.utils import key_split
 
 from gmm_dask.engine.placement import moves
-from gmm_dask.engine.waiting import Limits, asked, waited
+from gmm_dask.engine.waiting import Limits, asked, loss, waited
 
 
 class Kept:
@@ -60,23 +61,29 @@ class Kept:
         for chunk, worker in targets.items():
             by_worker[worker].extend(self._chunks[chunk])
         found: dict[Any, Any] = {}
+        names: dict[Any, Any] = {}
         for worker, keys in by_worker.items():
-            names = _new_names(_ancestors(self._graph, [keys]))
-            graph = {
-                name: self._graph[key].substitute(names, key=name) for key, name in names.items()
-            }
+            names |= (new := new_names(_ancestors(self._graph, [keys])))
+            graph = {name: self._graph[key].substitute(new, key=name) for key, name in new.items()}
             where = {} if worker is None else {"workers": [worker], "allow_other_workers": True}
-            futures = self._client.get(graph, [names[key] for key in keys], sync=False, **where)
+            futures = self._client.get(graph, [new[key] for key in keys], sync=False, **where)
             found |= dict(zip(keys, futures, strict=True))
-        settle(self._client, list(found.values()), limits)
+        try:
+            settle(self._client, list(found.values()), limits)
+        except Exception as error:
+            lost = loss(error, found.values(), names)
+            if lost is None:
+                raise
+            raise lost from error
         self._futures |= found
 
     def _even_out(self, limits: Limits) -> None:
         scheduler, keys = self._client.scheduler, [f.key for f in self._futures.values()]
 
-        async def look() -> tuple[dict[Any, Any], dict[str, int], dict[Any, int]]:
-            who_has = await scheduler.who_has(keys=keys)
-            return who_has, await scheduler.ncores(), await scheduler.nbytes(keys=keys)
+        async def look() -> list[Any]:
+            return await asyncio.gather(
+                scheduler.who_has(keys=keys), scheduler.ncores(), scheduler.nbytes(keys=keys)
+            )
 
         who_has, threads, n_bytes = asked(self._client, look, limits)
         holders, sizes = [], []
@@ -102,11 +109,16 @@ def kept_in(graph: Mapping[Any, Any]) -> set[Kept]:
     return {node.value.kept for node in graph.values() if _stands_for_value(node)}
 
 
-def with_names(graph: Mapping[Any, Any], kept: Iterable[Kept]) -> dict[Any, Any]:
-    """The graph with what is kept by the names that the cluster knows."""
-    names = {key: name for each in kept for key, name in each.names().items()}
+def with_names(
+    graph: Mapping[Any, Any], kept: Iterable[Kept], names: Mapping[Any, Any]
+) -> dict[Any, Any]:
+    """The graph by other names, and what is kept by those that the cluster knows it by."""
+    known = {key: name for each in kept for key, name in each.names().items()}
+    if not known and not names:
+        return dict(graph)
+    every = {**names, **known}
     return {
-        key: node.substitute(names) if names else node
+        every.get(key, key): node.substitute(every, key=every.get(key, key))
         for key, node in graph.items()
         if not _stands_for_value(node)
     }
@@ -140,7 +152,7 @@ def _ancestors(graph: Mapping[Any, GraphNode], chunks: Iterable[Iterable[Any]]) 
     return found
 
 
-def _new_names(keys: Iterable[Any]) -> dict[Any, Any]:
+def new_names(keys: Iterable[Any]) -> dict[Any, Any]:
     """Names that no client has used, of the same words and places."""
     words: dict[Any, str] = defaultdict(lambda: uuid4().hex)
     return {

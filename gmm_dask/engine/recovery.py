@@ -18,6 +18,8 @@ FIRST_PAUSE, LONGEST_PAUSE = (
     15.0,
 )  # seconds before the cluster is opened anew, doubled each time
 
+MAX_NAMED = 5  # a list people can read
+
 T = TypeVar("T")
 
 
@@ -120,17 +122,25 @@ def repeated(
         try:
             return work(session.client)
         except Exception as error:
-            lost = loss(error)
+            lost = loss(error) or _closed_meanwhile(session.client, error)
             if lost is None:
                 raise
+            lost = _with_names(lost, names)
             if attempt == limits.retries:
-                raise ClusterError(_too_often(lost, limits, names)) from error
+                raise ClusterError(_too_often(lost, limits)) from error
             logger.warning("The cluster was lost during a pass: %s. The pass is repeated.", lost)
-            if lost.suspects and alone is not None:
+            if lost.suspects and not lost.no_worker and alone is not None:
                 _try_each(session, lost, alone, names)
             else:
                 session.renew(lost, limits)
     raise AssertionError("unreachable")
+
+
+def _closed_meanwhile(client: Any, error: Exception) -> LostError | None:
+    """What a client that gave up under way fails with: parts of it are gone."""
+    if isinstance(error, (AttributeError, RuntimeError)) and client.status == "closed":
+        return LostError(f"the connection to its scheduler was closed ({error})")
+    return None
 
 
 def _try_each(
@@ -148,17 +158,26 @@ def _try_each(
             if found is None or key not in found.suspects:
                 continue  # of another kind: the pass will tell
             raise ClusterError(
-                f"Workers die on {named(key, names)}, also where they do nothing else. The usual "
+                f"Workers die on {named(key, names)}, also where it runs by itself. The usual "
                 "cause is memory: lower memory.chunk_bytes or give the workers more."
             ) from error
 
 
-def _too_often(lost: LostError, limits: Limits, names: Sequence[str] | None) -> str:
-    where = "; ".join(named(key, names) for key in sorted(lost.suspects, key=str))
-    during = f" on one of: {where}" if where else ""
+def _with_names(lost: LostError, names: Sequence[str] | None) -> LostError:
+    """The same with what the workers were at when they ended, in words."""
+    if not lost.suspects:
+        return lost
+    where = "; ".join(named(key, names) for key in sorted(lost.suspects, key=str)[:MAX_NAMED])
+    message = f"{lost}; when workers ended they were at {where}"
+    return LostError(message, lost.suspects, no_worker=lost.no_worker)
+
+
+def _too_often(lost: LostError, limits: Limits) -> str:
+    times = "time" if limits.retries == 1 else "times"
     return (
-        f"The cluster was lost during a pass, and again in each of {limits.retries} more attempts: "
-        f"{lost}{during}. Give the workers more memory, or see why they end; then run once more."
+        f"The cluster was lost during a pass that was repeated {limits.retries} {times}: {lost}. "
+        "Give the workers more memory (or lower memory.chunk_bytes), see in their logs why they "
+        "ended, or raise cluster.retries."
     )
 
 

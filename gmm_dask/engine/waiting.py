@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -96,7 +97,9 @@ def waited(
             vigil.tick()
         return running.result()
     finally:
-        running.cancel()
+        vigil.end()
+        if not of_tasks:  # what waits for futures ends with them, and quietly
+            running.cancel()
 
 
 def asked(client: Any, start: Callable[[], Awaitable[T]], limits: Limits) -> T:
@@ -105,6 +108,26 @@ def asked(client: Any, start: Callable[[], Awaitable[T]], limits: Limits) -> T:
         return waited(client, start, limits)
     except (OSError, CancelledError) as error:
         raise LostError(f"its scheduler could not be asked: {error}") from error
+
+
+def last_tasks(
+    client: Any, limits: Limits, among: Collection[Any], names: Mapping[Any, Any]
+) -> set[Any]:
+    """Those tasks that most of the workers which ended were at, if the scheduler still knows."""
+    try:
+        events = asked(client, lambda: client.scheduler.events(topic="all"), limits)
+    except LostError:
+        return set()
+    keys = {names.get(key, key): key for key in among}
+    counts = Counter(
+        keys[name]
+        for _, event in events
+        if event.get("action") == "remove-worker" and not event.get("expected")
+        for name in event.get("processing-tasks", ())
+        if name in keys
+    )
+    most = max(counts.values(), default=0)
+    return {key for key, count in counts.items() if count == most}
 
 
 class Vigil:
@@ -132,6 +155,11 @@ class Vigil:
         elif self._look is None and self._since_look >= LOOK_SECONDS:
             self._look = _submitted(self._client, lambda: self._client.scheduler.identity())
         self._check()
+
+    def end(self) -> None:
+        """Forget a question that is not answered yet."""
+        if self._look is not None:
+            self._look.cancel()
 
     def _check(self) -> None:
         limit = self._limits.timeout
@@ -203,13 +231,17 @@ def _submitted(client: Any, start: Callable[[], Awaitable[T]]) -> Future[T]:
     return asyncio.run_coroutine_threadsafe(run(), client.loop.asyncio_loop)
 
 
-def loss(error: BaseException, futures: Iterable[Any] = ()) -> LostError | None:
+def loss(
+    error: BaseException, futures: Iterable[Any] = (), names: Mapping[Any, Any] | None = None
+) -> LostError | None:
     """The error as a loss of the cluster, where it is one.
 
     Parameters
     ----------
     futures : iterable of Future
         All that was asked for; those that failed with it name further suspects.
+    names : mapping, optional
+        What tasks were called for this attempt, by key.
     """
     from distributed.client import ClosedClientError, FutureCancelledError, FuturesCancelledError
     from distributed.comm import CommClosedError
@@ -222,7 +254,9 @@ def loss(error: BaseException, futures: Iterable[Any] = ()) -> LostError | None:
         for future in futures:
             found = future._state.exception if future.status == "error" else None
             suspects |= {found.task} if isinstance(found, KilledWorker) else set()
-        return LostError(f"workers died on it again and again ({error})", suspects)
+        keys = {name: key for key, name in (names or {}).items()}
+        suspects = {keys.get(name, name) for name in suspects}
+        return LostError("workers died on the same task again and again", suspects)
     if isinstance(error, (NoValidWorkerError, NoWorkerError)):
         return LostError(f"it had no worker ({error})", no_worker=True)
     cancelled = (FutureCancelledError, FuturesCancelledError, ClosedClientError, CommClosedError)
