@@ -30,7 +30,7 @@ lock:
 		--generate-hashes --custom-compile-command "make lock" -o requirements-pip.lock
 	uv pip compile -q pyproject.toml --extra flows --extra s3 --extra build --universal --python-version 3.11 \
 		--generate-hashes --custom-compile-command "make lock" -o requirements.lock
-	uv pip compile -q pyproject.toml --all-extras --universal --python-version 3.11 -c requirements.lock \
+	uv pip compile -q pyproject.toml --extra flows --extra s3 --extra build --extra dev --universal --python-version 3.11 -c requirements.lock \
 		--generate-hashes --custom-compile-command "make lock" -o requirements-dev.lock
 
 clean:

@@ -6,7 +6,7 @@ from functools import partial
 
 from gmm_dask.engine import RowChunks, rows_from_sources
 from gmm_dask.storage import Plan
-from gmm_dask.storage.reader import read_rows, sources
+from gmm_dask.storage.reader import chunk_names, read_rows, sources
 
 
 def planned_rows(plan: Plan) -> RowChunks:
@@ -20,4 +20,5 @@ def planned_rows(plan: Plan) -> RowChunks:
         n_features=len(plan.features),
         dtype=plan.dtype,
         weighted=plan.weight_column is not None,
+        names=chunk_names(plan),
     )

@@ -18,6 +18,7 @@ from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from gmm_dask.engine import (
     ClusterBackend,
+    Given,
     LocalBackend,
     Missing,
     RowChunks,
@@ -108,7 +109,7 @@ def backend_of(chunks: RowChunks, X: Any) -> Iterator[Backend]:
     client = _open_client() if is_lazy(X) or is_path(X) else None
     local = LocalBackend(min(available_cores(), max(1, chunks.X.numblocks[0])))
     with threadpool_limits(1):
-        yield local if client is None else ClusterBackend(client)
+        yield local if client is None else ClusterBackend(Given(client))
 
 
 def _open_client() -> Any:

@@ -17,14 +17,18 @@ from gmm_dask.engine.passes import (
     usable_rows,
     warm_up,
 )
+from gmm_dask.engine.recovery import Given
 from gmm_dask.engine.reduce import tree_sum
 from gmm_dask.engine.survey import Survey, expectations, survey
+from gmm_dask.engine.waiting import Limits
 
 __all__ = [
     "Backend",
     "ClusterBackend",
     "ClusterSpec",
+    "Given",
     "Held",
+    "Limits",
     "LocalBackend",
     "Missing",
     "RowChunks",

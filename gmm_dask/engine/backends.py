@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from itertools import count
+from typing import Any, Protocol, TypeVar
 
-from gmm_dask.errors import ClusterError
+from dask.optimization import cull
 
+from gmm_dask.engine.kept import Kept, kept_in, new_names, with_names
+from gmm_dask.engine.recovery import Session, repeated
+from gmm_dask.engine.waiting import (
+    DEFAULT_LIMITS,
+    Limits,
+    LostError,
+    asked,
+    last_tasks,
+    loss,
+    waited,
+)
+
+T = TypeVar("T")
 Done = Callable[[], None]
+Names = Sequence[str] | None  # what each chunk is called in messages
 
 # Of free memory here; of the workers' limits there, where Dask begins to spill at six tenths.
 SHARE_HERE, SHARE_OF_WORKERS = 0.5, 0.25
@@ -27,15 +42,21 @@ class Backend(Protocol):
         """Bytes that decoded chunks may take between passes."""
 
     def compute(
-        self, graph: Mapping[Any, Any], keys: Sequence[Any], on_done: Done | None = None
+        self,
+        graph: Mapping[Any, Any],
+        keys: Sequence[Any],
+        on_done: Done | None = None,
+        names: Names = None,
     ) -> list[Any]:
         """Values of the keys, in their order; `on_done` is called as each key is ready."""
 
     def everywhere(self, function: Callable[[], Any]) -> list[Any]:
         """What the function returns in each process that works."""
 
-    def hold(self, graph: Mapping[Any, Any], keys: Sequence[Any]) -> dict[Any, Any]:
-        """For each key a node that holds its value in memory, where the work is done."""
+    def hold(
+        self, graph: Mapping[Any, Any], chunks: Sequence[tuple[Any, ...]], names: Names = None
+    ) -> dict[Any, Any]:
+        """For each key of the chunks a node for its value in memory, where the work is done."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +76,11 @@ class LocalBackend:
         return max(0, int(SHARE_HERE * free))
 
     def compute(
-        self, graph: Mapping[Any, Any], keys: Sequence[Any], on_done: Done | None = None
+        self,
+        graph: Mapping[Any, Any],
+        keys: Sequence[Any],
+        on_done: Done | None = None,
+        names: Names = None,
     ) -> list[Any]:
         """See Backend."""
         import dask
@@ -77,77 +102,172 @@ class LocalBackend:
         """See Backend."""
         return [function()]
 
-    def hold(self, graph: Mapping[Any, Any], keys: Sequence[Any]) -> dict[Any, Any]:
+    def hold(
+        self, graph: Mapping[Any, Any], chunks: Sequence[tuple[Any, ...]], names: Names = None
+    ) -> dict[Any, Any]:
         """See Backend."""
         from dask._task_spec import DataNode
 
+        keys = [key for of_chunk in chunks for key in of_chunk]
         values = self.compute(graph, keys)
         return {key: DataNode(key, value) for key, value in zip(keys, values, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)
 class ClusterBackend:
-    """A Dask cluster behind a client."""
+    """A Dask cluster; what fails because workers or the scheduler were lost is repeated.
 
-    client: Any
+    Parameters
+    ----------
+    session : Session
+        Gives the client.
+    limits : Limits
+        How long to wait, and how often to repeat.
+    """
+
+    session: Session
+    limits: Limits = DEFAULT_LIMITS
 
     @property
     def n_workers(self) -> int:
         """Threads of all workers."""
-        return sum(self.client.nthreads().values())
+        return sum(self._ask(lambda scheduler: scheduler.ncores()).values())
 
     @property
     def memory_to_hold(self) -> int:
         """See Backend; nothing where a worker has no limit."""
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        workers = self._ask(lambda scheduler: scheduler.identity())["workers"].values()
         return int(SHARE_OF_WORKERS * sum(worker["memory_limit"] or 0 for worker in workers))
 
     def compute(
-        self, graph: Mapping[Any, Any], keys: Sequence[Any], on_done: Done | None = None
+        self,
+        graph: Mapping[Any, Any],
+        keys: Sequence[Any],
+        on_done: Done | None = None,
+        names: Names = None,
     ) -> list[Any]:
-        """See Backend; raises ClusterError when workers are lost more often than Dask retries."""
-        from distributed.client import as_completed
+        """See Backend.
 
-        futures = self.client.get(dict(graph), list(keys), sync=False)
-        try:
-            with _named_failures():
-                if on_done is not None:
-                    for _ in as_completed(futures, loop=self.client.loop):
-                        on_done()
-                return list(self.client.gather(futures))
-        finally:
-            del futures
+        Raises
+        ------
+        ClusterError
+            The cluster was away for too long or lost too often, or a task kills its workers.
+        """
+        told, attempts = _Told(on_done), count()
+        return self._repeated(
+            lambda client: self._computed(client, graph, keys, told, anew=next(attempts) > 0),
+            partial(self._alone, graph),
+            names,
+        )
 
     def everywhere(self, function: Callable[[], Any]) -> list[Any]:
-        """See Backend."""
-        return list(self.client.run(function).values())
+        """See Backend; workers that are lost meanwhile do not count."""
 
-    def hold(self, graph: Mapping[Any, Any], keys: Sequence[Any]) -> dict[Any, Any]:
-        """See Backend; a worker that is lost takes its share with it, and it is read again."""
-        from distributed.client import as_completed
+        def run(client: Any) -> list[Any]:
+            on_all = partial(client._run, function, on_error="return")
+            replies = asked(client, on_all, self.limits).values()
+            found = [reply for reply in replies if not isinstance(reply, Exception)]
+            failed = [reply for reply in replies if isinstance(reply, Exception)]
+            for error in failed:
+                if not isinstance(error, OSError):
+                    raise error
+            if not found:
+                raise LostError(f"no worker answered ({failed})")
+            return found
 
-        futures = self.client.get(dict(graph), list(keys), sync=False)
-        with _named_failures():
-            for future in as_completed(futures, loop=self.client.loop):
-                if future.status != "finished":
-                    future.result()
-        return dict(zip(keys, futures, strict=True))
+        return self._repeated(run)
+
+    def hold(
+        self, graph: Mapping[Any, Any], chunks: Sequence[tuple[Any, ...]], names: Names = None
+    ) -> dict[Any, Any]:
+        """See Backend; what a worker takes with it is read again, and spread evenly."""
+        kept = Kept(graph, chunks)
+        self._repeated(
+            lambda client: kept.make_ready(client, self.limits),
+            partial(self._alone, graph),
+            names,
+        )
+        return kept.nodes()
+
+    def _repeated(
+        self,
+        work: Callable[[Any], T],
+        alone: Callable[[Any, Any], object] | None = None,
+        names: Names = None,
+    ) -> T:
+        return repeated(self.session, self.limits, work, alone=alone, names=names)
+
+    def _ask(self, question: Callable[[Any], Awaitable[T]]) -> T:
+        """The answer of the scheduler."""
+        return self._repeated(
+            lambda client: asked(client, lambda: question(client.scheduler), self.limits)
+        )
+
+    def _alone(self, graph: Mapping[Any, Any], client: Any, key: Any) -> None:
+        """Run one task of the graph and what it needs."""
+        if key in graph:
+            self._computed(client, cull(graph, [key])[0], [key], anew=True)
+
+    def _computed(
+        self,
+        client: Any,
+        graph: Mapping[Any, Any],
+        keys: Sequence[Any],
+        told: _Told | None = None,
+        *,
+        anew: bool = False,
+    ) -> list[Any]:
+        """Values of the keys, once; raises LostError and what tasks raise.
+
+        Parameters
+        ----------
+        anew : bool
+            Whether it was tried before: the tasks get other names, because for some time a client
+            remembers how those of an earlier attempt failed.
+        """
+        kept = kept_in(graph)
+        for each in kept:
+            each.make_ready(client, self.limits)
+        names = new_names(graph) if anew else {}
+        named = [names.get(key, key) for key in keys]
+        futures = client.get(with_names(graph, kept, names), named, sync=False)
+        try:
+            gathered: list[Any] = waited(
+                client,
+                lambda: client._gather(futures),
+                self.limits,
+                tell=None if told is None else partial(told.count, futures),
+                of_tasks=True,
+            )
+        except Exception as error:
+            lost = loss(error, futures, names)
+            if lost is None:
+                raise
+            if lost.no_worker and not lost.suspects:
+                suspects = last_tasks(client, self.limits, graph.keys(), names)
+                lost = LostError(str(lost), suspects, no_worker=True)
+            raise lost from error
+        finally:
+            for future in futures:
+                future.release()  # a traceback may keep it alive
+        if told is not None:
+            told.reach(len(keys))
+        return gathered
 
 
-@contextmanager
-def _named_failures() -> Iterator[None]:
-    """Dask's errors of a lost cluster as ours."""
-    from distributed.client import FutureCancelledError
-    from distributed.scheduler import KilledWorker, NoValidWorkerError
+class _Told:
+    """Calls once for each key that is ready, however often it is made."""
 
-    try:
-        yield
-    except KilledWorker as error:
-        raise ClusterError(
-            f"Workers died repeatedly on one task ({error}). The usual cause is memory: "
-            "lower memory.chunk_bytes or give the workers more."
-        ) from error
-    except (FutureCancelledError, NoValidWorkerError) as error:
-        raise ClusterError(
-            f"The cluster was lost during a pass ({error}). Start it again and run once more."
-        ) from error
+    def __init__(self, on_done: Done | None) -> None:
+        self._on_done, self._n = on_done, 0
+
+    def count(self, futures: Sequence[Any]) -> None:
+        """Look how many are ready."""
+        if self._on_done is not None:
+            self.reach(sum(future.status == "finished" for future in futures))
+
+    def reach(self, n: int) -> None:
+        """So many are ready now."""
+        while self._on_done is not None and self._n < n:
+            self._n += 1
+            self._on_done()

@@ -29,10 +29,13 @@ class RowChunks:
     X : dask.array (n, d)
         One chunk along the columns; chunk lengths may be unknown (nan).
     weights : dask.array (n,), optional
+    names : tuple of str, optional
+        What each chunk is called in messages; its index has the second place in every key.
     """
 
     X: da.Array
     weights: da.Array | None = None
+    names: tuple[str, ...] | None = None
 
     @property
     def lengths(self) -> tuple[int, ...] | None:
@@ -93,6 +96,7 @@ def rows_from_sources(
     n_features: int,
     dtype: str,
     weighted: bool,
+    names: tuple[str, ...] | None = None,
 ) -> RowChunks:
     """RowChunks whose chunk i is `load(sources[i])`, of lengths[i] rows; one load for both parts.
 
@@ -101,6 +105,8 @@ def rows_from_sources(
     load : source -> ((rows, n_features), (rows,) or None)
     weighted : bool
         Whether the second is there.
+    names : tuple of str, optional
+        What each chunk is called in messages.
     """
     token = uuid4().hex
     both, X, weights = f"read_rows-{token}", f"features-{token}", f"weights-{token}"
@@ -110,7 +116,7 @@ def rows_from_sources(
         graph[X, i, 0] = Task((X, i, 0), itemgetter(0), TaskRef((both, i)))
         if weighted:
             graph[weights, i] = Task((weights, i), itemgetter(1), TaskRef((both, i)))
-    rows = RowChunks(_array(graph, X, lengths, n_features, dtype))
+    rows = RowChunks(_array(graph, X, lengths, n_features, dtype), names=names)
     if not weighted:
         return rows
     return replace(rows, weights=_array(graph, weights, lengths, None, "float64"))

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
-import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Thread
+from typing import Any
 
+from gmm_dask.engine.address import check_address, check_certificates
 from gmm_dask.engine.backends import Backend, ClusterBackend, LocalBackend
+from gmm_dask.engine.factories import factory_named
+from gmm_dask.engine.recovery import Opened
+from gmm_dask.engine.waiting import Limits, LostError, asked
 from gmm_dask.errors import ClusterError, SettingsError
 
 MIN_MEMORY = 256 << 20  # bytes of a worker process; its libraries alone take 200 MB
+CLOSE_SECONDS = 10  # for a client to say goodbye
+GRACE_SECONDS = 1  # for a client to say itself that nobody answers
+POLL_SECONDS = 0.05
 
 # A worker whose libraries alone fill most of its memory would pause for ever: let it end, by name.
 _NO_PAUSE = {"distributed.worker.memory.pause": False}
@@ -26,27 +35,46 @@ class ClusterSpec:
 
     Parameters
     ----------
-    kind : {"threads", "processes", "address"}
+    kind : str
+        "threads", "processes", "address", or the name of a registered factory.
     workers : int, optional
-        Threads or processes; the cores this process may use where None.
+        Threads, processes or workers; the cores this process may use where None, or what a
+        factory makes of it.
     memory_limit : str, optional
         Of each worker process, such as "1GiB".
     address : str, optional
         Of the scheduler.
     tls_ca_file, tls_cert, tls_key : str, optional
         PEM files.
+    insecure : bool
+        Whether tcp:// beyond this machine is allowed.
     timeout : float
-        Seconds to wait for the scheduler and its first worker.
+        Seconds that the scheduler, or every worker, may be away: at the start and later.
+    stuck_after : float
+        Seconds without a sign of life after which a worker is given up.
+    retries : int
+        Times that a pass is repeated after a loss.
+    options : mapping
+        Of the factory.
     """
 
-    kind: Literal["threads", "processes", "address"] = "threads"
+    kind: str = "threads"
     workers: int | None = None
     memory_limit: str | None = None
     address: str | None = None
     tls_ca_file: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
-    timeout: float = 60.0
+    insecure: bool = False
+    timeout: float = Limits.timeout
+    stuck_after: float = Limits.stuck_after
+    retries: int = Limits.retries
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> Limits:
+        """How long to wait for what is lost, and how often to try again."""
+        return Limits(self.timeout, self.stuck_after, self.retries)
 
 
 def available_cores() -> int:
@@ -71,10 +99,18 @@ def open_backend(spec: ClusterSpec) -> Iterator[Backend]:
     with threadpool_limits(1):
         if spec.kind == "threads":
             yield LocalBackend(spec.workers or available_cores())
-        else:
-            opened = _processes(spec) if spec.kind == "processes" else _connected(spec)
-            with opened as client:
-                yield ClusterBackend(client)
+            return
+        session = Opened(partial(_opener(spec), spec), brings_workers=spec.kind != "address")
+        try:
+            yield ClusterBackend(session, spec.limits)
+        finally:
+            session.close()
+
+
+def _opener(spec: ClusterSpec) -> Callable[[ClusterSpec], AbstractContextManager[Any]]:
+    if spec.kind == "processes":
+        return _processes
+    return _connected if spec.kind == "address" else _made
 
 
 def check_memory_limit(limit: str) -> None:
@@ -95,7 +131,7 @@ def check_memory_limit(limit: str) -> None:
 @contextmanager
 def _processes(spec: ClusterSpec) -> Iterator[Any]:
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import LocalCluster
 
     if spec.memory_limit is not None:
         check_memory_limit(spec.memory_limit)
@@ -115,10 +151,16 @@ def _processes(spec: ClusterSpec) -> Iterator[Any]:
                 memory_limit=spec.memory_limit or "auto",
                 silence_logs=logging.ERROR,
             ) as cluster,
-            Client(cluster, timeout=spec.timeout, set_as_default=False) as client,
+            _client(cluster, spec.timeout) as client,
         ):
             cluster.scale(n_workers)
-            _wait_for(client, n_workers, spec.timeout)
+            _wait_for(
+                client,
+                n_workers,
+                spec,
+                f"The {n_workers} worker processes were not ready within {spec.timeout:g} s. Use "
+                "fewer (cluster.workers), raise cluster.timeout, or use cluster.kind: threads.",
+            )
             yield client
     finally:
         for name in os.environ.keys() - before.keys():
@@ -126,73 +168,111 @@ def _processes(spec: ClusterSpec) -> Iterator[Any]:
         os.environ.update(before)
 
 
-def _wait_for(client: Any, n_workers: int, timeout: float) -> None:
-    try:
-        client.wait_for_workers(n_workers, timeout=timeout)
-    except TimeoutError as error:
-        raise ClusterError(
-            f"The {n_workers} worker processes were not ready within {timeout:g} s. Use fewer "
-            "(cluster.workers), raise cluster.timeout, or use cluster.kind: threads."
-        ) from error
-
-
-def check_certificates(ca_file: str | None, cert: str | None, key: str | None) -> None:
-    """Raise SettingsError for files that are not there or are not what TLS needs of them."""
-    files = {"tls_ca_file": ca_file, "tls_cert": cert, "tls_key": key}
-    problems = [
-        f"cluster.{name}: there is no file {path}. Relative paths start at the current folder."
-        for name, path in files.items()
-        if path is not None and not Path(path).is_file()
-    ]
-    if not problems and ca_file is not None and cert is not None:
-        problems = [*_pem_problems(ca_file, cert, key)]
-    if problems:
-        raise SettingsError("\n".join(problems))
-
-
-def _pem_problems(ca_file: str, cert: str, key: str | None) -> Iterator[str]:
-    context = ssl.create_default_context()
-    try:
-        context.load_verify_locations(ca_file)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        yield f"cluster.tls_ca_file: {ca_file} is no readable PEM certificate ({error})."
-    try:
-        # A password is refused rather than asked for: nobody may be there to answer.
-        context.load_cert_chain(cert, key, password="")
-    except (OSError, ValueError) as error:
-        yield (
-            f"cluster.tls_cert, cluster.tls_key: {cert} and {key} are no readable pair of a PEM "
-            f"certificate and its key without a password ({error})."
+@contextmanager
+def _connected(spec: ClusterSpec) -> Iterator[Any]:
+    assert spec.address is not None
+    check_address(spec.address, has_tls=spec.tls_ca_file is not None, insecure=spec.insecure)
+    with _client(spec.address, spec.timeout, _security(spec)) as client:
+        _wait_for(
+            client,
+            1,
+            spec,
+            f"The scheduler at {spec.address} had no worker within {spec.timeout:g} s. "
+            f"Start one with `dask worker {spec.address}`.",
         )
+        yield client
 
 
 @contextmanager
-def _connected(spec: ClusterSpec) -> Iterator[Any]:
-    from distributed import Client
-    from distributed.security import Security
+def _made(spec: ClusterSpec) -> Iterator[Any]:
+    """A client of a cluster that a registered factory makes."""
+    with factory_named(spec.kind)(spec.options) as cluster:
+        check_address(cluster.scheduler_address, has_tls=True, insecure=spec.insecure)
+        if spec.workers is not None:
+            cluster.scale(spec.workers)
+        with _client(cluster, spec.timeout, _security(spec)) as client:
+            _wait_for(
+                client,
+                1,
+                spec,
+                f"The cluster of cluster.kind: {spec.kind} had no worker within {spec.timeout:g} "
+                "s. Raise cluster.timeout where workers wait in a queue, or ask for some with "
+                "cluster.workers or cluster.options.",
+            )
+            yield client
 
-    security = None
-    if spec.tls_ca_file is not None:
-        check_certificates(spec.tls_ca_file, spec.tls_cert, spec.tls_key)
-        security = Security(
-            tls_ca_file=spec.tls_ca_file,
-            tls_client_cert=spec.tls_cert,
-            tls_client_key=spec.tls_key,
-            require_encryption=True,
-        )
+
+@contextmanager
+def _client(where: Any, timeout: float, security: Any = None) -> Iterator[Any]:
+    """A client of the cluster or address; closed without waiting for what is dead."""
     try:
-        client = Client(spec.address, security=security, timeout=spec.timeout, set_as_default=False)
+        client = _open_client(where, timeout, security)
     except (OSError, TimeoutError, ValueError) as error:
+        address = getattr(where, "scheduler_address", where)
         raise ClusterError(
-            f"No scheduler answers at {spec.address} within {spec.timeout:g} s ({error}). "
+            f"No scheduler answers at {address} within {timeout:g} s ({error}). "
             "Start one with `dask scheduler`, or correct cluster.address and the certificates."
         ) from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=spec.timeout)
-        except TimeoutError as error:
-            raise ClusterError(
-                f"The scheduler at {spec.address} had no worker within {spec.timeout:g} s. "
-                f"Start one with `dask worker {spec.address}`."
-            ) from error
+    try:
         yield client
+    finally:
+        _close(client)
+
+
+def _open_client(where: Any, timeout: float, security: Any) -> Any:
+    """A client, or an error: of itself it would wait for ever for a scheduler that hangs."""
+    from distributed import Client
+
+    opened: Future[Any] = Future()
+
+    def open_it() -> None:
+        try:
+            client = Client(where, security=security, timeout=timeout, set_as_default=False)
+        except BaseException as error:
+            opened.set_exception(error)
+        else:
+            opened.set_result(client)
+
+    Thread(target=open_it, daemon=True).start()
+    try:
+        return opened.result(timeout + GRACE_SECONDS)
+    finally:
+        if not opened.done():
+            opened.add_done_callback(_close_late)
+
+
+def _close_late(opened: Future[Any]) -> None:
+    if opened.exception() is None:
+        _close(opened.result())
+
+
+def _close(client: Any) -> None:
+    with suppress(OSError, TimeoutError):
+        client.close(timeout=CLOSE_SECONDS)
+
+
+def _security(spec: ClusterSpec) -> Any:
+    """What the certificates say; None where there are none, or the cluster brings its own."""
+    from distributed.security import Security
+
+    if spec.tls_ca_file is None:
+        return None
+    check_certificates(spec.tls_ca_file, spec.tls_cert, spec.tls_key)
+    return Security(
+        tls_ca_file=spec.tls_ca_file,
+        tls_client_cert=spec.tls_cert,
+        tls_client_key=spec.tls_key,
+        require_encryption=True,
+    )
+
+
+def _wait_for(client: Any, n_workers: int, spec: ClusterSpec, otherwise: str) -> None:
+    """Return as soon as there are so many workers; raise ClusterError where it takes too long."""
+    deadline = time.monotonic() + spec.timeout
+    try:
+        while len(asked(client, lambda: client.scheduler.ncores(), spec.limits)) < n_workers:
+            if time.monotonic() > deadline:
+                raise ClusterError(otherwise)
+            time.sleep(POLL_SECONDS)
+    except LostError as error:
+        raise ClusterError(f"{otherwise} ({error})") from error

@@ -49,7 +49,7 @@ def hold(chunks: RowChunks, backend: Backend, budget: int) -> Held:
     n_held = len(list(takewhile(lambda total: total <= budget, accumulate(sizes))))
     if n_held:
         graph, keys = chunks.tasks()
-        held = backend.hold(graph, [key for of_chunk in keys[:n_held] for key in of_chunk])
+        held = backend.hold(graph, keys[:n_held], chunks.names)
         chunks = _with_nodes(chunks, _needed(graph, keys, held))
     return Held(chunks, n_held, sum(sizes[:n_held]), sum(sizes[n_held:]))
 

@@ -35,7 +35,7 @@ class ChunkMap:
     """Applies a function to every chunk, fused with whatever makes the chunk, one task each."""
 
     def __init__(self, chunks: RowChunks, backend: Backend) -> None:
-        self.backend = backend
+        self.backend, self.names = backend, chunks.names
         graph, self._chunk_keys = chunks.tasks()
         self._private = private_nodes(graph, self._chunk_keys)
         private = {node.key for nodes in self._private for node in nodes}
@@ -73,7 +73,8 @@ class ChunkMap:
         each: Sequence[Any] | None = None,
     ) -> list[Any]:
         """Results in chunk order."""
-        return self.backend.compute(*self.graph(name, function, common, each))
+        graph, keys = self.graph(name, function, common, each)
+        return self.backend.compute(graph, keys, names=self.names)
 
 
 def expectation(
@@ -123,7 +124,8 @@ class Expectation:
         if len(keys) * statistics_bytes(parameters) > GATHER_BYTES:
             tasks, keys = tree_tasks(keys)
             graph.update(tasks)
-        total: SufficientStatistics = tree_sum(self.chunk_map.backend.compute(graph, keys))
+        parts = self.chunk_map.backend.compute(graph, keys, names=self.chunk_map.names)
+        total: SufficientStatistics = tree_sum(parts)
         return total if self.n_rows is None else replace(total, n_rows=self.n_rows)
 
 
@@ -219,8 +221,15 @@ def map_items(
     *,
     common: Any = None,
     on_done: Done | None = None,
+    names: Sequence[str] | None = None,
 ) -> list[Any]:
-    """`function(common, item)` for every item, one task each; results in the order of items."""
+    """`function(common, item)` for every item, one task each; results in the order of items.
+
+    Parameters
+    ----------
+    names : sequence of str, optional
+        What each item is called in messages.
+    """
     token = uuid4().hex
     common_key = f"{name}_input-{token}"
     graph: dict[Any, GraphNode] = {common_key: Task(common_key, _identity, common)}
@@ -229,7 +238,7 @@ def map_items(
         key = (f"{name}-{token}", i)
         graph[key] = Task(key, function, TaskRef(common_key), item)
         keys.append(key)
-    return backend.compute(graph, keys, on_done)
+    return backend.compute(graph, keys, on_done, names)
 
 
 def usable_rows(

@@ -42,7 +42,7 @@ def tree_tasks(keys: list[Any]) -> tuple[dict[Any, Task], list[Any]]:
     """Tasks that add up groups of SPLIT_EVERY keys, and the keys of their sums, in order."""
     token, tasks, sums = uuid4().hex, {}, []
     for start in range(0, len(keys), SPLIT_EVERY):
-        key = (f"sum_statistics-{token}", start // SPLIT_EVERY)
+        key = f"sum_statistics-{token}-{start // SPLIT_EVERY}"  # no tuple: it is of no one chunk
         refs = (TaskRef(k) for k in keys[start : start + SPLIT_EVERY])
         tasks[key] = Task(key, tree_sum, List(*refs))
         sums.append(key)

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import Backend, ClusterSpec, RowChunks, open_backend
-from gmm_dask.engine.cluster import check_certificates
+from gmm_dask.engine.address import check_certificates
 from gmm_dask.errors import SettingsError
 from gmm_dask.redaction import redacted, redacted_document
 from gmm_dask.stage.identity import begin, run_folder
@@ -168,7 +168,7 @@ def software_versions() -> dict[str, str]:
 
 def cluster_spec(cluster: ClusterSettings) -> ClusterSpec:
     """The engine's words for the cluster settings."""
-    return ClusterSpec(**cluster.model_dump(exclude={"insecure"}))
+    return ClusterSpec(**cluster.model_dump())
 
 
 def _check_output_is_no_input(path: str, store: Store) -> None:

@@ -29,7 +29,13 @@ from gmm_dask.storage.contents import chunk_content
 from gmm_dask.storage.documents import sealed, unsealed
 from gmm_dask.storage.labels import PartReceipt, label_table, write_part
 from gmm_dask.storage.model_file import Model
-from gmm_dask.storage.reader import ChunkSource, read_blocks, read_table, read_weights
+from gmm_dask.storage.reader import (
+    ChunkSource,
+    chunk_names,
+    read_blocks,
+    read_table,
+    read_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,15 @@ def label(
 
     items = list(zip(plan.chunks, job.sources, strict=True))
     with job.backend(backend) as backend:
-        parts = map_items("label", label_chunk, items, backend, common=work, on_done=count)
+        parts = map_items(
+            "label",
+            label_chunk,
+            items,
+            backend,
+            common=work,
+            on_done=count,
+            names=chunk_names(plan),
+        )
     return Labelled(
         tuple(part.receipt for part in parts if part.receipt is not None),
         tuple(part.content for part in parts),

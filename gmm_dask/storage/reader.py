@@ -83,6 +83,21 @@ def sources(plan: Plan) -> tuple[ChunkSource, ...]:
     )
 
 
+def chunk_names(plan: Plan) -> tuple[str, ...]:
+    """What each chunk is called in messages: file, row groups, rows, bytes of them in memory."""
+    row_bytes = len(plan.features) * np.dtype(plan.dtype).itemsize
+    return tuple(_name(source, row_bytes) for source in sources(plan))
+
+
+def _name(source: ChunkSource, row_bytes: int) -> str:
+    first, last = source.row_groups[0], source.row_groups[-1]
+    groups = f"row group {first}" if first == last else f"row groups {first} to {last}"
+    return (
+        f"{source.name}, {groups}, rows {source.start} to {source.stop - 1} "
+        f"({source.n_rows * row_bytes} bytes in memory)"
+    )
+
+
 def _source(plan: Plan, partition: Partition, stops: Sequence[int], chunk: Chunk) -> ChunkSource:
     first, last = bisect_right(stops, chunk.start), bisect_right(stops, chunk.stop - 1)
     groups = tuple(group for group in range(first, last + 1) if partition.row_groups[group])

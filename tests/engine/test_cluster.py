@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,39 +12,9 @@ import pytest
 from gmm_dask.engine import ClusterSpec, LocalBackend, expectation, open_backend, row_chunks
 from gmm_dask.engine.cluster import available_cores
 from gmm_dask.errors import ClusterError, SettingsError
+from tests.by_hand import by_hand, free_port
 from tests.certificates import write_certificates
 from tests.conftest import Blobs
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@contextmanager
-def scheduler_and_worker(address: str, *options: str) -> Iterator[None]:
-    """The commands of the README, as processes that end with the block."""
-    host, port = address.rpartition("//")[2].split(":")
-    # Without a dashboard address Dask's HTTP server listens on every interface.
-    loopback = ["--host", host, "--dashboard-address", f"{host}:0", *options]
-    programs = [
-        ["dask_scheduler", "--port", port, *loopback],
-        ["dask_worker", address, "--nthreads", "1", *loopback],
-    ]
-    running = []
-    try:
-        for name, *arguments in programs:
-            command = [sys.executable, "-m", f"distributed.cli.{name}", *arguments]
-            running.append(
-                subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            )
-        yield
-    finally:
-        for process in reversed(running):
-            process.terminate()
-        for process in running:
-            process.wait(30)
 
 
 def check_pass(spec: ClusterSpec, blobs: Blobs) -> None:
@@ -63,11 +28,10 @@ def check_pass(spec: ClusterSpec, blobs: Blobs) -> None:
 
 
 def test_a_scheduler_by_address_gives_the_same_bits(blobs: Blobs) -> None:
-    address = f"tcp://127.0.0.1:{free_port()}"
-    with scheduler_and_worker(address):
-        check_pass(ClusterSpec("address", address=address), blobs)
+    with by_hand() as cluster:
+        check_pass(ClusterSpec("address", address=cluster.address), blobs)
         # Our client is gone, the cluster that was given goes on.
-        check_pass(ClusterSpec("address", address=address), blobs)
+        check_pass(ClusterSpec("address", address=cluster.address), blobs)
 
 
 def test_tls_is_spoken_with_certificates_and_not_without(blobs: Blobs, tmp_path: Path) -> None:
@@ -75,9 +39,9 @@ def test_tls_is_spoken_with_certificates_and_not_without(blobs: Blobs, tmp_path:
     options = (
         "--tls-ca-file", files["ca"], "--tls-cert", files["cert"], "--tls-key", files["key"],
     )  # fmt: skip
-    address = f"tls://127.0.0.1:{free_port()}"
     tls = {"tls_ca_file": files["ca"], "tls_cert": files["cert"], "tls_key": files["key"]}
-    with scheduler_and_worker(address, *options):
+    with by_hand(protocol="tls", options=options) as cluster:
+        address = cluster.address
         check_pass(ClusterSpec("address", address=address, **tls), blobs)
         stranger = write_certificates(tmp_path / "stranger")
         wrong = {"tls_ca_file": files["ca"], "tls_cert": stranger["cert"]}

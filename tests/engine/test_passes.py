@@ -100,9 +100,9 @@ def test_tasks_of_a_pass_stay_few_when_workers_add_up(
     sizes: list[int] = []
 
     class Counting(LocalBackend):
-        def compute(self, graph, keys, on_done=None):
+        def compute(self, graph, keys, on_done=None, names=None):
             sizes.append(len(graph))
-            return super().compute(graph, keys, on_done)
+            return super().compute(graph, keys, on_done, names)
 
     X = array_from_sources(
         lambda i: blobs.X[i * 20 : i * 20 + 20], range(100), [20] * 100,

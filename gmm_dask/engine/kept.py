@@ -1,0 +1,163 @@
+"""Chunks in the memory of a cluster's workers: where they are gone, they are read again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from dask._task_spec import DataNode, GraphNode
+from dask.utils import key_split
+
+from gmm_dask.engine.placement import moves
+from gmm_dask.engine.waiting import Limits, asked, loss, waited
+
+
+class Kept:
+    """Chunks that one client after another keeps on its workers.
+
+    Parameters
+    ----------
+    graph : mapping
+        The tasks that read the chunks.
+    chunks : sequence of tuple
+        Keys of each chunk: its rows, and any weights.
+    """
+
+    def __init__(self, graph: Mapping[Any, GraphNode], chunks: Sequence[tuple[Any, ...]]) -> None:
+        self._graph = {key: graph[key] for key in _ancestors(graph, chunks)}
+        self._chunks = tuple(chunks)
+        self._client: Any = None
+        self._futures: dict[Any, Any] = {}
+
+    def nodes(self) -> dict[Any, GraphNode]:
+        """For each key a node that stands for its value."""
+        return {key: DataNode(key, _Stand(self)) for of_chunk in self._chunks for key in of_chunk}
+
+    def make_ready(self, client: Any, limits: Limits) -> None:
+        """Have every chunk on the client's workers, or under way to one, spread evenly.
+
+        Raises
+        ------
+        LostError
+        """
+        gone = any(future.status in ("cancelled", "error") for future in self._futures.values())
+        if client is not self._client or gone:
+            self._futures = {}  # those of another client are of no use, and are released
+            self._client = client
+            self._read(dict.fromkeys(range(len(self._chunks))), limits)
+        self._even_out(limits)
+
+    def names(self) -> dict[Any, Any]:
+        """What each key is called on the cluster at present."""
+        return {key: future.key for key, future in self._futures.items()}
+
+    def _read(self, targets: Mapping[int, str | None], limits: Limits) -> None:
+        """Read chunks, each on its worker if that is still there; wait until they are there."""
+        by_worker: dict[str | None, list[Any]] = defaultdict(list)
+        for chunk, worker in targets.items():
+            by_worker[worker].extend(self._chunks[chunk])
+        found: dict[Any, Any] = {}
+        names: dict[Any, Any] = {}
+        for worker, keys in by_worker.items():
+            names |= (new := new_names(_ancestors(self._graph, [keys])))
+            graph = {name: self._graph[key].substitute(new, key=name) for key, name in new.items()}
+            where = {} if worker is None else {"workers": [worker], "allow_other_workers": True}
+            futures = self._client.get(graph, [new[key] for key in keys], sync=False, **where)
+            found |= dict(zip(keys, futures, strict=True))
+        try:
+            settle(self._client, list(found.values()), limits)
+        except Exception as error:
+            lost = loss(error, found.values(), names)
+            if lost is None:
+                raise
+            raise lost from error
+        self._futures |= found
+
+    def _even_out(self, limits: Limits) -> None:
+        scheduler, keys = self._client.scheduler, [f.key for f in self._futures.values()]
+
+        async def look() -> tuple[Any, ...]:
+            return await asyncio.gather(
+                scheduler.who_has(keys=keys), scheduler.ncores(), scheduler.nbytes(keys=keys)
+            )
+
+        who_has, threads, n_bytes = asked(self._client, look, limits)
+        holders, sizes = [], []
+        for of_chunk in self._chunks:
+            names = [self._futures[key].key for key in of_chunk]
+            held = all(who_has.get(name) for name in names)
+            holders.append(next(iter(who_has[names[0]])) if held else None)
+            sizes.append(float(max(1, sum(max(0, n_bytes.get(name, 0)) for name in names))))
+        targets = moves(holders, sizes, threads)
+        if targets:
+            self._read(targets, limits)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stand:
+    """Stands in a graph for a value that is kept; the node's key says which."""
+
+    kept: Kept
+
+
+def kept_in(graph: Mapping[Any, Any]) -> set[Kept]:
+    """What the graph needs of chunks that are kept."""
+    return {node.value.kept for node in graph.values() if _stands_for_value(node)}
+
+
+def with_names(
+    graph: Mapping[Any, Any], kept: Iterable[Kept], names: Mapping[Any, Any]
+) -> dict[Any, Any]:
+    """The graph by other names, and what is kept by those that the cluster knows it by."""
+    known = {key: name for each in kept for key, name in each.names().items()}
+    if not known and not names:
+        return dict(graph)
+    every = {**names, **known}
+    return {
+        every.get(key, key): node.substitute(every, key=every.get(key, key))
+        for key, node in graph.items()
+        if not _stands_for_value(node)
+    }
+
+
+def settle(client: Any, futures: Sequence[Any], limits: Limits) -> None:
+    """Wait until all futures are there; raises what the first that failed failed with."""
+    from distributed.client import as_completed
+
+    async def until_all() -> None:
+        async for future in as_completed(futures, loop=client.loop, raise_errors=False):
+            if future.status != "finished":
+                await future
+
+    waited(client, until_all, limits, of_tasks=True)
+
+
+def _stands_for_value(node: Any) -> bool:
+    return isinstance(node, DataNode) and isinstance(node.value, _Stand)
+
+
+def _ancestors(graph: Mapping[Any, GraphNode], chunks: Iterable[Iterable[Any]]) -> set[Any]:
+    """The keys and all that they need."""
+    found: set[Any] = set()
+    waiting = [key for of_chunk in chunks for key in of_chunk]
+    while waiting:
+        key = waiting.pop()
+        if key not in found and key in graph:
+            found.add(key)
+            waiting.extend(graph[key].dependencies)
+    return found
+
+
+def new_names(keys: Iterable[Any]) -> dict[Any, Any]:
+    """Names that no client has used, of the same words and places."""
+    words: dict[Any, str] = defaultdict(lambda: uuid4().hex)
+    return {
+        key: (f"{key_split(key)}-{words[key[0]]}", *key[1:])
+        if isinstance(key, tuple)
+        else f"{key_split(key)}-{words[key]}"
+        for key in keys
+    }

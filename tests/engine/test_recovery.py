@@ -1,0 +1,290 @@
+"""Workers and schedulers die: the same bits, or a named error before its deadline; no hang."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+from distributed import Client
+
+from gmm_dask.engine import (
+    ClusterSpec,
+    Given,
+    LocalBackend,
+    RowChunks,
+    hold,
+    open_backend,
+    recovery,
+)
+from gmm_dask.engine.backends import Backend, ClusterBackend
+from gmm_dask.engine.chunks import array_from_sources
+from gmm_dask.engine.passes import ChunkMap
+from gmm_dask.engine.recovery import Opened, repeated
+from gmm_dask.engine.waiting import Limits, LostError
+from gmm_dask.errors import ClusterError, DataError
+from tests.by_hand import ByHand, by_hand, wait_until
+
+N_CHUNKS, ROWS = 12, 100
+EDGES = tuple(pairwise(range(0, (N_CHUNKS + 1) * ROWS, ROWS)))
+NAMES = tuple(f"rows.parquet, rows {start} to {stop - 1}" for start, stop in EDGES)
+SPEC = ClusterSpec("processes", workers=2, timeout=20, stuck_after=20)
+QUICK = Limits(timeout=2, stuck_after=2, retries=2)
+
+
+def load(edges: tuple[int, int]) -> np.ndarray:
+    return np.sin(np.arange(*edges, dtype=float))[:, None]
+
+
+def chunks() -> RowChunks:
+    X = array_from_sources(load, EDGES, [ROWS] * N_CHUNKS, n_features=1, dtype="float64", name="x")
+    return RowChunks(X, names=NAMES)
+
+
+def total(common: Any, X: np.ndarray) -> float:
+    """What every pass here does; `common` may make one chunk of it go wrong, once."""
+    fault, token, start = common
+    if fault is not None and X[0, 0] == np.sin(float(start)):
+        try:
+            os.close(os.open(token, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            pass
+        else:
+            fault()
+    return float(X.sum())
+
+
+def always(fault: Callable[[], object], start: int, common: Any, X: np.ndarray) -> float:
+    """A chunk that kills its worker whenever it comes."""
+    if X[0, 0] == np.sin(float(start)):
+        fault()
+    time.sleep(0.01)
+    return float(X.sum())
+
+
+def disturbed(
+    rows: RowChunks, backend: Backend, fault: Callable[[], object] | None = None, token: Any = ""
+) -> list[float]:
+    return ChunkMap(rows, backend)("total", total, (fault, str(token), 500))
+
+
+EXPECTED = disturbed(chunks(), LocalBackend(1))
+
+
+def end(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def leave_in_good_order() -> None:
+    from distributed import get_worker
+
+    worker = get_worker()
+    worker.loop.add_callback(worker.close_gracefully)
+
+
+FAULTS = {
+    "SIGKILL": partial(end, signal.SIGKILL),
+    "os._exit": partial(os._exit, 1),
+    "segfault": partial(end, signal.SIGSEGV),
+    "retired": leave_in_good_order,
+}
+
+
+def held_by(backend: ClusterBackend) -> Counter[str]:
+    """How many held chunks each worker has."""
+    has_what = backend.session.client.has_what()
+    return Counter(
+        {
+            worker: sum(isinstance(key, tuple) and key[0].startswith("x-") for key in keys)
+            for worker, keys in has_what.items()
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "SIGKILL",
+        *(pytest.param(each, marks=pytest.mark.heavy) for each in FAULTS if "K" not in each),
+    ],
+)
+def test_a_worker_that_ends_in_a_pass_changes_no_bit_and_its_chunks_are_spread_again(
+    fault: str, tmp_path: Path
+) -> None:
+    with open_backend(SPEC) as backend:
+        assert isinstance(backend, ClusterBackend)
+        held = hold(chunks(), backend, 1 << 30)
+        assert held.n_held == N_CHUNKS
+        assert disturbed(held.chunks, backend, FAULTS[fault], tmp_path / "token") == EXPECTED
+        assert (tmp_path / "token").exists()
+        if fault == "retired":  # a nanny lets it go for good
+            assert disturbed(held.chunks, backend) == EXPECTED
+            return
+        wait_until(lambda: backend.n_workers == 2)
+        disturbed(held.chunks, backend)
+
+        def is_even() -> bool:
+            disturbed(held.chunks, backend)
+            counts = held_by(backend)
+            return len(counts) == 2 and min(counts.values()) >= N_CHUNKS // 2 - 1
+
+        wait_until(is_even)
+
+
+@pytest.mark.heavy
+def test_a_worker_that_hangs_is_given_up(tmp_path: Path) -> None:
+    fault = partial(end, signal.SIGSTOP)
+    spec = ClusterSpec("processes", workers=2, timeout=30, stuck_after=2)
+    with open_backend(spec) as backend:
+        held = hold(chunks(), backend, 1 << 30)
+        assert disturbed(held.chunks, backend, fault, tmp_path / "token") == EXPECTED
+
+
+def test_a_chunk_that_kills_workers_is_named() -> None:
+    poison = partial(always, partial(os._exit, 1), 300)
+    # One death is enough to accuse, and one more to prove: the default is four each.
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        open_backend(SPEC) as backend,
+    ):
+        with pytest.raises(ClusterError, match=r"chunk 3: rows\.parquet, rows 300 to 399, also"):
+            ChunkMap(chunks(), backend)("total", poison, None)
+        assert disturbed(chunks(), backend) == EXPECTED
+
+
+def test_workers_that_are_gone_for_good_are_an_error_and_what_killed_them_is_named() -> None:
+    poison = partial(always, partial(os._exit, 1), 300)
+    with by_hand() as cluster, opened(cluster) as backend:
+        assert disturbed(chunks(), backend) == EXPECTED
+        with pytest.raises(ClusterError, match=r"no worker .* for 2 s; .* at .*chunk 3: rows"):
+            ChunkMap(chunks(), backend)("total", poison, None)
+        cluster.start_worker()
+        assert disturbed(chunks(), backend) == EXPECTED
+
+
+@pytest.mark.heavy
+def test_a_scheduler_that_returns_is_found_and_what_was_held_is_read_again() -> None:
+    with by_hand() as cluster, opened(cluster, timeout=30) as backend:
+        held = hold(chunks(), backend, 1 << 30)
+        assert disturbed(held.chunks, backend) == EXPECTED
+        cluster.kill(cluster.scheduler)
+        cluster.kill_workers()
+        cluster.start_scheduler()
+        cluster.start_worker()
+        assert disturbed(held.chunks, backend) == EXPECTED
+
+
+def test_a_scheduler_that_is_gone_for_good_is_an_error_and_a_client_that_was_given_stays() -> None:
+    given = {"timeout": 2, "set_as_default": False}
+    with (
+        by_hand() as cluster,
+        opened(cluster, 1) as ours,
+        Client(cluster.address, **given) as client,
+    ):
+        theirs = ClusterBackend(Given(client), QUICK)
+        assert disturbed(chunks(), theirs) == EXPECTED
+        assert client.status == "running"
+        cluster.kill(cluster.scheduler)
+        for _ in range(2):
+            with pytest.raises(ClusterError, match=r"The cluster was lost .* No scheduler answers"):
+                disturbed(chunks(), ours)
+        with pytest.raises(ClusterError, match="open Dask client was lost"):
+            disturbed(chunks(), theirs)
+
+
+@pytest.mark.heavy
+def test_a_scheduler_that_hangs_is_an_error_in_time() -> None:
+    with by_hand() as cluster, opened(cluster) as backend:
+        assert cluster.scheduler is not None
+        cluster.scheduler.send_signal(signal.SIGSTOP)
+        with pytest.raises(ClusterError, match="did not answer for 2 s"):
+            disturbed(chunks(), backend)
+
+
+@contextmanager
+def opened(cluster: ByHand, timeout: float = QUICK.timeout) -> Iterator[ClusterBackend]:
+    spec = ClusterSpec("address", address=cluster.address, timeout=60)
+    with open_backend(spec) as backend:
+        assert isinstance(backend, ClusterBackend)
+        # A worker needs some seconds to start; what is measured is how its loss is noticed.
+        quick = ClusterSpec("address", address=cluster.address, timeout=timeout)
+        with open_backend(quick) as quick_backend:
+            assert isinstance(quick_backend, ClusterBackend)
+            yield quick_backend
+
+
+class Sessions:
+    """Counts how often another client was asked for."""
+
+    client = None
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def renew(self, lost: LostError, limits: Limits) -> None:
+        self.n += 1
+
+
+def test_a_pass_is_repeated_as_often_as_the_limit_says() -> None:
+    sessions, attempts = Sessions(), []
+
+    def work(client: None) -> None:
+        attempts.append(client)
+        raise LostError("the network is down")
+
+    with pytest.raises(ClusterError, match=r"repeated 2 times: the network is down.*retries"):
+        repeated(sessions, QUICK, work)
+    assert (len(attempts), sessions.n) == (3, 2)
+
+
+def test_what_tasks_raise_is_not_repeated() -> None:
+    attempts = []
+
+    def work(client: None) -> None:
+        attempts.append(client)
+        raise DataError("no such rows")
+
+    with pytest.raises(DataError, match="no such rows"):
+        repeated(Sessions(), QUICK, work)
+    assert len(attempts) == 1
+
+
+def test_a_cluster_is_opened_anew_until_the_limit_and_closed_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recovery, "FIRST_PAUSE", 0.0)
+    open_now: list[int] = []
+    tries: list[int] = []
+
+    @contextmanager
+    def client() -> Iterator[str]:
+        tries.append(len(tries))
+        if len(tries) in (2, 5, 6, 7):
+            raise ClusterError("no room")
+        open_now.append(1)
+        try:
+            yield f"client {len(tries)}"
+        finally:
+            open_now.pop()
+
+    session = Opened(client, brings_workers=True)
+    limits = Limits(timeout=60, retries=1)
+    session.renew(LostError("it burns"), limits)  # the second try is in vain
+    assert (session.client, len(tries), len(open_now)) == ("client 3", 3, 1)
+    session.renew(LostError("it burns"), limits)
+    assert (session.client, len(open_now)) == ("client 4", 1)
+    with pytest.raises(ClusterError, match=r"lost \(it burns\), and is not there again: no room"):
+        session.renew(LostError("it burns"), limits)
+    assert len(tries) == 6
+    session.close()
+    assert open_now == []
