@@ -40,8 +40,8 @@ def check_address(address: str, *, has_tls: bool, insecure: bool) -> None:
         raise SettingsError("a tls:// address needs tls_ca_file, tls_cert and tls_key")
     if scheme == "tcp" and not _is_loopback(host) and not insecure:
         raise SettingsError(
-            "tcp:// beyond this machine lets anyone on the network run code on the "
-            "workers: use tls:// with certificates, or set insecure: true"
+            f"tcp://{host.rpartition('@')[2]}: tcp:// beyond this machine lets anyone on the "
+            "network run code on the workers: use tls:// with certificates, or set insecure: true"
         )
 
 
