@@ -293,7 +293,15 @@ assert kernels.warm_up("full", "float64") >= 0
 """
 
 
-def test_numba_is_loaded_when_it_is_needed_and_keeps_what_it_compiled(tmp_path: Path) -> None:
+def test_numba_is_loaded_when_it_is_needed_and_reads_what_another_process_compiled() -> None:
+    kernels.e_step(np.zeros((1, 3)), random_mixture("full", 2, 3, 0))  # it compiles, if none did
+    read = "\nassert kernels._dense().add_expectation.stats.cache_hits.total() == 1"
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", ALONE + read], cwd=root, check=True, timeout=250)
+
+
+@pytest.mark.heavy
+def test_what_numba_compiled_is_kept_where_its_variable_says(tmp_path: Path) -> None:
     env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "HOME": "/proc/nowhere"}
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", ALONE], cwd=root, env=env, check=True, timeout=250)
