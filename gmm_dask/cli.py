@@ -20,7 +20,7 @@ from gmm_dask.errors import GmmDaskError, OutputError, SettingsError
 from gmm_dask.stage.parts import Part
 
 if TYPE_CHECKING:
-    from gmm_dask.console import Progress
+    from gmm_dask.progress import Progress
     from gmm_dask.stage.outputs import Published
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes; 0 is "published"
@@ -320,7 +320,8 @@ def _carry_out(stage: Callable[[Any, Progress], Published], settings: Any, progr
 
 
 def _watcher(progress: Show) -> Progress:
-    from gmm_dask.console import LiveDisplay, LogLines, Progress, make_console
+    from gmm_dask.console import LiveDisplay, LogLines, make_console
+    from gmm_dask.progress import Progress
 
     console = make_console(stderr=True)
     if progress is Show.AUTO:
