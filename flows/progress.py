@@ -13,8 +13,8 @@ from uuid import UUID
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from gmm_dask.console import Forecast, Progress, pass_values, reached, which_pass
 from gmm_dask.fitting import Pass
+from gmm_dask.progress import Forecast, Progress, pass_values, reached, which_pass
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
 from gmm_dask.stage.settings import FitSettings

@@ -21,7 +21,7 @@ from gmm_dask.stage.parts import Part
 from gmm_dask.termination import Terminated, terminable
 
 if TYPE_CHECKING:
-    from gmm_dask.console import Progress
+    from gmm_dask.progress import Progress
     from gmm_dask.stage.outputs import Published
 
 # Exit codes; 0 is "published", and the last two are those of shells after SIGINT and SIGTERM.
@@ -347,7 +347,8 @@ def _carry_out(stage: Callable[[Any, Progress], Published], settings: Any, progr
 
 
 def _watcher(progress: Show) -> Progress:
-    from gmm_dask.console import LiveDisplay, LogLines, Progress, make_console
+    from gmm_dask.console import LiveDisplay, LogLines, make_console
+    from gmm_dask.progress import Progress
 
     console = make_console(stderr=True)
     if progress is Show.AUTO:

@@ -1,0 +1,122 @@
+"""The passes of a running fit in numbers and words, and what is left of it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from gmm_dask.fitting import Pass
+from gmm_dask.stage.settings import FitSettings
+from gmm_dask.stage.watch import Watcher
+
+RECENT = 5  # passes that the estimate of what is left looks back on
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is left of a fit.
+
+    Parameters
+    ----------
+    passes : int
+        Over the data, all starts together.
+    settles : bool
+        Whether the change is on its way down to tol; otherwise `passes` is what max_iter allows.
+    """
+
+    passes: int
+    settles: bool
+
+
+def forecast(changes: Sequence[float], start: int, settings: FitSettings) -> Forecast:
+    """What is left after a start's passes that changed the log-likelihood by `changes`.
+
+    EM converges geometrically near its end, so the ratio of the last changes says how many more
+    it takes to get under tol. Starts to come are taken to be as long as this one.
+    """
+    number, most = len(changes), settings.max_iter - len(changes)
+    needed = _passes_to_tol(changes, settings.tol)
+    left = most if needed is None else min(needed, most)
+    to_come = max(settings.n_init - start, 0) * (number + left)
+    return Forecast(left + to_come, needed is not None and needed <= most)
+
+
+def _passes_to_tol(changes: Sequence[float], tol: float) -> int | None:
+    recent = [abs(change) for change in changes if math.isfinite(change)][-RECENT:]
+    if recent and recent[-1] < tol:
+        return 0
+    if tol <= 0 or len(recent) < 2 or not 0 < recent[-1] < recent[0]:
+        return None
+    decay = math.log(recent[-1] / recent[0]) / (len(recent) - 1)
+    # The change must get under tol, not just reach it, so there is at least one more pass.
+    return max(1, math.ceil(math.log(tol / recent[-1]) / decay))
+
+
+class Progress(Watcher):
+    """What both displays know of a running stage: the passes of the start that is under way."""
+
+    def __init__(self) -> None:
+        self._changes: list[float] = []
+        self._seconds: list[float] = []
+
+    def running(self) -> AbstractContextManager[Any]:
+        """The time in which the stage runs."""
+        return nullcontext()
+
+    def passed(self, record: Pass, settings: FitSettings) -> None:
+        """See Watcher."""
+        if record.number == 1:
+            self._changes.clear()
+        unseen = record.number - 1 - len(self._changes)  # an earlier attempt made them
+        self._changes += [*([math.inf] * unseen), record.change]
+        self._seconds = [*self._seconds, record.seconds][-RECENT:]
+        left = forecast(self._changes, record.start, settings)
+        self.show_pass(record, settings, left, left.passes * statistics.median(self._seconds))
+
+    def show_pass(
+        self, record: Pass, settings: FitSettings, left: Forecast, seconds_left: float
+    ) -> None:
+        """Show a pass that ended."""
+
+
+def pass_values(record: Pass, settings: FitSettings, seconds_left: float) -> dict[str, Any]:
+    """A pass as names and values, for a line of a log."""
+    start = {"start": record.start} if settings.n_init > 1 else {}
+    return start | {
+        "number": record.number,
+        f"{settings.objective.replace('-', '_')}_per_row": f"{record.lower_bound:.9f}",
+        "change": _change(record, ".3e") or "-",
+        **({"taken_back": "true"} if record.taken_back else {}),
+        "rows": record.n_rows,
+        "seconds": f"{record.seconds:.3f}",
+        "rows_per_second": rows_per_second(record),
+        "seconds_left": f"{seconds_left:.1f}",
+    }
+
+
+def which_pass(record: Pass, settings: FitSettings) -> str:
+    """Number of the pass, and of its start where there are several."""
+    start = f"start {record.start} of {settings.n_init}, " if settings.n_init > 1 else ""
+    return f"{start}pass {record.number} of at most {settings.max_iter}"
+
+
+def reached(record: Pass, settings: FitSettings) -> str:
+    """What a pass came to, in words; the first has nothing to be compared with."""
+    says = f"{settings.objective} per row {record.lower_bound:,.6f}"
+    change = _change(record, ".1e")
+    if record.taken_back:
+        return f"{says}, lower than before: the extrapolation is taken back"
+    return f"{says}, changed by {change} (settled below {settings.tol:g})" if change else says
+
+
+def _change(record: Pass, digits: str) -> str:
+    return format(record.change, digits) if math.isfinite(record.change) else ""
+
+
+def rows_per_second(record: Pass) -> int:
+    """Rows a second."""
+    return round(record.n_rows / max(record.seconds, 1e-6))
