@@ -80,7 +80,7 @@ class Kept:
     def _even_out(self, limits: Limits) -> None:
         scheduler, keys = self._client.scheduler, [f.key for f in self._futures.values()]
 
-        async def look() -> list[Any]:
+        async def look() -> tuple[Any, ...]:
             return await asyncio.gather(
                 scheduler.who_has(keys=keys), scheduler.ncores(), scheduler.nbytes(keys=keys)
             )
