@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 logger = logging.getLogger("gmm_dask")
 
 TICK_SECONDS = 0.1
-LOOK_SECONDS = 1.0  # between two looks at the workers
+LOOK_SECONDS = 1.0  # between two looks at the workers, or a quarter of what they are looked at for
 LONGEST_TICK = 2.0  # that counts: where this process was suspended itself, nobody else was late
 RESTART_SECONDS = 10
 
@@ -135,6 +135,7 @@ class Vigil:
 
     def __init__(self, client: Any, limits: Limits, of_tasks: bool = False) -> None:
         self._client, self._limits, self._of_tasks = client, limits, of_tasks
+        self._every = min(LOOK_SECONDS, limits.timeout / 4, limits.stuck_after / 4)
         self._clock = time.monotonic()
         self._look: Future[Any] | None = None
         self._unheard = self._since_look = 0.0
@@ -152,7 +153,7 @@ class Vigil:
         if self._look is not None and self._look.done():
             self._hear(self._look)
             self._look = None
-        elif self._look is None and self._since_look >= LOOK_SECONDS:
+        elif self._look is None and self._since_look >= self._every:
             self._look = _submitted(self._client, lambda: self._client.scheduler.identity())
         self._check()
 

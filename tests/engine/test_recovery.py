@@ -162,14 +162,26 @@ def test_a_chunk_that_kills_workers_is_named() -> None:
         assert disturbed(chunks(), backend) == EXPECTED
 
 
-def test_workers_that_are_gone_for_good_are_an_error_and_what_killed_them_is_named() -> None:
+def test_what_is_gone_for_good_is_an_error_in_time_and_a_client_that_was_given_stays() -> None:
     poison = partial(always, partial(os._exit, 1), 300)
-    with by_hand() as cluster, opened(cluster) as backend:
-        assert disturbed(chunks(), backend) == EXPECTED
+    given = {"timeout": 2, "set_as_default": False}
+    with (
+        by_hand() as cluster,
+        opened(cluster) as ours,
+        Client(cluster.address, **given) as client,
+    ):
+        theirs = ClusterBackend(Given(client), QUICK)
         with pytest.raises(ClusterError, match=r"no worker .* for 2 s; .* at .*chunk 3: rows"):
-            ChunkMap(chunks(), backend)("total", poison, None)
+            ChunkMap(chunks(), ours)("total", poison, None)
         cluster.start_worker()
-        assert disturbed(chunks(), backend) == EXPECTED
+        wait_until(lambda: client.nthreads())
+        assert disturbed(chunks(), ours) == disturbed(chunks(), theirs) == EXPECTED
+        cluster.kill(cluster.scheduler)
+        for _ in range(2):
+            with pytest.raises(ClusterError, match=r"The cluster was lost .* No scheduler answers"):
+                disturbed(chunks(), ours)
+        with pytest.raises(ClusterError, match="open Dask client was lost"):
+            disturbed(chunks(), theirs)
 
 
 @pytest.mark.heavy
@@ -182,24 +194,6 @@ def test_a_scheduler_that_returns_is_found_and_what_was_held_is_read_again() -> 
         cluster.start_scheduler()
         cluster.start_worker()
         assert disturbed(held.chunks, backend) == EXPECTED
-
-
-def test_a_scheduler_that_is_gone_for_good_is_an_error_and_a_client_that_was_given_stays() -> None:
-    given = {"timeout": 2, "set_as_default": False}
-    with (
-        by_hand() as cluster,
-        opened(cluster, 1) as ours,
-        Client(cluster.address, **given) as client,
-    ):
-        theirs = ClusterBackend(Given(client), QUICK)
-        assert disturbed(chunks(), theirs) == EXPECTED
-        assert client.status == "running"
-        cluster.kill(cluster.scheduler)
-        for _ in range(2):
-            with pytest.raises(ClusterError, match=r"The cluster was lost .* No scheduler answers"):
-                disturbed(chunks(), ours)
-        with pytest.raises(ClusterError, match="open Dask client was lost"):
-            disturbed(chunks(), theirs)
 
 
 @pytest.mark.heavy

@@ -62,7 +62,10 @@ WRONG = {
         with_keys(cluster={"kind": "address", "address": "ucx://10.0.0.1:8786"}),
         ["tls://host:port"],
     ),
-    "an import string": (with_keys(cluster={"kind": "os.system"}), ["cluster.kind"]),
+    "an import string": (
+        with_keys(cluster={"kind": "os.system"}),
+        ["cluster.kind", "threads, processes, address", "gmm_dask.clusters"],
+    ),
     "a flag for a count": (with_keys(fit={"n_components": True}), ["n_components", "got True"]),
     "text for a count": (with_keys(fit={"n_components": "3"}), ["n_components", "got '3'"]),
     "a flag for a number": (with_keys(fit={"tol": True}), ["fit.tol", "got True"]),
@@ -90,6 +93,11 @@ WRONG = {
         with_keys(cluster={"kind": "processes", "memory_limit": "100MiB"}),
         ["cluster.memory_limit", "104857600 bytes", "256MiB"],
     ),
+    "options of threads": (
+        with_keys(cluster={"options": {"queue": "long"}}),
+        ["options are for a registered factory only"],
+    ),
+    "no patience": (with_keys(cluster={"stuck_after": 0}), ["cluster.stuck_after", "got 0"]),
     "memory of threads": (with_keys(cluster={"memory_limit": "1GiB"}), ["processes"]),
 }
 

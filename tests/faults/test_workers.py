@@ -1,0 +1,204 @@
+"""The stage while workers and schedulers die: the same bits, or a named error and a rerun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dask
+import distributed
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gmm_dask.errors import ClusterError
+from gmm_dask.fitting import Pass
+from gmm_dask.stage.run import run
+from gmm_dask.stage.settings import FitSettings, Settings, settings_from
+from gmm_dask.stage.watch import Watcher
+from gmm_dask.storage import latest, open_store, verify
+from tests.by_hand import ROOT, ByHand, by_hand
+from tests.faults import saboteur
+from tests.storage.stores import published_rows
+
+pytestmark = pytest.mark.usefixtures("no_pictures", "own_faults")
+
+ROWS = 240  # in twelve chunks
+SABOTEUR = str(ROOT / "tests" / "faults" / "saboteur.py")
+PLACES = ("survey", "first pass", "later pass", "label")
+
+
+@pytest.fixture
+def own_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "faults"
+    folder.mkdir()
+    monkeypatch.setenv(saboteur.FOLDER, str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def settings(folder: Path, out: str, **cluster: Any) -> Settings:
+    data = folder / "rows.parquet"
+    if not data.exists():
+        rng = np.random.default_rng(0)
+        x = np.concatenate([rng.normal(size=ROWS // 2), rng.normal(3, 1, ROWS // 2)])
+        pq.write_table(pa.table({"x": x, "id": np.arange(ROWS)}), data, row_group_size=20)
+    return settings_from(
+        {
+            "data": {"path": str(data), "features": ["x"]},
+            "fit": {"n_components": 2, "max_iter": 4, "tol": 0.0},
+            "memory": {"chunk_bytes": 8 * 20},
+            "cluster": cluster,
+            "output": {"path": str(folder / out)},
+        }
+    )
+
+
+class At(Watcher):
+    """Does something when the stage comes to a place: before its next chunk."""
+
+    def __init__(self, place: str, act: Callable[[], object]) -> None:
+        self._place, self._act, self.acted = place, act, 0
+
+    def phase(self, name: str, detail: str) -> None:
+        if (name, self._place) in {("fit", "survey"), ("fit", "first pass"), ("label", "label")}:
+            self._now()
+
+    def passed(self, record: Pass, settings: FitSettings) -> None:
+        if self._place == "later pass" and record.number == 2:
+            self._now()
+
+    def _now(self) -> None:
+        if not self.acted:
+            self.acted += 1
+            self._act()
+
+
+def outcome(chosen: Settings) -> tuple[bytes, list[str]]:
+    """The bits of what was published, after it was found whole."""
+    store = open_store(chosen.output.path)
+    version = latest(store)
+    assert version is not None
+    assert verify(store, version) == []
+    assert published_rows(store, version) == list(range(ROWS))
+    run_folder = f"runs/{version.run_id}"
+    labels = sorted(name for name in store.list(run_folder) if "/labels/" in name)
+    return store.get(f"{run_folder}/model.json"), labels
+
+
+def undisturbed(folder: Path) -> tuple[bytes, list[str]]:
+    chosen = settings(folder, "undisturbed", workers=1)
+    run(chosen)
+    return outcome(chosen)
+
+
+def preloaded(module: str) -> dask.config.set:
+    """Have workers started meanwhile load a module."""
+    # Settings made before distributed is imported would take its own with them when they end.
+    assert distributed.config is not None
+    return dask.config.set({"distributed.worker.preload": [module]})
+
+
+def processes(folder: Path) -> Settings:
+    limits = {"timeout": 60, "stuck_after": 4, "memory_limit": "400MiB"}
+    return settings(folder, "out", kind="processes", workers=2, **limits)
+
+
+QUICK = ("SIGKILL", "later pass")
+
+
+@pytest.mark.parametrize(
+    ("fault", "place"),
+    [
+        pytest.param(fault, place, marks=() if (fault, place) == QUICK else pytest.mark.heavy)
+        for fault in saboteur.FAULTS
+        for place in PLACES
+    ],
+)
+def test_a_worker_that_is_lost_changes_no_bit(fault: str, place: str, tmp_path: Path) -> None:
+    task = "pass" if place.endswith("pass") else place
+    watcher = At(place, partial(saboteur.arm, task, fault))
+    with preloaded(SABOTEUR):
+        run(processes(tmp_path), watcher)
+    assert watcher.acted
+    assert saboteur.is_done(task), "the fault did not happen"
+    assert outcome(processes(tmp_path)) == undisturbed(tmp_path)
+
+
+def by_address(cluster: ByHand, folder: Path, timeout: float) -> Settings:
+    return settings(folder, "out", kind="address", address=cluster.address, timeout=timeout)
+
+
+def end_scheduler(cluster: ByHand) -> None:
+    cluster.kill(cluster.scheduler)
+    cluster.kill_workers()
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("place", PLACES)
+def test_all_workers_gone_and_back_change_no_bit(place: str, tmp_path: Path) -> None:
+    def restart(cluster: ByHand) -> None:
+        cluster.kill_workers()
+        cluster.start_worker()
+
+    with by_hand(2) as cluster:
+        run(by_address(cluster, tmp_path, 60), At(place, partial(restart, cluster)))
+        assert outcome(by_address(cluster, tmp_path, 60)) == undisturbed(tmp_path)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("place", PLACES)
+def test_a_scheduler_gone_and_back_changes_no_bit(place: str, tmp_path: Path) -> None:
+    def restart(cluster: ByHand) -> None:
+        end_scheduler(cluster)
+        cluster.start_scheduler()
+        cluster.start_worker()
+
+    with by_hand(1) as cluster:
+        run(by_address(cluster, tmp_path, 60), At(place, partial(restart, cluster)))
+        assert outcome(by_address(cluster, tmp_path, 60)) == undisturbed(tmp_path)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("end", [ByHand.kill_workers, end_scheduler])
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_gone_for_good_is_an_error_and_a_rerun_succeeds(
+    place: str, end: Callable[[ByHand], None], tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        cluster = stack.enter_context(by_hand(1))
+        watcher = At(place, partial(end, cluster))
+        with pytest.raises(
+            ClusterError, match=r"no worker that can work for 8 s|No scheduler answers"
+        ):
+            run(by_address(cluster, tmp_path, 8), watcher)
+        assert latest(open_store(str(tmp_path / "out"))) is None
+        again = stack.enter_context(by_hand(1))
+        run(by_address(again, tmp_path, 60))
+        assert outcome(by_address(again, tmp_path, 60)) == undisturbed(tmp_path)
+
+
+@pytest.mark.heavy
+def test_a_chunk_that_kills_its_workers_is_named_by_file_and_rows(tmp_path: Path) -> None:
+    preload = tmp_path / "poison.py"
+    preload.write_text(
+        "import os\n"
+        "def dask_setup(worker):\n"
+        "    from gmm_dask.stage import label\n"
+        "    before = label.label_chunk\n"
+        "    def poison(work, item):\n"
+        "        os._exit(1) if item[0].index == 5 else None\n"
+        "        return before(work, item)\n"
+        "    label.label_chunk = poison\n"
+    )
+    said = r"chunk 5: rows\.parquet, row group 5, rows 100 to 119 \(160 bytes in memory\)"
+    with (
+        preloaded(str(preload)),
+        pytest.raises(ClusterError, match=said),
+    ):
+        run(processes(tmp_path))
+    run(processes(tmp_path))
+    assert outcome(processes(tmp_path)) == undisturbed(tmp_path)
