@@ -16,9 +16,10 @@ from gmm_dask.engine import Backend, ClusterSpec, RowChunks, open_backend
 from gmm_dask.engine.address import check_certificates
 from gmm_dask.errors import SettingsError
 from gmm_dask.redaction import redacted, redacted_document
+from gmm_dask.stage.cluster_settings import ClusterSettings
 from gmm_dask.stage.identity import begin, run_folder
 from gmm_dask.stage.outputs import load_model_bytes
-from gmm_dask.stage.settings import ClusterSettings, ScoreSettings, Settings
+from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.storage import (
     Plan,
     RunFolder,

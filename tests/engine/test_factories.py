@@ -13,7 +13,8 @@ import pytest
 from gmm_dask.engine import ClusterSpec, open_backend
 from gmm_dask.engine.factories import GROUP, registered
 from gmm_dask.errors import ClusterError, SettingsError
-from gmm_dask.stage.settings import ClusterSettings, settings_from
+from gmm_dask.stage.cluster_settings import ClusterSettings
+from gmm_dask.stage.settings import settings_from
 from tests.conftest import Blobs
 from tests.engine.test_cluster import check_pass
 
