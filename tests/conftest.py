@@ -57,6 +57,13 @@ def blobs(rng: np.random.Generator) -> Blobs:
     return Blobs(means[component] + noise, component, truth)
 
 
+@pytest.fixture
+def nothing_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report without its pictures: they take longer than a small run."""
+    for name in ("cluster_figure", "likelihood_figure"):
+        monkeypatch.setattr(f"gmm_dask.stage.report.html.{name}", lambda *_: b"")
+
+
 BACKENDS = {
     "loop": ClusterSpec("threads", workers=1),
     "threads": ClusterSpec("threads", workers=2),

@@ -35,6 +35,7 @@ def test_the_flows_run_without_a_server_and_publish(tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
     published = open_output(str(out))
     assert published.metrics["n_rows"] == 150
+    assert published.folder.get("report.html").count(b"data:image/png;base64,iVBOR") == 2
     labelled = script(
         "label", "config/label.yaml", "--set", f"model={out}",
         "--set", f"output.path={tmp_path / 'labels'}", home=tmp_path,

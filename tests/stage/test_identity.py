@@ -22,6 +22,8 @@ from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import contents
 from gmm_dask.storage.plan import plan_dataset
 
+pytestmark = pytest.mark.usefixtures("nothing_drawn")
+
 GROUP = 40
 PLAIN = {"compression": "none", "use_dictionary": False}
 

@@ -14,6 +14,8 @@ from gmm_dask import load_model
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import settings_from
 
+pytestmark = pytest.mark.usefixtures("nothing_drawn")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,6 +16,8 @@ from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import list_versions, open_store, verify
 from tests.stage.conftest import MakeSettings
 
+pytestmark = pytest.mark.usefixtures("nothing_drawn")
+
 
 @pytest.fixture
 def published(iris_settings: MakeSettings) -> Published:
