@@ -13,11 +13,8 @@ from gmm_dask.errors import ClusterError
 
 logger = logging.getLogger("gmm_dask")
 
-FIRST_PAUSE, LONGEST_PAUSE = (
-    0.5,
-    15.0,
-)  # seconds before the cluster is opened anew, doubled each time
-
+FIRST_PAUSE = 0.5  # seconds before the cluster is opened anew, doubled each time
+LONGEST_PAUSE = 15.0
 MAX_NAMED = 5  # a list people can read
 
 T = TypeVar("T")
