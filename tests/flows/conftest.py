@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
@@ -37,6 +40,15 @@ class Server:
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done
+
+
+def ask(server: Server, path: str, body: dict[str, Any] | None = None) -> Any:
+    request = Request(
+        f"{server.url}/{path}", data=json.dumps(body or {}).encode(),
+        headers={"Content-Type": "application/json"}, method="POST",
+    )  # fmt: skip
+    with build_opener(ProxyHandler({})).open(request, timeout=60) as response:
+        return json.load(response)
 
 
 @pytest.fixture(scope="session")

@@ -10,23 +10,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
 from gmm_dask.stage.outputs import open_output
-from tests.flows.conftest import CANARY, PATIENCE, ROOT, Server
+from tests.flows.conftest import CANARY, PATIENCE, ROOT, Server, ask
 
 pytestmark = pytest.mark.timeout(600)
-
-
-def ask(server: Server, path: str, body: dict[str, Any] | None = None) -> Any:
-    request = Request(
-        f"{server.url}/{path}", data=json.dumps(body or {}).encode(),
-        headers={"Content-Type": "application/json"}, method="POST",
-    )  # fmt: skip
-    with build_opener(ProxyHandler({})).open(request, timeout=60) as response:
-        return json.load(response)
 
 
 @pytest.fixture(scope="module")

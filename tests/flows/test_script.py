@@ -1,4 +1,4 @@
-"""Both flows as scripts, with no server configured: exit codes, messages, what is published."""
+"""Both flows as scripts: exit codes, messages, what is published, with a server and without."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gmm_dask.stage.outputs import label_parts, open_output
-from tests.flows.conftest import PATIENCE, ROOT
+from tests.flows.conftest import PATIENCE, ROOT, Server, ask
 from tests.object_service import SECRET, ObjectService, files
 
 
@@ -23,7 +23,9 @@ def script(flow: str, *arguments: str, home: Path) -> subprocess.CompletedProces
     )  # fmt: skip
 
 
-def test_the_flows_run_without_a_server_and_publish(tmp_path: Path) -> None:
+def test_a_flow_runs_without_a_server_and_the_next_with_one_that_is_configured(
+    server: Server, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     done = script(
         "cluster", "config/iris.yaml", "--set", f"output.path={out}", "--set", "fit.tol=1e-9",
@@ -36,12 +38,13 @@ def test_the_flows_run_without_a_server_and_publish(tmp_path: Path) -> None:
     published = open_output(str(out))
     assert published.metrics["n_rows"] == 150
     assert published.folder.get("report.html").count(b"data:image/png;base64,iVBOR") == 2
-    labelled = script(
-        "label", "config/label.yaml", "--set", f"model={out}",
-        "--set", f"output.path={tmp_path / 'labels'}", home=tmp_path,
+    known = len(ask(server, "flow_runs/filter"))
+    server.call(
+        "flows.label", "config/label.yaml", "--set", f"model={out}",
+        "--set", f"output.path={tmp_path / 'labels'}",
     )  # fmt: skip
-    assert labelled.returncode == 0, labelled.stdout + labelled.stderr
     assert len(label_parts(str(tmp_path / "labels"))) == 2
+    assert len(ask(server, "flow_runs/filter")) == known + 1
 
 
 @pytest.mark.parametrize(
