@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,16 +34,24 @@ def call(*arguments: object, cwd: Path, **environment: str) -> subprocess.Comple
     )  # fmt: skip
 
 
-@pytest.fixture
-def fitted(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def fitted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fitted")
     done = call(
         "fit", IRIS, "--features", FEATURES, "--id-columns", "flower", "--n-components", 3,
-        "--tol", 1e-9, "--max-iter", 500, "--out", "out", cwd=tmp_path,
+        "--tol", 1e-9, "--max-iter", 500, "--out", "out", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Published version 1" in done.stdout
     assert "180.1855" in done.stdout
     assert done.stderr.count("event=pass") > 20  # a line per pass in a log
+    return folder
+
+
+@pytest.fixture
+def fitted(fitted_once: Path, tmp_path: Path) -> Path:
+    """A copy for each test."""
+    shutil.copytree(fitted_once, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
