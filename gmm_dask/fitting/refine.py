@@ -31,16 +31,7 @@ def refine(
     ------
     As `fit`.
     """
-    found = fit(
-        sample_expectation,
-        start.parameters,
-        maximise,
-        tol=FINER * tol,
-        max_iter=MAX_PASSES,
-        accelerate=True,
-        events=start.events,
-    )
-    return replace(found, events_=_at_start(found))
+    return _run(sample_expectation, start, maximise, FINER * tol, MAX_PASSES, accelerate=True)
 
 
 def short_run(sample_expectation: Expectation, start: Step, maximise: Maximisation) -> FitResult:
@@ -50,12 +41,25 @@ def short_run(sample_expectation: Expectation, start: Step, maximise: Maximisati
     ------
     As `fit`.
     """
+    return _run(sample_expectation, start, maximise, 0.0, SHORT, accelerate=False)
+
+
+def _run(
+    expectation: Expectation,
+    start: Step,
+    maximise: Maximisation,
+    tol: float,
+    max_iter: int,
+    *,
+    accelerate: bool,
+) -> FitResult:
     found = fit(
-        sample_expectation,
+        expectation,
         start.parameters,
         maximise,
-        tol=0.0,
-        max_iter=SHORT,
+        tol=tol,
+        max_iter=max_iter,
+        accelerate=accelerate,
         events=start.events,
     )
     return replace(found, events_=_at_start(found))
