@@ -256,7 +256,9 @@ def put_files(folder: RunFolder, note: str = "") -> None:
     folder.put_if_absent("metrics.json", b'{"seconds":"%s"}\n' % note.encode())
 
 
-def publish_run(store: Store, run_id: str = RUN, n_parts: int = 3, note: str = "") -> Version:
+def publish_run(
+    store: Store, run_id: str = RUN, n_parts: int = 3, note: str = "", noise: float = 0.0
+) -> Version:
     """A whole run, as a driver does it: files, parts with receipts, manifest, version."""
     published = find_version(store, run_id)
     if published is not None:
@@ -265,7 +267,7 @@ def publish_run(store: Store, run_id: str = RUN, n_parts: int = 3, note: str = "
     put_files(folder, note)
     receipts = []
     for index in range(n_parts):
-        receipts.append(put_part(folder, index))
+        receipts.append(put_part(folder, index, noise))
         folder.put_json(f"receipts/{index:05d}.json", receipts[-1].to_dict())
     manifest_sha256 = write_manifest(folder, receipts, n_rows=n_parts * CHUNK)
     return publish_version(store, run_id, manifest_sha256, n_parts * CHUNK)

@@ -1,0 +1,184 @@
+"""Faults and orders of writers through which the commit protocol is led; each raises at harm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from gmm_dask.errors import OutputError
+from gmm_dask.storage import Version, list_versions, verify
+from gmm_dask.storage.runs import RunFolder
+from tests.storage import stores
+from tests.storage.stores import (
+    FAULTS,
+    OTHER,
+    ROWS,
+    RUN,
+    Between,
+    Crash,
+    FaultStore,
+    MemoryStore,
+    check_one_whole_version,
+    publish_run,
+    published_rows,
+    put_files,
+    put_part,
+)
+
+Scenario = Callable[[], None]
+OTHER_BITS = 1e-12  # what another processor may add to a score
+
+
+@dataclass
+class Watched(Between):
+    """A store with a reader that looks at all versions after every operation."""
+
+    store: MemoryStore = field(default_factory=MemoryStore)
+    seen: dict[int, Version] = field(default_factory=dict)
+
+    def around(self, operation: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        finally:
+            self.look()
+
+    def look(self) -> None:
+        try:
+            found = {version.number: version for version in list_versions(self.store)}
+            assert found.items() >= self.seen.items(), "a version that was seen is lost"
+            for number, version in found.items():
+                assert verify(self.store, version) == [], "a version is partial"
+                if number not in self.seen:
+                    rows = published_rows(self.store, version)
+                    assert rows == ROWS, "rows are lost or double"
+        except OutputError as error:
+            raise AssertionError(f"a version is partial: {error}") from error
+        self.seen |= found
+
+
+def n_operations() -> int:
+    counting = FaultStore(MemoryStore())
+    publish_run(counting)
+    return len(counting.operations)
+
+
+def with_any_fault() -> None:
+    """A fault at every operation, and a restart that makes other bits."""
+    for fault in FAULTS:
+        for at in range(n_operations()):
+            watched = Watched()
+            try:
+                version = publish_run(FaultStore(watched, at, fault), note="first")
+            except (Crash, OutputError):
+                pass
+            else:
+                assert version in list_versions(watched.store), "the version is not there"
+            publish_run(watched, note="second", noise=OTHER_BITS)
+            check_one_whole_version(watched.store)
+
+
+def with_a_lost_reply() -> None:
+    """The creation took effect and its writer does not hear of it."""
+    counting = FaultStore(MemoryStore())
+    publish_run(counting)
+    for at, operation in enumerate(counting.operations):
+        if operation == "put_if_absent":
+            try:
+                publish_run(FaultStore(MemoryStore(), at, "lost reply"))
+            except OutputError as error:
+                raise AssertionError("a lost reply failed the run") from error
+
+
+@dataclass
+class Overtaken(Between):
+    """Another driver does all its work before the operation of that index."""
+
+    other: Callable[[], Version]
+    at: int
+    count: int = 0
+    version: Version | None = None
+
+    def around(self, operation: str, call: Callable[[], Any]) -> Any:
+        if self.count == self.at:
+            self.version = self.other()
+        self.count += 1
+        return call()
+
+
+def with_a_twin() -> None:
+    """A driver of the same run, of other bits, that overtakes at any operation."""
+    for at in range(n_operations()):
+        watched = Watched()
+        twin = partial(publish_run, watched, note="two", noise=OTHER_BITS)
+        slow = Overtaken(watched, twin, at)
+        assert publish_run(slow, note="one") == slow.version, "a run has an extra version"
+        check_one_whole_version(watched.store)
+
+
+def with_another_run() -> None:
+    """A driver of another run that overtakes at any operation."""
+    for at in range(n_operations()):
+        watched = Watched()
+        slow = Overtaken(watched, partial(publish_run, watched, OTHER), at)
+        last = publish_run(slow)
+        assert {slow.version, last} == set(list_versions(watched.store)), "a version is lost"
+
+
+@dataclass
+class Tears(MemoryStore):
+    """A store that says a write is done and keeps half of it."""
+
+    torn: str = ""
+
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        return super().put_if_absent(name, data[: len(data) // 2] if name == self.torn else data)
+
+
+def with_a_torn_write() -> None:
+    """Any file of a run torn while its writer goes on: nothing is published, or what is whole."""
+    whole = MemoryStore()
+    publish_run(whole)
+    for name in whole.list("runs/"):
+        watched = Watched(Tears(torn=name))
+        with suppress(OutputError):
+            publish_run(watched)
+        if "/labels/" in name:
+            publish_run(watched)
+            check_one_whole_version(watched.store)
+
+
+def with_damage_before_the_restart() -> None:
+    """A part that the manifest names is damaged, and the restart makes others."""
+    whole = MemoryStore()
+    publish_run(whole)
+    left = {name: data for name, data in whole.objects.items() if name.startswith("runs/")}
+    for name in whole.list(f"runs/{RUN}/labels/"):
+        watched = Watched(MemoryStore(left | {name: b"torn"}))
+        with suppress(OutputError):
+            publish_run(watched, noise=OTHER_BITS)
+
+
+def with_a_receipt_too_few_or_twice() -> None:
+    """Parts that are not those of the plan are never published."""
+    for indices in ([0, 2], [0, 1], [1, 2], [0, 1, 1, 2]):
+        watched = Watched()
+        folder = RunFolder(watched, RUN)
+        put_files(folder)
+        with suppress(OutputError):
+            receipts = [put_part(folder, index) for index in indices]
+            sha256 = stores.write_manifest(folder, receipts, n_rows=len(ROWS))
+            stores.publish_version(watched, RUN, sha256, len(ROWS))
+
+
+SCENARIOS = (
+    with_any_fault,
+    with_a_lost_reply,
+    with_a_twin,
+    with_another_run,
+    with_a_torn_write,
+    with_damage_before_the_restart,
+    with_a_receipt_too_few_or_twice,
+)
