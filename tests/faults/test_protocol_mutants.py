@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage import Store, Version, labels, manifest, runs, verify, versions
+from gmm_dask.storage import Store, Version, labels, local_store, manifest, runs, verify, versions
 from gmm_dask.storage.documents import sha256_hex
 from gmm_dask.storage.labels import PartReceipt
+from gmm_dask.storage.local_store import LocalStore
 from gmm_dask.storage.runs import MANIFEST, RunFolder
 from gmm_dask.storage.store import create_once
 from gmm_dask.storage.tables import parquet_bytes
@@ -258,3 +260,31 @@ def test_a_receipt_that_is_trusted_unread_stops_every_restart(
     monkeypatch.setattr(PartReceipt, "is_whole", lambda *_: True)
     with pytest.raises(OutputError, match=r"part-\w+-\w+\.parquet is damaged"):
         restart_with_a_torn_part(drive)
+
+
+# --- files, whose creation is a link -----------------------------------------------------------
+
+
+def create_overtaken(store: LocalStore, patch: pytest.MonkeyPatch) -> bool:
+    """Create an object that another writer creates just before it gets its name."""
+    link = local_store._link
+
+    def late(temporary: Path, path: Path) -> bool:
+        patch.setattr(local_store, "_link", link)
+        assert store.put_if_absent("versions/00000001.json", b"other")
+        return link(temporary, path)
+
+    patch.setattr(local_store, "_link", late)
+    return store.put_if_absent("versions/00000001.json", b"mine")
+
+
+def test_a_file_that_is_moved_to_its_name_would_overwrite_the_other_writers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = LocalStore(str(tmp_path / "linked"))
+    assert not create_overtaken(store, monkeypatch)
+    assert store.get("versions/00000001.json") == b"other"
+    monkeypatch.setattr(local_store, "_link", lambda temporary, path: temporary.replace(path))
+    store = LocalStore(str(tmp_path / "moved"))
+    assert create_overtaken(store, monkeypatch)
+    assert store.get("versions/00000001.json") == b"mine"
