@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -76,6 +77,22 @@ class Kept:
                 raise
             raise lost from error
         self._futures |= found
+        if any(worker is not None for worker in by_worker):
+            self._set_free([*(future.key for future in found.values()), *names.values()], limits)
+
+    def _set_free(self, names: Sequence[Any], limits: Limits) -> None:
+        """Let any worker read these again.
+
+        A task that may go elsewhere still waits for its own worker for ever, if that was lost
+        together with all others.
+        """
+        anywhere = dict.fromkeys(names)
+        with suppress(KeyError):  # one that is forgotten will not be read again
+            asked(
+                self._client,
+                lambda: self._client.scheduler.set_restrictions(worker=anywhere),
+                limits,
+            )
 
     def _even_out(self, limits: Limits) -> None:
         scheduler, keys = self._client.scheduler, [f.key for f in self._futures.values()]

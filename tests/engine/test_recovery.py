@@ -73,9 +73,13 @@ def always(fault: Callable[[], object], start: int, common: Any, X: np.ndarray) 
 
 
 def disturbed(
-    rows: RowChunks, backend: Backend, fault: Callable[[], object] | None = None, token: Any = ""
+    rows: RowChunks,
+    backend: Backend,
+    fault: Callable[[], object] | None = None,
+    token: Any = "",
+    start: int = 500,
 ) -> list[float]:
-    return ChunkMap(rows, backend)("total", total, (fault, str(token), 500))
+    return ChunkMap(rows, backend)("total", total, (fault, str(token), start))
 
 
 EXPECTED = disturbed(chunks(), LocalBackend(1))
@@ -139,6 +143,21 @@ def test_a_worker_that_ends_in_a_pass_changes_no_bit_and_its_chunks_are_spread_a
             return len(counts) == 2 and min(counts.values()) >= N_CHUNKS // 2 - 1
 
         wait_until(is_even)
+
+
+@pytest.mark.heavy
+def test_twenty_losses_in_twenty_passes_change_no_bit(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    ends = [fault for name, fault in FAULTS.items() if name != "retired"]
+    with open_backend(SPEC) as backend:
+        held = hold(chunks(), backend, 1 << 30)
+        for number in range(20):
+            token = tmp_path / str(number)
+            chunk = int(rng.integers(N_CHUNKS))
+            fault = ends[rng.integers(len(ends))]
+            assert disturbed(held.chunks, backend, fault, token, chunk * ROWS) == EXPECTED
+            assert token.exists()
 
 
 @pytest.mark.heavy
