@@ -143,6 +143,9 @@ def test_a_worker_that_ends_in_a_pass_changes_no_bit_and_its_chunks_are_spread_a
             return len(counts) == 2 and min(counts.values()) >= N_CHUNKS // 2 - 1
 
         wait_until(is_even)
+        # Dask keeps a task for its worker for ever, should all workers be lost at once.
+        tasks = backend.session.client.cluster.scheduler.tasks.values()
+        assert not any(task.worker_restrictions for task in tasks)
 
 
 @pytest.mark.heavy
@@ -196,9 +199,8 @@ def test_what_is_gone_for_good_is_an_error_in_time_and_a_client_that_was_given_s
         wait_until(lambda: client.nthreads())
         assert disturbed(chunks(), ours) == disturbed(chunks(), theirs) == EXPECTED
         cluster.kill(cluster.scheduler)
-        for _ in range(2):
-            with pytest.raises(ClusterError, match=r"The cluster was lost .* No scheduler answers"):
-                disturbed(chunks(), ours)
+        with pytest.raises(ClusterError, match=r"The cluster was lost .* No scheduler answers"):
+            disturbed(chunks(), ours)
         with pytest.raises(ClusterError, match="open Dask client was lost"):
             disturbed(chunks(), theirs)
 
@@ -220,8 +222,9 @@ def test_a_scheduler_that_hangs_is_an_error_in_time() -> None:
     with by_hand() as cluster, opened(cluster) as backend:
         assert cluster.scheduler is not None
         cluster.scheduler.send_signal(signal.SIGSTOP)
-        with pytest.raises(ClusterError, match="did not answer for 2 s"):
-            disturbed(chunks(), backend)
+        for said in ("did not answer for 2 s", "No scheduler answers"):
+            with pytest.raises(ClusterError, match=said):
+                disturbed(chunks(), backend)
 
 
 @contextmanager
