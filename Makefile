@@ -2,6 +2,8 @@
 # make bench  the benchmarks                          make test-heavy  the long tests as well
 PYTHON ?= python3
 PY := .venv/bin/python
+# Two processes take the test files in turn: half of the time is spent on waiting for servers.
+TWO := -n 2 --dist loadfile
 PIP := $(PY) -m pip --disable-pip-version-check
 
 .PHONY: demo test test-heavy bench lint lock clean
@@ -10,10 +12,10 @@ demo: .venv/installed
 	@$(PY) -m flows.cluster config/iris.yaml
 
 test: .venv/installed-dev lint
-	$(PY) -m pytest -m "not heavy"
+	$(PY) -m pytest $(TWO) -m "not heavy"
 
 test-heavy: .venv/installed-dev
-	$(PY) -m pytest
+	$(PY) -m pytest $(TWO)
 
 bench: .venv/installed-dev
 	$(PY) -m benchmarks
