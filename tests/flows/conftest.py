@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
@@ -47,8 +48,15 @@ def ask(server: Server, path: str, body: dict[str, Any] | None = None) -> Any:
         f"{server.url}/{path}", data=json.dumps(body or {}).encode(),
         headers={"Content-Type": "application/json"}, method="POST",
     )  # fmt: skip
-    with build_opener(ProxyHandler({})).open(request, timeout=60) as response:
-        return json.load(response)
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with build_opener(ProxyHandler({})).open(request, timeout=60) as response:
+                return json.load(response)
+        except HTTPError as error:  # its database is locked by a run that reports itself
+            if error.code != 503 or time.monotonic() > until:
+                raise
+        time.sleep(0.5)
 
 
 @pytest.fixture(scope="session")
