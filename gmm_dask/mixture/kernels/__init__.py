@@ -206,19 +206,21 @@ class _Sums:
 
 
 def _arguments(parameters: Parameters) -> tuple[Any, ...]:
-    """Means, factors (k or 1, d or 1, d), log weights, whether matrices, and where far begins."""
+    """Means, factors (k or 1, d or 1, d), log weights, whether matrices; screen; far limit."""
+    from gmm_dask.mixture.kernels.screen import screen_of
+
     factors, (k, d) = parameters.precisions_cholesky, parameters.means.shape
     if parameters.family.correlated:
         factors = factors.reshape(-1, d, d)
     else:
         factors = np.broadcast_to(factors.reshape(k, 1, -1), (k, 1, d)).copy()
-    return (
+    mixture = (
         parameters.means,
         factors,
         steps.log_densities_at_means(parameters),
         parameters.family.correlated,
-        steps.far_limit(parameters),
     )
+    return mixture, tuple(screen_of(parameters)), steps.far_limit(parameters)
 
 
 def _far_rows(n_far: int, far: Indices, n_rows: int) -> Indices:

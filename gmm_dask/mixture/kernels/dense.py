@@ -1,8 +1,8 @@
 """One fused pass over a tile of rows: densities, log-sum-exp, responsibilities, sums.
 
-Components that are out of reach are left alone: the sum over the first columns of a triangular
-factor is a lower bound of the distance, and a responsibility under e^-42 adds nothing to a sum.
-Rows that are probably of one component stand side by side, so that whole blocks skip the others.
+Components that are out of reach are left alone: the distance in a few directions (`screen`) is a
+lower bound of the whole, and a responsibility under e^-42 adds nothing to a sum. Rows that are
+probably of one component stand side by side, so that whole blocks skip the others.
 """
 
 from __future__ import annotations
@@ -17,19 +17,24 @@ import numba
 import numpy as np
 
 from gmm_dask.mixture.kernels.blocks import (
+    AT_ONCE,
     collect,
+    load_projected,
     load_weights,
+    project,
     sort_by_guess,
     transpose,
     workspace,
 )
-from gmm_dask.mixture.kernels.distances import of_matrix, of_variances
+from gmm_dask.mixture.kernels.distances import bound_of, of_matrix, of_variances
 from gmm_dask.mixture.kernels.elementary import exp, log
 from gmm_dask.mixture.kernels.lanes import (
+    LANES,
     ROWS,
     Vector,
     add,
     any_greater,
+    any_within,
     bits_greater,
     divide,
     larger,
@@ -45,9 +50,10 @@ from gmm_dask.mixture.kernels.lanes import (
 )
 from gmm_dask.mixture.kernels.sums import LIST_ROWS, add_listed, add_products, add_squares
 
-TILE_ROWS = 1024
+TILE_ROWS = 2048
 FEW_COLUMNS = 8  # up to which sums are taken over rows in lanes; beyond, over rows in a list
-SORTED_FROM = 12  # columns; with fewer, sorting costs more than it saves
+AGAIN = 32  # tiles after which a screen that was not worth its time is tried once more
+ROUNDED = 1.01  # a bound is taken to be above a limit from here on
 OUT_OF_REACH = -42.0  # log of a responsibility that is nothing in float64
 FAR, FAR_OUT_OF_REACH = -1000.0, -150.0  # of a row with squared distances that may outweigh that
 
@@ -60,19 +66,43 @@ def reach(largest: Vector) -> Vector:
 
 @numba.njit(nogil=True, error_model="numpy")
 def log_joints(
-    x: Any, means: Any, factors: Any, log_weights: Any, first: int, is_matrix: bool, out: Any
+    x: Any, y: Any, mixture: Any, screen: Any, likely: tuple[int, int], tally: Any, out: Any
 ) -> Vector:
     """Write log weight times density of a block's rows to out (k, ROWS); the largest of each row.
 
     Where a component is out of reach of all rows of the block, an upper bound is written.
+
+    Parameters
+    ----------
+    x, y : (d, ROWS), (n, ROWS)
+        The rows, and what the screen sees of them.
+    likely : (int, int)
+        The first of the components that the rows probably are of, and the one after the last;
+        they come first, for they bound what the others can be. Without any there is no screen.
+    tally : (2,)
+        Of the other components, how many were looked at and how many were out of reach.
     """
+    means, factors, log_weights, is_matrix = mixture
+    _, _, _, _, screen_factors, offsets, _ = screen
     largest = rows(-math.inf)
     k, d = means.shape
-    for place in range(k):
-        # The probable component first: it bounds what the others can be.
-        j = first if place == 0 else place - 1 if place <= first else place
-        factor, log_weight = factors[j % factors.shape[0]], log_weights[j]
+    begin, n_likely = likely[0], likely[1] - likely[0]
+    for place in range(n_likely + k):
+        j = begin + place if place < n_likely else place - n_likely
+        if place >= n_likely and begin <= j < begin + n_likely:
+            continue
+        log_weight = log_weights[j]
         limit = multiply(subtract(subtract(rows(log_weight), largest), reach(largest)), 2.0)
+        if n_likely and place >= n_likely:
+            at_most = multiply(limit, ROUNDED)
+            screen_factor = screen_factors[j % screen_factors.shape[0]]
+            bound = bound_of(y, offsets[j], screen_factor, at_most)
+            tally[0] += 1
+            if not any_within(bound, at_most):
+                tally[1] += 1
+                store(out, (j, 0), multiply_add(bound, -0.5, rows(log_weight)))
+                continue
+        factor = factors[j % factors.shape[0]]
         if is_matrix:
             squares = of_matrix(x, means[j], factor, d, limit)
         else:
@@ -115,27 +145,57 @@ def note_far(near: Any, x: Any, order: Any, start: int, n_rows: int, far: Any, n
 
 @numba.njit(nogil=True, error_model="numpy")
 def arrange_tile(
-    X: Any,
-    means: Any,
-    factors: Any,
-    log_weights: Any,
-    is_matrix: bool,
-    start: int,
-    order: Any,
-    work: Any,
-) -> tuple[int, bool]:
-    """Row numbers of the tile that begins at start: how many, and whether they were sorted.
+    X: Any, start: int, screen: Any, is_screened: bool, order: Any, D: Any, work: Any
+) -> int:
+    """Row numbers of the tile that begins at start, sorted where it is screened: how many.
 
     Lanes beyond its end repeat the last row.
     """
-    k, d = means.shape
-    n_rows = min(TILE_ROWS, X.shape[0] - start)
+    n_rows = int(min(TILE_ROWS, X.shape[0] - start))
     for t in range(TILE_ROWS):
         order[t] = start + min(t, n_rows - 1)
-    is_sorted = is_matrix and d >= SORTED_FROM and k > 1
-    if is_sorted:
-        sort_by_guess(X, means, factors, log_weights, order, n_rows, work)
-    return n_rows, is_sorted
+    if is_screened:
+        centre, directions, means, biases, _, _, _ = screen
+        project(X, start, n_rows, centre, directions, D, work[1])
+        sort_by_guess(means, biases, order, start, n_rows, work)
+    return n_rows
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def is_worth(screen: Any, tally: Any, tile: int) -> bool:
+    """Whether to screen the next tile: the last one screened gained by it, or it is time to look.
+
+    Where none or few components are out of reach, tiles are left as they are.
+    """
+    if not screen[1].shape[1]:
+        return False
+    gained = tally[1] >= screen[6] * tally[0]
+    if gained or tile % AGAIN == 0:
+        tally[:] = 0
+        return True
+    return False
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def probable(order: Any, guess: Any, start: int, t: int, n_rows: int) -> tuple[int, int]:
+    """The components that the block's rows of a sorted tile probably are of: begin, end."""
+    last = min(t + ROWS, n_rows) - 1
+    return int(guess[order[t] - start]), int(guess[order[last] - start]) + 1
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def workspaces(n_columns: int, k: int, screen: Any) -> Any:
+    """For a tile: y, projected rows, guesses, sorted rows, ends; and for rows less the centre."""
+    n, padded = screen[5].shape[1], -(-n_columns // LANES) * LANES
+    screened_rows = TILE_ROWS if n else 0
+    work = (
+        workspace(n, ROWS),
+        workspace(screened_rows, screen[1].shape[1]),
+        workspace(1, TILE_ROWS)[0],
+        np.empty(TILE_ROWS, np.int64),
+        np.empty(k + 1, np.int64),
+    )
+    return work, workspace(AT_ONCE, padded if n else 0)
 
 
 def _sources() -> int:
@@ -152,10 +212,8 @@ def _made(sources: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def expectation(
         X: Any,
         weights: Any,
-        means: Any,
-        factors: Any,
-        log_weights: Any,
-        is_matrix: bool,
+        mixture: Any,
+        screen: Any,
         far_limit: float,
         sums: Any,
         far: Any,
@@ -163,26 +221,30 @@ def _made(sources: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     ) -> Any:
         """Add the rows' statistics to sums; log-likelihood, and how many rows are far."""
         n, d = X.shape
+        means, _, _, is_matrix = mixture
         k = means.shape[0]
         sum_resp, sum_x, sum_xx, part_x, part_xx = sums
         x, joint, weight = workspace(d, ROWS), workspace(k, ROWS), workspace(1, ROWS)[0]
-        order, guess = np.empty(TILE_ROWS, np.int64), workspace(1, TILE_ROWS)[0]
-        work = (x, guess, np.empty(TILE_ROWS, np.int64), np.empty(k + 1, np.int64))
+        order, tally = np.empty(TILE_ROWS, np.int64), np.zeros(2, np.int64)
+        work, shifted = workspaces(d, k, screen)
+        y, projected, guess, _, _ = work
         in_list = is_matrix and d > FEW_COLUMNS
         held = TILE_ROWS if in_list else 1
         listed, root = np.empty((k, held), np.int64), workspace(k, held)
         counts, scaled = np.zeros(k, np.int64), workspace(LIST_ROWS + 1, sum_x.shape[1])
         log_likelihood, n_far = float(sources) * 0.0, 0
         for start in range(0, n, TILE_ROWS):
-            m, is_sorted = arrange_tile(
-                X, means, factors, log_weights, is_matrix, start, order, work
-            )
+            is_screened = is_worth(screen, tally, start // TILE_ROWS)
+            m = arrange_tile(X, start, screen, is_screened, order, shifted, work)
             tile_sum = rows(0.0)
             for t in range(0, m, ROWS):
                 transpose(X, order, t, d, x)
                 load_weights(weights, order, t, m, weight)
-                first = int(guess[order[t] - start]) if is_sorted else 0
-                largest = log_joints(x, means, factors, log_weights, first, is_matrix, joint)
+                likely = (0, 0)
+                if is_screened:
+                    load_projected(projected, order, t, start, y)
+                    likely = probable(order, guess, start, t, m)
+                largest = log_joints(x, y, mixture, screen, likely, tally, joint)
                 near = bits_greater(largest, rows(far_limit))
                 if near != ALL_ROWS:
                     n_far = note_far(near, x, order, t, m, far, n_far)
@@ -222,10 +284,8 @@ def _made(sources: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     def scores(
         X: Any,
-        means: Any,
-        factors: Any,
-        log_weights: Any,
-        is_matrix: bool,
+        mixture: Any,
+        screen: Any,
         far_limit: float,
         result: Any,
         far: Any,
@@ -233,19 +293,22 @@ def _made(sources: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Write labels, log-densities and largest responsibilities; how many rows are far."""
         labels, density, largest_share, responsibilities = result
         n, d = X.shape
-        k = means.shape[0]
+        k = mixture[0].shape[0]
         x, joint, lane_values = workspace(d, ROWS), workspace(k, ROWS), workspace(3, ROWS)
-        order, guess = np.empty(TILE_ROWS, np.int64), workspace(1, TILE_ROWS)[0]
-        work = (x, guess, np.empty(TILE_ROWS, np.int64), np.empty(k + 1, np.int64))
+        order, tally = np.empty(TILE_ROWS, np.int64), np.zeros(2, np.int64)
+        work, shifted = workspaces(d, k, screen)
+        y, projected, guess, _, _ = work
         n_far = sources * 0
         for start in range(0, n, TILE_ROWS):
-            m, is_sorted = arrange_tile(
-                X, means, factors, log_weights, is_matrix, start, order, work
-            )
+            is_screened = is_worth(screen, tally, start // TILE_ROWS)
+            m = arrange_tile(X, start, screen, is_screened, order, shifted, work)
             for t in range(0, m, ROWS):
                 transpose(X, order, t, d, x)
-                first = int(guess[order[t] - start]) if is_sorted else 0
-                largest = log_joints(x, means, factors, log_weights, first, is_matrix, joint)
+                likely = (0, 0)
+                if is_screened:
+                    load_projected(projected, order, t, start, y)
+                    likely = probable(order, guess, start, t, m)
+                largest = log_joints(x, y, mixture, screen, likely, tally, joint)
                 near = bits_greater(largest, rows(far_limit))
                 if near != ALL_ROWS:
                     n_far = note_far(near, x, order, t, m, far, n_far)

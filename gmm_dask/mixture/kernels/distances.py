@@ -9,6 +9,7 @@ import numba
 from gmm_dask.mixture.kernels.lanes import (
     Vector,
     any_greater,
+    any_within,
     load_rows,
     multiply,
     multiply_add,
@@ -61,6 +62,40 @@ def of_matrix(x: Any, mean: Any, factor: Any, n_columns: int, limit: Vector) -> 
             z = multiply_add(subtract(load_rows(x, (i, 0)), mean[i]), factor[i, c], z)
         squares = multiply_add(z, z, squares)
         c += 1
+    return squares
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def bound_of(y: Any, offset: Any, factor: Any, limit: Vector) -> Vector:
+    """|U^T y - U^T m|^2 of projected rows y (n, ROWS), n a multiple of 4.
+
+    Stops where every row is above its limit. Means are taken off last: what that rounds away a
+    bound need not know.
+    """
+    squares, n = rows(0.0), offset.shape[0]
+    for c in range(0, n, 4):
+        z0, z1 = rows(-offset[c]), rows(-offset[c + 1])
+        z2, z3 = rows(-offset[c + 2]), rows(-offset[c + 3])
+        for i in range(c + 1):
+            v = load_rows(y, (i, 0))
+            z0 = multiply_add(v, factor[i, c], z0)
+            z1 = multiply_add(v, factor[i, c + 1], z1)
+            z2 = multiply_add(v, factor[i, c + 2], z2)
+            z3 = multiply_add(v, factor[i, c + 3], z3)
+        v = load_rows(y, (c + 1, 0))
+        z1 = multiply_add(v, factor[c + 1, c + 1], z1)
+        z2 = multiply_add(v, factor[c + 1, c + 2], z2)
+        z3 = multiply_add(v, factor[c + 1, c + 3], z3)
+        v = load_rows(y, (c + 2, 0))
+        z2 = multiply_add(v, factor[c + 2, c + 2], z2)
+        z3 = multiply_add(v, factor[c + 2, c + 3], z3)
+        z3 = multiply_add(load_rows(y, (c + 3, 0)), factor[c + 3, c + 3], z3)
+        squares = multiply_add(z0, z0, squares)
+        squares = multiply_add(z1, z1, squares)
+        squares = multiply_add(z2, z2, squares)
+        squares = multiply_add(z3, z3, squares)
+        if not any_within(squares, limit):
+            return squares
     return squares
 
 

@@ -251,6 +251,18 @@ def any_greater(typing: Any, a: Any, b: Any) -> Any:
     return types.boolean(a, b), code
 
 
+@intrinsic
+def any_within(typing: Any, a: Any, limit: Any) -> Any:
+    """Whether a is not above its limit in any lane; NaN is not above."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        mask = builder.fcmp_unordered("<=", *args)
+        bits = builder.bitcast(mask, ir.IntType(mask.type.count))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+
+    return types.boolean(a, limit), code
+
+
 def _halved(builder: Any, x: Any, width: int) -> Any:
     """The first half of the lanes plus the second, until so many are left."""
     while (half := x.type.count // 2) >= width:
