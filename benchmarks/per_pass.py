@@ -41,8 +41,7 @@ class Scale:
     def __init__(self, quick: bool, patience: float) -> None:
         self.patience = patience
         self.grid = GRID[:2] if quick else GRID
-        self.work = 200_000 if quick else 20_000_000
-        self.most_rows = 200_000
+        self.bytes = (1 if quick else 32) << 20  # of float64 rows: half of a chunk
         self.rounds = 1 if quick else 3
         self.seconds = 0.0 if quick else 0.4
 
@@ -64,7 +63,7 @@ def _entry(
     family: str = "full",
 ) -> dict[str, Any]:
     """Nanoseconds per row of every contender that is installed."""
-    n = min(scale.most_rows, scale.work // (d * k))
+    n = scale.bytes // (8 * d)
     X = rows_of(mixture(d, k, spacing), n)
     start = mixture(d, k, spacing, family)
     with quiet(threads):

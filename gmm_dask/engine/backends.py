@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from dask.optimization import cull
 
+from gmm_dask.engine import flat
 from gmm_dask.engine.kept import Kept, kept_in, new_names, with_names
 from gmm_dask.engine.recovery import Session, repeated
 from gmm_dask.engine.waiting import (
@@ -28,6 +29,10 @@ Names = Sequence[str] | None  # what each chunk is called in messages
 
 # Of free memory here; of the workers' limits there, where Dask begins to spill at six tenths.
 SHARE_HERE, SHARE_OF_WORKERS = 0.5, 0.25
+
+
+def _told_no_one() -> None:
+    pass
 
 
 class Backend(Protocol):
@@ -87,6 +92,9 @@ class LocalBackend:
         import dask.threaded
         from dask.callbacks import Callback
 
+        common = flat.common_values(graph, keys)
+        if common is not None:
+            return flat.run(graph, keys, common, self.n_workers, on_done or _told_no_one)
         wanted = frozenset(keys)
 
         def posttask(key: Any, *rest: Any) -> None:

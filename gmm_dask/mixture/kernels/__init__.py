@@ -178,7 +178,7 @@ class _Sums:
         square = (d, d) if chosen.correlated else (1, d)
         return cls(
             (
-                np.zeros(k),
+                np.zeros((k, LANES)),
                 np.zeros((k, padded)),
                 np.zeros((n_matrices, padded, padded)),
                 np.zeros((n_parts, d, LANES)),
@@ -191,6 +191,7 @@ class _Sums:
     ) -> SufficientStatistics:
         d = parameters.n_features
         sum_resp, sum_x, sum_xx, part_x, part_xx = self.arrays
+        sum_resp = sum_resp.sum(axis=1)
         if len(part_x):
             sum_x, sum_xx = part_x.sum(axis=-1), part_xx.sum(axis=-1)
         else:

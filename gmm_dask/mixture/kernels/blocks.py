@@ -20,6 +20,7 @@ from gmm_dask.mixture.kernels.lanes import (
     rows,
     store,
     subtract,
+    transpose_square,
     where_greater,
 )
 
@@ -29,11 +30,15 @@ AT_ONCE = 8  # rows projected at once, whose sums fit into the registers
 
 @numba.njit(nogil=True, error_model="numpy")
 def transpose(X: Any, order: Any, start: int, n_columns: int, x: Any) -> None:
-    """The rows order[start : start + ROWS] of X as columns of x (n_columns, ROWS), in float64."""
-    for lane in range(ROWS):
-        row = order[start + lane]
-        for i in range(n_columns):
-            x[i, lane] = X[row, i]
+    """The rows order[start : start + ROWS] of X as columns of x, in float64.
+
+    Parameters
+    ----------
+    x : (n_columns filled up to LANES, ROWS)
+    """
+    for column in range(0, n_columns, LANES):
+        for lane in range(0, ROWS, LANES):
+            transpose_square(X, order, start + lane, column, n_columns - column, x, lane)
 
 
 @numba.njit(nogil=True, error_model="numpy")

@@ -37,7 +37,9 @@ from gmm_dask.mixture.kernels.lanes import (
     any_within,
     bits_greater,
     divide,
+    folded,
     larger,
+    load_lanes,
     load_rows,
     multiply,
     multiply_add,
@@ -184,9 +186,15 @@ def probable(order: Any, guess: Any, start: int, t: int, n_rows: int) -> tuple[i
 
 
 @numba.njit(nogil=True, error_model="numpy")
+def padded(n_columns: int) -> int:
+    """Columns filled up to whole vectors."""
+    return -(-n_columns // LANES) * LANES
+
+
+@numba.njit(nogil=True, error_model="numpy")
 def workspaces(n_columns: int, k: int, screen: Any) -> Any:
     """For a tile: y, projected rows, guesses, sorted rows, ends; and for rows less the centre."""
-    n, padded = screen[5].shape[1], -(-n_columns // LANES) * LANES
+    n = screen[5].shape[1]
     screened_rows = TILE_ROWS if n else 0
     work = (
         workspace(n, ROWS),
@@ -195,7 +203,7 @@ def workspaces(n_columns: int, k: int, screen: Any) -> Any:
         np.empty(TILE_ROWS, np.int64),
         np.empty(k + 1, np.int64),
     )
-    return work, workspace(AT_ONCE, padded if n else 0)
+    return work, workspace(AT_ONCE, padded(n_columns) if n else 0)
 
 
 def _sources() -> int:
@@ -224,7 +232,7 @@ def _made(sources: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         means, _, _, is_matrix = mixture
         k = means.shape[0]
         sum_resp, sum_x, sum_xx, part_x, part_xx = sums
-        x, joint, weight = workspace(d, ROWS), workspace(k, ROWS), workspace(1, ROWS)[0]
+        x, joint, weight = workspace(padded(d), ROWS), workspace(k, ROWS), workspace(1, ROWS)[0]
         order, tally = np.empty(TILE_ROWS, np.int64), np.zeros(2, np.int64)
         work, shifted = workspaces(d, k, screen)
         y, projected, guess, _, _ = work
@@ -263,7 +271,7 @@ def _made(sources: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
                     if not any_greater(share, rows(0.0)):
                         continue
                     r = multiply(share, unit)
-                    sum_resp[j] += total(r)
+                    store(sum_resp[j], 0, add(load_lanes(sum_resp[j], 0), folded(r)))
                     if not is_matrix:
                         add_squares(x, means[j], r, part_x[j], part_xx[j, 0], d)
                     elif not in_list:
@@ -294,7 +302,7 @@ def _made(sources: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         labels, density, largest_share, responsibilities = result
         n, d = X.shape
         k = mixture[0].shape[0]
-        x, joint, lane_values = workspace(d, ROWS), workspace(k, ROWS), workspace(3, ROWS)
+        x, joint, lane_values = workspace(padded(d), ROWS), workspace(k, ROWS), workspace(3, ROWS)
         order, tally = np.empty(TILE_ROWS, np.int64), np.zeros(2, np.int64)
         work, shifted = workspaces(d, k, screen)
         y, projected, guess, _, _ = work

@@ -12,7 +12,7 @@ from gmm_dask.mixture.kernels.lanes import (
     mantissa,
     multiply,
     multiply_add,
-    power_of_two,
+    scaled,
     subtract,
     where_greater,
 )
@@ -22,12 +22,12 @@ LN2_HIGH = 6.93147180369123816490e-01  # its last 21 bits are 0: a product with 
 LN2_LOW = 1.90821492927058770002e-10
 ROUNDING = 1.5 * 2.0**52  # a number added to this is rounded to an integer, in its last bits
 ROOT_2 = 1.4142135623730951
-LOWEST = -746.0  # exp of this is 0
+LOWEST = -708.0  # exp of this is the least that is no denormal number
 
 
 @numba.njit(nogil=True, error_model="numpy")
 def exp(x: Vector) -> Vector:
-    """e^x of x <= 0, down to the least denormal number."""
+    """e^x of x <= 0, and e^LOWEST below that."""
     x = where_greater(x, LOWEST, x, LOWEST)
     shifted = multiply_add(x, LOG2_E, ROUNDING)
     n = subtract(shifted, ROUNDING)
@@ -44,10 +44,7 @@ def exp(x: Vector) -> Vector:
     p = multiply_add(p, f, 0.5)
     p = multiply_add(p, f, 1.0)
     p = multiply_add(p, f, 1.0)
-    # In two steps: 2^n alone is no normal number below -1022.
-    half = subtract(multiply_add(n, 0.5, ROUNDING), ROUNDING)
-    p = multiply(p, power_of_two(add(half, ROUNDING + 1023.0)))
-    return multiply(p, power_of_two(add(subtract(n, half), ROUNDING + 1023.0)))
+    return scaled(p, shifted)
 
 
 @numba.njit(nogil=True, error_model="numpy")

@@ -101,18 +101,12 @@ load_lanes = _loader(LANES)
 @intrinsic
 def load_columns(typing: Any, array: Any, index: Any, count: Any) -> Any:
     """LANES elements of which those from `count` on are 0 and not read."""
-    stored, align, word = _stored(array, LANES)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
         at = _pointer(context, builder, (kinds[0], args[0]), (kinds[1], args[1]))
-        at = builder.bitcast(at, stored.as_pointer())
-        n = _spread(builder, context.cast(builder, args[2], kinds[2], types.int64), LANES)
-        mask = builder.icmp_signed("<", ir.Constant(_integers(LANES), list(range(LANES))), n)
-        kind = ir.FunctionType(stored, [at.type, ir.IntType(32), mask.type, stored])
-        load = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.load.{word}.p0")
-        arguments = [at, ir.Constant(ir.IntType(32), align), mask, _constant(stored, 0.0)]
-        return _widened_load(builder, builder.call(load, arguments))
+        n = context.cast(builder, args[2], kinds[2], types.int64)
+        return _load_some(builder, kinds[0], at, n)
 
     return Lanes(LANES)(array, index, count), code
 
@@ -128,6 +122,70 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, index, value), code
+
+
+def _transposed(builder: Any, vectors: list[Any]) -> list[Any]:
+    """As many vectors as each has lanes: lane i of vector j becomes lane j of vector i."""
+    n, step = len(vectors), 1
+    while step < n:
+        for i in (i for i in range(n) if not i & step):
+            a, b = vectors[i], vectors[i + step]
+            low = [lane if not lane & step else n + lane - step for lane in range(n)]
+            high = [lane + step if not lane & step else n + lane for lane in range(n)]
+            vectors[i], vectors[i + step] = (
+                builder.shuffle_vector(a, b, ir.Constant(_integers(n, 32), each))
+                for each in (low, high)
+            )
+        step *= 2
+    return vectors
+
+
+@intrinsic
+def transpose_square(
+    typing: Any, X: Any, rows: Any, start: Any, column: Any, count: Any, x: Any, at: Any
+) -> Any:
+    """X[rows[start + l], column + i] to x[column + i, at + l], for LANES lanes l and columns i.
+
+    Columns from `count` on are not read and become 0.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = dict(
+            zip(("X", "rows", "start", "column", "count", "x", "at"), signature.args, strict=True)
+        )
+        values = dict(zip(kinds, args, strict=True))
+
+        def number(name: str, more: int = 0) -> Any:
+            value = context.cast(builder, values[name], kinds[name], types.intp)
+            return builder.add(value, ir.Constant(value.type, more))
+
+        def element(name: str, *index: Any) -> Any:
+            made = context.make_array(kinds[name])(context, builder, values[name])
+            return cgutils.get_item_pointer(context, builder, kinds[name], made, index)
+
+        loaded = []
+        for lane in range(LANES):
+            row = builder.load(element("rows", number("start", lane)))
+            at = element("X", row, number("column"))
+            loaded.append(_load_some(builder, kinds["X"], at, number("count")))
+        for i, vector in enumerate(_transposed(builder, loaded)):
+            at = element("x", number("column", i), number("at"))
+            builder.store(vector, builder.bitcast(at, vector.type.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.void(X, rows, start, column, count, x, at), code
+
+
+def _load_some(builder: Any, array: Any, at: Any, count: Any) -> Any:
+    """LANES elements from an address on, of which those from `count` on are 0 and not read."""
+    stored, align, word = _stored(array, LANES)
+    at = builder.bitcast(at, stored.as_pointer())
+    n = _spread(builder, count, LANES)
+    mask = builder.icmp_signed("<", ir.Constant(_integers(LANES), list(range(LANES))), n)
+    kind = ir.FunctionType(stored, [at.type, ir.IntType(32), mask.type, stored])
+    load = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.load.{word}.p0")
+    arguments = [at, ir.Constant(ir.IntType(32), align), mask, _constant(stored, 0.0)]
+    return _widened_load(builder, builder.call(load, arguments))
 
 
 def _spread(builder: Any, value: Any, width: int) -> Any:
@@ -214,10 +272,10 @@ where_greater = _elementwise(_where_greater, 4)  # x where a > b, else y; NaN is
 larger = _elementwise(lambda builder, a, b: _where_greater(builder, a, b, a, b), 2)
 
 
-def _power_of_two(builder: Any, shifted: Any) -> Any:
-    integers = _integers(shifted.type.count)
+def _scaled(builder: Any, x: Any, shifted: Any) -> Any:
+    integers = _integers(x.type.count)
     bits = builder.shl(builder.bitcast(shifted, integers), _constant(integers, 52))
-    return builder.bitcast(bits, shifted.type)
+    return builder.bitcast(builder.add(builder.bitcast(x, integers), bits), x.type)
 
 
 def _mantissa(builder: Any, x: Any) -> Any:
@@ -234,7 +292,7 @@ def _exponent(builder: Any, x: Any) -> Any:
     return builder.fsub(builder.bitcast(bits, x.type), _constant(x.type, 2.0**52 + 1023))
 
 
-power_of_two = _elementwise(_power_of_two, 1)  # 2^n of n + 1.5 * 2^52 + 1023
+scaled = _elementwise(_scaled, 2)  # x 2^n of x and n + 1.5 * 2^52, both normal numbers
 mantissa = _elementwise(_mantissa, 1)  # of a positive normal number, in [1, 2)
 exponent = _elementwise(_exponent, 1)
 
