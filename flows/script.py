@@ -26,6 +26,7 @@ from gmm_dask.errors import SettingsError
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.settings import ScoreSettings, Settings, load_settings
+from gmm_dask.termination import end_quickly
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -36,6 +37,7 @@ def main(
     arguments: Sequence[str] | None = None,
 ) -> int:
     """Run the flow with the settings of a file; 0 only when the outcome was published."""
+    end_quickly()
     parsed = _parser(flow).parse_args(arguments)
     signal.signal(signal.SIGTERM, _end)  # so that the server is stopped then, too
     try:

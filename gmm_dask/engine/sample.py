@@ -25,7 +25,7 @@ LAST_KEY = 2**64 - 1
 MUCH = 1 / 512  # share of the weight of a row that is in the sample whatever its key
 COUNTED = 1023  # a chunk tells the weight of rows of more than this part of its own
 SPARE = 2  # keys looked at, in sizes of the sample: half the rows may be equal or of no use
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 1 << 14  # hashed at once: threads that meet too often for Python's lock wait for it
 
 
 @dataclass(frozen=True, eq=False)

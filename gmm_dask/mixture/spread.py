@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-BLOCK_VALUES, LEAST_ROWS = 1 << 15, 256  # of a block, which so stays in the cache
+BLOCK_VALUES, LEAST_ROWS = 1 << 17, 256  # of a block, which so stays in the cache
 LEAST_UNIT = 2.0**-1074  # the smallest power of two there is
 
 

@@ -90,7 +90,7 @@ def label_table(
         "label": np.where(usable, scores.labels, -1).astype(np.int32),
         "log_density": pa.array(scores.log_density, pa.float64(), mask=unusable),
         "max_responsibility": pa.array(scores.max_responsibility, pa.float64(), mask=unusable),
-        "reason": pa.array(np.full(n, MISSING), pa.string(), mask=usable),
+        "reason": _reasons(usable),
     }
     if responsibilities is not None:
         columns["responsibilities"] = _lists(responsibilities, unusable)
@@ -181,13 +181,20 @@ def write_part(
     if table.num_rows != stop - start:
         raise DataError(f"{file}, rows {start} to {stop}: {table.num_rows} labels were made")
     origin = {"first_row": first_row, "file": file, "start": start, "stop": stop}
-    data = parquet_bytes(table, {f"gmm_dask.{key}": str(value) for key, value in origin.items()})
+    metadata = {f"gmm_dask.{key}": str(value) for key, value in origin.items()}
+    data = parquet_bytes(table, metadata, counting=["row_id"], plain=["label", "log_density"])
     sha256 = sha256_hex(data)
     name = f"labels/part-{index:05d}-{sha256[:16]}.parquet"
     if not folder.put_if_absent(name, data):
         # The name says what the content must be, so what is there is damaged.
         folder.put(name, data)
     return PartReceipt(index, name, sha256, len(data), table.num_rows, first_row, file, start, stop)
+
+
+def _reasons(usable: npt.NDArray[np.bool_]) -> pa.Array:
+    if usable.all():
+        return pa.nulls(len(usable), pa.string())
+    return pa.array(np.full(len(usable), MISSING), pa.string(), mask=usable)
 
 
 def _lists(values: npt.NDArray[np.float64], nulls: npt.NDArray[np.bool_]) -> pa.ListArray:

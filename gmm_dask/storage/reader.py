@@ -24,7 +24,7 @@ from gmm_dask.storage.problems import Problems, shown
 from gmm_dask.storage.roles import cast_of, is_number, number_type, plain_type
 from gmm_dask.storage.row_groups import MAX_EXACT, WRITE_AGAIN
 
-BLOCK_ROWS = 4096  # rows that are turned from columns into rows while they are in the cache
+BLOCK_ROWS = 8192  # rows that are turned from columns into rows while they are in the cache
 BATCH_BYTES = 2 << 20  # decoded values held beside the result
 MAX_BATCH_ROWS = 1 << 16
 COLUMNS_AT_ONCE = 32  # each open column holds a page of a megabyte or two

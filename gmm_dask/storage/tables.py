@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,30 +10,47 @@ import pyarrow.parquet as pq
 from gmm_dask.errors import OutputError
 
 
-def parquet_bytes(table: pa.Table, metadata: Mapping[str, str] | None = None) -> bytes:
+def parquet_bytes(
+    table: pa.Table,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    counting: Collection[str] = (),
+    plain: Collection[str] = (),
+) -> bytes:
     """A Parquet file in memory; identical tables give identical bytes, however they are cut.
 
     Dictionary columns are written as plain values, pages carry checksums, and the only metadata
     are those given here: what a frame library left in the schema is dropped.
+
+    Parameters
+    ----------
+    counting : names
+        Integers that grow from row to row, of which the differences are written.
+    plain : names
+        Columns that compressing would hardly make smaller.
 
     Raises
     ------
     OutputError
         A column has a type that Parquet cannot hold, or too many values.
     """
-    plain = _in_one_piece(_plain(table)).replace_schema_metadata(dict(metadata or {}))
+    written = _in_one_piece(_plain(table)).replace_schema_metadata(dict(metadata or {}))
+    as_they_are = {*counting, *plain}
     sink = pa.BufferOutputStream()
     try:
         pq.write_table(
-            plain,
+            written,
             sink,
-            compression="zstd",
+            compression={
+                path: "none" if path in as_they_are else "zstd" for path in _paths(written.schema)
+            },
+            column_encoding=dict.fromkeys(counting, "DELTA_BINARY_PACKED"),
             # Dictionaries help repeated words and cost time on floats, which rarely repeat.
-            use_dictionary=[field.name for field in plain.schema if _repeats(field.type)],
+            use_dictionary=[field.name for field in written.schema if _repeats(field.type)],
             write_page_checksum=True,
         )
     except (pa.ArrowException, OSError) as error:
-        types = ", ".join(f"{field.name}: {field.type}" for field in plain.schema)
+        types = ", ".join(f"{field.name}: {field.type}" for field in written.schema)
         raise OutputError(
             f"The columns {types} cannot be written as Parquet: {error}. Keep fewer columns."
         ) from error
@@ -64,6 +81,14 @@ def _plain(table: pa.Table) -> pa.Table:
             values = table.column(i).cast(field.type.value_type)
             table = table.set_column(i, pa.field(field.name, field.type.value_type), values)
     return table
+
+
+def _paths(schema: pa.Schema) -> Iterator[str]:
+    """What Parquet calls the columns that hold the values: lists and records have some inside."""
+    sink = pa.BufferOutputStream()
+    pq.ParquetWriter(sink, schema).close()
+    leaves = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
+    return (leaves.column(i).path for i in range(len(leaves)))
 
 
 def _repeats(kind: pa.DataType) -> bool:
