@@ -209,11 +209,12 @@ def estimate_from_responsibilities(
     scatter = np.zeros(chosen.shape(k, d))
     sum_x = np.zeros((k, d))
     for j in map(int, np.flatnonzero(alive)):
-        resp_j = np.ascontiguousarray(resp[:, j])
+        mine = np.flatnonzero(resp[:, j])  # of groups that share no row, each has few
+        of_j, resp_j = X[mine], resp[mine, j]
         # About a row of its own: the mean of all rows may be far from the component.
-        origin = X[resp_j.argmax()]
-        means[j] = origin + resp_j @ (X - origin) / rows[j]
-        D = X - means[j]
+        origin = of_j[resp_j.argmax()]
+        means[j] = origin + resp_j @ (of_j - origin) / rows[j]
+        D = of_j - means[j]
         sum_x[j] = resp_j @ D
         chosen.add_scatter(scatter, j, resp_j, D, np.empty_like(D))
     delta, rows = sum_x / rows[:, None], np.where(alive, rows, 0.0)
