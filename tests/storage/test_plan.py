@@ -24,8 +24,9 @@ from gmm_dask.errors import DataError
 from gmm_dask.storage import plan as plan_module
 from gmm_dask.storage.footers import FIRST_READ
 from gmm_dask.storage.listing import would_list
-from gmm_dask.storage.plan import _ranges, plan_dataset
+from gmm_dask.storage.plan import plan_dataset
 from gmm_dask.storage.problems import MAX_ALIKE
+from gmm_dask.storage.shards import row_ranges
 from tests.storage.conftest import Write, problems_of, write_file
 
 GOOD = {"x": [1.0, 2.0, 3.0], "y": [4.0, 5.0, 6.0]}
@@ -57,7 +58,7 @@ def test_rows_and_row_groups_are_those_of_the_footers(write: Write, data: Path) 
     max_rows=st.integers(1, 50),
 )
 def test_ranges_partition_the_rows(groups: list[int], max_rows: int) -> None:
-    ranges = list(_ranges(groups, max_rows))
+    ranges = list(row_ranges(groups, max_rows))
     assert [0, *(stop for _, stop in ranges)] == [*(start for start, _ in ranges), sum(groups)]
     assert all(0 < stop - start <= max_rows for start, stop in ranges)
     edges = set(np.cumsum([0, *groups]).tolist())
