@@ -67,6 +67,20 @@ def test_ranges_partition_the_rows(groups: list[int], max_rows: int) -> None:
             assert after - start > max_rows
 
 
+def test_chunks_are_cut_by_rows_and_columns_not_by_what_files_say_of_bytes(
+    write: Write, data: Path
+) -> None:
+    n = 2_000_000
+    file = write("a.parquet", {"x": np.zeros(n), "y": np.zeros(n)}, compression="zstd")
+    footer = pq.read_metadata(file)
+    said = sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
+    assert max(file.stat().st_size, said) < n * 16 // 500  # 32 MB decoded
+    plan = plan_dataset(data, chunk_bytes=1 << 20)
+    assert plan.chunk_rows == (1 << 20) // 16
+    assert max(chunk.n_rows for chunk in plan.chunks) * 16 <= 1 << 20
+    assert len(plan.chunks) >= n * 16 // (1 << 20)
+
+
 def test_a_large_row_group_is_cut_into_equal_ranges(write: Write, data: Path) -> None:
     write("a.parquet", {"x": np.arange(10.0)}, row_group_size=10)
     plan = plan_dataset(data, chunk_bytes=4 * 8)
