@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,9 @@ def checked_chunks(
             _checked_rows(X, weights, missing=missing)
         return chunks
     chunks = _lazy_chunks(estimator, X, weights, missing, reset)
-    return chunks if reset else replace(chunks, X=_checked_blocks(chunks, missing))
+    if reset:
+        return chunks
+    return chunks.through(partial(_checked_rows, missing=missing), _checked_blocks(chunks, missing))
 
 
 def check_survey(surveyed: Survey, n_components: int, missing: Missing) -> None:

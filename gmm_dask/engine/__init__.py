@@ -1,7 +1,13 @@
 """The engine: chunks of a Dask array mapped and reduced, on threads or a cluster."""
 
 from gmm_dask.engine.backends import Backend, ClusterBackend, LocalBackend
-from gmm_dask.engine.chunks import RowChunks, array_from_sources, row_chunks, rows_from_sources
+from gmm_dask.engine.chunks import (
+    RowChunks,
+    Stream,
+    array_from_sources,
+    row_chunks,
+    rows_from_sources,
+)
 from gmm_dask.engine.cluster import ClusterSpec, open_backend
 from gmm_dask.engine.hold import Held, hold
 from gmm_dask.engine.passes import (
@@ -32,6 +38,7 @@ __all__ = [
     "LocalBackend",
     "Missing",
     "RowChunks",
+    "Stream",
     "Survey",
     "WeightedSum",
     "any_in_row",

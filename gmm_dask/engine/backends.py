@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -46,6 +47,10 @@ class Backend(Protocol):
     def memory_to_hold(self) -> int:
         """Bytes that decoded chunks may take between passes."""
 
+    @property
+    def memory_of_task(self) -> int:
+        """Bytes of decoded chunks that one task may bring at once, to be held."""
+
     def compute(
         self,
         graph: Mapping[Any, Any],
@@ -79,6 +84,11 @@ class LocalBackend:
         process = psutil.Process().memory_info().rss
         free = min(psutil.virtual_memory().available, memory_limit() - process)
         return max(0, int(SHARE_HERE * free))
+
+    @property
+    def memory_of_task(self) -> int:
+        """See Backend; all chunks that are held are in this process anyway."""
+        return sys.maxsize
 
     def compute(
         self,
@@ -144,8 +154,13 @@ class ClusterBackend:
     @property
     def memory_to_hold(self) -> int:
         """See Backend; nothing where a worker has no limit."""
-        workers = self._ask(lambda scheduler: scheduler.identity())["workers"].values()
-        return int(SHARE_OF_WORKERS * sum(worker["memory_limit"] or 0 for worker in workers))
+        return int(SHARE_OF_WORKERS * sum(each["memory_limit"] or 0 for each in self._workers()))
+
+    @property
+    def memory_of_task(self) -> int:
+        """See Backend; beside each thread of the smallest worker all others may do the same."""
+        shares = ((each["memory_limit"] or 0) / each["nthreads"] for each in self._workers())
+        return int(SHARE_OF_WORKERS * min(shares, default=0))
 
     def compute(
         self,
@@ -196,6 +211,10 @@ class ClusterBackend:
             names,
         )
         return kept.nodes()
+
+    def _workers(self) -> list[dict[str, Any]]:
+        """What the scheduler knows of each worker."""
+        return list(self._ask(lambda scheduler: scheduler.identity())["workers"].values())
 
     def _repeated(
         self,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any
@@ -21,6 +22,23 @@ CHUNK_BYTES = 32 << 20  # large enough to hide a task's overhead, small enough t
 
 
 @dataclass(frozen=True, eq=False)
+class Stream:
+    """Chunks that are read one after the other with less work than each by itself.
+
+    Parameters
+    ----------
+    start, stop : int
+        Of the chunks.
+    read : () -> iterator of ((rows, n_features), (rows,) or None)
+        All of them, in order; holds none that it gave away.
+    """
+
+    start: int
+    stop: int
+    read: Callable[[], Iterator[tuple[Any, Any]]]
+
+
+@dataclass(frozen=True, eq=False)
 class RowChunks:
     """The rows to fit: features, and weights with the same chunks where there are any.
 
@@ -31,17 +49,36 @@ class RowChunks:
     weights : dask.array (n,), optional
     names : tuple of str, optional
         What each chunk is called in messages; its index has the second place in every key.
+    streams : tuple of Stream
+        Runs of chunks that one task works on; all others have a task each.
+    pieces : tuple of tuple of int, optional
+        Rows of the pieces that each chunk was put together from; of one where not given.
     """
 
     X: da.Array
     weights: da.Array | None = None
     names: tuple[str, ...] | None = None
+    streams: tuple[Stream, ...] = ()
+    pieces: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def lengths(self) -> tuple[int, ...] | None:
         """Rows of each chunk; None where Dask does not know them."""
         lengths = self.X.chunks[0]
         return None if any(math.isnan(n) for n in lengths) else tuple(int(n) for n in lengths)
+
+    @property
+    def units(self) -> list[range]:
+        """The chunks that each task of a pass works on, in order."""
+        found: list[range] = []
+        chunk = 0
+        for stream in (*self.streams, None):
+            stop = self.X.numblocks[0] if stream is None else stream.start
+            found.extend(range(i, i + 1) for i in range(chunk, stop))
+            if stream is not None:
+                found.append(range(stream.start, stream.stop))
+                chunk = stream.stop
+        return found
 
     @property
     def n_features(self) -> int:
@@ -53,6 +90,14 @@ class RowChunks:
         X = _with_row_chunks(self.X, lengths)
         weights = None if self.weights is None else _with_row_chunks(self.weights, lengths)
         return replace(self, X=X, weights=weights)
+
+    def through(self, function: Callable[[Any, Any], Any], X: da.Array) -> RowChunks:
+        """The same chunks, of which X holds what `function(rows, weights)` makes of each."""
+        streams = (
+            replace(stream, read=partial(_read_through, stream.read, function))
+            for stream in self.streams
+        )
+        return replace(self, X=X, streams=tuple(streams))
 
     def tasks(self) -> tuple[dict[Any, GraphNode], list[tuple[Any, ...]]]:
         """The optimised graph, and for each chunk its key in X and, if any, in the weights."""
@@ -97,6 +142,8 @@ def rows_from_sources(
     dtype: str,
     weighted: bool,
     names: tuple[str, ...] | None = None,
+    streams: tuple[Stream, ...] = (),
+    pieces: tuple[tuple[int, ...], ...] | None = None,
 ) -> RowChunks:
     """RowChunks whose chunk i is `load(sources[i])`, of lengths[i] rows; one load for both parts.
 
@@ -105,8 +152,8 @@ def rows_from_sources(
     load : source -> ((rows, n_features), (rows,) or None)
     weighted : bool
         Whether the second is there.
-    names : tuple of str, optional
-        What each chunk is called in messages.
+    names, streams, pieces
+        As in RowChunks.
     """
     token = uuid4().hex
     both, X, weights = f"read_rows-{token}", f"features-{token}", f"weights-{token}"
@@ -116,7 +163,9 @@ def rows_from_sources(
         graph[X, i, 0] = Task((X, i, 0), itemgetter(0), TaskRef((both, i)))
         if weighted:
             graph[weights, i] = Task((weights, i), itemgetter(1), TaskRef((both, i)))
-    rows = RowChunks(_array(graph, X, lengths, n_features, dtype), names=names)
+    rows = RowChunks(
+        _array(graph, X, lengths, n_features, dtype), names=names, streams=streams, pieces=pieces
+    )
     if not weighted:
         return rows
     return replace(rows, weights=_array(graph, weights, lengths, None, "float64"))
@@ -169,6 +218,16 @@ def even_lengths(n_rows: int, n_features: int, chunk_bytes: int) -> tuple[int, .
     count = max(1, -(-n_rows // largest))
     edges = [n_rows * i // count for i in range(count + 1)]
     return tuple(b - a for a, b in pairwise(edges))
+
+
+def _read_through(
+    read: Callable[[], Iterator[tuple[Any, Any]]], function: Callable[[Any, Any], Any]
+) -> Iterator[tuple[Any, Any]]:
+    return map(partial(_part_through, function), read())
+
+
+def _part_through(function: Callable[[Any, Any], Any], part: tuple[Any, Any]) -> tuple[Any, Any]:
+    return function(*part), part[1]
 
 
 def _floating(X: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

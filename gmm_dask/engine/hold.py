@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, takewhile
 from typing import Any
+from uuid import uuid4
 
 import dask.array as da
+from dask._task_spec import Task, TaskRef
 from dask.highlevelgraph import HighLevelGraph
 
 from gmm_dask.engine.backends import Backend
-from gmm_dask.engine.chunks import RowChunks
+from gmm_dask.engine.chunks import RowChunks, Stream
 
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """Chunks of which the first ones are held where the work is done; the rest is read again.
+    """Chunks of which some are held where the work is done; the rest is read again.
 
     Parameters
     ----------
@@ -36,6 +38,9 @@ class Held:
 def hold(chunks: RowChunks, backend: Backend, budget: int) -> Held:
     """Read as many chunks as fit the budget, the first ones, and keep them decoded.
 
+    Chunks that are read together stay together; they are passed over where one task has not the
+    memory for all of them.
+
     Parameters
     ----------
     budget : int
@@ -45,13 +50,46 @@ def hold(chunks: RowChunks, backend: Backend, budget: int) -> Held:
     ------
     As the reading of the chunks does.
     """
-    sizes = decoded_bytes(chunks)
-    n_held = len(list(takewhile(lambda total: total <= budget, accumulate(sizes))))
-    if n_held:
+    sizes, units = decoded_bytes(chunks), chunks.units
+    if not sizes:
+        return Held(chunks, 0, 0, 0)
+    totals = accumulate(sum(sizes[i] for i in unit) for unit in units)
+    fitting = units[: sum(1 for _ in takewhile(lambda total: total <= budget, totals))]
+    streams = {stream.start: stream for stream in chunks.streams}
+    largest = backend.memory_of_task if streams else 0
+    chosen = [
+        unit
+        for unit in fitting
+        if unit.start not in streams or sum(sizes[i] for i in unit) <= largest
+    ]
+    n_held, n_bytes = sum(map(len, chosen)), sum(sizes[i] for unit in chosen for i in unit)
+    if chosen:
         graph, keys = chunks.tasks()
-        held = backend.hold(graph, keys[:n_held], chunks.names)
+        for unit in chosen:
+            if unit.start in streams:
+                graph |= _read_together(streams.pop(unit.start), keys)
+        held = backend.hold(graph, [keys[i] for unit in chosen for i in unit], chunks.names)
+        chunks = replace(chunks, streams=tuple(streams.values()))
         chunks = _with_nodes(chunks, _needed(graph, keys, held))
-    return Held(chunks, n_held, sum(sizes[:n_held]), sum(sizes[n_held:]))
+    return Held(chunks, n_held, n_bytes, sum(sizes) - n_bytes)
+
+
+def _read_together(stream: Stream, keys: Sequence[tuple[Any, ...]]) -> dict[Any, Any]:
+    """Tasks for the chunks of a stream: one reads all, the others take theirs."""
+    read = (f"read_stream-{uuid4().hex}", stream.start)
+    tasks: dict[Any, Any] = {read: Task(read, _all_of, stream.read)}
+    for place, chunk in enumerate(range(stream.start, stream.stop)):
+        for which, key in enumerate(keys[chunk]):
+            tasks[key] = Task(key, _taken, TaskRef(read), place, which)
+    return tasks
+
+
+def _all_of(read: Callable[[], Iterator[Any]]) -> list[Any]:
+    return list(read())
+
+
+def _taken(parts: list[Any], place: int, which: int) -> Any:
+    return parts[place][which]
 
 
 def decoded_bytes(chunks: RowChunks) -> list[int]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -32,11 +33,12 @@ Missing = Literal["error", "drop", "em"]
 
 
 class ChunkMap:
-    """Applies a function to every chunk, fused with whatever makes the chunk, one task each."""
+    """Applies a function to every chunk, fused with whatever makes it: one task for each unit."""
 
     def __init__(self, chunks: RowChunks, backend: Backend) -> None:
         self.backend, self.names = backend, chunks.names
         graph, self._chunk_keys = chunks.tasks()
+        self._units, self._reads = chunks.units, {each.start: each.read for each in chunks.streams}
         self._private = private_nodes(graph, self._chunk_keys)
         private = {node.key for nodes in self._private for node in nodes}
         self._shared = {key: node for key, node in graph.items() if key not in private}
@@ -49,21 +51,48 @@ class ChunkMap:
     ) -> tuple[dict[Any, GraphNode], list[Any]]:
         """Tasks `function(common[, each[i]], *arrays of chunk i)` and their keys.
 
-        `common` travels as one small task, so that a worker that was lost can be replaced.
+        `common` travels as one small task, so that a worker that was lost can be replaced. The task
+        of a stream has a list of what the function returns for each of its chunks.
         """
         token = uuid4().hex
         common_key = f"{name}_input-{token}"
         graph: dict[Any, GraphNode] = dict(self._shared)
         graph[common_key] = Task(common_key, _identity, common)
         keys = []
-        for i, arrays in enumerate(self._chunk_keys):
-            key = (f"{name}-{token}", i)
-            extra = () if each is None else (each[i],)
-            refs = (TaskRef(array) for array in arrays)
-            task = Task(key, function, TaskRef(common_key), *extra, *refs)
-            graph[key] = Task.fuse(*self._private[i], task, key=key)
+        for unit in self._units:
+            key, i = (f"{name}-{token}", unit.start), unit.start
+            extra = [() if each is None else (each[chunk],) for chunk in unit]
+            if i in self._reads:
+                read = self._reads[i]
+                graph[key] = Task(key, _streamed, function, read, extra, TaskRef(common_key))
+            else:
+                refs = (TaskRef(array) for array in self._chunk_keys[i])
+                task = Task(key, function, TaskRef(common_key), *extra[0], *refs)
+                graph[key] = Task.fuse(*self._private[i], task, key=key)
             keys.append(key)
         return graph, keys
+
+    def in_chunks(self, values: Sequence[Any]) -> list[Any]:
+        """The values of the tasks, chunk by chunk."""
+        return [
+            value
+            for unit, found in zip(self._units, values, strict=True)
+            for value in (found if unit.start in self._reads else (found,))
+        ]
+
+    def tasks_in_chunks(self, keys: Sequence[Any]) -> tuple[dict[Any, GraphNode], list[Any]]:
+        """The same on the workers: tasks that take the lists apart, and a key for each chunk."""
+        apart: dict[Any, GraphNode] = {}
+        found = []
+        for unit, key in zip(self._units, keys, strict=True):
+            if unit.start not in self._reads:
+                found.append(key)
+                continue
+            for place, chunk in enumerate(unit):
+                part = (f"part_of_{key[0]}", chunk)
+                apart[part] = Task(part, itemgetter(place), TaskRef(key))
+                found.append(part)
+        return apart, found
 
     def __call__(
         self,
@@ -74,7 +103,7 @@ class ChunkMap:
     ) -> list[Any]:
         """Results in chunk order."""
         graph, keys = self.graph(name, function, common, each)
-        return self.backend.compute(graph, keys, names=self.names)
+        return self.in_chunks(self.backend.compute(graph, keys, names=self.names))
 
 
 def expectation(
@@ -121,11 +150,13 @@ class Expectation:
         """One pass: a task per chunk, and the fixed tree of `+`."""
         function = partial(_statistics, (self.missing, self.kernel), self.n_worst, self.unit)
         graph, keys = self.chunk_map.graph("e_step", function, parameters, None)
-        if len(keys) * statistics_bytes(parameters) > GATHER_BYTES:
+        here = len(self.chunk_map) * statistics_bytes(parameters) <= GATHER_BYTES
+        if not here:
+            apart, keys = self.chunk_map.tasks_in_chunks(keys)
             tasks, keys = tree_tasks(keys)
-            graph.update(tasks)
+            graph |= apart | tasks
         parts = self.chunk_map.backend.compute(graph, keys, names=self.chunk_map.names)
-        total: SufficientStatistics = tree_sum(parts)
+        total: SufficientStatistics = tree_sum(self.chunk_map.in_chunks(parts) if here else parts)
         return total if self.n_rows is None else replace(total, n_rows=self.n_rows)
 
 
@@ -322,6 +353,24 @@ def _completed_sum(
 def _unit(sample_weight: Rows | None) -> float:
     """The unit of a chunk's weights: that of all is not known before they were looked at."""
     return 1.0 if sample_weight is None else weight_unit(float(sample_weight.max(initial=0.0)))
+
+
+def _streamed(
+    function: Callable[..., Any],
+    read: Callable[[], Iterator[tuple[Any, Any]]],
+    extra: Sequence[tuple[Any, ...]],
+    common: Any,
+) -> list[Any]:
+    """What the function returns for each chunk; of the rows only one chunk is in memory."""
+    # `map` and not a loop, whose variable would hold a chunk while the next one is read.
+    return list(map(partial(_applied, function, common), extra, read()))
+
+
+def _applied(
+    function: Callable[..., Any], common: Any, extra: tuple[Any, ...], arrays: tuple[Any, Any]
+) -> Any:
+    X, weights = arrays
+    return function(common, *extra, X) if weights is None else function(common, *extra, X, weights)
 
 
 def _identity(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -81,6 +82,7 @@ class Survey:
     Parameters
     ----------
     chunks : tuple of ChunkSurvey
+        One for each piece of a chunk that was put together.
     sample : (m, d)
         Rows to start from: all that can be, in their order, or a sample; see `engine.sample`.
     sample_weight : (m,) or None
@@ -163,8 +165,11 @@ def survey(
     lengths = chunks.lengths or ()
     first_rows, n_rows = [0, *np.cumsum(lengths, dtype=int).tolist()[:-1]], sum(lengths)
     draw = None if n_rows <= sample_rows else Draw.first(seed, sample_rows, n_rows, by_value)
-    looked = chunk_map("survey", partial(survey_chunk, missing), draw, first_rows)
-    seen = tuple(chunk for chunk, _ in looked)
+    pieces = chunks.pieces or tuple((n,) for n in lengths)
+    each = list(zip(first_rows, pieces, strict=True))
+    of_chunks = chunk_map("survey", partial(_survey_pieces, missing), draw, each)
+    looked = [of_piece for of_chunk in of_chunks for of_piece in of_chunk]
+    seen = tuple(piece for piece, _ in looked)
     parts = [part for _, part in looked]
     if draw is None:
         weights = None if chunks.weights is None else np.concatenate([w for _, w in parts])
@@ -206,6 +211,26 @@ def expectations(
     if surveyed.replaces_rows:
         return replace(on_sample, n_rows=surveyed.n_usable), None
     return over_all, on_sample
+
+
+def _survey_pieces(
+    missing: Missing,
+    draw: Draw | None,
+    place: tuple[int, Sequence[int]],
+    X: Rows,
+    weights: Rows | None = None,
+) -> list[tuple[ChunkSurvey, Any]]:
+    """Survey of each piece of a chunk, so that what is wrong can be told by file."""
+    first_row, lengths = place
+    if len(lengths) == 1:
+        return [survey_chunk(missing, draw, first_row, X, weights)]
+    found, start = [], 0
+    for n_rows in lengths:
+        at = slice(start, start + n_rows)
+        of_piece = None if weights is None else weights[at]
+        found.append(survey_chunk(missing, draw, first_row + start, X[at], of_piece))
+        start = at.stop
+    return found
 
 
 def survey_chunk(

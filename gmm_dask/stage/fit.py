@@ -96,7 +96,7 @@ def fit(
     """
     watcher = watcher or Watcher()
     settings = job.settings
-    n_rows, n_chunks = job.plan.n_rows, len(job.plan.chunks)
+    n_rows, n_chunks = job.plan.n_rows, job.plan.n_arrays
     watcher.phase("fit", f"{text.numbered(n_rows, 'row')} in {text.numbered(n_chunks, 'chunk')}")
     sample_seed, *start_seeds = np.random.SeedSequence(settings.fit.random_state).spawn(
         1 + settings.fit.n_init
@@ -192,7 +192,7 @@ def _hold(job: Job[Settings], watcher: Watcher, backend: Backend, *, in_use: boo
         return hold(job.row_chunks(), backend, 0)
     budget = job.settings.memory.held_bytes
     held = hold(job.row_chunks(), backend, backend.memory_to_hold if budget is None else budget)
-    watcher.detail(text.held_chunks(held.n_held, len(job.plan.chunks), held.bytes_held))
+    watcher.detail(text.held_chunks(held.n_held, job.plan.n_arrays, held.bytes_held))
     return held
 
 

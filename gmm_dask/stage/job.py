@@ -34,7 +34,6 @@ from gmm_dask.storage import (
 from gmm_dask.storage.labels import check_kept
 from gmm_dask.storage.listing import would_list
 from gmm_dask.storage.model_file import Model, load_model_file
-from gmm_dask.storage.reader import ChunkSource, sources
 
 SettingsT = TypeVar("SettingsT", Settings, ScoreSettings)
 
@@ -76,11 +75,6 @@ class Job(Generic[SettingsT]):
         return self.folder.run_id
 
     @property
-    def sources(self) -> tuple[ChunkSource, ...]:
-        """One for each chunk of the plan."""
-        return sources(self.plan)
-
-    @property
     def read_columns(self) -> tuple[str, ...]:
         """Columns that are read from the files."""
         return _read_columns(self.settings, self.plan)
@@ -91,7 +85,7 @@ class Job(Generic[SettingsT]):
         return _kept_columns(self.settings, self.plan)
 
     def row_chunks(self) -> RowChunks:
-        """The input as a Dask array, one task per chunk; nothing is read yet."""
+        """The input as a Dask array; nothing is read yet."""
         return planned_rows(self.plan)
 
     @contextmanager

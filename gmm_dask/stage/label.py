@@ -1,9 +1,11 @@
-"""Label every planned row with a model: one task and one part per chunk."""
+"""Label every planned row with a model: one part per chunk, one task per shard."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -24,18 +26,17 @@ from gmm_dask.mixture.kernels import Kernel, choose
 from gmm_dask.stage import text
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.watch import Watcher
-from gmm_dask.storage import Chunk, RunFolder
-from gmm_dask.storage.contents import chunk_content
+from gmm_dask.storage import Chunk, Plan, RunFolder
+from gmm_dask.storage.contents import content_of
 from gmm_dask.storage.documents import sealed, unsealed
 from gmm_dask.storage.labels import PartReceipt, label_table, write_part
 from gmm_dask.storage.model_file import Model
-from gmm_dask.storage.reader import (
-    ChunkSource,
-    chunk_names,
-    read_blocks,
-    read_table,
-    read_weights,
-)
+from gmm_dask.storage.opened import OpenChunk, PlannedChunk, PlannedFiles
+from gmm_dask.storage.sources import ChunkSource, name_of, shard_sources
+
+PARTS_AT_ONCE = 64  # files that a task writes: they take longer than to read small ones
+
+_Shard = tuple[tuple[Chunk, ChunkSource], ...]  # what one task labels
 
 
 @dataclass(frozen=True)
@@ -157,24 +158,20 @@ def label(
         settings.labels.responsibilities,
         choose(n_rows, model.parameters.n_components, len(plan.features)),
     )
-    done = 0
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        watcher.labelled(done, len(plan.chunks))
-
-    items = list(zip(plan.chunks, job.sources, strict=True))
+    tasks = list(_tasks(plan))
+    # Nobody says which of the tasks are done: so many parts are written, whichever these are.
+    written = accumulate(sorted(map(len, tasks)))
     with job.backend(backend) as backend:
-        parts = map_items(
+        of_shards = map_items(
             "label",
-            label_chunk,
-            items,
+            label_shard,
+            tasks,
             backend,
             common=work,
-            on_done=count,
-            names=chunk_names(plan),
+            on_done=lambda: watcher.labelled(next(written), n_parts),
+            names=[name_of([source for _, source in task], plan.row_bytes) for task in tasks],
         )
+    parts = [part for of_shard in of_shards for part in of_shard]
     return Labelled(
         tuple(part.receipt for part in parts if part.receipt is not None),
         tuple(part.content for part in parts),
@@ -183,22 +180,37 @@ def label(
     )
 
 
-def label_chunk(work: _Work, item: tuple[Chunk, ChunkSource]) -> LabelledChunk:
+def _tasks(plan: Plan) -> Iterator[_Shard]:
+    """The chunks of each task, with their sources."""
+    for shard, sources in zip(plan.shards, shard_sources(plan), strict=True):
+        pairs = tuple(zip(shard.chunks, sources, strict=True))
+        step = len(pairs) if shard.is_split else PARTS_AT_ONCE
+        yield from (pairs[i : i + step] for i in range(0, len(pairs), step))
+
+
+def label_shard(work: _Work, shard: _Shard) -> list[LabelledChunk]:
+    """Label chunks, one after the other; what they have of one row group is decoded once."""
+    with PlannedFiles() as files:
+        return [label_chunk(work, (chunk, PlannedChunk(source, files))) for chunk, source in shard]
+
+
+def label_chunk(work: _Work, item: tuple[Chunk, PlannedChunk]) -> LabelledChunk:
     """Label one chunk, write its part and receipt."""
-    chunk, source = item
+    chunk, source = item[0], item[1].source
     earlier = _earlier(work, chunk) if work.write else None
     if earlier is not None:
         return earlier
-    weights = None if work.weight_column is None else read_weights(source, work.weight_column)
-    scored = _scored(work, source, weights)
+    rows = item[1].open()
+    weights = None if work.weight_column is None else rows.weights(work.weight_column)
+    scored = _scored(work, rows, weights)
     _check_finite(scored, chunk, source)
     sums = _sums(scored, weights, work.parameters.n_components)
-    content = chunk_content(source, work.columns)
+    content = content_of(rows, work.columns)
     if not work.write:
         return LabelledChunk(None, content, sums)
     table = label_table(
         chunk.first_row,
-        read_table(source, work.kept),
+        rows.table(work.kept),
         scored.score,
         usable=scored.usable,
         responsibilities=scored.responsibilities,
@@ -242,24 +254,24 @@ class _Scored:
         return RowScores(labels[self.usable], density[self.usable], largest[self.usable])
 
 
-def _scored(work: _Work, source: ChunkSource, weights: npt.NDArray[np.float64] | None) -> _Scored:
+def _scored(work: _Work, rows: OpenChunk, weights: npt.NDArray[np.float64] | None) -> _Scored:
     """Score a chunk block by block: its rows are never in memory together."""
-    mixture, n, n_incomplete = arithmetic(work.missing, work.kernel), source.n_rows, 0
+    mixture, n, n_incomplete = arithmetic(work.missing, work.kernel), rows.source.n_rows, 0
     score = RowScores(np.full(n, -1, np.int32), np.full(n, np.nan), np.full(n, np.nan))
     usable, resp = np.empty(n, bool), None
     if work.write and work.responsibilities:
         resp = np.full((n, work.parameters.n_components), np.nan)
-    for first, X in read_blocks(source, work.features, work.dtype):
+    for first, X in rows.blocks(work.features, work.dtype):
         at = slice(first, first + len(X))
         kept = usable_rows(X, None if weights is None else weights[at], work.missing)
-        rows = X if kept.all() else X[kept]
-        found = mixture.score_rows(rows, work.parameters)
+        used = X if kept.all() else X[kept]
+        found = mixture.score_rows(used, work.parameters)
         score.labels[at][kept] = found.labels
         score.log_density[at][kept] = found.log_density
         score.max_responsibility[at][kept] = found.max_responsibility
         if resp is not None:
-            resp[at][kept] = mixture.responsibilities(rows, work.parameters)
-        n_incomplete += int(any_in_row(np.isnan(rows)).sum())
+            resp[at][kept] = mixture.responsibilities(used, work.parameters)
+        n_incomplete += int(any_in_row(np.isnan(used)).sum())
         usable[at] = kept
     return _Scored(score, usable, resp, n_incomplete)
 

@@ -52,7 +52,6 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
     labels_alone = isinstance(settings, ScoreSettings)
     n_free = model.parameters.n_free_parameters
     bic = n_free * math.log(sums.sum_weight) - 2 * sums.log_likelihood
-    row_bytes = len(job.plan.features) * (4 if job.plan.dtype == "float32" else 8)
     return {
         "run_id": job.run_id,
         "model_from": redacted(settings.model) if labels_alone else None,
@@ -84,7 +83,7 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "bytes_decoded_per_pass": fitted.held.bytes_read,
         "bytes_decoded": fitted.held.bytes_held
         + fitted.n_reads * fitted.held.bytes_read
-        + job.plan.n_rows * row_bytes,  # for the labels
+        + job.plan.n_rows * job.plan.row_bytes,  # for the labels
         "seconds": {
             "plan": job.seconds,
             "fit": fitted.seconds,
@@ -121,7 +120,7 @@ def report_data(job: Job[Any], fitted: Fitted, metrics: dict[str, Any]) -> Repor
             "path": plan.root,
             "n_files": len(plan.partitions),
             "n_rows": plan.n_rows,
-            "n_chunks": len(plan.chunks),
+            "n_chunks": plan.n_arrays,
             "dropped": metrics["n_dropped"],
             "cast": ", ".join(f"{name} ({type_})" for name, type_ in plan.cast) or None,
             "n_ignored": plan.n_ignored or None,

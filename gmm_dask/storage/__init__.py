@@ -1,7 +1,8 @@
 """Parquet in, model and labels out: plan, reader, store, versions."""
 
 from gmm_dask.storage.documents import canonical_json
-from gmm_dask.storage.plan import Chunk, Partition, Plan, plan_dataset
+from gmm_dask.storage.plan import Partition, Plan, plan_dataset
+from gmm_dask.storage.shards import Chunk
 from gmm_dask.storage.store import Store, check_writable, open_store
 from gmm_dask.storage.versions import (
     RunFolder,

@@ -24,10 +24,11 @@ from gmm_dask.storage.documents import (
     sealed,
     unsealed,
 )
+from gmm_dask.storage.opened import OpenChunk, open_planned
 from gmm_dask.storage.plan import Partition, Plan
-from gmm_dask.storage.reader import ChunkSource, open_planned, sources
 from gmm_dask.storage.row_groups import n_leaves
 from gmm_dask.storage.runs import CONTENTS, CONTENTS_FORMAT, RunFolder
+from gmm_dask.storage.sources import ChunkSource, sources
 
 FORMAT = "gmm_dask.contents"
 BLOCK_BYTES = 1 << 20
@@ -71,14 +72,19 @@ def chunk_content(source: ChunkSource, columns: Sequence[str]) -> str:
     InputChangedError
         The file is not the one that was planned.
     """
-    digest = hashlib.sha256()
     with open_planned(source) as chunk:
-        first_rows = [source.start - source.skip, *source.group_stops[:-1]]
-        for group, first_row in zip(source.row_groups, first_rows, strict=True):
-            if first_row >= source.start:
-                for start, stop in _pages(chunk.metadata, chunk.schema, group, columns):
-                    _update(digest, chunk.stream, start, stop)
-        chunk.check_unchanged()
+        return content_of(chunk, columns)
+
+
+def content_of(chunk: OpenChunk, columns: Sequence[str]) -> str:
+    """The same of a chunk whose file is open."""
+    source, digest = chunk.source, hashlib.sha256()
+    file, first_rows = chunk.file, [source.start - source.skip, *source.group_stops[:-1]]
+    for group, first_row in zip(source.row_groups, first_rows, strict=True):
+        if first_row >= source.start:
+            for start, stop in _pages(file.metadata, file.schema, group, columns):
+                _update(digest, file.stream, start, stop)
+    file.check_unchanged()
     return digest.hexdigest()
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, Literal
 
 from gmm_dask.errors import DataError
@@ -19,6 +18,7 @@ from gmm_dask.storage.listing import Listing, hive_keys, joined, list_files
 from gmm_dask.storage.problems import Problems, shown
 from gmm_dask.storage.roles import Cast, Roles
 from gmm_dask.storage.schema import Schema, common_schema
+from gmm_dask.storage.shards import Chunk, Shard, row_ranges, shards_of
 
 REQUESTS_AT_ONCE = 16  # an object store answers many at the speed of one; a local disk does not
 MAX_CHUNKS = 1_000_000  # a forged row count must not fill the memory with a plan
@@ -69,31 +69,6 @@ class Partition:
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Rows start..stop of one partition.
-
-    Parameters
-    ----------
-    index, partition : int
-    start, stop : int
-        Rows of the file.
-    first_row : int
-        Position of row `start` in the dataset.
-    """
-
-    index: int
-    partition: int
-    start: int
-    stop: int
-    first_row: int
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of the chunk."""
-        return self.stop - self.start
-
-
-@dataclass(frozen=True)
 class Plan:
     """A dataset as it was when planned; the chunks hold every row once, in order.
 
@@ -114,6 +89,8 @@ class Plan:
         Keys of the folders `key=value`.
     partitions : tuple of Partition
     chunks : tuple of Chunk
+    chunk_rows : int
+        Rows of a chunk at most.
     cast : tuple of (name, Arrow type)
         Columns that are taken for numbers because the settings ask for it.
     n_ignored, n_hidden : int
@@ -130,6 +107,7 @@ class Plan:
     key_columns: tuple[str, ...]
     partitions: tuple[Partition, ...]
     chunks: tuple[Chunk, ...]
+    chunk_rows: int
     cast: tuple[tuple[str, str], ...] = ()
     n_ignored: int = 0
     n_hidden: int = 0
@@ -138,6 +116,22 @@ class Plan:
     def n_rows(self) -> int:
         """Rows of the dataset."""
         return sum(partition.n_rows for partition in self.partitions)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row's features in memory."""
+        return len(self.features) * (4 if self.dtype == "float32" else 8)
+
+    @cached_property
+    def shards(self) -> tuple[Shard, ...]:
+        """All chunks in order, as tasks read them."""
+        row_groups = [partition.row_groups for partition in self.partitions]
+        return tuple(shards_of(self.chunks, row_groups, self.chunk_rows))
+
+    @cached_property
+    def n_arrays(self) -> int:
+        """Arrays in memory that a pass works on."""
+        return sum(len(shard.arrays) for shard in self.shards)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -225,7 +219,7 @@ def plan_dataset(
         problems.add("no rows", line)
     problems.raise_any()
     partitions = tuple(_partitions(footers))
-    chunks = _chunks(partitions, max(1, chunk_bytes // (8 * len(schema.features))))
+    chunk_rows = max(1, chunk_bytes // (8 * len(schema.features)))
     return Plan(
         root=listing.root,
         features=schema.features,
@@ -236,7 +230,8 @@ def plan_dataset(
         columns=schema.columns,
         key_columns=schema.key_columns,
         partitions=partitions,
-        chunks=chunks,
+        chunks=_chunks(partitions, chunk_rows),
+        chunk_rows=chunk_rows,
         cast=schema.cast,
         n_ignored=listing.n_ignored,
         n_hidden=listing.n_hidden,
@@ -314,24 +309,7 @@ def _chunks(partitions: Sequence[Partition], max_rows: int) -> tuple[Chunk, ...]
                 f"{shown(partition.name)}: with its {partition.n_rows} rows the plan has more than "
                 f"{MAX_CHUNKS} chunks. Raise memory.chunk_bytes, or check the file."
             )
-        for start, stop in _ranges(partition.row_groups, max_rows):
+        for start, stop in row_ranges(partition.row_groups, max_rows):
             first_row = partition.first_row + start
             chunks.append(Chunk(len(chunks), partition.index, start, stop, first_row))
     return tuple(chunks)
-
-
-def _ranges(row_groups: Sequence[int], max_rows: int) -> Iterator[tuple[int, int]]:
-    """Row ranges of at most max_rows: whole row groups together, or equal parts of a larger one."""
-    start = stop = 0  # the range being gathered
-    for rows in row_groups:
-        if stop + rows - start > max_rows and stop > start:
-            yield start, stop
-            start = stop
-        stop += rows
-        if rows > max_rows:
-            parts = -(-rows // max_rows)
-            edges = [start + rows * i // parts for i in range(parts + 1)]
-            yield from pairwise(edges)
-            start = stop
-    if stop > start:
-        yield start, stop

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dask.array as da
 import dask.dataframe as dd
 import numpy as np
@@ -10,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmm_dask.engine import LocalBackend, row_chunks
-from gmm_dask.engine.chunks import array_from_sources, even_lengths
+from gmm_dask.engine import LocalBackend, RowChunks, Stream, row_chunks
+from gmm_dask.engine.chunks import array_from_sources, even_lengths, rows_from_sources
 from gmm_dask.engine.passes import ChunkMap
 from gmm_dask.errors import DataError
 
@@ -95,3 +97,28 @@ def test_sources_are_loaded_when_needed_only() -> None:
     assert loaded == []
     np.testing.assert_array_equal(X[2:4].compute(scheduler="sync"), [[1.0], [1.0]])
     assert loaded == [1]
+
+
+def test_what_rows_pass_through_sees_them_however_they_are_read() -> None:
+    parts = [(np.full((2, 1), float(i)), np.full(2, float(i))) for i in range(3)]
+    chunks = rows_from_sources(
+        parts.__getitem__, range(3), [2] * 3, n_features=1, dtype="float64", weighted=True
+    )
+
+    def tenfold(X: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return X * 10 + weights[:, None]
+
+    for streams in ((), (Stream(1, 3, lambda: iter(parts[1:])),)):
+        X = da.blockwise(
+            tenfold, "ij", chunks.X, "ij", chunks.weights, "i", align_arrays=False, dtype=float
+        )
+        found = blocks(replace(chunks, streams=streams).through(tenfold, X))
+        assert [X.tolist() for X, _ in found] == [[[11.0 * i]] * 2 for i in range(3)]
+        assert [w.tolist() for _, w in found] == [[float(i)] * 2 for i in range(3)]
+
+
+def test_units_are_chunks_and_streams_in_order() -> None:
+    X = da.zeros((80, 1), chunks=(10, 1))
+    streams = (Stream(1, 3, lambda: iter(())), Stream(5, 7, lambda: iter(())))
+    spans = [(0, 1), (1, 3), (3, 4), (4, 5), (5, 7), (7, 8)]
+    assert [(each.start, each.stop) for each in RowChunks(X, streams=streams).units] == spans

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from gmm_dask.errors import DataError
 from gmm_dask.storage.plan import plan_dataset
-from gmm_dask.storage.reader import read_features, read_table, sources
+from gmm_dask.storage.reader import read_features, read_table
+from gmm_dask.storage.sources import sources
 
 FEATURES, KEPT = ("x", "y"), ("id", "word")
 KINDS = ("flip", "bytes", "cut", "drop", "splice", "swap", "footer")

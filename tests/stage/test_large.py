@@ -11,8 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from gmm_dask import load_model
+from gmm_dask.engine import Backend
+from gmm_dask.stage.fit import fit
+from gmm_dask.stage.job import plan
 from gmm_dask.stage.run import run
-from gmm_dask.stage.settings import settings_from
+from gmm_dask.stage.settings import Settings, settings_from
+from gmm_dask.stage.watch import Watcher
+from tests.by_hand import by_hand
 
 pytestmark = pytest.mark.usefixtures("nothing_drawn")
 
@@ -73,6 +78,53 @@ def test_what_stays_in_memory_changes_no_bit_and_is_told(
     report = (tmp_path / "held" / "runs" / found.run_id / "report.html").read_text()
     says = {0: "every pass reads all chunks again", 6: "all chunks stay"}
     assert says.get(chunks_held, f"{chunks_held} of 6 chunks stay") in report
+
+
+ALL_STAY = "all chunks stay decoded between passes, 144.0 kB"
+
+
+class Listening(Watcher):
+    """Keeps what is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def detail(self, message: str) -> None:
+        self.heard.append(message)
+
+
+def short(data: Path, out: Path, held_bytes: int | None, **cluster: Any) -> Settings:
+    document = {
+        "data": {"path": str(data)},
+        "fit": {"n_components": 3, "max_iter": 1},
+        "memory": {"chunk_bytes": 24 * 1000, "held_bytes": held_bytes},
+        "cluster": cluster,
+        "output": {"path": str(out)},
+    }
+    return settings_from(document)
+
+
+@pytest.mark.parametrize(
+    ("held_bytes", "said"),
+    [
+        (None, ALL_STAY),
+        (60_000, "2 of 6 chunks stay decoded between passes, 48.0 kB"),
+        (0, "every pass reads all chunks again"),
+    ],
+)
+def test_every_executor_says_what_stays_decoded(
+    data: Path, tmp_path: Path, backend: Backend, held_bytes: int | None, said: str
+) -> None:
+    watcher = Listening()
+    fit(plan(short(data, tmp_path / "out", held_bytes)), watcher, backend)
+    assert said in watcher.heard
+
+
+def test_a_cluster_by_address_says_what_stays_decoded(data: Path, tmp_path: Path) -> None:
+    watcher = Listening()
+    with by_hand(1) as cluster:
+        run(short(data, tmp_path, None, kind="address", address=cluster.address), watcher)
+    assert ALL_STAY in watcher.heard
 
 
 @pytest.mark.parametrize("kind", ["threads", "processes"])

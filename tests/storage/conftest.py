@@ -13,7 +13,8 @@ import pytest
 
 from gmm_dask.errors import DataError
 from gmm_dask.storage.plan import Plan, plan_dataset
-from gmm_dask.storage.reader import read_features, sources
+from gmm_dask.storage.reader import read_features
+from gmm_dask.storage.sources import sources
 
 Write = Callable[..., Path]
 

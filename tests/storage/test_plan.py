@@ -24,8 +24,9 @@ from gmm_dask.errors import DataError
 from gmm_dask.storage import plan as plan_module
 from gmm_dask.storage.footers import FIRST_READ
 from gmm_dask.storage.listing import would_list
-from gmm_dask.storage.plan import _ranges, plan_dataset
+from gmm_dask.storage.plan import plan_dataset
 from gmm_dask.storage.problems import MAX_ALIKE
+from gmm_dask.storage.shards import row_ranges
 from tests.storage.conftest import Write, problems_of, write_file
 
 GOOD = {"x": [1.0, 2.0, 3.0], "y": [4.0, 5.0, 6.0]}
@@ -57,13 +58,27 @@ def test_rows_and_row_groups_are_those_of_the_footers(write: Write, data: Path) 
     max_rows=st.integers(1, 50),
 )
 def test_ranges_partition_the_rows(groups: list[int], max_rows: int) -> None:
-    ranges = list(_ranges(groups, max_rows))
+    ranges = list(row_ranges(groups, max_rows))
     assert [0, *(stop for _, stop in ranges)] == [*(start for start, _ in ranges), sum(groups)]
     assert all(0 < stop - start <= max_rows for start, stop in ranges)
     edges = set(np.cumsum([0, *groups]).tolist())
     for (start, stop), (_, after) in pairwise(ranges):
         if {start, stop, after} <= edges:  # two neighbours of whole row groups did not fit together
             assert after - start > max_rows
+
+
+def test_chunks_are_cut_by_rows_and_columns_not_by_what_files_say_of_bytes(
+    write: Write, data: Path
+) -> None:
+    n = 2_000_000
+    file = write("a.parquet", {"x": np.zeros(n), "y": np.zeros(n)}, compression="zstd")
+    footer = pq.read_metadata(file)
+    said = sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
+    assert max(file.stat().st_size, said) < n * 16 // 500  # 32 MB decoded
+    plan = plan_dataset(data, chunk_bytes=1 << 20)
+    assert plan.chunk_rows == (1 << 20) // 16
+    assert max(chunk.n_rows for chunk in plan.chunks) * 16 <= 1 << 20
+    assert len(plan.chunks) >= n * 16 // (1 << 20)
 
 
 def test_a_large_row_group_is_cut_into_equal_ranges(write: Write, data: Path) -> None:

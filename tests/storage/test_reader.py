@@ -21,16 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_dask.errors import DataError, InputChangedError
+from gmm_dask.storage.opened import BLOCK_ROWS, COLUMNS_AT_ONCE
 from gmm_dask.storage.plan import plan_dataset
-from gmm_dask.storage.reader import (
-    BLOCK_ROWS,
-    COLUMNS_AT_ONCE,
-    read_blocks,
-    read_features,
-    read_table,
-    read_weights,
-    sources,
-)
+from gmm_dask.storage.reader import read_blocks, read_features, read_table, read_weights
+from gmm_dask.storage.sources import sources
 from tests.storage.conftest import Write, read_all, write_file
 
 COMPRESSIONS = ("none", "snappy", "zstd", "gzip", "lz4")
@@ -400,7 +394,8 @@ from pathlib import Path
 import numpy as np
 from gmm_dask.errors import DataError
 from gmm_dask.storage.plan import plan_dataset
-from gmm_dask.storage.reader import read_features, sources
+from gmm_dask.storage.reader import read_features
+from gmm_dask.storage.sources import sources
 
 original, place = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 place.write_bytes(original)
@@ -449,7 +444,8 @@ MEASURE = """
 import resource, sys
 import numpy as np
 from gmm_dask.storage.plan import plan_dataset
-from gmm_dask.storage.reader import read_features, sources
+from gmm_dask.storage.reader import read_features
+from gmm_dask.storage.sources import sources
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,378 @@
+"""Planned files while they are open: each is known to be the planned one, and is read in order."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gmm_dask.errors import DataError, InputChangedError
+from gmm_dask.storage.footers import footer_bytes, parse_footer
+from gmm_dask.storage.inputs import FileState, Input, open_input
+from gmm_dask.storage.plan import REMEDIES
+from gmm_dask.storage.problems import Problems, shown
+from gmm_dask.storage.roles import cast_of, is_number, number_type, plain_type
+from gmm_dask.storage.row_groups import MAX_EXACT, WRITE_AGAIN
+from gmm_dask.storage.sources import ChunkSource
+
+BLOCK_ROWS = 8192  # rows that are turned from columns into rows while they are in the cache
+BATCH_BYTES = 2 << 20  # decoded values held beside the result
+MAX_BATCH_ROWS = 1 << 16
+COLUMNS_AT_ONCE = 32  # each open column holds a page of a megabyte or two
+MAX_OPEN_COLUMNS = 128  # that wait for the next part of their row group
+PLAN_AGAIN = "Run again: a new plan takes the file as it is now."
+
+
+class PlannedFiles:
+    """Planned files, one open at a time; chunks of a file that follow each other share it."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._file: OpenFile | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def open(self, source: ChunkSource) -> OpenChunk:
+        """The chunk in its open file, until that of another file is asked for.
+
+        Raises
+        ------
+        InputChangedError
+            The file is not the one that was planned.
+        DataError
+            It must not be read, or is damaged.
+        """
+        if self._file is None or not self._file.is_of(source):
+            self._close()
+            self._file = OpenFile(source, self._stack.enter_context(_input(source)))
+        return OpenChunk(source, self._file)
+
+    def _close(self) -> None:
+        self._file = None
+        self._stack.close()
+
+
+@dataclass(frozen=True)
+class PlannedChunk:
+    """A chunk whose file is opened when it is asked for.
+
+    Parameters
+    ----------
+    source : ChunkSource
+    files : PlannedFiles
+    """
+
+    source: ChunkSource
+    files: PlannedFiles
+
+    def open(self) -> OpenChunk:
+        """See PlannedFiles."""
+        return self.files.open(self.source)
+
+
+class OpenFile:
+    """A file while it is open, known to be the planned one.
+
+    Parameters
+    ----------
+    source : ChunkSource
+        One of its chunks.
+    file : Input
+    """
+
+    def __init__(self, source: ChunkSource, file: Input) -> None:
+        self._source, self._file = source, file
+        self.check_unchanged()
+        content = footer_bytes(source.name, file.stream, source.size)
+        if hashlib.sha256(content).hexdigest() != source.footer_sha256:
+            raise changed(source, "its footer is another")
+        footer = parse_footer(source.name, content)
+        self.stream = file.stream
+        self.metadata, self.schema = footer.metadata, footer.schema_arrow
+        self.types = {field.name: field.type for field in self.schema}
+        self._cursors: dict[tuple[Any, ...], _Cursor] = {}
+        self._parquet = pq.ParquetFile(
+            file.stream,
+            metadata=footer.metadata,
+            pre_buffer=False,
+            buffer_size=file.buffer_size,
+            page_checksum_verification=True,
+        )
+
+    def is_of(self, source: ChunkSource) -> bool:
+        """Whether the chunk is one of this file."""
+        mine = self._source
+        return (mine.url, mine.footer_sha256) == (source.url, source.footer_sha256)
+
+    def check_unchanged(self) -> None:
+        """Raise InputChangedError unless the open file is still as it was planned."""
+        source = self._source
+        try:
+            state = self._file.state()
+        except FileNotFoundError as error:
+            raise changed(source, "it is gone") from error
+        if state != FileState(source.size, source.mtime_ns, source.etag):
+            what = "it was written to or replaced"
+            if state.size != source.size:
+                what = f"its size went from {source.size} to {state.size} bytes"
+            raise changed(source, what)
+
+    def rows(self, source: ChunkSource, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The chunk's rows batch by batch.
+
+        The next part of a row group goes on where the one before it ended: nothing of the group is
+        decoded twice, where its columns are no more than MAX_OPEN_COLUMNS.
+        """
+        key = (source.row_groups, tuple(columns))
+        cursor = self._cursors.pop(key, None)
+        if cursor is None or cursor.row > source.start:
+            size = BATCH_BYTES // (8 * len(columns)) // BLOCK_ROWS * BLOCK_ROWS
+            size = min(max(size, BLOCK_ROWS), MAX_BATCH_ROWS)
+            batches = self.iterate(size, source.row_groups, columns)
+            cursor = _Cursor(batches, source.start - source.skip)
+        if source.stop < source.group_stops[-1]:
+            self._keep(key, cursor)
+        yield from cursor.rows(source.start, source.stop)
+
+    def iterate(
+        self, size: int, groups: Sequence[int], columns: Sequence[str]
+    ) -> Iterator[pa.RecordBatch]:
+        """All rows of the row groups from their first on."""
+        return self._parquet.iter_batches(  # type: ignore[no-any-return]
+            size, row_groups=list(groups), columns=list(columns), use_threads=False
+        )
+
+    def _keep(self, key: tuple[Any, ...], cursor: _Cursor) -> None:
+        """Have the cursor for the next part, and as many others as there is room for."""
+        self._cursors[key] = cursor
+        while sum(len(columns) for _, columns in self._cursors) > MAX_OPEN_COLUMNS:
+            del self._cursors[next(iter(self._cursors))]  # the one that was used least lately
+
+
+class _Cursor:
+    """A place in the rows of a file that batches are decoded from; it only goes on."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], row: int) -> None:
+        self.row = row  # of the file, that comes next
+        self._batches = batches
+        self._rest: pa.RecordBatch | None = None  # decoded, but of the next part
+
+    def rows(self, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+        """Rows start..stop of the file; fewer where there are no more."""
+        while self.row < stop:
+            batch = next(self._batches, None) if self._rest is None else self._rest
+            if batch is None:
+                return
+            skip = min(max(start - self.row, 0), batch.num_rows)
+            wanted = batch.slice(skip, stop - self.row - skip)
+            taken = skip + wanted.num_rows
+            self._rest = batch.slice(taken) if taken < batch.num_rows else None
+            self.row += taken
+            del batch  # only the caller holds it while it is used
+            if wanted.num_rows:
+                yield wanted
+
+
+class OpenChunk:
+    """A chunk in its open file."""
+
+    def __init__(self, source: ChunkSource, file: OpenFile) -> None:
+        self.source, self.file = source, file
+
+    def check_columns(self, columns: Sequence[str], numbers: bool = False) -> None:
+        """Raise DataError for every column that is missing, or is no number where it must be."""
+        problems = Problems()
+        for name in columns:
+            where = f"{shown(self.source.name)}, column {name!r}"
+            if name not in self.file.types:
+                has = ", ".join(self.file.types)
+                problems.add("columns", f"{where}: is missing. The file has: {has}.")
+            elif numbers and not is_number(number_type(self.file.types[name])):
+                problems.add("columns", f"{where}: is {self.file.types[name]}, not a number.")
+        problems.raise_any()
+
+    def fill(self, X: npt.NDArray[Any], columns: Sequence[str]) -> None:
+        """Put the columns into X (n, len(columns)), row by row."""
+        self.check_columns(columns, numbers=True)
+        for first in range(0, len(columns), COLUMNS_AT_ONCE):
+            group = columns[first : first + COLUMNS_AT_ONCE]
+            part = X[:, first : first + len(group)]
+            for row, batch in self.batches(group):
+                self._fill(part[row : row + batch.num_rows], batch, group, row)
+
+    def features(self, columns: Sequence[str], dtype: str) -> npt.NDArray[np.floating[Any]]:
+        """The columns as rows, (n, len(columns)); a null is NaN."""
+        X = np.empty((self.source.n_rows, len(columns)), dtype=dtype)
+        self.fill(X, columns)
+        return X
+
+    def weights(self, column: str) -> npt.NDArray[np.float64]:
+        """A column as numbers, (n,); a null is NaN."""
+        return np.asarray(self.features((column,), "float64")[:, 0], dtype=np.float64)
+
+    def table(self, columns: Sequence[str]) -> pa.Table:
+        """Columns and folder keys, in the order given, in their own plain types.
+
+        Dictionaries are decoded and large strings become strings, so that the tables of all chunks
+        have one schema; folder keys are strings.
+        """
+        keys, n_rows = dict(self.source.keys), self.source.n_rows
+        stored = [name for name in dict.fromkeys(columns) if name not in keys]
+        table = pa.table({"": pa.nulls(n_rows)})  # a table of no columns forgets its rows
+        if stored:
+            self.check_columns(stored)
+            schema = pa.schema([(name, plain_type(self.file.types[name])) for name in stored])
+            batches = [
+                pa.RecordBatch.from_arrays(
+                    [_plain(batch.column(name)) for name in stored], schema=schema
+                )
+                for _, batch in self.batches(stored)
+            ]
+            table = pa.Table.from_batches(batches, schema=schema)
+        for name in dict.fromkeys(columns):
+            if name in keys:
+                value = pa.repeat(pa.scalar(keys[name], pa.string()), n_rows)
+                table = table.append_column(name, value)
+        return table.select(list(columns))
+
+    def blocks(
+        self, columns: Sequence[str], dtype: str
+    ) -> Iterator[tuple[int, npt.NDArray[np.floating[Any]]]]:
+        """The same rows batch by batch, where so many columns are read at once."""
+        if len(columns) > COLUMNS_AT_ONCE:
+            yield 0, self.features(columns, dtype)
+            return
+        self.check_columns(columns, numbers=True)
+        for row, batch in self.batches(columns):
+            X = np.empty((batch.num_rows, len(columns)), dtype=dtype)
+            self._fill(X, batch, columns, row)
+            yield row, X
+
+    def _fill(
+        self, rows: npt.NDArray[Any], batch: pa.RecordBatch, names: Sequence[str], first: int
+    ) -> None:
+        """A batch into rows, a block at a time: its rows stay in the cache meanwhile."""
+        columns = [self.numbers(batch, name, first) for name in names]
+        for start in range(0, rows.shape[0], BLOCK_ROWS):
+            block = rows[start : start + BLOCK_ROWS]
+            for j, column in enumerate(columns):
+                block[:, j] = column[start : start + BLOCK_ROWS]
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The chunk's rows batch by batch, each with the place of its first row in the chunk."""
+        done, check_unchanged = 0, self.file.check_unchanged
+        try:
+            for batch in self.file.rows(self.source, columns):
+                yield done, batch
+                done += batch.num_rows
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+                raise  # not the file's fault: another attempt may do
+            check_unchanged()
+            raise self._damage(error, columns) from error
+        check_unchanged()
+        if done != self.source.n_rows:
+            raise changed(self.source, f"it has {done} of the {self.source.n_rows} rows")
+
+    def numbers(self, batch: pa.RecordBatch, name: str, row: int) -> npt.NDArray[Any]:
+        """A column of a batch as numbers, NaN for null; raises DataError where that rounds."""
+        array = batch.column(name)
+        if pa.types.is_null(array.type):
+            return np.full(len(array), np.nan)
+        if cast_of(array.type):
+            array = array.cast(number_type(array.type))  # the plan has it that this was asked for
+        if not pa.types.is_integer(array.type):
+            return np.asarray(array.to_numpy(zero_copy_only=False))
+        values = np.asarray((pc.fill_null(array, 0) if array.null_count else array).to_numpy())
+        if values.dtype.itemsize == 8 and _max_magnitude(values) > MAX_EXACT:
+            raise DataError(
+                f"{self._where(row)}, column {name!r}: integers up to {_max_magnitude(values)}, "
+                f"beyond 2^53. {REMEDIES['inexact']}"
+            )
+        if not array.null_count:
+            return values
+        numbers = values.astype(np.float64)
+        numbers[np.asarray(array.is_null().to_numpy(zero_copy_only=False))] = np.nan
+        return numbers
+
+    def _where(self, row: int) -> str:
+        """File and row group of a row of the chunk."""
+        at = bisect_right(self.source.group_stops, self.source.start + row)
+        return f"{shown(self.source.name)}, row group {self.source.row_groups[at]}"
+
+    def _damage(self, error: Exception, columns: Sequence[str]) -> DataError:
+        """Which columns of which row groups cannot be decoded."""
+        problems = Problems()
+        for group in self.source.row_groups:
+            for name in columns:
+                reason = self._fault(group, name)
+                if reason:
+                    where = f"{shown(self.source.name)}, row group {group}, column {name!r}"
+                    line = f"{where}: the data are damaged: {reason}. {WRITE_AGAIN}"
+                    problems.add("damaged columns", line)
+        if not problems:
+            line = f"{self._where(0)}: cannot be read: {_brief(error)}. {WRITE_AGAIN}"
+            problems.add("unreadable", line)
+        return DataError(problems.lines())
+
+    def _fault(self, group: int, name: str) -> str | None:
+        try:
+            batches = self.file.iterate(MAX_BATCH_ROWS, (group,), (name,))
+            found = sum(batch.num_rows for batch in batches)
+        except (pa.ArrowException, OSError) as error:
+            return _brief(error)
+        expected = self.file.metadata.row_group(group).num_rows
+        return None if found == expected else f"it has {found} values for {expected} rows"
+
+
+@contextmanager
+def open_planned(source: ChunkSource) -> Iterator[OpenChunk]:
+    """The chunk in its file for the time of the block; raises as PlannedFiles does."""
+    with PlannedFiles() as files:
+        yield files.open(source)
+
+
+def _input(source: ChunkSource) -> Input:
+    try:
+        return open_input(source.url)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise changed(source, "it is gone") from error
+    except IsADirectoryError as error:
+        raise changed(source, "a folder took its place") from error
+    except PermissionError as error:
+        raise DataError(
+            f"{shown(source.name)}: cannot be read: {error.strerror}. Grant read access to it."
+        ) from error
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    plain = plain_type(array.type)
+    return array if array.type == plain else array.cast(plain)
+
+
+def _max_magnitude(values: npt.NDArray[Any]) -> int:
+    return max(abs(int(values.min(initial=0))), int(values.max(initial=0)))
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")[:300]
+
+
+def changed(source: ChunkSource, what: str) -> InputChangedError:
+    """The error of a file that is not the planned one."""
+    return InputChangedError(
+        f"{shown(source.name)}: changed after it was planned: {what}. {PLAN_AGAIN}"
+    )
