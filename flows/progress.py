@@ -12,6 +12,11 @@ from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.settings import (
+    PREFECT_API_REQUEST_TIMEOUT,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
 
 from gmm_dask.fitting import Pass
 from gmm_dask.progress import Forecast, Progress, pass_values, reached, which_pass
@@ -21,6 +26,8 @@ from gmm_dask.stage.settings import FitSettings
 
 INTERVAL = 1.0  # seconds between two updates of a bar: each is a request to the server
 SHARE = 10  # an update that took a second is followed by ten without one
+# A server that is away would hold up the phase for a minute, each time it is asked again and again.
+_ONCE = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 10.0}
 
 
 class FlowWatcher(Progress):
@@ -101,9 +108,10 @@ class FlowWatcher(Progress):
 
     def _send(self, percent: float, words: str) -> None:
         words = redacted(words)
-        if self._artifact is None:
-            artifact = create_progress_artifact(percent, key=self._key, description=words)
-            assert isinstance(artifact, UUID)
-            self._artifact = artifact
-        else:
-            update_progress_artifact(self._artifact, percent, description=words)
+        with temporary_settings(_ONCE):
+            if self._artifact is None:
+                artifact = create_progress_artifact(percent, key=self._key, description=words)
+                assert isinstance(artifact, UUID)
+                self._artifact = artifact
+            else:
+                update_progress_artifact(self._artifact, percent, description=words)

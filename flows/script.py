@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
+from httpx import HTTPError
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.settings import (
@@ -59,7 +60,7 @@ def run(flow: Flow[Any, Any], settings: Settings | ScoreSettings) -> Published:
     configured = PREFECT_API_URL.value()
     if configured:
         _check_server(configured)
-        return flow(settings)
+        return carried_out(flow, settings, configured)
     bypass_proxy()
     server = OwnServer()
     server.start()
@@ -73,7 +74,19 @@ def run(flow: Flow[Any, Any], settings: Settings | ScoreSettings) -> Published:
     }
     logging.getLogger("prefect.flow_runs").addFilter(_is_no_page)
     with temporary_settings(changes):
+        return carried_out(flow, settings, server.url)
+
+
+def carried_out(flow: Flow[Any, Any], settings: Settings | ScoreSettings, url: str) -> Published:
+    """What the flow published; raises ServerError where Prefect's server failed under way."""
+    try:
         return flow(settings)
+    except HTTPError as error:  # Prefect itself asked again for a minute
+        raise ServerError(
+            f"The Prefect server at {url} failed ({str(error) or type(error).__name__}), so how "
+            "the run ended is not recorded there. What was published or finished is kept: see that "
+            "the server runs, then run again."
+        ) from error
 
 
 def _is_no_page(record: logging.LogRecord) -> bool:

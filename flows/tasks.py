@@ -6,6 +6,7 @@ import errno
 import logging
 from typing import Any
 
+from httpx import TransportError
 from prefect import Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -13,7 +14,14 @@ from prefect.states import Completed, Failed
 
 from flows.progress import FlowWatcher
 from gmm_dask.console import printable
-from gmm_dask.errors import ClusterError, DataError, GmmDaskError, OutputError, SettingsError
+from gmm_dask.errors import (
+    ClusterError,
+    DataError,
+    DeadlyChunkError,
+    GmmDaskError,
+    OutputError,
+    SettingsError,
+)
 from gmm_dask.redaction import redacted
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.fit import adopt as stage_adopt
@@ -49,10 +57,10 @@ _FINAL = frozenset(
 
 def retry_can_help(error: BaseException) -> bool:
     """Whether the same call may succeed later: a lost cluster, or storage that did not answer."""
+    if isinstance(error, (DataError, SettingsError, DeadlyChunkError)):
+        return False
     if isinstance(error, ClusterError):
         return True
-    if isinstance(error, (DataError, SettingsError)):
-        return False
     cause = error.__cause__ if isinstance(error, OutputError) else error
     return isinstance(cause, OSError) and cause.errno not in _FINAL
 
@@ -123,6 +131,8 @@ def in_its_words(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, EXPECTED):
         record.msg, record.args, record.exc_info = printable(str(error)), (), None
+    elif isinstance(error, TransportError):
+        record.exc_info = None  # Prefect's server is away, which it says itself
     return True
 
 

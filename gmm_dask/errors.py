@@ -107,3 +107,7 @@ class CheckpointError(OutputError):
 
 class ClusterError(GmmDaskError, RuntimeError):
     """No Dask cluster could be opened or reached, or it was lost for good."""
+
+
+class DeadlyChunkError(ClusterError):
+    """Workers die on one chunk, also where it is run by itself: as it is, it would go on so."""

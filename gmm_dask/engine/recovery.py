@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol, TypeVar
 
 from gmm_dask.engine.waiting import Limits, LostError, loss
-from gmm_dask.errors import ClusterError
+from gmm_dask.errors import ClusterError, DeadlyChunkError
 
 logger = logging.getLogger("gmm_dask")
 
@@ -113,7 +113,9 @@ def repeated(
     Raises
     ------
     ClusterError
-        It was lost for good, or too often, or a task kills the workers: that one is named.
+        It was lost for good, or too often.
+    DeadlyChunkError
+        A task kills the workers: it is named.
     """
     for attempt in range(1 + limits.retries):
         try:
@@ -154,7 +156,7 @@ def _try_each(
             found = loss(error)
             if found is None or key not in found.suspects:
                 continue  # of another kind: the pass will tell
-            raise ClusterError(
+            raise DeadlyChunkError(
                 f"Workers die on {named(key, names)}, also where it runs by itself. The usual "
                 "cause is memory: lower memory.chunk_bytes or give the workers more."
             ) from error

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version as installed_version
 from typing import Any, Generic, TypeVar
 
@@ -158,7 +159,13 @@ def settings_hash(settings: Settings) -> str:
 def software_versions() -> dict[str, str]:
     """Versions of everything the numbers may depend on."""
     names = ("gmm-dask", "numpy", "scipy", "scikit-learn", "dask", "distributed", "pyarrow")
-    return {"python": platform.python_version()} | {name: installed_version(name) for name in names}
+    return {"python": platform.python_version()} | {name: _installed(name) for name in names}
+
+
+@cache
+def _installed(name: str) -> str:
+    """Looked up once: each look reads all that the package says of itself."""
+    return installed_version(name)
 
 
 def cluster_spec(cluster: ClusterSettings) -> ClusterSpec:

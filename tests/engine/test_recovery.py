@@ -32,7 +32,7 @@ from gmm_dask.engine.chunks import array_from_sources
 from gmm_dask.engine.passes import ChunkMap
 from gmm_dask.engine.recovery import Opened, repeated
 from gmm_dask.engine.waiting import Limits, LostError
-from gmm_dask.errors import ClusterError, DataError
+from gmm_dask.errors import ClusterError, DataError, DeadlyChunkError
 from tests.by_hand import ByHand, by_hand, wait_until
 
 N_CHUNKS, ROWS = 12, 100
@@ -179,7 +179,8 @@ def test_a_chunk_that_kills_workers_is_named() -> None:
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         open_backend(SPEC) as backend,
     ):
-        with pytest.raises(ClusterError, match=r"chunk 3: rows\.parquet, rows 300 to 399, also"):
+        said = r"chunk 3: rows\.parquet, rows 300 to 399, also"
+        with pytest.raises(DeadlyChunkError, match=said):
             ChunkMap(chunks(), backend)("total", poison, None)
         assert disturbed(chunks(), backend) == EXPECTED
 

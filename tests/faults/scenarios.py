@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage import Version, list_versions, verify
+from gmm_dask.storage import Version, list_versions
 from gmm_dask.storage.runs import RunFolder
 from tests.storage import stores
 from tests.storage.stores import (
@@ -21,9 +21,9 @@ from tests.storage.stores import (
     Crash,
     FaultStore,
     MemoryStore,
+    Reader,
     check_one_whole_version,
     publish_run,
-    published_rows,
     put_files,
     put_part,
 )
@@ -37,26 +37,15 @@ class Watched(Between):
     """A store with a reader that looks at all versions after every operation."""
 
     store: MemoryStore = field(default_factory=MemoryStore)
-    seen: dict[int, Version] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.reader = Reader(self.store, ROWS)
 
     def around(self, operation: str, call: Callable[[], Any]) -> Any:
         try:
             return call()
         finally:
-            self.look()
-
-    def look(self) -> None:
-        try:
-            found = {version.number: version for version in list_versions(self.store)}
-            assert found.items() >= self.seen.items(), "a version that was seen is lost"
-            for number, version in found.items():
-                assert verify(self.store, version) == [], "a version is partial"
-                if number not in self.seen:
-                    rows = published_rows(self.store, version)
-                    assert rows == ROWS, "rows are lost or double"
-        except OutputError as error:
-            raise AssertionError(f"a version is partial: {error}") from error
-        self.seen |= found
+            self.reader.look()
 
 
 def n_operations() -> int:

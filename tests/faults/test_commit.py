@@ -14,6 +14,7 @@ from gmm_dask.errors import GmmDaskError, OutputError
 from gmm_dask.storage import Store, Version, latest, list_versions, verify
 from gmm_dask.storage.local_store import LocalStore
 from tests.faults.conftest import ROWS, Drive
+from tests.object_service import ObjectService
 from tests.storage.stores import (
     FAULTS,
     Crash,
@@ -101,20 +102,19 @@ def test_a_lost_reply_to_a_creation_does_not_fail_the_run(
         check_one_whole_version(store)
 
 
-@pytest.mark.parametrize(
-    "seeds",
-    [range(30), pytest.param(range(30, 430), marks=pytest.mark.heavy)],
-    ids=["some", "many"],
-)
-def test_a_second_fault_in_the_restart_changes_nothing(seeds: range, drive: Drive) -> None:
+@pytest.mark.heavy
+def test_a_second_fault_in_the_restart_changes_nothing_on_a_service(
+    drive: Drive, service: ObjectService
+) -> None:
+    """On models of stores 400 pairs are tried, in test_steps.py."""
     n_operations = len(operations(drive))
-    for seed in seeds:
-        dice, memory = random.Random(seed), MemoryStore()
+    for seed in range(40):
+        dice, store = random.Random(seed), service.store()
         for _ in range(2):
             with suppress(Crash, OutputError):
-                drive(FaultStore(memory, dice.randrange(n_operations), dice.choice(FAULTS)))
-        drive(memory)
-        check_one_whole_version(memory)
+                drive(FaultStore(store, dice.randrange(n_operations), dice.choice(FAULTS)))
+        drive(store)
+        check_one_whole_version(store)
 
 
 def test_a_crash_leaves_a_local_store_usable(drive: Drive, tmp_path: Path) -> None:
@@ -139,39 +139,45 @@ def in_turns(store: Store, seed: int, drivers: list[Callable[[Store], Version]])
         return list(pool.map(work, range(len(drivers))))
 
 
-SEEDS = [range(20), pytest.param(range(20, 520), marks=pytest.mark.heavy)]
+# A store, and how many orders: 1,000 of smaller steps are tried in test_steps.py.
+ORDERS = [
+    pytest.param("memory", 10, id="memory"),
+    pytest.param("s3", 20, id="s3", marks=pytest.mark.heavy),
+]
 
 
-@pytest.mark.parametrize("seeds", SEEDS, ids=["some", "many"])
+@pytest.mark.parametrize(("new_store", "n"), ORDERS, indirect=["new_store"])
 def test_two_drivers_of_one_run_publish_one_version_in_any_order(
-    seeds: range, drive: Drive
+    new_store: NewStore, n: int, drive: Drive
 ) -> None:
-    undisturbed = MemoryStore()
+    undisturbed = new_store()
     drive(undisturbed)
-    (model,) = (name for name in undisturbed.objects if name.endswith("/model.json"))
-    for seed in seeds:
-        memory = MemoryStore()
+    (model,) = (name for name in undisturbed.list("") if name.endswith("/model.json"))
+    for seed in range(n):
+        store = new_store()
         drivers = [lambda store, name=name: drive(store, name).version for name in ("one", "two")]
-        one, two = in_turns(memory, seed, drivers)
+        one, two = in_turns(store, seed, drivers)
         assert one == two
-        check_one_whole_version(memory)
+        check_one_whole_version(store)
         # Either may have gone on from a checkpoint of the other.
-        assert memory.objects[model] == undisturbed.objects[model]
+        assert store.get(model) == undisturbed.get(model)
 
 
-@pytest.mark.parametrize("seeds", SEEDS, ids=["some", "many"])
-def test_two_runs_publish_two_versions_in_any_order(seeds: range, drive: Drive) -> None:
-    for seed in seeds:
-        memory = MemoryStore()
+@pytest.mark.parametrize(("new_store", "n"), ORDERS, indirect=["new_store"])
+def test_two_runs_publish_two_versions_in_any_order(
+    new_store: NewStore, n: int, drive: Drive
+) -> None:
+    for seed in range(n):
+        store = new_store()
         drivers = [
             lambda store, name=name, k=k: drive(store, name, n_components=k).version
             for name, k in (("one", 1), ("two", 2))
         ]
-        versions = in_turns(memory, seed, drivers)
+        versions = in_turns(store, seed, drivers)
         assert sorted(version.number for version in versions) == [1, 2]
         for version in versions:
-            assert verify(memory, version) == []
-            assert published_rows(memory, version) == list(range(ROWS))
+            assert verify(store, version) == []
+            assert published_rows(store, version) == list(range(ROWS))
 
 
 def test_without_an_atomic_creation_versions_would_be_lost(drive: Drive) -> None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gmm_dask.errors import ClusterError
+from gmm_dask.errors import ClusterError, DeadlyChunkError
 from gmm_dask.fitting import Pass
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import FitSettings, Settings, settings_from
@@ -197,7 +197,7 @@ def test_a_chunk_that_kills_its_workers_is_named_by_file_and_rows(tmp_path: Path
     said = r"chunk 5: rows\.parquet, row group 5, rows 100 to 119 \(160 bytes in memory\)"
     with (
         preloaded(str(preload)),
-        pytest.raises(ClusterError, match=said),
+        pytest.raises(DeadlyChunkError, match=said),
     ):
         run(processes(tmp_path))
     run(processes(tmp_path))

@@ -6,10 +6,21 @@ import errno
 import logging
 
 import pytest
+from httpx import ConnectError
 
 from flows.artifacts import HEADS, feature_heads
 from flows.tasks import failed, retry_can_help
-from gmm_dask.errors import ClusterError, DataError, OutputError, SettingsError
+from gmm_dask.errors import (
+    CheckpointError,
+    ClusterError,
+    DataError,
+    DeadlyChunkError,
+    InputChangedError,
+    ModelFileError,
+    OutputError,
+    SettingsError,
+    SingularCovarianceError,
+)
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -21,12 +32,18 @@ def caused(error: Exception, cause: Exception) -> Exception:
     ("error", "helps"),
     [
         (ClusterError("lost"), True),
+        (DeadlyChunkError("workers die on chunk 5"), False),
         (OSError(errno.EIO, "input/output error"), True),
         (TimeoutError(errno.ETIMEDOUT, "timed out"), True),
         (caused(OutputError("cannot write"), OSError(errno.EIO, "io")), True),
         (caused(OutputError("cannot write"), OSError(errno.EACCES, "denied")), False),
         (OSError(errno.ENOSPC, "disk full"), False),
         (DataError("a null"), False),
+        (InputChangedError("replaced"), False),
+        (OutputError("damaged"), False),
+        (CheckpointError("of another run"), False),
+        (ModelFileError("damaged"), False),
+        (SingularCovarianceError("no density"), False),
         (SettingsError("unknown key"), False),
         (ValueError("a defect"), False),
     ],
@@ -56,6 +73,12 @@ def test_an_expected_error_is_logged_in_its_words(name: str) -> None:
     record = logged(name, DataError("a.parquet: 3 missing values"))
     assert record is not None
     assert (record.getMessage(), record.exc_info) == ("a.parquet: 3 missing values", None)
+
+
+def test_a_server_that_is_away_is_logged_without_a_traceback() -> None:
+    record = logged("prefect.flow_runs", ConnectError("connection refused"))
+    assert record is not None
+    assert record.exc_info is None
 
 
 @pytest.mark.parametrize("name", ["prefect.task_runs", "prefect.flow_runs", "prefect.engine"])

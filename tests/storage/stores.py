@@ -146,10 +146,13 @@ class FaultStore(Between):
 
 
 class Turns:
-    """Lets a fixed number of threads do one store operation at a time, in an order by seed."""
+    """Lets a fixed number of threads do one store operation at a time, in an order by seed.
 
-    def __init__(self, n: int, seed: int) -> None:
-        self.random = random.Random(seed)
+    `burst` is how probable it is that the one whose turn it was goes on.
+    """
+
+    def __init__(self, n: int, seed: int, burst: float = 0.0) -> None:
+        self.random, self.burst = random.Random(seed), burst
         self.alive = set(range(n))
         self.condition = threading.Condition()
         self.turn = self.random.choice(sorted(self.alive))
@@ -162,12 +165,25 @@ class Turns:
             finally:
                 self._pass_on()
 
+    def begin(self, who: int) -> None:
+        """Wait for the first turn; the others wait until this one comes to its next step."""
+        with self.condition:
+            assert self.condition.wait_for(lambda: self.turn == who, timeout=60)
+
+    def step(self, who: int) -> None:
+        """The step before is done: it may be another's turn now."""
+        with self.condition:
+            self._pass_on()
+            assert self.condition.wait_for(lambda: self.turn == who, timeout=60)
+
     def leave(self, who: int) -> None:
         with self.condition:
             self.alive.discard(who)
             self._pass_on()
 
     def _pass_on(self) -> None:
+        if self.turn in self.alive and self.random.random() < self.burst:
+            return
         if self.alive:
             self.turn = self.random.choice(sorted(self.alive))
         self.condition.notify_all()
@@ -282,6 +298,28 @@ def published_rows(store: Store, version: Version) -> list[int]:
         table = read_parquet_bytes(folder.get_verified(name, manifest))
         rows += table.column("row_id").to_pylist()
     return rows
+
+
+@dataclass
+class Reader:
+    """Looks at all versions again and again: each it ever saw is there, whole, with its rows."""
+
+    store: Store
+    rows: list[int]
+    seen: dict[int, Version] = field(default_factory=dict)
+
+    def look(self) -> None:
+        try:
+            found = {version.number: version for version in list_versions(self.store)}
+            assert found.items() >= self.seen.items(), "a version that was seen is lost"
+            for number, version in found.items():
+                assert verify(self.store, version) == [], "a version is partial"
+                if number not in self.seen:
+                    rows = published_rows(self.store, version)
+                    assert rows == self.rows, "rows are lost or double"
+        except OutputError as error:
+            raise AssertionError(f"a version is partial: {error}") from error
+        self.seen |= found
 
 
 def check_one_whole_version(store: Store) -> None:

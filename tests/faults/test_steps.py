@@ -1,0 +1,168 @@
+"""The stage with faults, and in any order with others, at every system call and every request.
+
+A reader looks at all versions after each change.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from gmm_dask.errors import GmmDaskError
+from gmm_dask.stage.outputs import Published
+from gmm_dask.storage import Store, Version, list_versions
+from gmm_dask.storage.garbage import find_garbage, remove
+from tests.faults.conftest import ROWS, Drive
+from tests.faults.steps import FAULTS, NEW_STORES, REQUESTS, FaultAt, InTurn, led_by
+from tests.storage.stores import Crash, Reader, Turns
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Best performing initialization did not converge"),
+    pytest.mark.timeout(1800),
+]
+
+KINDS = pytest.mark.parametrize("kind", NEW_STORES)
+
+
+@contextmanager
+def new_store(kind: str, folder: Path) -> Iterator[Store]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield NEW_STORES[kind](patch, folder)
+
+
+def read_by(store: Store) -> Reader:
+    return Reader(store, list(range(ROWS)))
+
+
+def check_one_version(store: Store) -> Version:
+    """Read by somebody who comes afterwards."""
+    read_by(store).look()
+    (version,) = list_versions(store)
+    assert version.number == 1
+    return version
+
+
+def steps(kind: str, drive: Drive, folder: Path) -> list[str]:
+    with new_store(kind, folder) as store:
+        lead = FaultAt(read_by(store))
+        with led_by(lead):
+            drive(store)
+    return lead.names
+
+
+def attempt(drive: Drive, store: Store, lead: FaultAt) -> None:
+    """One attempt of the run, which may end early, but never as if it were published."""
+    with suppress(Crash, GmmDaskError), led_by(lead):
+        published = drive(store)
+        assert published.version in list_versions(store)
+
+
+def share(quick: int) -> pytest.MarkDecorator:
+    """All steps, or every so many in the tests that are always run."""
+    many = pytest.param(1, id="all", marks=pytest.mark.heavy)
+    return pytest.mark.parametrize("every", [pytest.param(quick, id="some"), many])
+
+
+CELLS = [(kind, fault) for kind in NEW_STORES for fault in FAULTS]
+CELLS.remove(("folder", "repeated"))
+
+
+@share(60)
+@pytest.mark.parametrize(("kind", "fault"), CELLS)
+def test_after_a_fault_at_any_step_a_rerun_publishes_one_whole_version(
+    kind: str, fault: str, every: int, drive: Drive, tmp_path: Path
+) -> None:
+    names = steps(kind, drive, tmp_path)
+    assert len(names) > 60
+    for at in range(11 * FAULTS.index(fault) % every, len(names), every):
+        if fault == "repeated" and names[at] not in REQUESTS:
+            continue
+        with new_store(kind, tmp_path / str(at)) as store:
+            attempt(drive, store, lead := FaultAt(read_by(store), at, fault))
+            again = FaultAt(lead.reader)
+            with led_by(again):
+                drive(store)
+            check_one_version(store)
+
+
+PAIRS = [pytest.param(range(8), id="some"), pytest.param(range(8, 408), marks=pytest.mark.heavy)]
+
+
+@KINDS
+@pytest.mark.parametrize("seeds", PAIRS)
+def test_after_any_two_faults_a_rerun_publishes_one_whole_version(
+    kind: str, seeds: range, drive: Drive, tmp_path: Path
+) -> None:
+    n = len(steps(kind, drive, tmp_path))
+    for seed in seeds:
+        dice = random.Random(seed)
+        with new_store(kind, tmp_path / str(seed)) as store:
+            reader = read_by(store)
+            for _ in range(2):
+                attempt(drive, store, FaultAt(reader, dice.randrange(n), dice.choice(FAULTS)))
+            with led_by(FaultAt(reader)):
+                drive(store)
+            check_one_version(store)
+
+
+Driver = Callable[[], Published | None]
+
+
+def in_turns(store: Store, seed: int, drivers: list[Driver]) -> list[Published | None]:
+    """All drivers at once, one step at a time; a burst is a few steps or a hundred."""
+    reader, burst = read_by(store), random.Random(seed).choice([0.0, 0.5, 0.9, 0.99])
+    turns = Turns(len(drivers), seed, burst)
+
+    def work(who: int) -> Published | None:
+        try:
+            turns.begin(who)
+            with led_by(InTurn(reader, turns, who)):
+                return drivers[who]()
+        finally:
+            turns.leave(who)
+
+    with ThreadPoolExecutor(len(drivers)) as pool:
+        return list(pool.map(work, range(len(drivers))))
+
+
+def collect(store: Store) -> None:
+    """What `gc` does, three times."""
+    for _ in range(3):
+        remove(store, find_garbage(store))
+
+
+ORDERS = [pytest.param(range(6), id="some"), pytest.param(range(6, 506), marks=pytest.mark.heavy)]
+
+
+@KINDS
+@pytest.mark.parametrize("seeds", ORDERS)
+def test_two_drivers_of_one_run_and_gc_publish_one_version_in_any_order(
+    kind: str, seeds: range, drive: Drive, tmp_path: Path
+) -> None:
+    for seed in seeds:
+        with new_store(kind, tmp_path / str(seed)) as store:
+            drivers = [partial(drive, store, name) for name in ("one", "two")]
+            one, two, _ = in_turns(store, seed, [*drivers, partial(collect, store)])
+            assert one.version == two.version == check_one_version(store)
+
+
+@KINDS
+@pytest.mark.parametrize("seeds", ORDERS)
+def test_two_runs_and_gc_publish_two_versions_in_any_order(
+    kind: str, seeds: range, drive: Drive, tmp_path: Path
+) -> None:
+    for seed in seeds:
+        with new_store(kind, tmp_path / str(seed)) as store:
+            drivers = [
+                partial(drive, store, name, n_components=k) for name, k in (("one", 1), ("two", 2))
+            ]
+            *published, _ = in_turns(store, seed, [*drivers, partial(collect, store)])
+            read_by(store).look()
+            versions = sorted(each.version.number for each in published)
+            assert versions == [version.number for version in list_versions(store)] == [1, 2]
