@@ -12,6 +12,7 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 from dask._task_spec import GraphNode, Task, TaskRef
+from dask.optimization import cull
 
 from gmm_dask.engine.backends import Backend, Done
 from gmm_dask.engine.chunks import RowChunks
@@ -45,25 +46,35 @@ class ChunkMap:
         return len(self._chunk_keys)
 
     def graph(
-        self, name: str, function: Callable[..., Any], common: Any, each: Sequence[Any] | None
+        self,
+        name: str,
+        function: Callable[..., Any],
+        common: Any,
+        each: Sequence[Any] | None,
+        places: Sequence[int] | None = None,
     ) -> tuple[dict[Any, GraphNode], list[Any]]:
         """Tasks `function(common[, each[i]], *arrays of chunk i)` and their keys.
 
         `common` travels as one small task, so that a worker that was lost can be replaced.
+
+        Parameters
+        ----------
+        places : sequence of int, optional
+            Which chunks, in ascending order; all where not given.
         """
         token = uuid4().hex
         common_key = f"{name}_input-{token}"
         graph: dict[Any, GraphNode] = dict(self._shared)
         graph[common_key] = Task(common_key, _identity, common)
         keys = []
-        for i, arrays in enumerate(self._chunk_keys):
-            key = (f"{name}-{token}", i)
+        for i in range(len(self)) if places is None else places:
+            arrays, key = self._chunk_keys[i], (f"{name}-{token}", i)
             extra = () if each is None else (each[i],)
             refs = (TaskRef(array) for array in arrays)
             task = Task(key, function, TaskRef(common_key), *extra, *refs)
             graph[key] = Task.fuse(*self._private[i], task, key=key)
             keys.append(key)
-        return graph, keys
+        return (graph if places is None else dict(cull(graph, keys)[0])), keys
 
     def __call__(
         self,
@@ -106,6 +117,8 @@ class Expectation:
         leaves float64; all the statistics are in it.
     n_rows : int, optional
         How many the rows stand for, where each is several.
+    places : range, optional
+        The chunks that it is of; all where not given.
     kernel : {"numpy", "compiled"}
         Which arithmetic complete rows go through.
     """
@@ -116,11 +129,22 @@ class Expectation:
     unit: float = 1.0
     n_rows: int | None = None
     kernel: Kernel = "numpy"
+    places: range | None = None
+
+    def in_blocks(self, n_blocks: int) -> tuple[Expectation, ...]:
+        """The same pass in parts, the chunks dealt out in turn; no more parts than chunks.
+
+        Neighbouring chunks are often of one kind: so that each block is like all of the data, it
+        has chunks from everywhere. Where rows stand for several, nothing is read and there is one.
+        """
+        n_chunks = len(self.chunk_map)
+        n = min(n_blocks, n_chunks) if self.n_rows is None else 1
+        return tuple(replace(self, places=range(b, n_chunks, n)) for b in range(n))
 
     def __call__(self, parameters: Parameters) -> SufficientStatistics:
-        """One pass: a task per chunk, and the fixed tree of `+`."""
+        """One pass over its chunks: a task for each, and the fixed tree of `+`."""
         function = partial(_statistics, (self.missing, self.kernel), self.n_worst, self.unit)
-        graph, keys = self.chunk_map.graph("e_step", function, parameters, None)
+        graph, keys = self.chunk_map.graph("e_step", function, parameters, None, self.places)
         if len(keys) * statistics_bytes(parameters) > GATHER_BYTES:
             tasks, keys = tree_tasks(keys)
             graph.update(tasks)
