@@ -55,7 +55,7 @@ def one_pass(
     parameters, parts = state.parameters, list(state.parts)
     lead = None if parameters is state.settled else Lead(state.settled, parameters)
     for b, block in enumerate(blocks):
-        parts[b : b + 1] = [Part.of(block(parameters), parameters)]
+        parts[b : b + 1] = [Part(block(parameters), parameters)]
         if b + 1 < len(blocks) == len(parts):
             total = summed(parts, parameters)
             if lead is not None:

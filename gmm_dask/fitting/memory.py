@@ -7,13 +7,8 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 
-import numpy as np
-import numpy.typing as npt
-
 from gmm_dask.mixture import Parameters, SufficientStatistics
-from gmm_dask.mixture.free_energy import about, expected_log_density, implied, times
-
-Array = npt.NDArray[np.float64]
+from gmm_dask.mixture.free_energy import about, gain, implied, times
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,21 +18,17 @@ class Part:
     Parameters
     ----------
     statistics : SufficientStatistics
-    means : (k, d)
-        What they were measured from.
-    entropy : float
-        What the block's log-likelihood has beyond E log p(x, z): that of its responsibilities.
+    parameters : Parameters
+        What they were taken under.
     """
 
     statistics: SufficientStatistics
-    means: Array
-    entropy: float
+    parameters: Parameters
 
-    @classmethod
-    def of(cls, statistics: SufficientStatistics, parameters: Parameters) -> Part:
-        """The block as it was read just now, under these parameters."""
-        expected = expected_log_density(statistics, parameters)
-        return cls(statistics, parameters.means, statistics.log_likelihood - expected)
+    def bound(self, parameters: Parameters) -> float:
+        """What the block's log-likelihood is at least under these parameters."""
+        found = self.statistics.log_likelihood
+        return found + gain(self.statistics, self.parameters, parameters)
 
 
 def summed(parts: Sequence[Part], parameters: Parameters) -> SufficientStatistics:
@@ -45,9 +36,9 @@ def summed(parts: Sequence[Part], parameters: Parameters) -> SufficientStatistic
 
     Their `log_likelihood` is the bound F: what these parameters have at least.
     """
-    total = reduce(add, (about(part.statistics, part.means, parameters) for part in parts))
-    entropy = sum(part.entropy for part in parts)
-    return replace(total, log_likelihood=entropy + expected_log_density(total, parameters))
+    moved = (about(part.statistics, part.parameters.means, parameters) for part in parts)
+    bound = sum(part.bound(parameters) for part in parts)
+    return replace(reduce(add, moved), log_likelihood=bound)
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,8 +61,34 @@ def times(factor: float, statistics: SufficientStatistics) -> SufficientStatisti
 
 
 @ignoring_overflow
-def expected_log_density(statistics: SufficientStatistics, parameters: Parameters) -> float:
-    """E log p(x, z) under the parameters, from statistics about their means."""
-    rows = statistics.sum_resp
-    each = np.where(rows > 0, rows * log_densities_at_means(parameters), 0.0)
-    return float(each.sum() - 0.5 * (parameters.precisions * statistics.sum_xx).sum())
+def gain(statistics: SufficientStatistics, before: Parameters, after: Parameters) -> float:
+    """How much larger E log p(x, z) is under `after` than under `before`, where it was expected.
+
+    A difference from the start: where columns nearly depend on each other, both terms are known
+    to far fewer digits than it.
+
+    Parameters
+    ----------
+    statistics : SufficientStatistics
+        Taken under `before`.
+    """
+    rows, moved = statistics.sum_resp, before.means - after.means
+    logs = log_densities_at_means(after) - log_densities_at_means(before)
+    distances = 0.0
+    for j in range(before.n_components):
+        factor = after.dense_factor(j)
+        step = moved[j] @ factor
+        distances += float((2 * (statistics.sum_x[j] @ factor) + rows[j] * step) @ step)
+    spread = _spread_change(statistics.sum_xx, before, after)
+    return float(np.where(rows > 0, rows * logs, 0.0).sum() - 0.5 * (distances + spread))
+
+
+def _spread_change(scatter: Array, before: Parameters, after: Parameters) -> float:
+    """Change of the squared distances that the scatter makes, all components together."""
+    old, new = before.precisions_cholesky, after.precisions_cholesky
+    if not before.family.correlated:
+        return float(((new - old) * (new + old) * scatter).sum())
+    ratio = np.linalg.solve(old, new)
+    within = old.swapaxes(-1, -2) @ scatter @ old
+    change = ratio @ ratio.swapaxes(-1, -2) - np.eye(before.n_features)
+    return float((change * within).sum())

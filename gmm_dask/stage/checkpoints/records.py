@@ -25,15 +25,13 @@ _HISTORY = ("reference", "n_steps", "points", "images")
 _EVENT = ("pass_number", "component", "cause", "action", "columns", "until", "start")
 _SUMS = ("sum_resp", "sum_x", "sum_xx")
 PART = (
-    "n_components",
     "n_rows",
     "sum_weight",
     "log_likelihood",
     *_SUMS,
     "worst",
     "sum_observed",
-    "means",
-    "entropy",
+    "parameters",
 )
 _WORST = ("size", "n_rows", "log_density", "X")
 _OF_BOTH = ("n_bounds", "lower_bounds", "n_taken_back", "events", "n_states", "n_rows")
@@ -201,15 +199,13 @@ def _load_history(reader: Fields, shapes: Shapes) -> History:
 def _dump_part(part: Part) -> dict[str, Any]:
     found = part.statistics
     return {
-        "n_components": len(found.sum_resp),
         "n_rows": found.n_rows,
         "sum_weight": float(found.sum_weight),
         "log_likelihood": float(found.log_likelihood),
         **{name: packed(getattr(found, name)) for name in _SUMS},
         "worst": None if found.worst is None else _dump_worst(found.worst),
         "sum_observed": None if found.sum_observed is None else packed(found.sum_observed),
-        "means": packed(part.means),
-        "entropy": float(part.entropy),
+        "parameters": dump_parameters(part.parameters),
     }
 
 
@@ -221,9 +217,8 @@ def _load_parts(reader: Fields, shapes: Shapes) -> tuple[Part, ...]:
 
 
 def _load_part(reader: Fields, shapes: Shapes) -> Part:
-    k, d = reader.count("n_components", least=1), shapes.n_features
-    if k > shapes.n_components:
-        reader.refuse("n_components", f"is {k}, of at most {shapes.n_components}")
+    parameters = load_parameters(reader, "parameters", shapes)
+    k, d = parameters.means.shape
     each = zip(_SUMS, ((k,), (k, d), family(shapes.covariance_type).shape(k, d)), strict=True)
     complete, has_worst = reader.document["sum_observed"] is None, reader.document["worst"]
     found = SufficientStatistics(
@@ -234,7 +229,7 @@ def _load_part(reader: Fields, shapes: Shapes) -> Part:
         worst=None if has_worst is None else _load_worst(reader.inner("worst", _WORST), d),
         sum_observed=None if complete else reader.packed("sum_observed", (k, d)),
     )
-    return Part(found, reader.packed("means", (k, d)), reader.number("entropy"))
+    return Part(found, parameters)
 
 
 def _dump_worst(worst: WorstRows) -> dict[str, Any]:

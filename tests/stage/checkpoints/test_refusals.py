@@ -149,7 +149,7 @@ FORGED: dict[str, tuple[Callable[[Document], None], str]] = {
     ),
     "a block that is none": (
         at("state", "parts", value=[dict.fromkeys(PART)]),
-        "state.parts[0].n_components is None, not an integer",
+        "state.parts[0].parameters is None, not a document",
     ),
     "a flag that is a number": (
         at("state", "settled_within_tol", value=0),
