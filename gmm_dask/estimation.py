@@ -54,8 +54,14 @@ def fit_all(
         kernel=engine.kernel_for(chunks, settings.n_components),
     )
     log = PassLog(settings.verbose, settings.verbose_interval)
+    blocks = over_all.in_blocks(settings.n_blocks)
     if warm is not None:
-        options = {"tol": settings.tol, "max_iter": settings.max_iter, "watch": log}
+        options = {
+            "tol": settings.tol,
+            "max_iter": settings.max_iter,
+            "watch": log,
+            "blocks": blocks,
+        }
         before = settings.lower_bound_
         return [fitting.fit(over_all, warm, guards[0], previous=before, **options)]
     names = (field.name for field in fields(fitting.Method))
@@ -65,6 +71,7 @@ def fit_all(
         fitting.Method(**{name: getattr(settings, name) for name in names}),
         guards,
         seeds[1:],
+        blocks=blocks,
         given=given,
         watch=log,
         tell=log.tell,

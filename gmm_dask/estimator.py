@@ -70,6 +70,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     acceleration : {"auto", "anderson", "none"}, default="auto"
         Extrapolate from the steps so far; a step that made it worse is taken back. auto: with
         more rows than the start's sample holds. With fewer every pass is plain EM.
+    n_blocks : int, default=1
+        Parts of a pass, of whole chunks, with an M-step after each (incremental EM); 1 is one
+        M-step after all. More take fewer passes, and wait for each other.
     missing : {"error", "drop", "em"}, default="error"
         What NaN means: an error; a row to leave out of the fit and to label -1; or a value
         missing at random, for which EM is exact. In a row of weight 0 it means nothing.
@@ -94,8 +97,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     n_iter_ : int
         Passes of the start that was kept.
     lower_bound_ : float
-        Log-likelihood per row of the last pass, with priors that of the posterior;
-        `lower_bounds_` of all.
+        Log-likelihood per row of the last pass, with priors that of the posterior, with
+        `n_blocks` above 1 what it is at least; `lower_bounds_` of all.
     events_ : tuple of Event
         What was done to components in trouble: pass, component, cause, action, columns.
     n_features_in_ : int
@@ -119,6 +122,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "sample_em": ["boolean"],
         "acceleration": [StrOptions(set(fitting.ACCELERATIONS))],
+        "n_blocks": [Interval(Integral, 1, None, closed="left")],
         "missing": [StrOptions({"error", "drop", "em"})],
         "component_policy": [StrOptions({str(policy) for policy in fitting.ComponentPolicy})],
         "weight_concentration_prior": [Interval(Real, 1.0, None, closed="left"), None],
@@ -146,6 +150,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         verbose_interval: int = 10,
         sample_em: bool = True,
         acceleration: str = "auto",
+        n_blocks: int = 1,
         missing: engine.Missing = "error",
         component_policy: str = "floor",
         weight_concentration_prior: float | None = None,
@@ -169,6 +174,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.verbose_interval = verbose_interval
         self.sample_em = sample_em
         self.acceleration = acceleration
+        self.n_blocks = n_blocks
         self.missing = missing
         self.component_policy = component_policy
         self.weight_concentration_prior = weight_concentration_prior

@@ -69,7 +69,8 @@ def hold(chunks: RowChunks, backend: Backend, budget: int) -> Held:
             if unit.start in streams:
                 graph |= _read_together(streams.pop(unit.start), keys)
         held = backend.hold(graph, [keys[i] for unit in chosen for i in unit], chunks.names)
-        chunks = replace(chunks, streams=tuple(streams.values()))
+        planned = chunks.planned_units
+        chunks = replace(chunks, streams=tuple(streams.values()), planned=planned)
         chunks = _with_nodes(chunks, _needed(graph, keys, held))
     return Held(chunks, n_held, n_bytes, sum(sizes) - n_bytes)
 

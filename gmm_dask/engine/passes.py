@@ -13,6 +13,7 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 from dask._task_spec import GraphNode, Task, TaskRef
+from dask.optimization import cull
 
 from gmm_dask.engine.backends import Backend, Done
 from gmm_dask.engine.chunks import RowChunks
@@ -38,7 +39,8 @@ class ChunkMap:
     def __init__(self, chunks: RowChunks, backend: Backend) -> None:
         self.backend, self.names = backend, chunks.names
         graph, self._chunk_keys = chunks.tasks()
-        self._units, self._reads = chunks.units, {each.start: each.read for each in chunks.streams}
+        self.planned, self._units = chunks.planned_units, chunks.units
+        self._reads = {each.start: each.read for each in chunks.streams}
         self._private = private_nodes(graph, self._chunk_keys)
         private = {node.key for nodes in self._private for node in nodes}
         self._shared = {key: node for key, node in graph.items() if key not in private}
@@ -47,19 +49,29 @@ class ChunkMap:
         return len(self._chunk_keys)
 
     def graph(
-        self, name: str, function: Callable[..., Any], common: Any, each: Sequence[Any] | None
+        self,
+        name: str,
+        function: Callable[..., Any],
+        common: Any,
+        each: Sequence[Any] | None,
+        places: Sequence[int] | None = None,
     ) -> tuple[dict[Any, GraphNode], list[Any]]:
         """Tasks `function(common[, each[i]], *arrays of chunk i)` and their keys.
 
         `common` travels as one small task, so that a worker that was lost can be replaced. The task
         of a stream has a list of what the function returns for each of its chunks.
+
+        Parameters
+        ----------
+        places : sequence of int, optional
+            Which chunks, of a stream all or none, in ascending order; all where not given.
         """
         token = uuid4().hex
         common_key = f"{name}_input-{token}"
         graph: dict[Any, GraphNode] = dict(self._shared)
         graph[common_key] = Task(common_key, _identity, common)
         keys = []
-        for unit in self._units:
+        for unit in self._chosen(places):
             key, i = (f"{name}-{token}", unit.start), unit.start
             extra = [() if each is None else (each[chunk],) for chunk in unit]
             if i in self._reads:
@@ -70,21 +82,27 @@ class ChunkMap:
                 task = Task(key, function, TaskRef(common_key), *extra[0], *refs)
                 graph[key] = Task.fuse(*self._private[i], task, key=key)
             keys.append(key)
-        return graph, keys
+        return (graph if places is None else dict(cull(graph, keys)[0])), keys
 
-    def in_chunks(self, values: Sequence[Any]) -> list[Any]:
+    def _chosen(self, places: Sequence[int] | None) -> list[range]:
+        chosen = None if places is None else frozenset(places)
+        return [unit for unit in self._units if chosen is None or unit.start in chosen]
+
+    def in_chunks(self, values: Sequence[Any], places: Sequence[int] | None = None) -> list[Any]:
         """The values of the tasks, chunk by chunk."""
         return [
             value
-            for unit, found in zip(self._units, values, strict=True)
+            for unit, found in zip(self._chosen(places), values, strict=True)
             for value in (found if unit.start in self._reads else (found,))
         ]
 
-    def tasks_in_chunks(self, keys: Sequence[Any]) -> tuple[dict[Any, GraphNode], list[Any]]:
+    def tasks_in_chunks(
+        self, keys: Sequence[Any], places: Sequence[int] | None = None
+    ) -> tuple[dict[Any, GraphNode], list[Any]]:
         """The same on the workers: tasks that take the lists apart, and a key for each chunk."""
         apart: dict[Any, GraphNode] = {}
         found = []
-        for unit, key in zip(self._units, keys, strict=True):
+        for unit, key in zip(self._chosen(places), keys, strict=True):
             if unit.start not in self._reads:
                 found.append(key)
                 continue
@@ -135,6 +153,8 @@ class Expectation:
         leaves float64; all the statistics are in it.
     n_rows : int, optional
         How many the rows stand for, where each is several.
+    places : range, optional
+        The chunks that it is of; all where not given.
     kernel : {"numpy", "compiled"}
         Which arithmetic complete rows go through.
     """
@@ -145,18 +165,36 @@ class Expectation:
     unit: float = 1.0
     n_rows: int | None = None
     kernel: Kernel = "numpy"
+    places: tuple[int, ...] | None = None
+
+    def in_blocks(self, n_blocks: int) -> tuple[Expectation, ...]:
+        """The same pass in parts, the chunks dealt out in turn; no more parts than chunks.
+
+        Neighbouring chunks are often of one kind: so that each block is like all of the data, it
+        has chunks from everywhere. Those that are planned to be read together stay together,
+        whether they are held or not. Where rows stand for several, nothing is read: one block.
+        """
+        units = self.chunk_map.planned
+        n = min(n_blocks, len(units)) if self.n_rows is None else 1
+        parts = (units[b::n] for b in range(n))
+        return tuple(
+            replace(self, places=tuple(chunk for unit in part for chunk in unit)) for part in parts
+        )
 
     def __call__(self, parameters: Parameters) -> SufficientStatistics:
-        """One pass: a task per chunk, and the fixed tree of `+`."""
+        """One pass over its chunks: a task for each, and the fixed tree of `+`."""
         function = partial(_statistics, (self.missing, self.kernel), self.n_worst, self.unit)
-        graph, keys = self.chunk_map.graph("e_step", function, parameters, None)
-        here = len(self.chunk_map) * statistics_bytes(parameters) <= GATHER_BYTES
+        graph, keys = self.chunk_map.graph("e_step", function, parameters, None, self.places)
+        n_chunks = len(self.chunk_map) if self.places is None else len(self.places)
+        here = n_chunks * statistics_bytes(parameters) <= GATHER_BYTES
         if not here:
-            apart, keys = self.chunk_map.tasks_in_chunks(keys)
+            apart, keys = self.chunk_map.tasks_in_chunks(keys, self.places)
             tasks, keys = tree_tasks(keys)
             graph |= apart | tasks
         parts = self.chunk_map.backend.compute(graph, keys, names=self.chunk_map.names)
-        total: SufficientStatistics = tree_sum(self.chunk_map.in_chunks(parts) if here else parts)
+        total: SufficientStatistics = tree_sum(
+            self.chunk_map.in_chunks(parts, self.places) if here else parts
+        )
         return total if self.n_rows is None else replace(total, n_rows=self.n_rows)
 
 

@@ -1,8 +1,8 @@
 """The method: EM as a loop over `expectation`, where it starts, and what keeps it alive."""
 
+from gmm_dask.fitting.blocks import Expectation
 from gmm_dask.fitting.components import ComponentPolicy, Event, Maximisation, Step
 from gmm_dask.fitting.em import (
-    Expectation,
     FitResult,
     Outcome,
     Pass,

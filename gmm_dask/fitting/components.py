@@ -23,6 +23,7 @@ FLOOR = (
     1e-6  # added variance, in variances of the data: reg_covar's default on standardised columns
 )
 MAX_RESEEDS = 3  # of one component; a fourth time it gets the floor
+IN_TROUBLE = (NotFiniteError, SingularCovarianceError, StarvedComponentError)
 
 
 class ComponentPolicy(StrEnum):

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from gmm_dask.errors import NotFiniteError
+from gmm_dask.fitting.blocks import Expectation, one_pass
 from gmm_dask.fitting.components import Event, Maximisation, Step
 from gmm_dask.fitting.state import State
 from gmm_dask.mixture import Parameters, SufficientStatistics
-
-Expectation = Callable[[Parameters], SufficientStatistics]
 
 
 class Outcome(StrEnum):
@@ -47,11 +46,12 @@ class Pass:
         Which initialisation and which pass of it, both from 1.
     lower_bound : float
         Mean log-likelihood per row under `parameters`, the state the pass started from; with a
-        prior, of the posterior.
+        prior, of the posterior. In a pass of blocks the state that the last block was looked at
+        under, and what its log-likelihood is at least.
     change : float
         Against the pass before; infinite in the first.
     seconds : float
-        Wall time of the E-step.
+        Wall time of the E-step, or of all blocks.
     n_rows : int
         Rows used.
     parameters : Parameters
@@ -86,10 +86,11 @@ class FitResult:
     parameters : Parameters
         After the last M-step.
     lower_bounds : tuple of float
-        Mean log-likelihood per row, pass by pass, without the passes that were taken back.
+        Mean log-likelihood per row, pass by pass, without the passes that were taken back; with
+        blocks what it is at least.
     outcome : Outcome
     trajectory : tuple of Parameters
-        The state each of these passes started from, and the last.
+        The state each of these bounds is of, and the last.
     n_rows : int
         Rows used in each pass.
     sum_weight : float
@@ -134,6 +135,7 @@ def fit(
     watch: Watcher | None = None,
     previous: float = -math.inf,
     events: tuple[Event, ...] = (),
+    blocks: Sequence[Expectation] = (),
 ) -> FitResult:
     """Alternate expectation and maximisation until the mean log-likelihood settles.
 
@@ -159,6 +161,8 @@ def fit(
         Log-likelihood per row that an earlier fit ended with, where this one goes on from it.
     events : tuple of Event
         Of the start.
+    blocks : sequence of Expectation
+        As for `go_on`.
 
     Raises
     ------
@@ -176,6 +180,7 @@ def fit(
         max_iter=max_iter,
         accelerate=accelerate,
         watch=watch,
+        blocks=blocks,
     )
 
 
@@ -189,6 +194,7 @@ def go_on(
     accelerate: bool = False,
     watch: Watcher | None = None,
     keep: Keeper | None = None,
+    blocks: Sequence[Expectation] = (),
 ) -> FitResult:
     """The rest of a fit, from any state of it: the result has the bits of one that never stopped.
 
@@ -197,6 +203,8 @@ def go_on(
     state : State
     keep : callable, optional
         Handed the state before the first pass, and the state after every pass.
+    blocks : sequence of Expectation
+        The same rows in parts, each of which an M-step is to follow; fewer than two are none.
 
     The others are those of `fit`, and so are the errors.
     """
@@ -204,18 +212,18 @@ def go_on(
         keep(state)
     while not state.is_over(max_iter):
         before, begun, number = state, time.perf_counter(), state.n_passes + 1
-        statistics = expectation(state.parameters)
+        parameters, statistics, parts = one_pass(expectation, blocks, state, maximise)
         seconds = time.perf_counter() - begun
-        bound = _lower_bound(statistics, maximise.penalty(state.parameters))
-        state = state.seen(statistics)
+        bound = _lower_bound(statistics, maximise.penalty(parameters))
+        state = state.seen(statistics, parameters)
         if state.is_worse(bound):
             state = state.taken_back()
         else:
             _check_finite(bound, statistics, number, maximise.unit)
-            step = maximise(state.parameters, statistics, number, state.events)
-            state = state.advanced(bound, step, tol, accelerate=accelerate)
+            step = maximise(parameters, statistics, number, state.events)
+            state = state.advanced(bound, step, tol, accelerate=accelerate, parts=parts)
         if watch is not None:
-            watch(_pass(maximise.start, before, state, bound, seconds))
+            watch(_pass(maximise.start, before, state, bound, seconds, parameters))
         if keep is not None:
             keep(state)
     return _result(state, maximise)
@@ -226,7 +234,9 @@ def best_of(results: list[FitResult]) -> FitResult:
     return max(results, key=lambda result: result.lower_bounds[-1] if result.n_passes else 0.0)
 
 
-def _pass(start: int, before: State, after: State, bound: float, seconds: float) -> Pass:
+def _pass(
+    start: int, before: State, after: State, bound: float, seconds: float, parameters: Parameters
+) -> Pass:
     number = after.n_passes
     return Pass(
         start,
@@ -235,7 +245,7 @@ def _pass(start: int, before: State, after: State, bound: float, seconds: float)
         bound - before.last_bound,
         seconds,
         after.n_rows,
-        before.parameters,
+        parameters,
         tuple(event for event in after.events if event.pass_number == number),
         after.n_taken_back > before.n_taken_back,
     )

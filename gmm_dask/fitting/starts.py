@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.errors import NotFiniteError, SingularCovarianceError, StarvedComponentError
-from gmm_dask.fitting.components import Event, Maximisation, Step
-from gmm_dask.fitting.em import Expectation, FitResult, Watcher, best_of, go_on
+from gmm_dask.fitting.blocks import Expectation
+from gmm_dask.fitting.components import IN_TROUBLE, Event, Maximisation, Step
+from gmm_dask.fitting.em import FitResult, Watcher, best_of, go_on
 from gmm_dask.fitting.given import Given
 from gmm_dask.fitting.initialize import Prepared, initialize, prepare
 from gmm_dask.fitting.refine import refine, short_run
@@ -20,7 +20,6 @@ from gmm_dask.fitting.standing import Keeper, Standing
 from gmm_dask.fitting.state import State
 
 TRIES = 8  # starts on the sample, all but the first of them for a few passes
-IN_TROUBLE = (NotFiniteError, SingularCovarianceError, StarvedComponentError)
 ACCELERATIONS = ("auto", "anderson", "none")
 
 
@@ -73,6 +72,7 @@ def fit_from_sample(
     guards: Sequence[Maximisation],
     seeds: Sequence[np.random.SeedSequence],
     *,
+    blocks: Sequence[Expectation] = (),
     given: Given | None = None,
     watch: Watcher | None = None,
     tell: Callable[[tuple[Event, ...]], None] | None = None,
@@ -85,6 +85,8 @@ def fit_from_sample(
     ----------
     guards, seeds : one for each start
         The guards numbered from 1.
+    blocks : sequence of Expectation
+        As for `go_on`.
     given : Given, optional
         Start values of the user, from which the sample does not lead away.
     tell : callable, optional
@@ -117,6 +119,7 @@ def fit_from_sample(
                 accelerate=is_part
                 if method.acceleration == "auto"
                 else method.acceleration == "anderson",
+                blocks=blocks,
                 watch=watch,
                 keep=_kept(keep, guard.start, tuple(results), to_come),
             )

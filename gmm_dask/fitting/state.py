@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from gmm_dask.fitting.acceleration import NOTHING, History
 from gmm_dask.fitting.components import Event, Step
+from gmm_dask.fitting.memory import Part
 from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.statistics import statistics_bytes
 
@@ -26,19 +27,21 @@ class State:
     previous : float
         Log-likelihood per row before the first pass; minus infinity where none is known.
     lower_bounds : tuple of float
-        Mean log-likelihood per row of each pass that was not taken back.
+        Mean log-likelihood per row of each pass that was not taken back, or what it is at least.
     n_taken_back : int
         Passes that an extrapolation was tried in for nothing.
     events : tuple of Event
     history : History
         What the next extrapolation is made of.
     trajectory : tuple of Parameters
-        The states that the passes started from, and the last; the latest TRAJECTORY_BYTES of them.
+        The states that the bounds are of, and the last; the latest TRAJECTORY_BYTES of them.
     settled_within_tol : bool
     n_rows : int
         Rows used in the last pass.
     sum_weight : float
         Of these rows, in the unit of the statistics.
+    parts : tuple of Part
+        What the pass remembered of its blocks; none where the next has to begin anew.
     """
 
     parameters: Parameters
@@ -52,6 +55,7 @@ class State:
     settled_within_tol: bool = False
     n_rows: int = 0
     sum_weight: float = 0.0
+    parts: tuple[Part, ...] = ()
 
     @classmethod
     def begin(cls, start: Step, previous: float = -math.inf) -> State:
@@ -87,11 +91,24 @@ class State:
             trajectory=(*self.trajectory[:-1], self.settled),
         )
 
-    def seen(self, statistics: SufficientStatistics) -> State:
-        """With what the pass looked at."""
-        return replace(self, n_rows=statistics.n_rows, sum_weight=statistics.sum_weight)
+    def seen(self, statistics: SufficientStatistics, parameters: Parameters) -> State:
+        """With what the pass looked at, and the parameters that its bound is of."""
+        return replace(
+            self,
+            n_rows=statistics.n_rows,
+            sum_weight=statistics.sum_weight,
+            trajectory=(*self.trajectory[:-1], parameters),
+        )
 
-    def advanced(self, bound: float, step: Step, tol: float, *, accelerate: bool) -> State:
+    def advanced(
+        self,
+        bound: float,
+        step: Step,
+        tol: float,
+        *,
+        accelerate: bool,
+        parts: tuple[Part, ...] = (),
+    ) -> State:
         """After a pass that counts."""
         settled, events = step
         calm = not any(event.pass_number == self.n_passes + 1 for event in events)
@@ -113,6 +130,7 @@ class State:
             finished,
             self.n_rows,
             self.sum_weight,
+            parts if calm and not finished else (),
         )
 
 

@@ -63,6 +63,8 @@ class Fitted:
         In all attempts.
     n_resumed : int
         Passes that an earlier attempt of this run made.
+    n_blocks : int
+        Parts of a pass that an M-step followed; no more than chunks.
     """
 
     model: Model
@@ -76,6 +78,7 @@ class Fitted:
     compiling: float
     seconds: float
     n_resumed: int = 0
+    n_blocks: int = 1
 
 
 def fit(
@@ -118,6 +121,7 @@ def fit(
             unit=guards[0].unit,
             kernel=kernel,
         )
+        blocks = over_all.in_blocks(settings.fit.n_blocks)
         clock = _Clock(watcher, settings, keeper.pass_seconds)
         results = fitting.fit_from_sample(
             fitting.Sample(surveyed.sample, surveyed.sample_weight, on_sample),
@@ -125,6 +129,7 @@ def fit(
             _method(settings),
             guards,
             start_seeds,
+            blocks=blocks,
             watch=clock,
             tell=clock.tell,
             keep=lambda standing: keeper.keep(standing, clock.seconds),
@@ -148,6 +153,7 @@ def fit(
         compiling,
         keeper.seconds,
         keeper.n_resumed,
+        len(blocks),
     )
 
 

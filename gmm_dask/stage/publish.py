@@ -78,6 +78,7 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "n_reads": fitted.n_reads + 1,
         "n_resumed": fitted.n_resumed,
         "n_taken_back": fitted.result.n_taken_back,
+        "n_blocks": fitted.n_blocks,
         "chunks_held": fitted.held.n_held,
         "bytes_held": fitted.held.bytes_held,
         "bytes_decoded_per_pass": fitted.held.bytes_read,

@@ -98,6 +98,12 @@ class FitSettings(Section):
         description="Extrapolate from the steps so far; a step that made it worse is taken back. "
         "auto: with more rows than init_rows.",
     )
+    n_blocks: Count = Field(
+        default=1,
+        ge=1,
+        description="Parts of a pass, of whole chunks, with an M-step after each (incremental "
+        "EM); 1 is one M-step after all. More take fewer passes, and wait for each other.",
+    )
     component_policy: Literal["floor", "reseed", "drop", "raise"] = Field(
         default="floor",
         description="A component that holds no rows, collapses to a point or becomes singular: "

@@ -23,6 +23,7 @@ from gmm_dask.engine import (
     Given,
     LocalBackend,
     RowChunks,
+    expectation,
     hold,
     open_backend,
     recovery,
@@ -33,6 +34,8 @@ from gmm_dask.engine.passes import ChunkMap
 from gmm_dask.engine.recovery import Opened, repeated
 from gmm_dask.engine.waiting import Limits, LostError
 from gmm_dask.errors import ClusterError, DataError, DeadlyChunkError
+from gmm_dask.fitting import Maximisation, fit
+from gmm_dask.mixture import Parameters
 from tests.by_hand import ByHand, by_hand, wait_until
 
 N_CHUNKS, ROWS = 12, 100
@@ -146,6 +149,35 @@ def test_a_worker_that_ends_in_a_pass_changes_no_bit_and_its_chunks_are_spread_a
         # Dask keeps a task for its worker for ever, should all workers be lost at once.
         tasks = backend.session.client.cluster.scheduler.tasks.values()
         assert not any(task.worker_restrictions for task in tasks)
+
+
+def test_a_worker_that_ends_in_a_block_changes_no_bit_of_the_fit(tmp_path: Path) -> None:
+    """The second time that the chunk is read, its worker is killed: blocks are held, and lost."""
+
+    def read(edges: tuple[int, int]) -> np.ndarray:
+        X, seen = load(edges), tmp_path / "seen"
+        if where == "processes" and edges == EDGES[7]:
+            if seen.exists() and not (tmp_path / "killed").exists():
+                (tmp_path / "killed").touch()
+                end(signal.SIGKILL)
+            seen.touch()
+        return X
+
+    found = {}
+    start = Parameters.from_covariances([0.5, 0.5], [[-0.5], [0.5]], [[0.3], [0.3]], "diag")
+    for where, spec in {"threads": ClusterSpec("threads", workers=1), "processes": SPEC}.items():
+        X = array_from_sources(
+            read, EDGES, [ROWS] * N_CHUNKS, n_features=1, dtype="float64", name="x"
+        )
+        with open_backend(spec) as backend:
+            held = hold(RowChunks(X, names=NAMES), backend, 4 * 8 * ROWS)
+            whole = expectation(held.chunks, backend)
+            blocks = whole.in_blocks(3)
+            found[where] = fit(whole, start, Maximisation(), tol=0, max_iter=3, blocks=blocks)
+    assert (tmp_path / "killed").exists()
+    assert found["processes"].lower_bounds == found["threads"].lower_bounds
+    means = [each.parameters.means.tobytes() for each in found.values()]
+    assert means[0] == means[1]
 
 
 @pytest.mark.heavy

@@ -10,7 +10,8 @@ from typing import Any
 from gmm_dask.fitting import Event, FitResult, Outcome, State
 from gmm_dask.fitting.acceleration import NOTHING, History
 from gmm_dask.fitting.components import Action
-from gmm_dask.mixture import Parameters
+from gmm_dask.fitting.memory import Part
+from gmm_dask.mixture import Parameters, SufficientStatistics, WorstRows
 from gmm_dask.mixture.coordinates import Coordinates
 from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.faults import Cause
@@ -22,6 +23,17 @@ _ARRAYS = ("weights", "means", "covariances", "precisions_cholesky")
 _PARAMETERS = ("n_components", *_ARRAYS)
 _HISTORY = ("reference", "n_steps", "points", "images")
 _EVENT = ("pass_number", "component", "cause", "action", "columns", "until", "start")
+_SUMS = ("sum_resp", "sum_x", "sum_xx")
+PART = (
+    "n_rows",
+    "sum_weight",
+    "log_likelihood",
+    *_SUMS,
+    "worst",
+    "sum_observed",
+    "parameters",
+)
+_WORST = ("size", "n_rows", "log_density", "X")
 _OF_BOTH = ("n_bounds", "lower_bounds", "n_taken_back", "events", "n_states", "n_rows")
 STATE = (
     *_OF_BOTH,
@@ -31,6 +43,7 @@ STATE = (
     "history",
     "settled_within_tol",
     "sum_weight",
+    "parts",
 )
 RESULT = (*_OF_BOTH, "start", "parameters", "outcome", "sum_weight")
 
@@ -44,11 +57,14 @@ class Shapes:
     covariance_type : str
     n_components, n_features : int
         Components at most.
+    n_blocks : int
+        Parts of a pass, at most.
     """
 
     covariance_type: str
     n_components: int
     n_features: int
+    n_blocks: int = 1
 
 
 def dump_parameters(parameters: Parameters) -> dict[str, Any]:
@@ -84,6 +100,7 @@ def dump_state(state: State) -> dict[str, Any]:
         "history": _dump_history(state.history),
         "settled_within_tol": state.settled_within_tol,
         "sum_weight": float(state.sum_weight),
+        "parts": [_dump_part(part) for part in state.parts],
     }
 
 
@@ -105,6 +122,7 @@ def load_state(reader: Fields, trajectory: Sequence[Parameters], shapes: Shapes)
         reader.flag("settled_within_tol"),
         reader.count("n_rows"),
         reader.size("sum_weight"),
+        _load_parts(reader, shapes),
     )
 
 
@@ -176,6 +194,53 @@ def _load_history(reader: Fields, shapes: Shapes) -> History:
     return History(
         chart, inner.packed_list("points", n, length), inner.packed_list("images", n, length)
     )
+
+
+def _dump_part(part: Part) -> dict[str, Any]:
+    found = part.statistics
+    return {
+        "n_rows": found.n_rows,
+        "sum_weight": float(found.sum_weight),
+        "log_likelihood": float(found.log_likelihood),
+        **{name: packed(getattr(found, name)) for name in _SUMS},
+        "worst": None if found.worst is None else _dump_worst(found.worst),
+        "sum_observed": None if found.sum_observed is None else packed(found.sum_observed),
+        "parameters": dump_parameters(part.parameters),
+    }
+
+
+def _load_parts(reader: Fields, shapes: Shapes) -> tuple[Part, ...]:
+    inners = reader.inners("parts", PART)
+    if len(inners) > shapes.n_blocks:
+        reader.refuse("parts", f"are {len(inners)}, of at most {shapes.n_blocks}")
+    return tuple(_load_part(inner, shapes) for inner in inners)
+
+
+def _load_part(reader: Fields, shapes: Shapes) -> Part:
+    parameters = load_parameters(reader, "parameters", shapes)
+    k, d = parameters.means.shape
+    each = zip(_SUMS, ((k,), (k, d), family(shapes.covariance_type).shape(k, d)), strict=True)
+    complete, has_worst = reader.document["sum_observed"] is None, reader.document["worst"]
+    found = SufficientStatistics(
+        reader.count("n_rows"),
+        reader.size("sum_weight"),
+        reader.number("log_likelihood"),
+        **{name: reader.packed(name, shape) for name, shape in each},
+        worst=None if has_worst is None else _load_worst(reader.inner("worst", _WORST), d),
+        sum_observed=None if complete else reader.packed("sum_observed", (k, d)),
+    )
+    return Part(found, parameters)
+
+
+def _dump_worst(worst: WorstRows) -> dict[str, Any]:
+    arrays = {"log_density": packed(worst.log_density), "X": packed(worst.X)}
+    return {"size": worst.size, "n_rows": len(worst.X), **arrays}
+
+
+def _load_worst(reader: Fields, d: int) -> WorstRows:
+    n = reader.count("n_rows")
+    log_density = reader.packed("log_density", (n,))
+    return WorstRows(reader.count("size"), log_density, reader.packed("X", (n, d), nan=True))
 
 
 def _dump_event(event: Event) -> dict[str, Any]:
