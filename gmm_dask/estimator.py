@@ -72,7 +72,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         more rows than the start's sample holds. With fewer every pass is plain EM.
     n_blocks : int, default=1
         Parts of a pass, of whole chunks, with an M-step after each (incremental EM); 1 is one
-        M-step after all. More take fewer passes, and wait for each other.
+        M-step after all. More take fewer passes, wait for each other, and come to the same
+        maximum by a way that depends on the chunks.
     missing : {"error", "drop", "em"}, default="error"
         What NaN means: an error; a row to leave out of the fit and to label -1; or a value
         missing at random, for which EM is exact. In a row of weight 0 it means nothing.

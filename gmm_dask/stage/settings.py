@@ -102,7 +102,8 @@ class FitSettings(Section):
         default=1,
         ge=1,
         description="Parts of a pass, of whole chunks, with an M-step after each (incremental "
-        "EM); 1 is one M-step after all. More take fewer passes, and wait for each other.",
+        "EM); 1 is one M-step after all. More take fewer passes, wait for each other, and come "
+        "to the same maximum by a way that depends on the chunks.",
     )
     component_policy: Literal["floor", "reseed", "drop", "raise"] = Field(
         default="floor",
