@@ -15,7 +15,7 @@ import pytest
 from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import Backend, LocalBackend, RowChunks, expectation, hold, survey
 from gmm_dask.engine import passes as passes_module
-from gmm_dask.engine.passes import ChunkMap
+from gmm_dask.engine.chunk_map import ChunkMap
 from gmm_dask.errors import DataError
 from gmm_dask.mixture import Parameters
 from gmm_dask.stage.checks import check_survey

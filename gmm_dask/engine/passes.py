@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from operator import itemgetter
 from typing import Any, Literal
 from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 from dask._task_spec import GraphNode, Task, TaskRef
-from dask.optimization import cull
 
 from gmm_dask.engine.backends import Backend, Done
+from gmm_dask.engine.chunk_map import ChunkMap, identity
 from gmm_dask.engine.chunks import RowChunks
-from gmm_dask.engine.fusion import private_nodes
 from gmm_dask.engine.reduce import tree_sum, tree_tasks
 from gmm_dask.errors import DataError
 from gmm_dask.mixture import Parameters, SufficientStatistics, kernels
@@ -31,97 +29,6 @@ GATHER_BYTES = 15 << 20  # above this the statistics of a pass are added up on t
 
 Rows = npt.NDArray[Any]
 Missing = Literal["error", "drop", "em"]
-
-
-class ChunkMap:
-    """Applies a function to every chunk, fused with whatever makes it: one task for each unit."""
-
-    def __init__(self, chunks: RowChunks, backend: Backend) -> None:
-        self.backend, self.names = backend, chunks.names
-        graph, self._chunk_keys = chunks.tasks()
-        self.planned, self._units = chunks.planned_units, chunks.units
-        self._reads = {each.start: each.read for each in chunks.streams}
-        self._private = private_nodes(graph, self._chunk_keys)
-        private = {node.key for nodes in self._private for node in nodes}
-        self._shared = {key: node for key, node in graph.items() if key not in private}
-
-    def __len__(self) -> int:
-        return len(self._chunk_keys)
-
-    def graph(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        common: Any,
-        each: Sequence[Any] | None,
-        places: Sequence[int] | None = None,
-    ) -> tuple[dict[Any, GraphNode], list[Any]]:
-        """Tasks `function(common[, each[i]], *arrays of chunk i)` and their keys.
-
-        `common` travels as one small task, so that a worker that was lost can be replaced. The task
-        of a stream has a list of what the function returns for each of its chunks.
-
-        Parameters
-        ----------
-        places : sequence of int, optional
-            Which chunks, of a stream all or none, in ascending order; all where not given.
-        """
-        token = uuid4().hex
-        common_key = f"{name}_input-{token}"
-        graph: dict[Any, GraphNode] = dict(self._shared)
-        graph[common_key] = Task(common_key, _identity, common)
-        keys = []
-        for unit in self._chosen(places):
-            key, i = (f"{name}-{token}", unit.start), unit.start
-            extra = [() if each is None else (each[chunk],) for chunk in unit]
-            if i in self._reads:
-                read = self._reads[i]
-                graph[key] = Task(key, _streamed, function, read, extra, TaskRef(common_key))
-            else:
-                refs = (TaskRef(array) for array in self._chunk_keys[i])
-                task = Task(key, function, TaskRef(common_key), *extra[0], *refs)
-                graph[key] = Task.fuse(*self._private[i], task, key=key)
-            keys.append(key)
-        return (graph if places is None else dict(cull(graph, keys)[0])), keys
-
-    def _chosen(self, places: Sequence[int] | None) -> list[range]:
-        chosen = None if places is None else frozenset(places)
-        return [unit for unit in self._units if chosen is None or unit.start in chosen]
-
-    def in_chunks(self, values: Sequence[Any], places: Sequence[int] | None = None) -> list[Any]:
-        """The values of the tasks, chunk by chunk."""
-        return [
-            value
-            for unit, found in zip(self._chosen(places), values, strict=True)
-            for value in (found if unit.start in self._reads else (found,))
-        ]
-
-    def tasks_in_chunks(
-        self, keys: Sequence[Any], places: Sequence[int] | None = None
-    ) -> tuple[dict[Any, GraphNode], list[Any]]:
-        """The same on the workers: tasks that take the lists apart, and a key for each chunk."""
-        apart: dict[Any, GraphNode] = {}
-        found = []
-        for unit, key in zip(self._chosen(places), keys, strict=True):
-            if unit.start not in self._reads:
-                found.append(key)
-                continue
-            for place, chunk in enumerate(unit):
-                part = (f"part_of_{key[0]}", chunk)
-                apart[part] = Task(part, itemgetter(place), TaskRef(key))
-                found.append(part)
-        return apart, found
-
-    def __call__(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        common: Any,
-        each: Sequence[Any] | None = None,
-    ) -> list[Any]:
-        """Results in chunk order."""
-        graph, keys = self.graph(name, function, common, each)
-        return self.in_chunks(self.backend.compute(graph, keys, names=self.names))
 
 
 def expectation(
@@ -301,7 +208,7 @@ def map_items(
     """
     token = uuid4().hex
     common_key = f"{name}_input-{token}"
-    graph: dict[Any, GraphNode] = {common_key: Task(common_key, _identity, common)}
+    graph: dict[Any, GraphNode] = {common_key: Task(common_key, identity, common)}
     keys = []
     for i, item in enumerate(items):
         key = (f"{name}-{token}", i)
@@ -391,25 +298,3 @@ def _completed_sum(
 def _unit(sample_weight: Rows | None) -> float:
     """The unit of a chunk's weights: that of all is not known before they were looked at."""
     return 1.0 if sample_weight is None else weight_unit(float(sample_weight.max(initial=0.0)))
-
-
-def _streamed(
-    function: Callable[..., Any],
-    read: Callable[[], Iterator[tuple[Any, Any]]],
-    extra: Sequence[tuple[Any, ...]],
-    common: Any,
-) -> list[Any]:
-    """What the function returns for each chunk; of the rows only one chunk is in memory."""
-    # `map` and not a loop, whose variable would hold a chunk while the next one is read.
-    return list(map(partial(_applied, function, common), extra, read()))
-
-
-def _applied(
-    function: Callable[..., Any], common: Any, extra: tuple[Any, ...], arrays: tuple[Any, Any]
-) -> Any:
-    X, weights = arrays
-    return function(common, *extra, X) if weights is None else function(common, *extra, X, weights)
-
-
-def _identity(value: Any) -> Any:
-    return value

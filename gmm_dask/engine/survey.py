@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.engine.backends import Backend, LocalBackend
+from gmm_dask.engine.chunk_map import ChunkMap
 from gmm_dask.engine.chunks import RowChunks, row_chunks
 from gmm_dask.engine.cluster import available_cores
 from gmm_dask.engine.passes import (
-    ChunkMap,
     Expectation,
     Missing,
     any_in_row,

@@ -29,8 +29,8 @@ from gmm_dask.engine import (
     recovery,
 )
 from gmm_dask.engine.backends import Backend, ClusterBackend
+from gmm_dask.engine.chunk_map import ChunkMap
 from gmm_dask.engine.chunks import array_from_sources
-from gmm_dask.engine.passes import ChunkMap
 from gmm_dask.engine.recovery import Opened, repeated
 from gmm_dask.engine.waiting import Limits, LostError
 from gmm_dask.errors import ClusterError, DataError, DeadlyChunkError

@@ -297,28 +297,21 @@ mantissa = _elementwise(_mantissa, 1)  # of a positive normal number, in [1, 2)
 exponent = _elementwise(_exponent, 1)
 
 
-@intrinsic
-def any_greater(typing: Any, a: Any, b: Any) -> Any:
-    """Whether a > b in any lane."""
+def _any(compare: Callable[[Any, Any, Any], Any]) -> Callable[..., bool]:
+    @intrinsic
+    def any_lane(typing: Any, a: Any, b: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            mask = compare(builder, *args)
+            bits = builder.bitcast(mask, ir.IntType(mask.type.count))
+            return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        mask = builder.fcmp_ordered(">", *args)
-        bits = builder.bitcast(mask, ir.IntType(mask.type.count))
-        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+        return types.boolean(a, b), code
 
-    return types.boolean(a, b), code
+    return any_lane  # type: ignore[no-any-return]
 
 
-@intrinsic
-def any_within(typing: Any, a: Any, limit: Any) -> Any:
-    """Whether a is not above its limit in any lane; NaN is not above."""
-
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        mask = builder.fcmp_unordered("<=", *args)
-        bits = builder.bitcast(mask, ir.IntType(mask.type.count))
-        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
-
-    return types.boolean(a, limit), code
+any_greater = _any(lambda builder, a, b: builder.fcmp_ordered(">", a, b))  # NaN is not greater
+any_within = _any(lambda builder, a, b: builder.fcmp_unordered("<=", a, b))  # NaN is within
 
 
 def _halved(builder: Any, x: Any, width: int) -> Any:
