@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from gmm_dask.errors import DataError, InputChangedError
 from gmm_dask.storage.footers import footer_bytes, parse_footer
-from gmm_dask.storage.inputs import FileState, Input, open_input
+from gmm_dask.storage.inputs import FileState, Input, open_input, readable
+from gmm_dask.storage.object_errors import brief
 from gmm_dask.storage.plan import REMEDIES, Chunk, Partition, Plan
 from gmm_dask.storage.problems import Problems, shown
 from gmm_dask.storage.roles import cast_of, is_number, number_type, plain_type
@@ -298,7 +299,7 @@ class OpenChunk:
                     break
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
-                raise  # not the file's fault: another attempt may do
+                raise  # not the file's fault
             self.check_unchanged()
             raise self._damage(error, columns) from error
         self.check_unchanged()
@@ -349,7 +350,7 @@ class OpenChunk:
                     line = f"{where}: the data are damaged: {reason}. {WRITE_AGAIN}"
                     problems.add("damaged columns", line)
         if not problems:
-            line = f"{self._where(0)}: cannot be read: {_brief(error)}. {WRITE_AGAIN}"
+            line = f"{self._where(0)}: cannot be read: {brief(error)}. {WRITE_AGAIN}"
             problems.add("unreadable", line)
         return DataError(problems.lines())
 
@@ -358,7 +359,7 @@ class OpenChunk:
             batches = self._iterate(MAX_BATCH_ROWS, (group,), (name,))
             found = sum(batch.num_rows for batch in batches)
         except (pa.ArrowException, OSError) as error:
-            return _brief(error)
+            return brief(error)
         expected = self.metadata.row_group(group).num_rows
         return None if found == expected else f"it has {found} values for {expected} rows"
 
@@ -366,8 +367,13 @@ class OpenChunk:
 @contextmanager
 def open_planned(source: ChunkSource) -> Iterator[OpenChunk]:
     """The chunk's file for the time of the block; raises InputChangedError where it is another."""
+    with readable(source.name), _opened(source) as file:
+        yield OpenChunk(source, file)
+
+
+def _opened(source: ChunkSource) -> Input:
     try:
-        file = open_input(source.url)
+        return open_input(source.url)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _changed(source, "it is gone") from error
     except IsADirectoryError as error:
@@ -376,8 +382,6 @@ def open_planned(source: ChunkSource) -> Iterator[OpenChunk]:
         raise DataError(
             f"{shown(source.name)}: cannot be read: {error.strerror}. Grant read access to it."
         ) from error
-    with file:
-        yield OpenChunk(source, file)
 
 
 def _plain(array: pa.Array) -> pa.Array:
@@ -387,10 +391,6 @@ def _plain(array: pa.Array) -> pa.Array:
 
 def _max_magnitude(values: npt.NDArray[Any]) -> int:
     return max(abs(int(values.min(initial=0))), int(values.max(initial=0)))
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")[:300]
 
 
 def _changed(source: ChunkSource, what: str) -> InputChangedError:
