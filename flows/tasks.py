@@ -19,6 +19,7 @@ from gmm_dask.errors import (
     DataError,
     DeadlyChunkError,
     GmmDaskError,
+    InputError,
     OutputError,
     SettingsError,
 )
@@ -61,7 +62,7 @@ def retry_can_help(error: BaseException) -> bool:
         return False
     if isinstance(error, ClusterError):
         return True
-    cause = error.__cause__ if isinstance(error, OutputError) else error
+    cause = error.__cause__ if isinstance(error, (InputError, OutputError)) else error
     return isinstance(cause, OSError) and cause.errno not in _FINAL
 
 

@@ -10,14 +10,26 @@ class GmmDaskError(Exception):
     """The base of all errors of this package; catching it catches every named failure."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Errors cross process borders whole, whatever arguments their constructor takes."""
-        return _rebuild, (type(self), self.args, self.__dict__)
+        """Errors cross process borders whole, whatever arguments their constructor takes.
+
+        So does what the system said where that is the cause: it tells whether waiting can help.
+        """
+        cause, system = self.__cause__, None
+        if isinstance(cause, OSError) and cause.errno is not None:
+            system = OSError(cause.errno, cause.strerror)
+        return _rebuild, (type(self), self.args, self.__dict__, system)
 
 
-def _rebuild(cls: type[GmmDaskError], args: tuple[Any, ...], state: dict[str, Any]) -> GmmDaskError:
+def _rebuild(
+    cls: type[GmmDaskError],
+    args: tuple[Any, ...],
+    state: dict[str, Any],
+    cause: OSError | None = None,
+) -> GmmDaskError:
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)
+    error.__cause__ = cause
     return error
 
 
@@ -41,6 +53,10 @@ class DataError(GmmDaskError, ValueError):
 
 class InputChangedError(DataError):
     """A file is no longer the one that was planned; a result would mix two data sets."""
+
+
+class InputError(GmmDaskError, OSError):
+    """Input that cannot be read at present, though nothing says that it is bad."""
 
 
 class SingularCovarianceError(GmmDaskError, ValueError):

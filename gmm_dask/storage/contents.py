@@ -24,6 +24,7 @@ from gmm_dask.storage.documents import (
     sealed,
     unsealed,
 )
+from gmm_dask.storage.inputs import readable
 from gmm_dask.storage.opened import OpenChunk, open_planned
 from gmm_dask.storage.plan import Partition, Plan
 from gmm_dask.storage.row_groups import n_leaves
@@ -80,11 +81,12 @@ def content_of(chunk: OpenChunk, columns: Sequence[str]) -> str:
     """The same of a chunk whose file is open."""
     source, digest = chunk.source, hashlib.sha256()
     file, first_rows = chunk.file, [source.start - source.skip, *source.group_stops[:-1]]
-    for group, first_row in zip(source.row_groups, first_rows, strict=True):
-        if first_row >= source.start:
-            for start, stop in _pages(file.metadata, file.schema, group, columns):
-                _update(digest, file.stream, start, stop)
-    file.check_unchanged()
+    with readable(source.name):
+        for group, first_row in zip(source.row_groups, first_rows, strict=True):
+            if first_row >= source.start:
+                for start, stop in _pages(file.metadata, file.schema, group, columns):
+                    _update(digest, file.stream, start, stop)
+        file.check_unchanged()
     return digest.hexdigest()
 
 

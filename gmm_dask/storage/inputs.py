@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -17,14 +18,28 @@ from urllib.parse import unquote
 
 import fsspec
 
-from gmm_dask.errors import DataError, InputChangedError
+from gmm_dask.errors import DataError, GmmDaskError, InputChangedError, InputError
 from gmm_dask.redaction import holds_secret, redacted
-from gmm_dask.storage.object_errors import as_os_error, http_status
+from gmm_dask.storage.object_errors import as_os_error, brief, http_status
 from gmm_dask.storage.problems import shown
 
 REMOTE_SCHEMES = ("s3", "gs", "gcs", "abfs", "az")
 SCHEMES = ("file", *REMOTE_SCHEMES)  # an allow-list: other fsspec names can run or fetch anything
 CHANGED = 412  # the answer to a condition that does not hold
+# The storage answered, and the answer was no; of any other failure another attempt may know better.
+REFUSALS = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EINVAL,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENXIO,
+    }
+)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _CHAIN = re.compile(r"[A-Za-z0-9+.\-]+::.*://")
 
@@ -162,6 +177,25 @@ def _explained(url: str) -> Iterator[None]:
                 "it is now."
             ) from error
         raise as_os_error(error) from error
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Name the file of a failure to read it; raises InputError where its storage is at fault."""
+    try:
+        yield
+    except GmmDaskError:
+        raise
+    except OSError as error:
+        raise unreadable(name, error) from error
+
+
+def unreadable(name: str, error: OSError) -> InputError:
+    """What is said of storage that fails."""
+    return InputError(
+        f"{shown(name)}: cannot be read at present: {brief(error)}. See that its storage is "
+        "healthy and reachable from here, then run again."
+    )
 
 
 def open_input(url: str) -> Input:

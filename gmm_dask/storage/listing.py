@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from gmm_dask.storage.inputs import check_scheme, is_remote, local_path, remote_files, scheme_of
+from gmm_dask.errors import InputError
+from gmm_dask.storage.inputs import (
+    REFUSALS,
+    check_scheme,
+    is_remote,
+    local_path,
+    remote_files,
+    scheme_of,
+    unreadable,
+)
 from gmm_dask.storage.object_errors import as_os_error
 from gmm_dask.storage.problems import Problems, shown
 
@@ -67,6 +76,8 @@ def list_files(path: str, problems: Problems, ignore: Sequence[str] = ()) -> Lis
     seek = _remote_names if is_remote(path) else _local_names
     try:
         root, names = seek(path, choice)
+    except InputError:
+        raise
     except OSError as error:
         problems.add("places that cannot be listed", _unlistable(path, error))
         root, names = path, set()
@@ -329,5 +340,8 @@ def _missing(place: Path) -> str:
 
 
 def _unlistable(name: str, error: Exception) -> str:
-    reason = as_os_error(error).strerror
+    cause = as_os_error(error)
+    if cause.errno not in REFUSALS:
+        raise unreadable(name, cause) from cause
+    reason = cause.strerror
     return f"{shown(name)}: cannot be listed: {reason}. Grant read access or correct data.path."

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from gmm_dask.errors import DataError, InputChangedError
 from gmm_dask.storage.footers import footer_bytes, parse_footer
-from gmm_dask.storage.inputs import FileState, Input, open_input
+from gmm_dask.storage.inputs import FileState, Input, open_input, readable, unreadable
+from gmm_dask.storage.object_errors import brief
 from gmm_dask.storage.plan import REMEDIES
 from gmm_dask.storage.problems import Problems, shown
 from gmm_dask.storage.roles import cast_of, is_number, number_type, plain_type
@@ -54,10 +55,13 @@ class PlannedFiles:
             The file is not the one that was planned.
         DataError
             It must not be read, or is damaged.
+        InputError
+            Its storage fails.
         """
         if self._file is None or not self._file.is_of(source):
             self._close()
-            self._file = OpenFile(source, self._stack.enter_context(_input(source)))
+            with readable(source.name):
+                self._file = OpenFile(source, self._stack.enter_context(_input(source)))
         return OpenChunk(source, self._file)
 
     def _close(self) -> None:
@@ -279,8 +283,10 @@ class OpenChunk:
                 yield done, batch
                 done += batch.num_rows
         except (pa.ArrowException, OSError) as error:
-            if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
-                raise  # not the file's fault: another attempt may do
+            if isinstance(error, MemoryError):
+                raise
+            if isinstance(error, OSError) and error.errno is not None:
+                raise unreadable(self.source.name, error) from error  # not the file's fault
             check_unchanged()
             raise self._damage(error, columns) from error
         check_unchanged()
@@ -324,7 +330,7 @@ class OpenChunk:
                     line = f"{where}: the data are damaged: {reason}. {WRITE_AGAIN}"
                     problems.add("damaged columns", line)
         if not problems:
-            line = f"{self._where(0)}: cannot be read: {_brief(error)}. {WRITE_AGAIN}"
+            line = f"{self._where(0)}: cannot be read: {brief(error)}. {WRITE_AGAIN}"
             problems.add("unreadable", line)
         return DataError(problems.lines())
 
@@ -333,7 +339,7 @@ class OpenChunk:
             batches = self.file.iterate(MAX_BATCH_ROWS, (group,), (name,))
             found = sum(batch.num_rows for batch in batches)
         except (pa.ArrowException, OSError) as error:
-            return _brief(error)
+            return brief(error)
         expected = self.file.metadata.row_group(group).num_rows
         return None if found == expected else f"it has {found} values for {expected} rows"
 
@@ -341,7 +347,7 @@ class OpenChunk:
 @contextmanager
 def open_planned(source: ChunkSource) -> Iterator[OpenChunk]:
     """The chunk in its file for the time of the block; raises as PlannedFiles does."""
-    with PlannedFiles() as files:
+    with readable(source.name), PlannedFiles() as files:
         yield files.open(source)
 
 
@@ -365,10 +371,6 @@ def _plain(array: pa.Array) -> pa.Array:
 
 def _max_magnitude(values: npt.NDArray[Any]) -> int:
     return max(abs(int(values.min(initial=0))), int(values.max(initial=0)))
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")[:300]
 
 
 def changed(source: ChunkSource, what: str) -> InputChangedError:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from gmm_dask.errors import DataError
 from gmm_dask.storage.footers import Footer, read_footer
-from gmm_dask.storage.inputs import is_remote, open_input
+from gmm_dask.storage.inputs import REFUSALS, is_remote, open_input, unreadable
 from gmm_dask.storage.listing import Listing, hive_keys, joined, list_files
 from gmm_dask.storage.problems import Problems, shown
 from gmm_dask.storage.roles import Cast, Roles
@@ -248,6 +248,8 @@ def _read_footers(listing: Listing, roles: Roles, problems: Problems) -> list[Fo
         except DataError as error:
             return error
         except OSError as error:
+            if error.errno not in REFUSALS:
+                raise unreadable(name, error) from error
             reason = error.strerror or error
             remedy = "Grant read access, or remove the file from the dataset."
             return DataError(f"{shown(name)}: cannot be read: {reason}. {remedy}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,8 @@ Lead = Callable[[str, Callable[[], Any]], Any]  # of a step's name, and what car
 WRITES = ("link", "replace", "unlink", "open", "put", "create", "delete")  # others change nothing
 REQUESTS = ("put", "create", "delete")
 # A crash after a step leaves what a crash before the next one does.
-FAULTS = ("crash", "error", "lost reply", "repeated")
+FAULTS = ("crash", "error", "lost reply", "repeated", "full")
+TAKES_ROOM = ("open", "link", "mkdir", "put", "create")
 
 _thread = threading.local()
 
@@ -128,13 +130,14 @@ NEW_STORES = {"folder": new_folder, "service": new_service}
 
 @dataclass
 class FaultAt:
-    """A fault at the step of that index; a process that crashed takes no other step."""
+    """A fault at the step of that index; a crashed process takes no more, a full disk stays so."""
 
     reader: Reader
     at: int = -1
     fault: str = ""
     names: list[str] = field(default_factory=list)
     dead: bool = False
+    full: bool = False
 
     def __call__(self, name: str, carry_out: Callable[[], Any]) -> Any:
         if self.dead:
@@ -144,6 +147,9 @@ class FaultAt:
         if fault == "crash":
             self.dead = True
             raise Crash
+        self.full = self.full or fault == "full"
+        if self.full and name in TAKES_ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if fault == "error":
             raise OSError(errno.EIO, "the store did not answer")
         done = carry_out()
@@ -159,6 +165,27 @@ class FaultAt:
         if fault == "repeated" and name in REQUESTS:
             return carry_out()  # as a library does that heard no answer
         return done
+
+
+@dataclass
+class Unreliable:
+    """A share of all steps fails, before or after it took effect."""
+
+    reader: Reader
+    dice: random.Random
+    share: float
+    n_failed: int = 0
+
+    def __call__(self, name: str, carry_out: Callable[[], Any]) -> Any:
+        if self.dice.random() >= self.share:
+            done = carry_out()
+            if name in WRITES:
+                with led_by(None):
+                    self.reader.look()
+            return done
+        self.n_failed += 1
+        fault = self.dice.choice(("error", "lost reply"))
+        return FaultAt(self.reader, 0, fault)(name, carry_out)
 
 
 @dataclass

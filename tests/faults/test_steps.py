@@ -71,6 +71,7 @@ def share(quick: int) -> pytest.MarkDecorator:
 
 CELLS = [(kind, fault) for kind in NEW_STORES for fault in FAULTS]
 CELLS.remove(("folder", "repeated"))
+CELLS.remove(("service", "full"))
 
 
 @share(60)

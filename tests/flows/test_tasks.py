@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import pickle
 
 import pytest
 from httpx import ConnectError
@@ -16,6 +17,7 @@ from gmm_dask.errors import (
     DataError,
     DeadlyChunkError,
     InputChangedError,
+    InputError,
     ModelFileError,
     OutputError,
     SettingsError,
@@ -37,6 +39,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (TimeoutError(errno.ETIMEDOUT, "timed out"), True),
         (caused(OutputError("cannot write"), OSError(errno.EIO, "io")), True),
         (caused(OutputError("cannot write"), OSError(errno.EACCES, "denied")), False),
+        (caused(InputError("cannot read"), OSError(errno.EIO, "io")), True),
         (OSError(errno.ENOSPC, "disk full"), False),
         (DataError("a null"), False),
         (InputChangedError("replaced"), False),
@@ -52,6 +55,7 @@ def test_only_lost_clusters_and_silent_storage_are_tried_again(
     error: Exception, helps: bool
 ) -> None:
     assert retry_can_help(error) is helps
+    assert retry_can_help(pickle.loads(pickle.dumps(error))) is helps  # from a worker
 
 
 def test_a_failed_state_says_what_the_error_says() -> None:

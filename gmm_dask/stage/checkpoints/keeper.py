@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from gmm_dask.engine import Held, Survey
+from gmm_dask.errors import OutputError
 from gmm_dask.fitting import Standing
 from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints import standing as standings
@@ -119,9 +120,14 @@ class Keeper:
         folder = self._job.folder
         if not self._is_on or not folder.exists(SURVEY):
             return None
-        with remedied(folder, SURVEY):
-            reader = read_checkpoint(folder, SURVEY, self._origin, surveys.BODY)
-            return surveys.load_survey(reader, self._shapes.n_features)
+        try:
+            with remedied(folder, SURVEY):
+                reader = read_checkpoint(folder, SURVEY, self._origin, surveys.BODY)
+                return surveys.load_survey(reader, self._shapes.n_features)
+        except OutputError:
+            if folder.exists(SURVEY):
+                raise
+            return None  # a twin published this run meanwhile, and `gc` took it away
 
     def keep_survey(self, surveyed: Survey) -> None:
         """Write the survey, if it took long enough and is small beside the rows."""
@@ -160,19 +166,27 @@ class Keeper:
         self._cost = self._last - begun
 
     def _newest(self) -> Checkpoint | None:
-        folder, n_starts = self._job.folder, self._job.settings.fit.n_init
+        folder = self._job.folder
         numbers = checkpoint_numbers(folder) if self._is_on else []
+        while numbers:
+            try:
+                return self._load(numbers[-1])
+            except OutputError:
+                left = checkpoint_numbers(folder)
+                if set(left) >= set(numbers):
+                    raise
+                numbers = left  # a twin published this run meanwhile, and `gc` took some away
+        return None
+
+    def _load(self, number: int) -> Checkpoint:
+        folder, n_starts = self._job.folder, self._job.settings.fit.n_init
 
         @cache
         def read(number: int) -> Fields:
             return read_checkpoint(folder, checkpoint_name(number), self._origin, standings.BODY)
 
         with remedied(folder):
-            return (
-                standings.load_checkpoint(read, numbers[-1], self._shapes, n_starts)
-                if numbers
-                else None
-            )
+            return standings.load_checkpoint(read, number, self._shapes, n_starts)
 
 
 def plan_hash(plan: Plan) -> str:

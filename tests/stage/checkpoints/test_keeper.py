@@ -110,6 +110,29 @@ def test_a_survey_that_was_kept_is_not_made_again(
     assert_same_run(resumed, undisturbed)
 
 
+@pytest.mark.parametrize("name", ["survey.json", "00003.json"])
+def test_what_gc_takes_away_while_it_is_read_is_made_again(
+    name: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A twin may publish the run meanwhile, and somebody tidy up after it."""
+    sections: dict[str, Any] = {"fit": {"init_rows": 64}}
+    undisturbed = run(make(tmp_path / "undisturbed", **sections))
+    with pytest.raises(Stopped):
+        run(make(tmp_path / "out", **sections), Watching(PASSES))
+    assert name in checkpoints(tmp_path / "out")
+
+    def taken_away(folder: Any, wanted: str, *more: Any) -> Any:
+        if wanted.endswith(name):
+            folder.store.delete(f"runs/{folder.run_id}/{wanted}")
+        return read_checkpoint(folder, wanted, *more)
+
+    read_checkpoint = keeper.read_checkpoint
+    monkeypatch.setattr(keeper, "read_checkpoint", taken_away)
+    resumed = run(make(tmp_path / "out", **sections))
+    assert resumed.metrics["n_resumed"] == (PASSES if name == "survey.json" else PASSES - 1)
+    assert_same_run(resumed, undisturbed)
+
+
 SURVEYS = {
     "cut": (lambda data: data[: len(data) // 2], "damaged or not one of our files"),
     "a pass of the fit": (None, "is an unknown field"),
