@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 FOLDER = "GMM_DASK_TEST_FAULTS"
+WAKE = "wake"
 
 
 def _fill_memory() -> None:
@@ -32,6 +34,31 @@ def _retire() -> None:
     worker.loop.add_callback(worker.close_gracefully)
 
 
+HOARD: list[bytes] = []
+
+
+def _hoard() -> None:
+    """Take more memory than a worker may have, and go on."""
+    HOARD.extend(os.urandom(1 << 20) * 50 for _ in range(5))
+
+
+def _sleep_on() -> None:
+    """Hear and say nothing any more; the task goes on when it is waked, with other labels."""
+    from distributed import get_worker
+
+    get_worker().loop.add_callback(Event().wait)
+    while not Path(os.environ[FOLDER], WAKE).exists():
+        time.sleep(0.02)
+    label = import_module("gmm_dask.stage.label")
+    label_table = label.label_table
+
+    def other_table(first_row: int, kept: Any, scores: Any, **more: Any) -> Any:
+        other = scores._replace(log_density=scores.log_density + 1)
+        return label_table(first_row, kept, other, **more)
+
+    label.label_table = other_table
+
+
 FAULTS: dict[str, Callable[[], object]] = {
     "os._exit": lambda: os._exit(1),
     "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -39,12 +66,19 @@ FAULTS: dict[str, Callable[[], object]] = {
     "SIGSTOP": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "retired": _retire,
     "memory": _fill_memory,
+    "slow": lambda: time.sleep(6),
 }
+OF_WORKERS_BY_HAND = {"hoard": _hoard, "sleeps on": _sleep_on}
 
 
 def arm(place: str, fault: str) -> None:
     """Have the fault happen to the next worker that comes to the place."""
     Path(os.environ[FOLDER], place).write_text(fault)
+
+
+def wake() -> None:
+    """Have the workers go on that sleep on."""
+    Path(os.environ[FOLDER], WAKE).touch()
 
 
 def is_done(place: str) -> bool:
@@ -59,7 +93,8 @@ def _disturbed(place: str, function: Callable[..., Any]) -> Callable[..., Any]:
         except FileNotFoundError:
             pass
         else:
-            FAULTS[file.with_name(f"{place}-taken").read_text()]()
+            fault = file.with_name(f"{place}-taken").read_text()
+            (FAULTS | OF_WORKERS_BY_HAND)[fault]()
         return function(*args, **kwargs)
 
     return disturbed
@@ -71,6 +106,7 @@ def dask_setup(worker: Any) -> None:
         ("survey", "gmm_dask.engine.survey", "survey_chunk"),
         ("pass", "gmm_dask.engine.passes", "_statistics"),
         ("label", "gmm_dask.stage.label", "label_chunk"),
+        ("half a label", "gmm_dask.stage.label", "_scored"),
     ):
         found = import_module(module)
         setattr(found, name, _disturbed(place, getattr(found, name)))

@@ -42,6 +42,18 @@ def led_by(lead: Lead | None) -> Iterator[None]:
         _thread.lead = before
 
 
+class Harm(BaseException):
+    """What a reader saw; stores make an error of their own of any Exception."""
+
+
+def look(reader: Reader) -> None:
+    with led_by(None):
+        try:
+            reader.look()
+        except AssertionError as error:
+            raise Harm(str(error)) from error
+
+
 def step(name: str, carry_out: Callable[[], Any]) -> Any:
     lead = getattr(_thread, "lead", None)
     return carry_out() if lead is None else lead(name, carry_out)
@@ -154,8 +166,7 @@ class FaultAt:
             raise OSError(errno.EIO, "the store did not answer")
         done = carry_out()
         if name in WRITES:
-            with led_by(None):
-                self.reader.look()
+            look(self.reader)
         if fault == "lost reply":
             if name == "open":
                 os.close(done)
@@ -180,8 +191,7 @@ class Unreliable:
         if self.dice.random() >= self.share:
             done = carry_out()
             if name in WRITES:
-                with led_by(None):
-                    self.reader.look()
+                look(self.reader)
             return done
         self.n_failed += 1
         fault = self.dice.choice(("error", "lost reply"))
@@ -202,5 +212,4 @@ class InTurn:
             return carry_out()
         finally:
             if name in WRITES:
-                with led_by(None):
-                    self.reader.look()
+                look(self.reader)

@@ -17,6 +17,7 @@ import pytest
 
 from gmm_dask.errors import ClusterError, DeadlyChunkError
 from gmm_dask.fitting import Pass
+from gmm_dask.stage.checkpoints import keeper
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import FitSettings, Settings, settings_from
 from gmm_dask.stage.watch import Watcher
@@ -25,11 +26,20 @@ from tests.by_hand import ROOT, ByHand, by_hand
 from tests.faults import saboteur
 from tests.storage.stores import published_rows
 
-pytestmark = pytest.mark.usefixtures("no_pictures", "own_faults")
+pytestmark = pytest.mark.usefixtures("no_pictures", "own_faults", "told_of_checkpoints")
 
 ROWS = 240  # in twelve chunks
+CHECKPOINT = "a checkpoint is written"
 SABOTEUR = str(ROOT / "tests" / "faults" / "saboteur.py")
 PLACES = ("survey", "first pass", "later pass", "label")
+OF_THE_DRIVER = ("plan", "checkpoint")  # where no worker has anything to do
+PHASES = {
+    ("plan", "plan"),
+    ("fit", "survey"),
+    ("fit", "first pass"),
+    ("label", "label"),
+    ("publish", "publish"),
+}
 
 
 @pytest.fixture
@@ -52,9 +62,21 @@ def settings(folder: Path, out: str, **cluster: Any) -> Settings:
             "fit": {"n_components": 2, "max_iter": 4, "tol": 0.0},
             "memory": {"chunk_bytes": 8 * 20},
             "cluster": cluster,
-            "output": {"path": str(folder / out)},
+            "output": {"path": str(folder / out), "checkpoint_seconds": 0},
         }
     )
+
+
+@pytest.fixture
+def told_of_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watcher hears of each checkpoint before it is written."""
+    keep = keeper.Keeper.keep
+
+    def told(self: Any, *what: Any) -> None:
+        self._watcher.detail(CHECKPOINT)
+        keep(self, *what)
+
+    monkeypatch.setattr(keeper.Keeper, "keep", told)
 
 
 class At(Watcher):
@@ -64,11 +86,15 @@ class At(Watcher):
         self._place, self._act, self.acted = place, act, 0
 
     def phase(self, name: str, detail: str) -> None:
-        if (name, self._place) in {("fit", "survey"), ("fit", "first pass"), ("label", "label")}:
+        if (name, self._place) in PHASES:
             self._now()
 
     def passed(self, record: Pass, settings: FitSettings) -> None:
         if self._place == "later pass" and record.number == 2:
+            self._now()
+
+    def detail(self, message: str) -> None:
+        if self._place == "checkpoint" and message == CHECKPOINT:
             self._now()
 
     def _now(self) -> None:
@@ -118,7 +144,9 @@ QUICK = ("SIGKILL", "later pass")
         for place in PLACES
     ],
 )
-def test_a_worker_that_is_lost_changes_no_bit(fault: str, place: str, tmp_path: Path) -> None:
+def test_a_worker_that_is_lost_or_late_changes_no_bit(
+    fault: str, place: str, tmp_path: Path
+) -> None:
     task = "pass" if place.endswith("pass") else place
     watcher = At(place, partial(saboteur.arm, task, fault))
     with preloaded(SABOTEUR):
@@ -138,7 +166,7 @@ def end_scheduler(cluster: ByHand) -> None:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", [*PLACES, *OF_THE_DRIVER])
 def test_all_workers_gone_and_back_change_no_bit(place: str, tmp_path: Path) -> None:
     def restart(cluster: ByHand) -> None:
         cluster.kill_workers()
@@ -150,7 +178,7 @@ def test_all_workers_gone_and_back_change_no_bit(place: str, tmp_path: Path) -> 
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", [*PLACES, *OF_THE_DRIVER])
 def test_a_scheduler_gone_and_back_changes_no_bit(place: str, tmp_path: Path) -> None:
     def restart(cluster: ByHand) -> None:
         end_scheduler(cluster)
@@ -164,7 +192,7 @@ def test_a_scheduler_gone_and_back_changes_no_bit(place: str, tmp_path: Path) ->
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("end", [ByHand.kill_workers, end_scheduler])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", [*PLACES, *OF_THE_DRIVER])
 def test_what_is_gone_for_good_is_an_error_and_a_rerun_succeeds(
     place: str, end: Callable[[ByHand], None], tmp_path: Path
 ) -> None:
@@ -172,13 +200,22 @@ def test_what_is_gone_for_good_is_an_error_and_a_rerun_succeeds(
         cluster = stack.enter_context(by_hand(1))
         watcher = At(place, partial(end, cluster))
         with pytest.raises(
-            ClusterError, match=r"no worker that can work for 8 s|No scheduler answers"
+            ClusterError, match=r"no worker (that can work for|within) 8 s|No scheduler answers"
         ):
             run(by_address(cluster, tmp_path, 8), watcher)
         assert latest(open_store(str(tmp_path / "out"))) is None
         again = stack.enter_context(by_hand(1))
         run(by_address(again, tmp_path, 60))
         assert outcome(by_address(again, tmp_path, 60)) == undisturbed(tmp_path)
+
+
+@pytest.mark.heavy
+def test_to_publish_no_cluster_is_needed(tmp_path: Path) -> None:
+    with by_hand(1) as cluster:
+        watcher = At("publish", partial(end_scheduler, cluster))
+        run(by_address(cluster, tmp_path, 8), watcher)
+        assert watcher.acted
+        assert outcome(by_address(cluster, tmp_path, 8)) == undisturbed(tmp_path)
 
 
 @pytest.mark.heavy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any
@@ -148,14 +148,18 @@ class FaultStore(Between):
 class Turns:
     """Lets a fixed number of threads do one store operation at a time, in an order by seed.
 
-    `burst` is how probable it is that the one whose turn it was goes on.
+    `burst` is how probable it is that the one whose turn it was goes on. `first` are turns that
+    come before those by seed: who, and for how many steps or until its end.
     """
 
-    def __init__(self, n: int, seed: int, burst: float = 0.0) -> None:
+    def __init__(
+        self, n: int, seed: int, burst: float = 0.0, first: Sequence[tuple[int, int]] = ()
+    ) -> None:
         self.random, self.burst = random.Random(seed), burst
+        self.first = [who for who, n_steps in first for _ in range(n_steps)]
         self.alive = set(range(n))
         self.condition = threading.Condition()
-        self.turn = self.random.choice(sorted(self.alive))
+        self.turn = self._next()
 
     def take(self, who: int, call: Callable[[], Any]) -> Any:
         with self.condition:
@@ -182,11 +186,18 @@ class Turns:
             self._pass_on()
 
     def _pass_on(self) -> None:
-        if self.turn in self.alive and self.random.random() < self.burst:
-            return
         if self.alive:
-            self.turn = self.random.choice(sorted(self.alive))
+            self.turn = self._next()
         self.condition.notify_all()
+
+    def _next(self) -> int:
+        while self.first:
+            who = self.first.pop(0)
+            if who in self.alive:
+                return who
+        if getattr(self, "turn", None) in self.alive and self.random.random() < self.burst:
+            return self.turn
+        return self.random.choice(sorted(self.alive))
 
 
 @dataclass
