@@ -28,6 +28,7 @@ from gmm_dask.storage.versions import (
     write_manifest,
 )
 
+PATIENCE = 600  # seconds for a turn; this process may be suspended itself
 CHUNK = 4  # rows of a part
 ROWS = list(range(3 * CHUNK))
 RUN = "00000000000000aa"
@@ -163,7 +164,7 @@ class Turns:
 
     def take(self, who: int, call: Callable[[], Any]) -> Any:
         with self.condition:
-            assert self.condition.wait_for(lambda: self.turn == who, timeout=60)
+            assert self.condition.wait_for(lambda: self.turn == who, timeout=PATIENCE)
             try:
                 return call()
             finally:
@@ -172,13 +173,13 @@ class Turns:
     def begin(self, who: int) -> None:
         """Wait for the first turn; the others wait until this one comes to its next step."""
         with self.condition:
-            assert self.condition.wait_for(lambda: self.turn == who, timeout=60)
+            assert self.condition.wait_for(lambda: self.turn == who, timeout=PATIENCE)
 
     def step(self, who: int) -> None:
         """The step before is done: it may be another's turn now."""
         with self.condition:
             self._pass_on()
-            assert self.condition.wait_for(lambda: self.turn == who, timeout=60)
+            assert self.condition.wait_for(lambda: self.turn == who, timeout=PATIENCE)
 
     def leave(self, who: int) -> None:
         with self.condition:
