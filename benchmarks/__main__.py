@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import end_to_end, machine, out_of_core, per_pass, scaling
+from benchmarks import end_to_end, machine, memory, out_of_core, per_pass, scaling
 
-NAMES = ("per_pass", "end_to_end", "out_of_core", "scaling")
+NAMES = ("per_pass", "end_to_end", "out_of_core", "scaling", "memory")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ),
         "out_of_core": lambda: out_of_core.measure(chosen.quick, chosen.patience),
         "scaling": lambda: scaling.measure(chosen.quick, chosen.patience),
+        "memory": lambda: memory.measure(chosen.memory_rows, chosen.quick),
     }
     about = machine.describe()
     print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, load {about['load']}")
@@ -37,6 +38,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="{" + ",".join(NAMES) + "}")
     parser.add_argument("--quick", action="store_true", help="tiny data, to see that it runs")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of end_to_end")
+    parser.add_argument("--memory-rows", type=int, default=10_000_000, help="of memory")
     parser.add_argument("--rounds", type=int, default=1, help="of end_to_end")
     parser.add_argument("--skip", nargs="*", default=(), help="contenders to leave out end to end")
     parser.add_argument(

@@ -26,7 +26,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 def test_an_entry_says_what_was_measured(results: dict) -> None:
-    assert set(results) == {"per_pass", "end_to_end", "out_of_core", "scaling"}
+    assert set(results) == {"per_pass", "end_to_end", "out_of_core", "scaling", "memory"}
     entry = results["per_pass"]["found"]["grid"][0]
     assert {"d", "k", "rows", "spacing", "threads", "dgemm_bound", "load", "ns"} <= set(entry)
     assert {"gmm_dask", "gmm_dask float32", "scikit-learn"} <= set(entry["ns"])
@@ -47,6 +47,9 @@ def test_end_to_end_says_who_found_what(results: dict) -> None:
 def test_memory_and_scaling_are_told(results: dict) -> None:
     for entry in results["out_of_core"]["found"]["entries"]:
         assert {"pass", "decode", "compute", "overhead", "peak_mib", "budget_mib"} <= set(entry)
+    few, many = results["memory"]["found"]["entries"]
+    assert few["rows"] < many["rows"]
+    assert few["driver_mib"] > 0 < many["worker_mib"]
     scaling = results["scaling"]["found"]
     assert [len(scaling[key]) for key in ("rows", "chunks", "memory")] == [4, 4, 5]
     assert {"1 threads", "2 threads"} <= {each["workers"] for each in scaling["workers"]}

@@ -25,8 +25,13 @@ CLOSE_SECONDS = 10  # for a client to say goodbye
 GRACE_SECONDS = 1  # for a client to say itself that nobody answers
 POLL_SECONDS = 0.05
 
-# A worker whose libraries alone fill most of its memory would pause for ever: let it end, by name.
-_NO_PAUSE = {"distributed.worker.memory.pause": False}
+_OWN_WORKERS = {
+    # One whose libraries alone fill most of its memory would pause for ever: let it end, by name.
+    "distributed.worker.memory.pause": False,
+    # Both grow with time and passes, for developers of Dask: samples of stacks, and past messages.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.low-level-log-length": 50,
+}
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ def _processes(spec: ClusterSpec) -> Iterator[Any]:
     before = dict(os.environ)  # a nanny writes thread and malloc settings into it
     try:
         with (
-            dask.config.set(_NO_PAUSE),
+            dask.config.set(_OWN_WORKERS),
             LocalCluster(
                 n_workers=0,  # they are started below, where there is a deadline
                 threads_per_worker=1,
