@@ -10,6 +10,8 @@ from gmm_dask.errors import OutputError
 from gmm_dask.storage.local_store import LocalStore, Names
 from gmm_dask.storage.object_store import ObjectStore
 
+ATTEMPTS = 3  # to create what is taken, and gone when it is read
+
 __all__ = ["LocalStore", "ObjectStore", "Store", "check_writable", "create_once", "open_store"]
 
 
@@ -100,15 +102,21 @@ def create_once(store: Store, name: str, data: bytes) -> bytes:
     A failure that leaves the outcome open is resolved by reading back. Nothing is ever deleted:
     what looks like a failed write may be the one that everybody else has seen.
     """
-    try:
-        if store.put_if_absent(name, data):
-            return data
-    except OutputError:
-        held = _held(store, name)
-        if held is None:
-            raise
-        return held
-    return store.get(name)
+    for attempt in range(ATTEMPTS):
+        try:
+            if store.put_if_absent(name, data):
+                return data
+        except OutputError:
+            held = _held(store, name)
+            if held is None:
+                raise
+            return held
+        try:
+            return store.get(name)
+        except OutputError:
+            if attempt == ATTEMPTS - 1 or store.exists(name):
+                raise  # else `gc` took it away meanwhile: it was a checkpoint
+    raise AssertionError("unreachable")
 
 
 def _held(store: Store, name: str) -> bytes | None:

@@ -11,6 +11,7 @@ import pytest
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.local_store import LocalStore
 from gmm_dask.storage.runs import RunFolder
+from gmm_dask.storage.store import create_once
 from gmm_dask.storage.version_log import Version
 from gmm_dask.storage.versions import (
     LATEST,
@@ -59,6 +60,19 @@ def test_nothing_is_published_when_the_entry_cannot_be_created() -> None:
     with pytest.raises(OutputError, match="no space left"):
         publish_run(store)
     assert latest(store) is None
+
+
+def test_what_was_taken_and_is_gone_when_it_is_read_is_created_again() -> None:
+    """As a checkpoint of a twin is that `gc` removes."""
+
+    class Removed(MemoryStore):
+        def get(self, name: str) -> bytes:
+            self.delete(name)
+            return super().get(name)
+
+    store = Removed({"checkpoints/00001.json": b"theirs"})
+    assert create_once(store, "checkpoints/00001.json", b"ours") == b"ours"
+    assert store.objects == {"checkpoints/00001.json": b"ours"}
 
 
 # --- several writers -------------------------------------------------------------------------
