@@ -69,24 +69,6 @@ def read_parts(
             yield _rows(files, (source,), columns, dtype, weight_column)
 
 
-def read_blocks(
-    source: ChunkSource, columns: Sequence[str], dtype: str
-) -> Iterator[tuple[int, Features]]:
-    """As read_features, some rows at a time, each block with the place of its first row.
-
-    Who is done with a block when it asks for the next takes the memory of one, not of a chunk.
-    Of more than COLUMNS_AT_ONCE columns there is one block.
-    """
-    with open_planned(source) as chunk:
-        yield from chunk.blocks(columns, dtype)
-
-
-def read_weights(source: ChunkSource, column: str) -> Weights:
-    """The weights of a chunk's rows (n,); a null is NaN. Raises as read_features does."""
-    with open_planned(source) as chunk:
-        return chunk.weights(column)
-
-
 def read_table(source: ChunkSource, columns: Sequence[str]) -> pa.Table:
     """Columns and folder keys of a chunk; see OpenChunk.table. Raises as read_features does."""
     with open_planned(source) as chunk:

@@ -102,7 +102,7 @@ def create_once(store: Store, name: str, data: bytes) -> bytes:
     A failure that leaves the outcome open is resolved by reading back. Nothing is ever deleted:
     what looks like a failed write may be the one that everybody else has seen.
     """
-    for attempt in range(ATTEMPTS):
+    for _ in range(ATTEMPTS):
         try:
             if store.put_if_absent(name, data):
                 return data
@@ -114,9 +114,13 @@ def create_once(store: Store, name: str, data: bytes) -> bytes:
         try:
             return store.get(name)
         except OutputError:
-            if attempt == ATTEMPTS - 1 or store.exists(name):
-                raise  # else `gc` took it away meanwhile: it was a checkpoint
-    raise AssertionError("unreachable")
+            if store.exists(name):
+                raise
+            # `gc` removed it meanwhile, as it does with checkpoints: the name is free again.
+    raise OutputError(
+        f"{store.path(name)} was there whenever it was to be created, and gone whenever it was to "
+        "be read. See what removes it, then run again."
+    )
 
 
 def _held(store: Store, name: str) -> bytes | None:

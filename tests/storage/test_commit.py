@@ -75,6 +75,15 @@ def test_what_was_taken_and_is_gone_when_it_is_read_is_created_again() -> None:
     assert store.objects == {"checkpoints/00001.json": b"ours"}
 
 
+def test_what_is_taken_and_gone_each_time_is_named() -> None:
+    class Flickering(MemoryStore):
+        def put_if_absent(self, name: str, data: bytes) -> bool:
+            return False
+
+    with pytest.raises(OutputError, match=r"00001\.json was there whenever .* See what removes it"):
+        create_once(Flickering(), "checkpoints/00001.json", b"ours")
+
+
 # --- several writers -------------------------------------------------------------------------
 
 

@@ -21,9 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_dask.errors import DataError, InputChangedError, InputError
-from gmm_dask.storage.opened import BLOCK_ROWS, COLUMNS_AT_ONCE
+from gmm_dask.storage.opened import BLOCK_ROWS, COLUMNS_AT_ONCE, open_planned
 from gmm_dask.storage.plan import plan_dataset
-from gmm_dask.storage.reader import read_blocks, read_features, read_table, read_weights
+from gmm_dask.storage.reader import read_features, read_table
 from gmm_dask.storage.sources import sources
 from tests.storage.conftest import Write, read_all, write_file
 
@@ -181,7 +181,8 @@ def test_weights_are_float64_and_a_null_is_nan(write: Write, data: Path) -> None
     weights = pa.array([1.0, None, 0.5], pa.float32())
     write("a.parquet", {"x": [1.0, 2.0, 3.0], "w": weights}, write_statistics=False)
     (source,) = sources(plan_dataset(data, weight_column="w"))
-    found = read_weights(source, "w")
+    with open_planned(source) as chunk:
+        found = chunk.weights("w")
     assert (found.dtype, found.shape, found.flags.c_contiguous) == (np.float64, (3,), True)
     np.testing.assert_array_equal(found, [1.0, np.nan, 0.5])
 
@@ -499,7 +500,8 @@ def test_blocks_are_the_rows_of_the_chunk(tmp_path: Path, n_columns: int) -> Non
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=70_000)
     (source,) = sources(plan_dataset(str(tmp_path), chunk_bytes=1 << 30))
     asked = tuple(reversed(names))
-    blocks = list(read_blocks(source, asked, "float64"))
+    with open_planned(source) as chunk:
+        blocks = list(chunk.blocks(asked, "float64"))
     assert [row for row, _ in blocks] == [0, *np.cumsum([len(X) for _, X in blocks])[:-1]]
     assert (len(blocks) == 1) == (n_columns == 40)
     np.testing.assert_array_equal(np.concatenate([X for _, X in blocks]), values[:, ::-1])

@@ -324,16 +324,6 @@ def _halved(builder: Any, x: Any, width: int) -> Any:
 
 
 @intrinsic
-def fold(typing: Any, x: Any) -> Any:
-    """The sum of the groups of LANES lanes."""
-
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _halved(builder, args[0], LANES)
-
-    return Lanes(LANES)(x), code
-
-
-@intrinsic
 def total(typing: Any, x: Any) -> Any:
     """The sum of all lanes."""
 
@@ -357,23 +347,10 @@ def bits_greater(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def folded(typing: Any, a: Any) -> Any:
+def folded(typing: Any, x: Any) -> Any:
     """ROWS lanes added up to LANES of them, in halves."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = args[0]
-        while value.type.count > LANES:
-            half = value.type.count // 2
-            nothing = ir.Constant(value.type, ir.Undefined)
-            low, high = (
-                builder.shuffle_vector(
-                    value,
-                    nothing,
-                    ir.Constant(_integers(half, 32), list(range(start, start + half))),
-                )
-                for start in (0, half)
-            )
-            value = builder.fadd(low, high)
-        return value
+        return _halved(builder, args[0], LANES)
 
-    return Lanes(LANES)(a), code
+    return Lanes(LANES)(x), code
