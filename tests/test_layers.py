@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-UPPER = ("dask", "distributed", "pandas", "prefect", "pyarrow", "fsspec", "pydantic", "sklearn")
+UPPER = (
+    "dask",
+    "distributed",
+    "pandas",
+    "prefect",
+    "pyarrow",
+    "fsspec",
+    "pydantic",
+    "sklearn",
+    "scipy",
+)
 
 BLOCKED = """
 import sys
@@ -25,7 +39,7 @@ def test_arithmetic_and_method_import_without_the_upper_layers(module: str) -> N
     run_blocked(UPPER, f"import {module}")
 
 
-def test_the_arithmetic_runs_with_numpy_and_scipy_alone() -> None:
+def test_the_arithmetic_runs_with_numpy_alone() -> None:
     run_blocked(
         UPPER,
         "import numpy as np\n"
@@ -40,6 +54,23 @@ def test_the_library_runs_without_prefect() -> None:
         ("prefect",),
         "from gmm_dask import GaussianMixture, load_model, read_labels\n"
         "import gmm_dask.cli, gmm_dask.stage.run",
+    )
+
+
+def test_a_run_on_threads_needs_neither_pandas_nor_scikit_learn(tmp_path: Path) -> None:
+    """They take as long to import as a fit of a million rows; so does `distributed`."""
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    pq.write_table(pa.table({"x": X[:, 0], "y": X[:, 1]}), tmp_path / "a.parquet")
+    settings = {
+        "data": {"path": str(tmp_path / "a.parquet")},
+        "fit": {"n_components": 2},
+        "output": {"path": str(tmp_path / "out")},
+    }
+    run_blocked(
+        ("pandas", "sklearn", "distributed", "prefect"),
+        "from gmm_dask.stage.run import run\n"
+        "from gmm_dask.stage.settings import settings_from\n"
+        f"run(settings_from({settings!r}))",
     )
 
 

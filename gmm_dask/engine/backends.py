@@ -13,6 +13,7 @@ from dask.optimization import cull
 
 from gmm_dask.engine import flat
 from gmm_dask.engine.kept import Kept, kept_in, new_names, with_names
+from gmm_dask.engine.memory import free_memory
 from gmm_dask.engine.recovery import Session, repeated
 from gmm_dask.engine.waiting import (
     DEFAULT_LIMITS,
@@ -78,12 +79,7 @@ class LocalBackend:
     @property
     def memory_to_hold(self) -> int:
         """See Backend."""
-        import psutil
-        from distributed.system import memory_limit  # knows the limits of containers
-
-        process = psutil.Process().memory_info().rss
-        free = min(psutil.virtual_memory().available, memory_limit() - process)
-        return max(0, int(SHARE_HERE * free))
+        return max(0, int(SHARE_HERE * free_memory()))
 
     @property
     def memory_of_task(self) -> int:

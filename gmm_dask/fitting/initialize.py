@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from gmm_dask.errors import DataError, SettingsError
 from gmm_dask.fitting.components import Maximisation, Step
 from gmm_dask.fitting.given import Given
+from gmm_dask.fitting.kmeans import kmeans, kmeans_plusplus, nearest
 from gmm_dask.mixture import ColumnSpread, Estimate, Parameters, estimate_from_responsibilities
 from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.spread import weight_unit
@@ -20,7 +20,6 @@ from gmm_dask.mixture.spread import weight_unit
 Array = npt.NDArray[np.float64]
 
 MAX_REGROUPINGS = 20
-MAX_SWEEPS = 50  # of K-means: what it leaves unsettled EM settles, and better
 NARROWEST = 0.01  # of a column's variance: what its parts are taken to have at least
 
 
@@ -243,22 +242,11 @@ def _variance_within(column: Array, weight: Array | None) -> float:
 
 
 def _kmeans(X: Array, k: int, rng: np.random.Generator, weight: Array | None) -> Array:
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
-    means = KMeans(n_clusters=k, n_init=1, max_iter=MAX_SWEEPS, random_state=_legacy_seed(rng))
-    with warnings.catch_warnings():
-        # Fewer distinct rows than components leave groups empty, which is an event of the start.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        labels = means.fit(X, sample_weight=weight).labels_
-    return _one_hot(labels, k)
+    return _one_hot(kmeans(X, k, rng, weight), k)
 
 
 def _kmeans_plusplus(X: Array, k: int, rng: np.random.Generator, weight: Array | None) -> Array:
-    from sklearn.cluster import kmeans_plusplus
-
-    centres, _ = kmeans_plusplus(X, k, sample_weight=weight, random_state=_legacy_seed(rng))
-    return _nearest(X, centres)
+    return _nearest(X, kmeans_plusplus(X, k, rng, weight))
 
 
 def _random_from_data(X: Array, k: int, rng: np.random.Generator, weight: Array | None) -> Array:
@@ -283,16 +271,10 @@ INIT_METHODS: dict[str, Callable[[Array, int, np.random.Generator, Array | None]
 
 
 def _nearest(X: Array, centres: Array) -> Array:
-    from sklearn.metrics import pairwise_distances_argmin
-
-    return _one_hot(pairwise_distances_argmin(X, centres), centres.shape[0])
+    return _one_hot(nearest(X, centres), centres.shape[0])
 
 
 def _one_hot(labels: npt.NDArray[Any], k: int) -> Array:
     resp = np.zeros((labels.shape[0], k))
     resp[np.arange(labels.shape[0]), labels] = 1.0
     return resp
-
-
-def _legacy_seed(rng: np.random.Generator) -> int:
-    return int(rng.integers(2**31 - 1))

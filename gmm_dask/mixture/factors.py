@@ -24,8 +24,8 @@ def factor_covariances(covariances: Array) -> Array:
         lower = np.linalg.cholesky(correlations)
     except np.linalg.LinAlgError:
         raise _singular(correlations) from None
-    inverses = np.stack([_inverse_triangular(each) for each in lower])
-    return np.asarray(inverses.swapaxes(1, 2) / scale[:, :, None])
+    # LAPACK's general solver finds nothing to pivot or to eliminate in an upper triangle.
+    return np.asarray(np.triu(np.linalg.inv(lower.swapaxes(1, 2))) / scale[:, :, None])
 
 
 def _singular(correlations: Array) -> SingularCovarianceError:
@@ -88,11 +88,3 @@ def _check_scale(diagonal: Array, j: int, what: str) -> None:
             j,
             tuple(int(i) for i in np.flatnonzero(bad)),
         )
-
-
-def _inverse_triangular(lower: Array) -> Array:
-    # LAPACK's general solver pivots a triangular matrix away; this one keeps the structure.
-    from scipy.linalg.lapack import dtrtri  # here: scipy.linalg takes longer to import than we do
-
-    inverse, _ = dtrtri(lower, lower=1)
-    return np.asarray(inverse)

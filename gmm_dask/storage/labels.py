@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from gmm_dask.errors import DataError, OutputError
 from gmm_dask.mixture import RowScores
+from gmm_dask.storage.arrays import to_arrow, to_arrow_lists, to_numpy
 from gmm_dask.storage.documents import check_keys, is_count, is_sha256, sha256_hex, shown
 from gmm_dask.storage.runs import RunFolder, damage_of
 from gmm_dask.storage.tables import parquet_bytes, read_parquet_bytes
@@ -85,11 +86,11 @@ def label_table(
             raise DataError(f"{what} have {length} rows from row {first_row} on, not {n}")
     unusable = ~usable
     columns = {
-        "row_id": np.arange(first_row, first_row + n, dtype=np.int64),
+        "row_id": to_arrow(np.arange(first_row, first_row + n), pa.int64()),
         **dict(zip(kept.column_names, kept.columns, strict=True)),
-        "label": np.where(usable, scores.labels, -1).astype(np.int32),
-        "log_density": pa.array(scores.log_density, pa.float64(), mask=unusable),
-        "max_responsibility": pa.array(scores.max_responsibility, pa.float64(), mask=unusable),
+        "label": to_arrow(np.where(usable, scores.labels, -1), pa.int32()),
+        "log_density": to_arrow(scores.log_density, pa.float64(), unusable),
+        "max_responsibility": to_arrow(scores.max_responsibility, pa.float64(), unusable),
         "reason": _reasons(usable),
     }
     if responsibilities is not None:
@@ -204,15 +205,14 @@ def _lists(values: npt.NDArray[np.float64], nulls: npt.NDArray[np.bool_]) -> pa.
             f"{n} rows with {k} responsibilities each are too many for one label part. Set "
             "memory.chunk_bytes lower, or labels.responsibilities: false."
         )
-    offsets = np.arange(0, (n + 1) * k, k, dtype=np.int32) if k else np.zeros(n + 1, np.int32)
-    return pa.ListArray.from_arrays(offsets, values.ravel(), mask=pa.array(nulls))
+    return to_arrow_lists(values, nulls)
 
 
 def _wrong_rows(data: bytes, first_row: int, rows: int) -> str | None:
     try:
-        row_ids = read_parquet_bytes(data, ["row_id"]).column(0).to_numpy()
+        row_ids = read_parquet_bytes(data, ["row_id"]).column(0).combine_chunks()
     except (pa.ArrowException, OSError, IndexError) as error:
         return f"it is no label file ({error})"
-    if not np.array_equal(row_ids, np.arange(first_row, first_row + rows)):
+    if not np.array_equal(to_numpy(row_ids), np.arange(first_row, first_row + rows)):
         return f"it does not hold exactly the {rows} rows from {first_row} on"
     return None

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from gmm_dask.errors import ModelFileError, OutputError
 from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters
+from gmm_dask.storage.arrays import to_arrow, to_arrow_lists
 from gmm_dask.storage.documents import (
     canonical_json,
     check_format,
@@ -143,17 +144,12 @@ def parameters_table(model: Model) -> pa.Table:
     """
     parameters, names = model.parameters, model.feature_names
     dense = parameters.dense_covariances()
-    columns: dict[str, Any] = {
-        "component": pa.array(range(parameters.n_components), pa.int32()),
-        "weight": parameters.weights,
-        "size": parameters.weights * model.n_rows,
-    }
-    columns |= {f"mean_{name}": parameters.means[:, i] for i, name in enumerate(names)}
-    columns |= {f"sd_{name}": np.sqrt(dense[:, i, i]) for i, name in enumerate(names)}
-    columns |= {
-        f"covariance_{name}": pa.array(dense[:, i].tolist(), pa.list_(pa.float64()))
-        for i, name in enumerate(names)
-    }
+    numbers = {"weight": parameters.weights, "size": parameters.weights * model.n_rows}
+    numbers |= {f"mean_{name}": parameters.means[:, i] for i, name in enumerate(names)}
+    numbers |= {f"sd_{name}": np.sqrt(dense[:, i, i]) for i, name in enumerate(names)}
+    columns = {"component": to_arrow(np.arange(parameters.n_components), pa.int32())}
+    columns |= {name: to_arrow(values, pa.float64()) for name, values in numbers.items()}
+    columns |= {f"covariance_{name}": to_arrow_lists(dense[:, i]) for i, name in enumerate(names)}
     return pa.table(columns)
 
 

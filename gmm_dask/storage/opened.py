@@ -12,10 +12,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gmm_dask.errors import DataError, InputChangedError
+from gmm_dask.storage.arrays import nulls, to_numpy
 from gmm_dask.storage.footers import footer_bytes, parse_footer
 from gmm_dask.storage.inputs import FileState, Input, open_input, readable, unreadable
 from gmm_dask.storage.object_errors import brief
@@ -300,19 +300,17 @@ class OpenChunk:
             return np.full(len(array), np.nan)
         if cast_of(array.type):
             array = array.cast(number_type(array.type))  # the plan has it that this was asked for
+        values, absent = to_numpy(array), nulls(array) if array.null_count else None
         if not pa.types.is_integer(array.type):
-            return np.asarray(array.to_numpy(zero_copy_only=False))
-        values = np.asarray((pc.fill_null(array, 0) if array.null_count else array).to_numpy())
+            return values if absent is None else np.where(absent, values.dtype.type(np.nan), values)
+        if absent is not None:
+            values = np.where(absent, values.dtype.type(0), values)
         if values.dtype.itemsize == 8 and _max_magnitude(values) > MAX_EXACT:
             raise DataError(
                 f"{self._where(row)}, column {name!r}: integers up to {_max_magnitude(values)}, "
                 f"beyond 2^53. {REMEDIES['inexact']}"
             )
-        if not array.null_count:
-            return values
-        numbers = values.astype(np.float64)
-        numbers[np.asarray(array.is_null().to_numpy(zero_copy_only=False))] = np.nan
-        return numbers
+        return values if absent is None else np.where(absent, np.nan, values.astype(np.float64))
 
     def _where(self, row: int) -> str:
         """File and row group of a row of the chunk."""

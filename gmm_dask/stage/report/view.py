@@ -156,10 +156,10 @@ def axis_limits(rows: Array, means: Array, spreads: Array) -> Array:
 
 def _discriminants(between: Array, within: Array) -> tuple[Array, Array]:
     """Generalised eigenvalues, largest first, and vectors v with v^T W v = 1."""
-    from scipy.linalg import eigh
-
-    values, vectors = eigh(between, within + RIDGE * np.eye(within.shape[0]))
-    return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    root = np.linalg.cholesky(within + RIDGE * np.eye(within.shape[0]))
+    half = np.linalg.solve(root, between)
+    values, vectors = np.linalg.eigh(np.linalg.solve(root, half.T))
+    return np.maximum(values[::-1], 0.0), np.linalg.solve(root.T, vectors)[:, ::-1]
 
 
 def _widest(total: Array, within: Array, chosen: Array) -> Array:
