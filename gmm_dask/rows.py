@@ -22,7 +22,7 @@ from gmm_dask.engine import (
     Missing,
     RowChunks,
     Survey,
-    any_in_row,
+    incomplete_rows,
     row_chunks,
 )
 from gmm_dask.engine.backends import Backend
@@ -190,7 +190,7 @@ class _RowFunction:
         self.__name__ = function  # as the dashboard shows it
 
     def __call__(self, X: Rows, parameters: Parameters) -> Rows:
-        absent = any_in_row(np.isnan(_checked_values(X, self.missing)))
+        absent = incomplete_rows(_checked_values(X, self.missing))
         complete: RowFunction = getattr(kernels.module(self.kernel), self.function, _as_it_is)
         if not absent.any():
             return complete(X, parameters).astype(self.dtype, copy=False)

@@ -229,12 +229,17 @@ def usable_rows(
     """
     if sample_weight is not None:
         positive(sample_weight)
-    return np.ones(len(X), bool) if missing == "em" else ~any_in_row(np.isnan(X))
+    return np.ones(len(X), bool) if missing == "em" else ~incomplete_rows(X)
 
 
-def any_in_row(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Whether any value of a row is true, (n,); quick where none is at all."""
-    return np.asarray(mask.any(axis=1) if mask.any() else np.zeros(len(mask), bool))
+def incomplete_rows(X: Rows) -> npt.NDArray[np.bool_]:
+    """Whether a row has a missing value, (n,): only where its sum is NaN they are looked for."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = X @ np.ones(X.shape[1], X.dtype)
+    found = np.isnan(sums)
+    if found.any():
+        found[found] = np.isnan(X[found]).any(axis=1)  # infinities of either sign have no sum
+    return np.asarray(found)
 
 
 def _counted(

@@ -101,16 +101,18 @@ class Sketch:
     unit: float
 
     @classmethod
-    def of(cls, draw: Draw, X: Rows, weight: Array | None, places: npt.NDArray[Any]) -> Sketch:
-        """Of rows X (n, d) of positive weight, which stand at these places of all rows."""
+    def of(
+        cls, draw: Draw, X: Rows, weight: Array | None, places: npt.NDArray[Any] | None
+    ) -> Sketch:
+        """Of rows X (n, d) of positive weight; where places draw, those that they stand at."""
         unit = 1.0 if weight is None else weight_unit(float(weight.max(initial=0.0)))
         weight = None if weight is None else weight / unit
-        counted = np.ones(len(X)) if weight is None else weight
-        keys = row_keys(X if draw.by_value else places[:, None], draw.salt)
-        wanted = draw.wants(keys)
-        found = _merged(keys[wanted], X[wanted], counted[wanted], draw)
+        keys = row_keys(X if places is None else places[:, None], draw.salt)
+        wanted = np.flatnonzero(draw.wants(keys))
+        counted = np.ones(len(wanted)) if weight is None else weight[wanted]
+        found = _merged(keys[wanted], X[wanted], counted, draw)
         heavy = _heaviest(keys, weight) if draw.count else (keys[:0], counted[:0], 0.0)
-        return cls(*found, *heavy, float(counted.sum()), unit)
+        return cls(*found, *heavy, float(len(X) if weight is None else weight.sum()), unit)
 
     @classmethod
     def merged(cls, draw: Draw, parts: Sequence[Sketch]) -> Sketch:
@@ -249,6 +251,8 @@ def _heaviest(keys: Keys, weight: Array | None) -> tuple[Keys, Array, float]:
     bucket = (keys >> np.uint64(48)).astype(np.intp)
     weights = np.bincount(bucket, weight, 1 << 16)
     lost = float(weights.sum()) / COUNTED
+    if not (weights > lost).any():
+        return keys[:0], np.zeros(0), lost
     chosen = (weights > lost)[bucket]
     each = np.ones(int(chosen.sum())) if weight is None else weight[chosen]
     keys, weight = _summed(keys[chosen], each)

@@ -17,7 +17,6 @@ from gmm_dask.engine.cluster import available_cores
 from gmm_dask.engine.passes import (
     Expectation,
     Missing,
-    any_in_row,
     expectation,
     usable_rows,
 )
@@ -244,11 +243,13 @@ def survey_chunk(
 
     Without a draw that is all eligible rows and their weights.
     """
-    absent, infinite = np.isnan(X), np.isinf(X)
+    odd = _OddRows.of(X)
     bad_weight = (
         np.zeros(len(X), bool) if weights is None else ~((weights >= 0) & np.isfinite(weights))
     )
-    usable = ~bad_weight if missing == "em" else ~bad_weight & ~any_in_row(absent)
+    usable = ~bad_weight
+    if missing != "em":
+        usable[odd.rows[odd.absent.any(axis=1)]] = False
     all_used = usable.all()
     counted = None if weights is None else np.asarray(weights[usable], dtype=np.float64)
     counts = np.ones(len(X), bool) if weights is None else weights != 0
@@ -258,14 +259,14 @@ def survey_chunk(
     surveyed = ChunkSurvey(
         X.shape[0],
         int(usable.sum()),
-        _counts(absent),
-        _counts(infinite),
-        bool((any_in_row(absent) & counts).any()),
-        bool((any_in_row(infinite) & counts).any()),
-        _first(absent),
-        _first(infinite),
+        odd.absent.sum(axis=0),
+        odd.infinite.sum(axis=0),
+        bool((odd.absent.any(axis=1) & counts[odd.rows]).any()),
+        bool((odd.infinite.any(axis=1) & counts[odd.rows]).any()),
+        odd.first(odd.absent),
+        odd.first(odd.infinite),
         int(bad_weight.sum()),
-        int(_first(bad_weight[:, None])[0]),
+        int(bad_weight.argmax()) if bad_weight.any() else -1,
         sum_weight,
         int((usable & counts).sum()),
         int(eligible.sum()),
@@ -294,7 +295,9 @@ def _part(
     X: Rows,
     weights: Rows | None,
 ) -> Any:
-    places = first_row + np.flatnonzero(eligible)
+    places = None
+    if draw is not None and not draw.by_value:
+        places = first_row + np.flatnonzero(eligible)
     if not eligible.all():
         X, weights = X[eligible], None if weights is None else weights[eligible]
     weight = None if weights is None else np.asarray(weights, dtype=np.float64)
@@ -314,12 +317,31 @@ def _count_rows(common: None, X: Rows, weights: Rows | None = None) -> int:
     return int(X.shape[0])
 
 
-def _counts(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """True values of each column, (d,)."""
-    return mask.sum(axis=0) if mask.any() else np.zeros(mask.shape[1], np.int64)
+@dataclass(frozen=True, eq=False)
+class _OddRows:
+    """The rows of a chunk that may hold a value which is not finite; of most data, none.
 
+    Parameters
+    ----------
+    rows : (m,), ascending
+    absent, infinite : (m, d)
+        Which of their values are NaN, and infinite.
+    """
 
-def _first(bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    if not bad.any():
-        return np.full(bad.shape[1], -1)
-    return np.where(bad.any(axis=0), bad.argmax(axis=0), -1)
+    rows: npt.NDArray[np.intp]
+    absent: npt.NDArray[np.bool_]
+    infinite: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, X: Rows) -> _OddRows:
+        """Of rows X (n, d): a sum is finite only where all values are."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows = np.flatnonzero(~np.isfinite(X @ np.ones(X.shape[1], X.dtype)))
+        values = X[rows]
+        return cls(rows, np.isnan(values), np.isinf(values))
+
+    def first(self, bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """The first row in which each column is bad, (d,); -1 where it is in none."""
+        if not len(bad):
+            return np.full(bad.shape[1], -1)
+        return np.where(bad.any(axis=0), self.rows[bad.argmax(axis=0)], -1)

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from gmm_dask.engine import (
     Backend,
     Missing,
-    any_in_row,
     arithmetic,
+    incomplete_rows,
     map_items,
     tree_sum,
     usable_rows,
@@ -271,7 +271,7 @@ def _scored(work: _Work, rows: OpenChunk, weights: npt.NDArray[np.float64] | Non
         score.max_responsibility[at][kept] = found.max_responsibility
         if resp is not None:
             resp[at][kept] = mixture.responsibilities(used, work.parameters)
-        n_incomplete += int(any_in_row(np.isnan(used)).sum())
+        n_incomplete += int(incomplete_rows(used).sum())
         usable[at] = kept
     return _Scored(score, usable, resp, n_incomplete)
 
