@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs: dict[str, Callable[[], Any]] = {
         "per_pass": lambda: per_pass.measure(chosen.quick, chosen.patience),
         "end_to_end": lambda: end_to_end.measure(
-            chosen.rows, chosen.rounds, chosen.quick, chosen.skip
+            chosen.rows, chosen.rounds, chosen.quick, chosen.skip, chosen.give_up
         ),
         "out_of_core": lambda: out_of_core.measure(chosen.quick, chosen.patience),
         "scaling": lambda: scaling.measure(chosen.quick, chosen.patience),
@@ -41,6 +41,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--memory-rows", type=int, default=10_000_000, help="of memory")
     parser.add_argument("--rounds", type=int, default=1, help="of end_to_end")
     parser.add_argument("--skip", nargs="*", default=(), help="contenders to leave out end to end")
+    parser.add_argument(
+        "--give-up",
+        type=float,
+        metavar="TIMES",
+        help="stop what takes so many times as long as gmm_dask end to end",
+    )
     parser.add_argument(
         "--patience", type=float, default=0.0, help="seconds a round waits for quiet"
     )

@@ -79,6 +79,9 @@ def _end_to_end(found: dict[str, Any]) -> Iterator[Goal]:
         if peer in contenders:
             got = contenders[peer]["wall"] / ours["wall"]
             text = f"Parquet to labels, {rows:,} rows: {peer} takes {aim:g} times as long"
+            if contenders[peer].get("stopped"):
+                yield Goal(text, f"more than {got:.1f}: it was stopped there", got >= aim)
+                continue
             yield Goal(text, f"{got:.1f}", got >= aim)
             gain = ours["log_likelihood"] - contenders[peer]["log_likelihood"]
             text = f"{rows:,} rows: log-likelihood per row not below that of {peer}"

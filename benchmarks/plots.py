@@ -77,13 +77,14 @@ def _end_to_end(results: list[dict[str, Any]]) -> Any:
     names = list(dict.fromkeys(n for r in results for n in r["found"]["contenders"]))
     for i, name in enumerate(names):
         there = [
-            (j, r["found"]["contenders"][name]["wall"])
+            (j, r["found"]["contenders"][name])
             for j, r in enumerate(results)
             if name in r["found"]["contenders"]
         ]
         x = [j + (i - (len(names) - 1) / 2) * 0.27 for j, _ in there]
-        bars = axis.bar(x, [wall for _, wall in there], 0.25, label=name)
-        axis.bar_label(bars, fmt="%.0f s", fontsize=8)
+        bars = axis.bar(x, [record["wall"] for _, record in there], 0.25, label=name)
+        labels = [f"{'over ' * r.get('stopped', False)}{r['wall']:.0f} s" for _, r in there]
+        axis.bar_label(bars, labels, fontsize=8)
     axis.set_xticks(range(len(results)), [f"{r['found']['rows']:,} rows" for r in results])
     axis.set_yscale("log")
     axis.set_ylabel("seconds from Parquet to labels")

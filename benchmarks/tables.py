@@ -117,18 +117,12 @@ def _end_to_end(found: list[dict[str, Any]]) -> str:
     for each in found:
         ours = each["contenders"][OURS]["wall"]
         for name, c in each["contenders"].items():
-            rows.append(
-                (
-                    f"{each['rows']:,}",
-                    name,
-                    f"{c['wall']:.1f}",
-                    f"{c['wall'] / ours:.1f}",
-                    c["passes"],
-                    f"{c['log_likelihood']:.6f}",
-                    f"{c['peak_mib']:.0f}",
-                    each["load"],
-                )
-            )
+            more = "over " if c.get("stopped") else ""
+            found = ("stopped", "", "")
+            if not more:
+                found = (c["passes"], f"{c['log_likelihood']:.6f}", f"{c['peak_mib']:.0f}")
+            times = (f"{more}{c['wall']:.1f}", f"{more}{c['wall'] / ours:.1f}")
+            rows.append((f"{each['rows']:,}", name, *times, *found, each["load"]))
     head = ("rows", "", "seconds", "ratio", "passes", "log-likelihood per row", "peak MiB", "load")
     return (
         "## From Parquet to labels on disk\n\n"

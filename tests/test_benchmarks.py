@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import goals, tables
+from benchmarks.data import write_parquet
+from benchmarks.programs.job import Job, carry_out
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 
@@ -42,6 +44,18 @@ def test_end_to_end_says_who_found_what(results: dict) -> None:
         assert fields <= set(run["found"]["contenders"][name])
     assert run["found"]["left_out"] == ["Spark"]
     assert run["found"]["copy_rows_per_second"] > 0
+
+
+def test_who_takes_too_long_is_stopped_and_said_to_be(tmp_path: Path) -> None:
+    """With all its processes; the time until then counts as the least that it takes."""
+    write_parquet(tmp_path / "data", 20_000, 2, 2)
+    job = Job(str(tmp_path / "data"), str(tmp_path / "out"), 2)
+    stopped = carry_out("with_scikit_learn", job, 0.1)
+    assert stopped["stopped"] and 0.1 <= stopped["wall"] < 60
+    ours = {"wall": 0.001, "log_likelihood": 0.0, "passes": 1, "peak_mib": 1.0}
+    contenders = {"gmm_dask": ours, "scikit-learn": stopped}
+    (goal,) = goals.goals({"end_to_end": [{"found": {"rows": 1, "contenders": contenders}}]})
+    assert goal.reached and goal.figure.startswith("more than")
 
 
 def test_memory_and_scaling_are_told(results: dict) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -43,16 +45,29 @@ def main(fit_and_label: Callable[[Job], None]) -> None:
     fit_and_label(Job(**json.loads(Path(sys.argv[1]).read_text())))
 
 
-def carry_out(program: str, job: Job) -> dict[str, Any]:
-    """What a fresh process found, and the seconds from its start to its end."""
+def carry_out(program: str, job: Job, limit: float | None = None) -> dict[str, Any]:
+    """What a fresh process found, and the seconds from its start to its end.
+
+    One that is not done after `limit` seconds is stopped, and found nothing.
+    """
     out = Path(job.out)
     out.mkdir(parents=True)
     description = out / "job.json"
     description.write_text(json.dumps(asdict(job)))
     command = [sys.executable, "-m", f"benchmarks.programs.{program}", str(description)]
     begun = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with (out / "errors.txt").open("w") as errors:
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
+        )
+        try:
+            failed = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
+            process.wait()
+            return {"wall": time.perf_counter() - begun, "stopped": True}
     seconds = time.perf_counter() - begun
-    if done.returncode:
-        raise RuntimeError(f"{program} failed: {done.stderr[-2000:]}")
-    return {"wall": seconds} | json.loads((out / "found.json").read_text())
+    if failed:
+        raise RuntimeError(f"{program} failed: {(out / 'errors.txt').read_text()[-2000:]}")
+    found = json.loads((out / "found.json").read_text())
+    return {"wall": seconds, "stopped": False} | found
