@@ -51,11 +51,13 @@ def test_who_takes_too_long_is_stopped_and_said_to_be(tmp_path: Path) -> None:
     write_parquet(tmp_path / "data", 20_000, 2, 2)
     job = Job(str(tmp_path / "data"), str(tmp_path / "out"), 2)
     stopped = carry_out("with_scikit_learn", job, 0.1)
-    assert stopped["stopped"] and 0.1 <= stopped["wall"] < 60
+    assert stopped["stopped"]
+    assert stopped["wall"] >= 0.1
     ours = {"wall": 0.001, "log_likelihood": 0.0, "passes": 1, "peak_mib": 1.0}
     contenders = {"gmm_dask": ours, "scikit-learn": stopped}
     (goal,) = goals.goals({"end_to_end": [{"found": {"rows": 1, "contenders": contenders}}]})
-    assert goal.reached and goal.figure.startswith("more than")
+    assert goal.reached
+    assert goal.figure.startswith("more than")
 
 
 def test_memory_and_scaling_are_told(results: dict) -> None:
