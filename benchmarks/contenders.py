@@ -16,7 +16,7 @@ from gmm_dask.engine import LocalBackend, expectation, row_chunks
 from gmm_dask.mixture import Parameters, kernels, m_step
 
 REG_COVAR = 1e-6
-TASKS_PER_THREAD = 4
+TASKS_PER_THREAD = 2
 NEEDS = {"oneDAL": "daal4py", "pomegranate": "pomegranate"}
 
 Make = Callable[[np.ndarray, Parameters, int], Run]

@@ -6,7 +6,8 @@ Dask orders the tasks of a graph in every pass, which takes as long as a pass ov
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from dask._task_spec import DataNode, GraphNode
@@ -46,20 +47,70 @@ def run(
     common : mapping
         As from `common_values`.
     on_done : callable
-        Called in this thread after each task.
+        Called in this thread after each task; of one that another did, once this is done with its
+        own.
     """
     calls = [_Call(graph[key], common) for key in keys]
-    if n_workers == 1 or len(calls) < 2:
+    n_others = min(n_workers, len(calls)) - 1
+    if n_others < 1:
         return list(_in_turn(calls, on_done))
-    pool = ThreadPoolExecutor(min(n_workers, len(calls)))
-    try:
-        futures = [pool.submit(call) for call in calls]
-        for future in as_completed(futures):
-            future.result()
+    queue = _Queue(calls)
+    with ThreadPoolExecutor(n_others) as pool:
+        others = [pool.submit(queue.work) for _ in range(n_others)]
+        try:
+            for _ in queue.done_here():
+                queue.tell(on_done)
+        finally:
+            queue.stop()
+        for other in others:
+            other.result()
+        queue.tell(on_done)
+    return queue.found
+
+
+class _Queue:
+    """Calls that threads take one after the other, this one too: starting a thread takes time."""
+
+    def __init__(self, calls: Sequence[_Call]) -> None:
+        self.found: list[Any] = [None] * len(calls)
+        self._calls = calls
+        self._waiting: SimpleQueue[int] = SimpleQueue()
+        self._finished: SimpleQueue[int] = SimpleQueue()
+        for i in range(len(calls)):
+            self._waiting.put(i)
+
+    def done_here(self) -> Iterator[int]:
+        """Take calls until there are no more; a failure stops the other threads, too."""
+        while (i := _next(self._waiting)) is not None:
+            try:
+                self.found[i] = self._calls[i]()
+            except BaseException:
+                self.stop()
+                raise
+            self._finished.put(i)
+            yield i
+
+    def work(self) -> None:
+        """The same in another thread."""
+        for _ in self.done_here():
+            pass
+
+    def stop(self) -> None:
+        """No call is begun any more."""
+        while _next(self._waiting) is not None:
+            pass
+
+    def tell(self, on_done: Callable[[], None]) -> None:
+        """Call it for each that was finished since the last time."""
+        while _next(self._finished) is not None:
             on_done()
-        return [future.result() for future in futures]
-    finally:
-        pool.shutdown(cancel_futures=True)
+
+
+def _next(queue: SimpleQueue[int]) -> int | None:
+    try:
+        return queue.get_nowait()
+    except Empty:
+        return None
 
 
 class _Call:
