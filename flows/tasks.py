@@ -111,7 +111,7 @@ def check(job: Job[ScoreSettings]) -> Fitted:
 def label(job: Job[Any], fitted: Fitted) -> Labelled:
     """Write one label per row."""
     with FlowWatcher("gmm-label-progress") as watcher:
-        return stage_label(job, fitted.model, watcher)
+        return stage_label(job, fitted.model, watcher, held=fitted.held)
 
 
 @task(task_run_name="publish run {job.run_id}", **_PHASE)

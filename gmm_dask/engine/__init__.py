@@ -9,7 +9,7 @@ from gmm_dask.engine.chunks import (
     rows_from_sources,
 )
 from gmm_dask.engine.cluster import ClusterSpec, open_backend
-from gmm_dask.engine.hold import Held, hold
+from gmm_dask.engine.hold import Held, hold, rows_here
 from gmm_dask.engine.passes import (
     Missing,
     WeightedSum,
@@ -54,6 +54,7 @@ __all__ = [
     "open_backend",
     "row_chunks",
     "rows_from_sources",
+    "rows_here",
     "survey",
     "tree_sum",
     "usable_rows",

@@ -9,11 +9,15 @@ from typing import Any
 from uuid import uuid4
 
 import dask.array as da
-from dask._task_spec import Task, TaskRef
+import numpy as np
+import numpy.typing as npt
+from dask._task_spec import DataNode, Task, TaskRef
 from dask.highlevelgraph import HighLevelGraph
 
 from gmm_dask.engine.backends import Backend
 from gmm_dask.engine.chunks import RowChunks, Stream
+
+Rows = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +102,20 @@ def decoded_bytes(chunks: RowChunks) -> list[int]:
     weight = 0 if chunks.weights is None else chunks.weights.dtype.itemsize
     row = chunks.n_features * chunks.X.dtype.itemsize + weight
     return [n * row for n in chunks.lengths or ()]
+
+
+def rows_here(chunks: RowChunks) -> list[Rows | None]:
+    """The rows of each piece that this process holds decoded; None where it does not."""
+    nodes = dict(chunks.X.__dask_graph__())
+    found: list[Rows | None] = []
+    for i, lengths in enumerate(chunks.pieces or ((n,) for n in chunks.lengths or ())):
+        node = nodes.get((chunks.X.name, i, 0))
+        X = node.value if isinstance(node, DataNode) else None
+        if not isinstance(X, np.ndarray):  # elsewhere, or nowhere
+            found += [None] * len(lengths)
+            continue
+        found += np.split(X, np.cumsum(lengths)[:-1])
+    return found
 
 
 def _needed(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ import numpy.typing as npt
 
 from gmm_dask.engine import (
     Backend,
+    Held,
     Missing,
     arithmetic,
     incomplete_rows,
     map_items,
+    rows_here,
     tree_sum,
     usable_rows,
 )
@@ -31,12 +33,13 @@ from gmm_dask.storage.contents import content_of
 from gmm_dask.storage.documents import sealed, unsealed
 from gmm_dask.storage.labels import PartReceipt, label_table, write_part
 from gmm_dask.storage.model_file import Model
-from gmm_dask.storage.opened import OpenChunk, PlannedChunk, PlannedFiles
+from gmm_dask.storage.opened import PlannedChunk, PlannedFiles
 from gmm_dask.storage.sources import ChunkSource, name_of, shard_sources
 
 PARTS_AT_ONCE = 64  # files that a task writes: they take longer than to read small ones
 
-_Shard = tuple[tuple[Chunk, ChunkSource], ...]  # what one task labels
+_Rows = npt.NDArray[np.floating[Any]]
+_Shard = tuple[tuple[Chunk, ChunkSource, _Rows | None], ...]  # what one task labels
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,15 @@ class Labelled:
     contents : tuple of str
         SHA-256 of the input's pages, chunk by chunk.
     sums : LabelSums
+    n_decoded : int
+        Rows that were decoded for it; the others were held.
     seconds : float
     """
 
     receipts: tuple[PartReceipt, ...]
     contents: tuple[str, ...]
     sums: LabelSums
+    n_decoded: int
     seconds: float
 
 
@@ -135,10 +141,16 @@ def label(
     model: Model,
     watcher: Watcher | None = None,
     backend: Backend | None = None,
+    held: Held | None = None,
 ) -> Labelled:
     """Score every row once; write one content-addressed part per chunk and its receipt.
 
     A part that an earlier attempt of this run finished is verified and kept.
+
+    Parameters
+    ----------
+    held : Held, optional
+        As the fit left it: what this process has decoded is not decoded again.
     """
     watcher = watcher or Watcher()
     begun = time.perf_counter()
@@ -158,7 +170,7 @@ def label(
         settings.labels.responsibilities,
         choose(n_rows, model.parameters.n_components, len(plan.features)),
     )
-    tasks = list(_tasks(plan))
+    tasks = list(_tasks(plan, [None] * n_parts if held is None else rows_here(held.chunks)))
     # Nobody says which of the tasks are done: so many parts are written, whichever these are.
     written = accumulate(sorted(map(len, tasks)))
     with job.backend(backend) as backend:
@@ -169,29 +181,34 @@ def label(
             backend,
             common=work,
             on_done=lambda: watcher.labelled(next(written), n_parts),
-            names=[name_of([source for _, source in task], plan.row_bytes) for task in tasks],
+            names=[name_of([source for _, source, _ in task], plan.row_bytes) for task in tasks],
         )
     parts = [part for of_shard in of_shards for part in of_shard]
     return Labelled(
         tuple(part.receipt for part in parts if part.receipt is not None),
         tuple(part.content for part in parts),
         tree_sum(part.sums for part in parts),
+        sum(source.n_rows for task in tasks for _, source, rows in task if rows is None),
         time.perf_counter() - begun,
     )
 
 
-def _tasks(plan: Plan) -> Iterator[_Shard]:
-    """The chunks of each task, with their sources."""
+def _tasks(plan: Plan, decoded: Sequence[_Rows | None]) -> Iterator[_Shard]:
+    """The chunks of each task, with their sources and the rows that are there already."""
+    rows = iter(decoded)
     for shard, sources in zip(plan.shards, shard_sources(plan), strict=True):
-        pairs = tuple(zip(shard.chunks, sources, strict=True))
-        step = len(pairs) if shard.is_split else PARTS_AT_ONCE
-        yield from (pairs[i : i + step] for i in range(0, len(pairs), step))
+        parts = tuple(zip(shard.chunks, sources, islice(rows, len(sources)), strict=True))
+        step = len(parts) if shard.is_split else PARTS_AT_ONCE
+        yield from (parts[i : i + step] for i in range(0, len(parts), step))
 
 
 def label_shard(work: _Work, shard: _Shard) -> list[LabelledChunk]:
     """Label chunks, one after the other; what they have of one row group is decoded once."""
     with PlannedFiles() as files:
-        return [label_chunk(work, (chunk, PlannedChunk(source, files))) for chunk, source in shard]
+        return [
+            label_chunk(work, (chunk, PlannedChunk(source, files, rows)))
+            for chunk, source, rows in shard
+        ]
 
 
 def label_chunk(work: _Work, item: tuple[Chunk, PlannedChunk]) -> LabelledChunk:
@@ -202,7 +219,7 @@ def label_chunk(work: _Work, item: tuple[Chunk, PlannedChunk]) -> LabelledChunk:
         return earlier
     rows = item[1].open()
     weights = None if work.weight_column is None else rows.weights(work.weight_column)
-    scored = _scored(work, rows, weights)
+    scored = _scored(work, item[1].blocks(rows, work.features, work.dtype), source.n_rows, weights)
     _check_finite(scored, chunk, source)
     sums = _sums(scored, weights, work.parameters.n_components)
     content = content_of(rows, work.columns)
@@ -250,18 +267,25 @@ class _Scored:
     @property
     def of_usable(self) -> RowScores:
         """The scores of the usable rows alone."""
+        if self.usable.all():
+            return self.score
         labels, density, largest = self.score
         return RowScores(labels[self.usable], density[self.usable], largest[self.usable])
 
 
-def _scored(work: _Work, rows: OpenChunk, weights: npt.NDArray[np.float64] | None) -> _Scored:
-    """Score a chunk block by block: its rows are never in memory together."""
-    mixture, n, n_incomplete = arithmetic(work.missing, work.kernel), rows.source.n_rows, 0
+def _scored(
+    work: _Work,
+    blocks: Iterator[tuple[int, _Rows]],
+    n: int,
+    weights: npt.NDArray[np.float64] | None,
+) -> _Scored:
+    """Score the n rows of a chunk block by block: unless held they are never there together."""
+    mixture, n_incomplete = arithmetic(work.missing, work.kernel), 0
     score = RowScores(np.full(n, -1, np.int32), np.full(n, np.nan), np.full(n, np.nan))
     usable, resp = np.empty(n, bool), None
     if work.write and work.responsibilities:
         resp = np.full((n, work.parameters.n_components), np.nan)
-    for first, X in rows.blocks(work.features, work.dtype):
+    for first, X in blocks:
         at = slice(first, first + len(X))
         kept = usable_rows(X, None if weights is None else weights[at], work.missing)
         used = X if kept.all() else X[kept]
@@ -305,17 +329,21 @@ def _check_finite(scored: _Scored, chunk: Chunk, source: ChunkSource) -> None:
 
 def _sums(scored: _Scored, weights: npt.NDArray[np.float64] | None, n_components: int) -> LabelSums:
     n, usable, score = len(scored.usable), scored.usable, scored.of_usable
-    weight = np.ones(score.labels.shape[0]) if weights is None else weights[usable]
+    weight = None if weights is None else weights[usable]
     counts = np.bincount(score.labels, minlength=n_components)
     return LabelSums(
         n,
         int(n - usable.sum()),
         scored.n_incomplete,
-        float(weight.sum()),
-        float(weight @ score.log_density),
-        float(weight @ np.log(score.max_responsibility)),
+        float(len(score.labels) if weight is None else weight.sum()),
+        _weighted_sum(score.log_density, weight),
+        _weighted_sum(np.log(score.max_responsibility), weight),
         tuple(int(count) for count in counts),
     )
+
+
+def _weighted_sum(values: npt.NDArray[np.float64], weight: npt.NDArray[np.float64] | None) -> float:
+    return float(values.sum() if weight is None else weight @ values)
 
 
 def _receipt_name(chunk: Chunk) -> str:

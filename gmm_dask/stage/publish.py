@@ -84,7 +84,7 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "bytes_decoded_per_pass": fitted.held.bytes_read,
         "bytes_decoded": fitted.held.bytes_held
         + fitted.n_reads * fitted.held.bytes_read
-        + job.plan.n_rows * job.plan.row_bytes,  # for the labels
+        + labelled.n_decoded * job.plan.row_bytes,
         "seconds": {
             "plan": job.seconds,
             "fit": fitted.seconds,

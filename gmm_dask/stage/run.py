@@ -37,5 +37,5 @@ def _carry_out(
         watcher.warn(job.caution)
     with job.backend() as backend:
         fitted = model_of(job, watcher, backend)
-        labelled = label(job, fitted.model, watcher, backend)
+        labelled = label(job, fitted.model, watcher, backend, fitted.held)
     return publish(job, fitted, labelled, watcher)

@@ -77,14 +77,27 @@ class PlannedChunk:
     ----------
     source : ChunkSource
     files : PlannedFiles
+    decoded : (n, d), optional
+        The features of the chunk, where someone has them.
     """
 
     source: ChunkSource
     files: PlannedFiles
+    decoded: npt.NDArray[Any] | None = None
 
     def open(self) -> OpenChunk:
         """See PlannedFiles."""
         return self.files.open(self.source)
+
+    def blocks(
+        self, chunk: OpenChunk, columns: Sequence[str], dtype: str
+    ) -> Iterator[tuple[int, npt.NDArray[np.floating[Any]]]]:
+        """The features block by block; they are decoded only where nobody has them."""
+        if self.decoded is None:
+            yield from chunk.blocks(columns, dtype)
+            return
+        for row in range(0, len(self.decoded), MAX_BATCH_ROWS):
+            yield row, self.decoded[row : row + MAX_BATCH_ROWS]
 
 
 class OpenFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from gmm_dask.engine import Backend, LocalBackend, expectation
 from gmm_dask.engine.chunks import RowChunks, array_from_sources
-from gmm_dask.engine.hold import hold
+from gmm_dask.engine.hold import hold, rows_here
 from tests.conftest import Blobs
 from tests.engine.test_passes import bits
 
@@ -88,3 +89,22 @@ def test_what_cannot_be_read_is_an_error_at_once(backend: Backend) -> None:
     X = array_from_sources(broken, EDGES, LENGTHS, n_features=4, dtype="float64", name="x")
     with pytest.raises(RuntimeError, match="no such rows"):
         hold(RowChunks(X), backend, 1 << 30)
+
+
+def test_what_is_held_here_is_at_hand_piece_by_piece(blobs: Blobs, tmp_path: Path) -> None:
+    chunks = replace(chunks_of(Reader(blobs.X, tmp_path)), pieces=((500,), (300, 0, 400), (800,)))
+    assert rows_here(chunks) == [None] * 5
+    held = rows_here(hold(chunks, LocalBackend(2), 1200 * 32).chunks)
+    assert held[4] is None
+    found = [rows for rows in held[:4] if rows is not None]
+    assert [len(rows) for rows in found] == [500, 300, 0, 400]
+    assert np.array_equal(np.concatenate(found), blobs.X[:1200])
+
+
+def test_only_what_is_held_in_this_process_is_at_hand(
+    backend: Backend, blobs: Blobs, tmp_path: Path
+) -> None:
+    held = hold(chunks_of(Reader(blobs.X, tmp_path)), backend, 1 << 30)
+    assert held.n_held == 3
+    there = [rows is not None for rows in rows_here(held.chunks)]
+    assert there == [isinstance(backend, LocalBackend)] * 3
