@@ -89,6 +89,7 @@ def check_it_goes_on(
 ) -> int:
     """Run again where one was killed; the passes that were not made again."""
     monkeypatch.setattr(publish, "render_report", plain_report)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     kept = sorted(path.name for path in out.glob("runs/*/checkpoints/0*.json"))
     told = list(out.glob("runs/*/metrics.json"))  # by the attempt that came so far
     published = run(settings_from(document | {"output": document["output"] | {"path": str(out)}}))
@@ -114,6 +115,7 @@ def test_a_run_killed_here_and_there_ends_the_same(
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(1800)
 def test_a_run_killed_in_the_middle_or_at_the_end_of_any_pass_or_elsewhere_ends_the_same(
     document: dict[str, Any], undisturbed: tuple[Published, list[str]], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
