@@ -21,6 +21,7 @@ from gmm_dask.storage import (
 from gmm_dask.storage.model_file import Model, load_model_file
 from gmm_dask.storage.runs import damage_of
 from gmm_dask.storage.version_log import read_version, version_numbers
+from gmm_dask.storage.versions import settle
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def load_finished(folder: RunFolder, version: Version) -> Published:
             f"This run was published before, as version {version.number}, and is damaged: {lines}\n"
             f"Restore the files from a copy, or move {folder.path()} away and run again."
         )
+    settle(folder.store, version)
     return load_published(folder, version, new=False)
 
 

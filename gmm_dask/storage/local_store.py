@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from gmm_dask.errors import OutputError
@@ -238,6 +239,7 @@ def _link(temporary: Path, path: Path) -> bool:
 def _make_folder(folder: Path, mode: int) -> None:
     """Create the folder and those above it; each is on the disk before it is used."""
     if folder.is_dir():
+        _flush_above(folder)
         return
     _make_folder(folder.parent, mode)
     try:
@@ -246,6 +248,18 @@ def _make_folder(folder: Path, mode: int) -> None:
         if not folder.is_dir():
             raise
     _flush_folder(folder.parent)
+
+
+@lru_cache(maxsize=256)
+def _flush_above(folder: Path) -> None:
+    """Flush the names of a folder that was found and of those above it, once in a process.
+
+    Whoever made them may have died before. Nobody makes what is mounted, or where writing is not
+    allowed.
+    """
+    if not os.path.ismount(folder) and os.access(folder.parent, os.R_OK | os.W_OK):
+        _flush_above(folder.parent)
+        _flush_folder(folder.parent)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -99,18 +99,18 @@ def check_writable(store: Store) -> str | None:
 def create_once(store: Store, name: str, data: bytes) -> bytes:
     """What the name holds from now on: `data`, or what another writer put there before.
 
-    A failure that leaves the outcome open is resolved by reading back. Nothing is ever deleted:
-    what looks like a failed write may be the one that everybody else has seen.
+    A failure that leaves the outcome open is resolved by reading back, and by asking once more:
+    what is there may not be on the disk yet. Nothing is ever deleted: what looks like a failed
+    write may be the one that everybody else has seen.
     """
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         try:
             if store.put_if_absent(name, data):
                 return data
         except OutputError:
-            held = _held(store, name)
-            if held is None:
+            if attempt == ATTEMPTS - 1 or not _is_held(store, name):
                 raise
-            return held
+            continue
         try:
             return store.get(name)
         except OutputError:
@@ -123,11 +123,11 @@ def create_once(store: Store, name: str, data: bytes) -> bytes:
     )
 
 
-def _held(store: Store, name: str) -> bytes | None:
+def _is_held(store: Store, name: str) -> bool:
     try:
-        return store.get(name) if store.exists(name) else None
+        return store.exists(name)
     except OutputError:
-        return None
+        return False
 
 
 def _at_home(path: str) -> str:

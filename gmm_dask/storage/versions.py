@@ -42,6 +42,7 @@ __all__ = [
     "publish_version",
     "read_manifest",
     "run_id",
+    "settle",
     "verify",
     "write_manifest",
 ]
@@ -91,6 +92,7 @@ def publish_version(store: Store, run_id: str, manifest_sha256: str, rows: int) 
                 known[number] = read_version(store, number)
             version = known[number]
             if (version.run_id, version.manifest_sha256) == (run_id, manifest_sha256):
+                settle(store, version)
                 return version
         version = Version(1 + max(numbers, default=0), run_id, manifest_sha256, rows)
         if create_once(store, version.name, version.to_json()) == version.to_json():
@@ -100,6 +102,17 @@ def publish_version(store: Store, run_id: str, manifest_sha256: str, rows: int) 
         f"{store.url}: {MAX_LOST_RACES} version numbers in a row were taken by others. "
         "See that no other program writes into the folder `versions`, then run again."
     )
+
+
+def settle(store: Store, version: Version) -> None:
+    """Have the entry of a version that was found on the disk, before it is told that it is there.
+
+    Raises
+    ------
+    OutputError
+        Whoever created it may have died before flushing it, and now it cannot be flushed.
+    """
+    create_once(store, version.name, version.to_json())
 
 
 def _point_people_to(store: Store, version: Version) -> None:

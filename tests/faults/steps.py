@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from gmm_dask.storage.object_store import ObjectStore
 from tests.storage.stores import Crash, Reader, Turns
 
 Lead = Callable[[str, Callable[[], Any]], Any]  # of a step's name, and what carries it out
+Arguments = tuple[Any, ...]
 WRITES = ("link", "replace", "unlink", "open", "put", "create", "delete")  # others change nothing
 REQUESTS = ("put", "create", "delete")
 # A crash after a step leaves what a crash before the next one does.
@@ -114,27 +116,39 @@ def new_service(patch: pytest.MonkeyPatch, folder: Path) -> Store:
     return ObjectStore("s3://bucket/some/out")
 
 
-def new_folder(patch: pytest.MonkeyPatch, folder: Path) -> Store:
-    """A local store below the folder; of the calls for other files none is a step."""
-    within = f"{folder}{os.sep}"
+def intercept(
+    patch: pytest.MonkeyPatch,
+    folder: Path,
+    lead: Callable[[str, Arguments, Callable[[], Any]], Any],
+) -> None:
+    """Lead all system calls for the folder and what is in it; nothing is flushed in earnest."""
+    within, opened = f"{folder}{os.sep}", set[int]()
 
-    def stepping(real: Callable[..., Any]) -> Callable[..., Any]:
+    def led(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            if isinstance(arguments[0], int) or str(arguments[0]).startswith(within):
-                return step(real.__name__, lambda: real(*arguments, **options))
-            return real(*arguments, **options)
+            what = arguments[0]
+            inside = what in opened if isinstance(what, int) else f"{what}/".startswith(within)
+            carry_out = partial(real, *arguments, **options)
+            answer = lead(real.__name__, arguments, carry_out) if inside else carry_out()
+            if real.__name__ == "open":
+                (opened.add if inside else opened.discard)(answer)
+            return answer
 
         return call
 
-    for name in ("open", "link", "replace", "unlink", "mkdir", "scandir"):
-        patch.setattr(os, name, stepping(getattr(os, name)))
-    patch.setattr(os.path, "lexists", stepping(os.path.lexists))
-
     def fsync(descriptor: int) -> None:
-        """What is in memory only after a power cut is not what is tried here."""
+        """What that would change is known to the model of a disk, in power.py."""
 
-    patch.setattr(os, "fsync", stepping(fsync))
-    return LocalStore(f"{within}out")
+    patch.setattr(os, "fsync", fsync)
+    for name in ("open", "link", "replace", "unlink", "mkdir", "scandir", "fsync"):
+        patch.setattr(os, name, led(getattr(os, name)))
+    patch.setattr(os.path, "lexists", led(os.path.lexists))
+
+
+def new_folder(patch: pytest.MonkeyPatch, folder: Path) -> Store:
+    """A local store below the folder; of the calls for other files none is a step."""
+    intercept(patch, folder, lambda name, _, carry_out: step(name, carry_out))
+    return LocalStore(str(folder / "out"))
 
 
 NEW_STORES = {"folder": new_folder, "service": new_service}

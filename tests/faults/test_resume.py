@@ -31,17 +31,12 @@ from tests.stage.checkpoints.conftest import assert_same_run, write_rows
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120  # seconds
 
-# Where a run is killed: the first point of that name.
+# Where a run is killed beside all of its passes: the first point of that name.
 WHERE = [
     "phase plan",
     "link .*/run.json",
     "phase fit",
     "chunk of a pass",
-    "link checkpoints/00000.json",
-    "pass 1",
-    "link checkpoints/00001.json",
-    "pass 4",
-    "link checkpoints/00006.json",
     "link .*/model.json",
     "phase label",
     "link labels/.*",
@@ -94,6 +89,7 @@ def check_it_goes_on(
 ) -> int:
     """Run again where one was killed; the passes that were not made again."""
     monkeypatch.setattr(publish, "render_report", plain_report)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     kept = sorted(path.name for path in out.glob("runs/*/checkpoints/0*.json"))
     told = list(out.glob("runs/*/metrics.json"))  # by the attempt that came so far
     published = run(settings_from(document | {"output": document["output"] | {"path": str(out)}}))
@@ -119,14 +115,21 @@ def test_a_run_killed_here_and_there_ends_the_same(
 
 
 @pytest.mark.heavy
-def test_a_run_killed_at_any_of_forty_points_ends_the_same(
+@pytest.mark.timeout(1800)
+def test_a_run_killed_in_the_middle_or_at_the_end_of_any_pass_or_elsewhere_ends_the_same(
     document: dict[str, Any], undisturbed: tuple[Published, list[str]], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     expected, names = undisturbed
-    spread = np.linspace(1, len(names), 40 - len(WHERE), dtype=int).tolist()
-    points = sorted({first(where, names) for where in WHERE} | set(spread))
-    assert len(points) >= 30
+    ends = numbers("pass .*", names)
+    middles = [end - 3 for end in ends]  # of the six chunks of a pass four are done
+    kept = numbers("link checkpoints/.*", names)
+    assert len(ends) == len(kept) - 1 >= 10  # of two starts
+    assert {names[middle - 1] for middle in middles} == {"chunk of a pass"}
+    of_passes = {*ends, *middles, *kept}
+    assert len(of_passes) >= 30
+    points = sorted(of_passes | {first(where, names) for where in WHERE})
+    assert len(points) == len(of_passes) + len(WHERE)
     killed(document, tmp_path, points)
     for point in points:
         check_it_goes_on(document, tmp_path / str(point), expected, monkeypatch)
@@ -146,9 +149,13 @@ def test_a_run_killed_again_and_again_ends_the_same(
     assert check_it_goes_on(longer, folder, expected, monkeypatch) > 5
 
 
+def numbers(pattern: str, names: list[str]) -> list[int]:
+    """The numbers of all points of that name, from 1."""
+    return [i for i, name in enumerate(names, 1) if re.fullmatch(pattern, name)]
+
+
 def first(pattern: str, names: list[str]) -> int:
-    """The number of the first point of that name, from 1."""
-    return next(i for i, name in enumerate(names, 1) if re.fullmatch(pattern, name))
+    return numbers(pattern, names)[0]
 
 
 @pytest.fixture

@@ -300,6 +300,25 @@ def test_a_creation_that_did_not_happen_is_the_error_it_was() -> None:
     assert memory.objects == {}
 
 
+def test_a_creation_whose_outcome_is_open_is_asked_for_until_the_store_stands_by_it() -> None:
+    class Unflushed(MemoryStore):
+        fails = 1
+
+        def put_if_absent(self, name: str, data: bytes) -> bool:
+            created = super().put_if_absent(name, data)
+            self.fails -= 1
+            if self.fails >= 0:
+                raise OutputError("the name was not flushed")
+            return created
+
+    assert create_once(Unflushed(), "x", b"ours") == b"ours"
+    never = Unflushed()
+    never.fails = 1000
+    with pytest.raises(OutputError, match="not flushed"):
+        create_once(never, "x", b"ours")
+    assert never.objects == {"x": b"ours"}
+
+
 def test_where_reading_back_fails_too_the_first_error_is_raised_and_nothing_deleted() -> None:
     class Mute(MemoryStore):
         def put_if_absent(self, name: str, data: bytes) -> bool:

@@ -73,7 +73,8 @@ def test_a_writer_killed_at_any_system_call_leaves_nothing_or_all(
 def test_content_is_flushed_before_it_is_named_and_the_name_before_success(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
-    store.put("versions/other", b".")
+    for _ in range(2):  # to make the folders, and to find them
+        store.put("versions/other", b".")
     calls: list[str] = []
 
     def recorded(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,10 +94,26 @@ def test_content_is_flushed_before_it_is_named_and_the_name_before_success(
     assert calls == ["fsync file", naming, "fsync folder"]
 
 
+def test_folders_that_are_found_are_flushed_above_once_in_a_process(
+    tmp_path: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path, tmp_path / "out", tmp_path / "out" / "versions"]
+    folders[-1].mkdir(parents=True)  # by a writer that died before it flushed anything
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.fstat(fd).st_ino))
+    store.put_if_absent("versions/x", b"data")
+    assert {folder.stat().st_ino for folder in folders} <= set(flushed)
+    flushed.clear()
+    store.put_if_absent("versions/y", b"data")
+    assert len(flushed) == 2
+    assert flushed[-1] == folders[-1].stat().st_ino
+
+
 def test_a_name_found_taken_is_flushed_before_anyone_builds_on_it(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.put("versions/x", b"data")
+    for _ in range(2):
+        store.put("versions/x", b"data")
     flushed: list[int] = []
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (flushed.append(fd), fsync(fd)))
