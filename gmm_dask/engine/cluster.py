@@ -154,7 +154,8 @@ def _processes(spec: ClusterSpec) -> Iterator[Any]:
                 dashboard_address="127.0.0.1:0",
                 worker_dashboard_address="127.0.0.1:0",
                 memory_limit=spec.memory_limit or "auto",
-                silence_logs=logging.ERROR,
+                # A worker that misses its scheduler as all of them end would print a traceback.
+                silence_logs=logging.CRITICAL,
             ) as cluster,
             _client(cluster, spec.timeout) as client,
         ):
