@@ -1,5 +1,5 @@
 # make demo   the whole stage on the Iris data        make test        lint, types, layers, all tests
-# make bench  the benchmarks                          make test-heavy  the long tests as well
+# make bench  the benchmarks                          make test-heavy  the long tests
 PYTHON ?= python3
 PY := .venv/bin/python
 # Two processes take the test files in turn: half of the time is spent on waiting for servers.
@@ -15,7 +15,7 @@ test: .venv/installed-dev lint
 	$(PY) -m pytest $(TWO) -m "not heavy"
 
 test-heavy: .venv/installed-dev
-	$(PY) -m pytest $(TWO)
+	$(PY) -m pytest $(TWO) -m heavy
 
 bench: .venv/installed-dev
 	$(PY) -m benchmarks
