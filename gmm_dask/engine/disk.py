@@ -118,9 +118,13 @@ class Disk:
         return Room(file, start, start + n_bytes)
 
     def release(self) -> None:
-        """Give everything back, as soon as nobody reads it any more."""
-        self.is_over, self._file = True, None
+        """Give everything back; who reads it at this moment finds that it is gone."""
+        self.is_over = True
         self.places.clear()
+        with self._lock:
+            file, self._file = self._file, None
+        if file is not None:
+            file.empty()
         self.spare()
 
     def lent(self, place: Place) -> Iterator[list[Any]]:
@@ -210,6 +214,11 @@ class _File:
                 raise
         self.size += n_bytes
         return start
+
+    def empty(self) -> None:
+        """Give the room back; an error that is kept may refer to the file for long."""
+        with suppress(OSError):
+            os.ftruncate(self._number, 0)
 
     def write(self, data: Bytes, start: int) -> None:
         """All of the data; raises OSError."""

@@ -91,7 +91,7 @@ class Scratch:
     def _put(self, room: Room | None, places: list[Place], part: tuple[Any, Any]) -> Any:
         """The part, which was put on the disk: once all are there, they are read from it."""
         try:
-            if room is not None and not self.trouble:
+            if room is not None and not (self.trouble or self._disk.is_over):
                 places.append(room.write([array for array in part if array is not None]))
         except OSError as error:
             self._fail(error)
