@@ -181,10 +181,12 @@ class Room:
 
 def disk(folder: str, fit: str) -> Disk:
     """This process's own for the fit, while anybody refers to it."""
-    return _disks.setdefault((os.getpid(), folder, fit), Disk(folder))
+    with _lock:
+        return _disks.setdefault((os.getpid(), folder, fit), Disk(folder))
 
 
 _disks: WeakValueDictionary[tuple[int, str, str], Disk] = WeakValueDictionary()
+_lock = threading.Lock()
 
 
 def bytes_for(layout: Layout) -> int:

@@ -77,6 +77,8 @@ class Kept:
             settle(self._client, list(found.values()), limits)
         except Exception as error:
             lost = loss(error, found.values(), names)
+            for future in found.values():
+                future.release()  # a traceback may keep it alive
             if lost is None:
                 raise
             raise lost from error
