@@ -191,7 +191,7 @@ _lock = threading.Lock()
 
 def bytes_for(layout: Layout) -> int:
     """Bytes that arrays take on the disk."""
-    return _aligned(_spans(layout)[-1].stop)
+    return _aligned(max(1, _spans(layout)[-1].stop))
 
 
 class _File:

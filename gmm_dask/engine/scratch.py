@@ -68,7 +68,10 @@ class Scratch:
                 yield from map(_pair_of, self._disk.lent(place))
             except OSError as error:
                 self._fail(error)
-                logger.warning("Scratch is damaged (%s): a chunk is decoded again.", self.trouble)
+                if not self._disk.is_over:
+                    logger.warning(
+                        "Scratch is damaged (%s): chunks are decoded again.", self.trouble
+                    )
                 break
             given += 1
         if given < self._n_chunks:

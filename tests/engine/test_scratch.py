@@ -100,8 +100,8 @@ def test_every_executor_reads_once_and_finds_the_same_bits(
     reads = [after - b for after, b in zip(reader.counts(), before, strict=True)]
     if isinstance(backend, LocalBackend):
         assert reads == [1, 1, 1]
-    else:  # each of the two processes once at most
-        assert set(reads) <= {1, 2}
+    else:  # an idle worker may take a task over; without scratch it would be 4 times 3
+        assert sum(reads) <= 9
     release(held.chunks)
 
 
@@ -118,6 +118,16 @@ def test_weights_and_single_precision_are_kept_as_they_are(blobs: Blobs, folder:
             assert a.tobytes() == b.tobytes()
             assert a.flags.c_contiguous
     assert pickle.loads(pickle.dumps(scratch)).is_filled
+    scratch.release()
+
+
+def test_no_rows_take_no_trouble(folder: Path) -> None:
+    folder.mkdir()
+    none = np.empty((0, 3))
+    scratch = Scratch(str(folder), "a fit", 0, 1, disk_module.bytes_for([((0, 3), "f8")]))
+    list(scratch.rows(lambda: iter([(none, None)])))
+    ((X, weights),) = scratch.rows(never)
+    assert (X.shape, weights, scratch.trouble) == ((0, 3), None, None)
     scratch.release()
 
 
