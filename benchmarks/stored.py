@@ -37,5 +37,12 @@ def in_memory(chunks: RowChunks, backend: Backend) -> RowChunks:
     return hold(chunks, backend, EVERYTHING).chunks
 
 
+def in_scratch(chunks: RowChunks, backend: Backend, folder: Path) -> RowChunks:
+    """The same chunks, all of them decoded on the disk of the folder."""
+    found = hold(chunks, backend, 0, str(folder))
+    assert found.bytes_read == 0, found.trouble
+    return found.chunks
+
+
 def _length(common: Any, X: Any, *weights: Any) -> int:
     return len(X)

@@ -62,7 +62,9 @@ def test_who_takes_too_long_is_stopped_and_said_to_be(tmp_path: Path) -> None:
 
 def test_memory_and_scaling_are_told(results: dict) -> None:
     for entry in results["out_of_core"]["found"]["entries"]:
-        assert {"pass", "decode", "compute", "overhead", "peak_mib", "budget_mib"} <= set(entry)
+        parts = {"pass", "pass with scratch", "decode", "compute"}
+        assert parts | {"overhead", "scratch_overhead", "peak_mib", "budget_mib"} <= set(entry)
+        assert entry["with_scratch"]["scratch_mib"] > 0
     memory = results["memory"]["found"]
     assert [entry["rows"] for entry in memory["entries"]] == [2000, 8000]
     assert all(entry["worker_mib"] <= memory["allowed_mib"] for entry in memory["entries"])

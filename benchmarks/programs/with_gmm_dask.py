@@ -6,7 +6,15 @@ from pathlib import Path
 
 from benchmarks.programs.job import Job, main
 
-KEPT = ("seconds", "n_reads", "n_starts", "chunks_held", "bytes_held", "bytes_decoded_per_pass")
+KEPT = (
+    "seconds",
+    "n_reads",
+    "n_starts",
+    "chunks_held",
+    "bytes_held",
+    "bytes_in_scratch",
+    "bytes_decoded_per_pass",
+)
 
 
 def fit_and_label(job: Job) -> None:

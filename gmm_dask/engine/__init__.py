@@ -9,6 +9,7 @@ from gmm_dask.engine.chunks import (
     rows_from_sources,
 )
 from gmm_dask.engine.cluster import ClusterSpec, open_backend
+from gmm_dask.engine.disk import check_folder
 from gmm_dask.engine.hold import Held, hold, rows_here
 from gmm_dask.engine.passes import (
     Missing,
@@ -25,6 +26,7 @@ from gmm_dask.engine.passes import (
 )
 from gmm_dask.engine.recovery import Given
 from gmm_dask.engine.reduce import tree_sum
+from gmm_dask.engine.scratch import release
 from gmm_dask.engine.survey import Survey, expectations, survey
 from gmm_dask.engine.waiting import Limits
 
@@ -45,6 +47,7 @@ __all__ = [
     "arithmetic",
     "array_from_sources",
     "completed_log_likelihood",
+    "check_folder",
     "expectation",
     "expectations",
     "log_likelihood",
@@ -52,6 +55,7 @@ __all__ = [
     "kernel_for",
     "map_items",
     "open_backend",
+    "release",
     "row_chunks",
     "rows_from_sources",
     "rows_here",

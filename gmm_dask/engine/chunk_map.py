@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -12,8 +12,9 @@ from dask._task_spec import GraphNode, Task, TaskRef
 from dask.optimization import cull
 
 from gmm_dask.engine.backends import Backend
-from gmm_dask.engine.chunks import RowChunks
+from gmm_dask.engine.chunks import Read, RowChunks
 from gmm_dask.engine.fusion import private_nodes
+from gmm_dask.engine.scratch import Scratch
 
 
 class ChunkMap:
@@ -23,10 +24,12 @@ class ChunkMap:
         self.backend, self.names = backend, chunks.names
         graph, self._chunk_keys = chunks.tasks()
         self.planned, self._units = chunks.planned_units, chunks.units
-        self._reads = {each.start: each.read for each in chunks.streams}
+        self._streams = {each.start: each for each in chunks.streams}
         self._private = private_nodes(graph, self._chunk_keys)
         private = {node.key for nodes in self._private for node in nodes}
         self._shared = {key: node for key, node in graph.items() if key not in private}
+        scratch = (each.scratch for each in chunks.streams)
+        self._shared |= {node.key: node for node in scratch if node is not None}
 
     def __len__(self) -> int:
         return len(self._chunk_keys)
@@ -57,9 +60,13 @@ class ChunkMap:
         for unit in self._chosen(places):
             key, i = (f"{name}-{token}", unit.start), unit.start
             extra = [() if each is None else (each[chunk],) for chunk in unit]
-            if i in self._reads:
-                read = self._reads[i]
-                graph[key] = Task(key, _streamed, function, read, extra, TaskRef(common_key))
+            if i in self._streams:
+                stream = self._streams[i]
+                scratch = [] if stream.scratch is None else [TaskRef(stream.scratch.key)]
+                task = Task(
+                    key, _streamed, function, stream.read, extra, TaskRef(common_key), *scratch
+                )
+                graph[key] = task
             else:
                 refs = (TaskRef(array) for array in self._chunk_keys[i])
                 task = Task(key, function, TaskRef(common_key), *extra[0], *refs)
@@ -76,7 +83,7 @@ class ChunkMap:
         return [
             value
             for unit, found in zip(self._chosen(places), values, strict=True)
-            for value in (found if unit.start in self._reads else (found,))
+            for value in (found if unit.start in self._streams else (found,))
         ]
 
     def tasks_in_chunks(
@@ -86,7 +93,7 @@ class ChunkMap:
         apart: dict[Any, GraphNode] = {}
         found = []
         for unit, key in zip(self._chosen(places), keys, strict=True):
-            if unit.start not in self._reads:
+            if unit.start not in self._streams:
                 found.append(key)
                 continue
             for place, chunk in enumerate(unit):
@@ -109,13 +116,15 @@ class ChunkMap:
 
 def _streamed(
     function: Callable[..., Any],
-    read: Callable[[], Iterator[tuple[Any, Any]]],
+    read: Read,
     extra: Sequence[tuple[Any, ...]],
     common: Any,
+    scratch: Scratch | None = None,
 ) -> list[Any]:
     """What the function returns for each chunk; of the rows only one chunk is in memory."""
+    parts = read() if scratch is None else scratch.rows(read)
     # `map` and not a loop, whose variable would hold a chunk while the next one is read.
-    return list(map(partial(_applied, function, common), extra, read()))
+    return list(map(partial(_applied, function, common), extra, parts))
 
 
 def _applied(

@@ -18,12 +18,14 @@ from dask.highlevelgraph import HighLevelGraph
 
 from gmm_dask.errors import DataError
 
+Read = Callable[[], Iterator[tuple[Any, Any]]]
+
 CHUNK_BYTES = 32 << 20  # large enough to hide a task's overhead, small enough to share out
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Chunks that are read one after the other with less work than each by itself.
+    """Chunks that one task reads, one after the other.
 
     Parameters
     ----------
@@ -31,11 +33,14 @@ class Stream:
         Of the chunks.
     read : () -> iterator of ((rows, n_features), (rows,) or None)
         All of them, in order; holds none that it gave away.
+    scratch : DataNode, optional
+        Of a Scratch, which may have them where the task runs.
     """
 
     start: int
     stop: int
-    read: Callable[[], Iterator[tuple[Any, Any]]]
+    read: Read
+    scratch: DataNode | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +107,7 @@ class RowChunks:
     def through(self, function: Callable[[Any, Any], Any], X: da.Array) -> RowChunks:
         """The same chunks, of which X holds what `function(rows, weights)` makes of each."""
         streams = (
-            replace(stream, read=partial(_read_through, stream.read, function))
+            replace(stream, read=partial(_read_through, stream.read, function), scratch=None)
             for stream in self.streams
         )
         return replace(self, X=X, streams=tuple(streams))
@@ -228,9 +233,7 @@ def even_lengths(n_rows: int, n_features: int, chunk_bytes: int) -> tuple[int, .
     return tuple(b - a for a, b in pairwise(edges))
 
 
-def _read_through(
-    read: Callable[[], Iterator[tuple[Any, Any]]], function: Callable[[Any, Any], Any]
-) -> Iterator[tuple[Any, Any]]:
+def _read_through(read: Read, function: Callable[[Any, Any], Any]) -> Iterator[tuple[Any, Any]]:
     return map(partial(_part_through, function), read())
 
 

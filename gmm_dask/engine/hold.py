@@ -16,6 +16,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from gmm_dask.engine.backends import Backend
 from gmm_dask.engine.chunks import RowChunks, Stream
+from gmm_dask.engine.scratch import put_in_scratch
 
 Rows = npt.NDArray[Any]
 
@@ -27,19 +28,29 @@ class Held:
     Parameters
     ----------
     chunks : RowChunks
-    n_held : int
-        Chunks held.
-    bytes_held, bytes_read : int
-        Decoded bytes that stay, and that every pass reads again.
+    n_held, n_scratch : int
+        Chunks held in memory, and in scratch.
+    bytes_held, bytes_scratch : int
+        Decoded bytes of these.
+    bytes_once : int
+        Decoded before the first pass.
+    bytes_read : int
+        That every pass decodes again.
+    trouble : str or None
+        Why some that were to be in scratch are not.
     """
 
     chunks: RowChunks
     n_held: int
     bytes_held: int
     bytes_read: int
+    n_scratch: int = 0
+    bytes_scratch: int = 0
+    bytes_once: int = 0
+    trouble: str | None = None
 
 
-def hold(chunks: RowChunks, backend: Backend, budget: int) -> Held:
+def hold(chunks: RowChunks, backend: Backend, budget: int, scratch: str | None = None) -> Held:
     """Read as many chunks as fit the budget, the first ones, and keep them decoded.
 
     Chunks that are read together stay together; they are passed over where one task has not the
@@ -49,9 +60,13 @@ def hold(chunks: RowChunks, backend: Backend, budget: int) -> Held:
     ----------
     budget : int
         Bytes of decoded rows, at most, over all workers.
+    scratch : str, optional
+        Folder on a local disk of whoever works, for the chunks beyond.
 
     Raises
     ------
+    SettingsError
+        That folder cannot be written.
     As the reading of the chunks does.
     """
     sizes, units = decoded_bytes(chunks), chunks.units
@@ -72,11 +87,26 @@ def hold(chunks: RowChunks, backend: Backend, budget: int) -> Held:
         for unit in chosen:
             if unit.start in streams:
                 graph |= _read_together(streams.pop(unit.start), keys)
-        held = backend.hold(graph, [keys[i] for unit in chosen for i in unit], chunks.names)
+        nodes = backend.hold(graph, [keys[i] for unit in chosen for i in unit], chunks.names)
         planned = chunks.planned_units
         chunks = replace(chunks, streams=tuple(streams.values()), planned=planned)
-        chunks = _with_nodes(chunks, _needed(graph, keys, held))
-    return Held(chunks, n_held, n_bytes, sum(sizes) - n_bytes)
+        chunks = _with_nodes(chunks, _needed(graph, keys, nodes))
+    held = Held(chunks, n_held, n_bytes, sum(sizes) - n_bytes, bytes_once=n_bytes)
+    return held if scratch is None else _in_scratch(held, backend, scratch, sizes)
+
+
+def _in_scratch(held: Held, backend: Backend, folder: str, sizes: Sequence[int]) -> Held:
+    found = put_in_scratch(held.chunks, backend, folder)
+    n_bytes = sum(sizes[i] for unit in found.units for i in unit)
+    return replace(
+        held,
+        chunks=found.chunks,
+        n_scratch=sum(map(len, found.units)),
+        bytes_scratch=n_bytes,
+        bytes_read=held.bytes_read - n_bytes,
+        bytes_once=sum(sizes),
+        trouble=found.trouble,
+    )
 
 
 def _read_together(stream: Stream, keys: Sequence[tuple[Any, ...]]) -> dict[Any, Any]:

@@ -56,6 +56,10 @@ class Kept:
         """What each key is called on the cluster at present."""
         return {key: future.key for key, future in self._futures.items()}
 
+    def release(self) -> None:
+        """Let the workers forget the chunks; another pass would read them again."""
+        self._futures, self._client = {}, None
+
     def _read(self, targets: Mapping[int, str | None], limits: Limits) -> None:
         """Read chunks, each on its worker if that is still there; wait until they are there."""
         by_worker: dict[str | None, list[Any]] = defaultdict(list)
@@ -73,6 +77,8 @@ class Kept:
             settle(self._client, list(found.values()), limits)
         except Exception as error:
             lost = loss(error, found.values(), names)
+            for future in found.values():
+                future.release()  # a traceback may keep it alive
             if lost is None:
                 raise
             raise lost from error
@@ -119,6 +125,10 @@ class _Stand:
     """Stands in a graph for a value that is kept; the node's key says which."""
 
     kept: Kept
+
+    def release(self) -> None:
+        """See Kept."""
+        self.kept.release()
 
 
 def kept_in(graph: Mapping[Any, Any]) -> set[Kept]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -20,6 +21,7 @@ from gmm_dask.engine import (
     expectations,
     hold,
     kernel_for,
+    release,
     survey,
     warm_up,
 )
@@ -105,8 +107,10 @@ def fit(
         1 + settings.fit.n_init
     )
     keeper = Keeper(job, watcher)
-    with job.backend(backend) as backend:
-        held = _hold(job, watcher, backend, in_use=not keeper.is_over)
+    with (
+        job.backend(backend) as backend,
+        _holding(job, watcher, backend, in_use=not keeper.is_over) as held,
+    ):
         surveyed = _surveyed(job, held.chunks, backend, sample_seed, keeper)
         guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
         kernel = kernel_for(held.chunks, settings.fit.n_components)
@@ -192,14 +196,32 @@ def adopt(
     )
 
 
-def _hold(job: Job[Settings], watcher: Watcher, backend: Backend, *, in_use: bool) -> Held:
-    """The chunks, as many of them decoded as the settings or the free memory allow."""
+@contextmanager
+def _holding(
+    job: Job[Settings], watcher: Watcher, backend: Backend, *, in_use: bool
+) -> Iterator[Held]:
+    """The chunks, as many of them decoded as the settings, the free memory and the disk allow."""
     if not in_use:
-        return hold(job.row_chunks(), backend, 0)
-    budget = job.settings.memory.held_bytes
-    held = hold(job.row_chunks(), backend, backend.memory_to_hold if budget is None else budget)
-    watcher.detail(text.held_chunks(held.n_held, job.plan.n_arrays, held.bytes_held))
-    return held
+        yield hold(job.row_chunks(), backend, 0)
+        return
+    memory, n_chunks = job.settings.memory, job.plan.n_arrays
+    budget = backend.memory_to_hold if memory.held_bytes is None else memory.held_bytes
+    held = hold(job.row_chunks(), backend, budget, memory.scratch)
+    try:
+        watcher.detail(
+            text.held_chunks(
+                n_chunks, held.n_held, held.bytes_held, held.n_scratch, held.bytes_scratch
+            )
+        )
+        if held.trouble is not None:
+            left = text.numbered(n_chunks - held.n_held - held.n_scratch, "chunk")
+            watcher.warn(
+                f"memory.scratch: {memory.scratch} has no room for {left} ({held.trouble}): every "
+                "pass decodes them again."
+            )
+        yield held
+    finally:
+        release(held.chunks)
 
 
 def _warm_up(job: Job[Settings], backend: Backend, kernel: Kernel, watcher: Watcher) -> float:

@@ -13,7 +13,7 @@ from importlib.metadata import version as installed_version
 from typing import Any, Generic, TypeVar
 
 from gmm_dask.dataset import planned_rows
-from gmm_dask.engine import Backend, ClusterSpec, RowChunks, open_backend
+from gmm_dask.engine import Backend, ClusterSpec, RowChunks, check_folder, open_backend
 from gmm_dask.engine.address import check_certificates
 from gmm_dask.errors import SettingsError
 from gmm_dask.redaction import redacted, redacted_document
@@ -107,7 +107,7 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     DataError
         The input is not as promised; all problems at once.
     SettingsError
-        The model has other features, or a certificate is not there.
+        The model has other features, a certificate is not there, or scratch cannot be written.
     OutputError
         The output folder cannot be written.
     """
@@ -143,11 +143,20 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     if published is None:
         cluster = settings.cluster
         check_certificates(cluster.tls_ca_file, cluster.tls_cert, cluster.tls_key)
+        _check_scratch(settings)
         caution = check_writable(store)
         about = canonical_json(_describe(settings, dataset, folder.run_id))
         folder = begin(store, matters, dataset, columns, about)
     seconds = time.perf_counter() - begun
     return Job(settings, dataset, folder, published, model, seconds, caution)
+
+
+def _check_scratch(settings: Settings | ScoreSettings) -> None:
+    """Where the work is done on this machine; on others the fit sees to it as it begins."""
+    folder = settings.memory.scratch
+    here = settings.cluster.kind in ("threads", "processes")
+    if here and folder is not None and isinstance(settings, Settings):
+        check_folder(folder)
 
 
 def settings_hash(settings: Settings) -> str:

@@ -81,8 +81,10 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "n_blocks": fitted.n_blocks,
         "chunks_held": fitted.held.n_held,
         "bytes_held": fitted.held.bytes_held,
+        "chunks_in_scratch": fitted.held.n_scratch,
+        "bytes_in_scratch": fitted.held.bytes_scratch,
         "bytes_decoded_per_pass": fitted.held.bytes_read,
-        "bytes_decoded": fitted.held.bytes_held
+        "bytes_decoded": fitted.held.bytes_once
         + fitted.n_reads * fitted.held.bytes_read
         + labelled.n_decoded * job.plan.row_bytes,
         "seconds": {

@@ -187,6 +187,19 @@ class MemorySettings(Section):
         description="Decoded rows that stay in memory between passes, over all workers; the rest "
         "is read again. Where not given: half of what is free here, or a quarter of the workers'.",
     )
+    scratch: str | None = Field(
+        default=None,
+        description="Folder on a local disk of whoever works, for decoded rows beyond held_bytes: "
+        "passes read them there, and what does not fit from the input. Its parent must be there; "
+        "the rows are gone with the fit or the process.",
+    )
+
+    @field_validator("scratch")
+    @classmethod
+    def _scratch_is_the_same_everywhere(cls, scratch: str | None) -> str | None:
+        if scratch is not None and not Path(scratch).is_absolute():
+            raise ValueError("it must be the absolute path of a folder, such as /mnt/disk/scratch")
+        return scratch
 
 
 class OutputSettings(Section):

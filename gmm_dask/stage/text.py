@@ -92,12 +92,19 @@ def bounded(value: Any) -> str:
     return shown if len(shown) <= MAX_INPUT else f"{shown[: MAX_INPUT - 3]}..."
 
 
-def held_chunks(held: int, total: int, n_bytes: int) -> str:
-    """Which of the chunks stay decoded between passes."""
-    if held == 0:
-        return "every pass reads all chunks again"
-    which = "all chunks stay" if held == total else f"{held:,} of {numbered(total, 'chunk')} stay"
-    return f"{which} decoded between passes, {size(n_bytes)}"
+def held_chunks(
+    total: int, held: int, n_bytes: int, in_scratch: int = 0, scratch_bytes: int = 0
+) -> str:
+    """Which of the chunks stay decoded between passes, in memory and on disk."""
+    parts = [(held, n_bytes, "decoded"), (in_scratch, scratch_bytes, "decoded in scratch")]
+    lines = [
+        f"{_which(n, total)} {where} between passes, {size(of)}" for n, of, where in parts if n
+    ]
+    return "; ".join(lines) or "every pass reads all chunks again"
+
+
+def _which(n: int, total: int) -> str:
+    return "all chunks stay" if n == total else f"{n:,} of {numbered(total, 'chunk')} stay"
 
 
 def numbered(count_of: int, noun: str) -> str:

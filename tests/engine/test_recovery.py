@@ -27,6 +27,7 @@ from gmm_dask.engine import (
     hold,
     open_backend,
     recovery,
+    release,
 )
 from gmm_dask.engine.backends import Backend, ClusterBackend
 from gmm_dask.engine.chunk_map import ChunkMap
@@ -37,6 +38,7 @@ from gmm_dask.errors import ClusterError, DataError, DeadlyChunkError
 from gmm_dask.fitting import Maximisation, fit
 from gmm_dask.mixture import Parameters
 from tests.by_hand import ByHand, by_hand, wait_until
+from tests.engine.test_scratch import open_files
 
 N_CHUNKS, ROWS = 12, 100
 EDGES = tuple(pairwise(range(0, (N_CHUNKS + 1) * ROWS, ROWS)))
@@ -149,6 +151,37 @@ def test_a_worker_that_ends_in_a_pass_changes_no_bit_and_its_chunks_are_spread_a
         # Dask keeps a task for its worker for ever, should all workers be lost at once.
         tasks = backend.session.client.cluster.scheduler.tasks.values()
         assert not any(task.worker_restrictions for task in tasks)
+
+
+@pytest.mark.heavy
+def test_a_worker_that_ends_takes_its_scratch_with_it_and_changes_no_bit(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    with open_backend(SPEC) as backend:
+        held = hold(chunks(), backend, 0, str(scratch))
+        assert held.n_scratch == N_CHUNKS
+        killed = disturbed(held.chunks, backend, FAULTS["SIGKILL"], tmp_path / "token")
+        assert killed == EXPECTED
+        wait_until(lambda: backend.n_workers == 2)
+        for _ in range(3):
+            assert disturbed(held.chunks, backend) == EXPECTED
+        assert list(scratch.iterdir()) == []
+        look = partial(open_files, scratch)
+        assert all(len(files) <= 1 for files in backend.everywhere(look))
+        release(held.chunks)
+        wait_until(lambda: not any(backend.everywhere(look)))
+
+
+def test_a_cluster_that_goes_on_has_nothing_of_a_driver_that_is_gone(tmp_path: Path) -> None:
+    """As after a driver was killed: its connection ends, and nobody releases anything."""
+    scratch = tmp_path / "scratch"
+    with by_hand(1) as cluster, Client(cluster.address) as other:
+        client = Client(cluster.address, set_as_default=False)
+        held = hold(chunks(), ClusterBackend(Given(client)), 0, str(scratch))
+        assert held.n_scratch == N_CHUNKS
+        look = partial(open_files, scratch)
+        assert [len(files) for files in other.run(look).values()] == [1]
+        client.close()
+        wait_until(lambda: not any(other.run(look).values()))
 
 
 def test_a_worker_that_ends_in_a_block_changes_no_bit_of_the_fit(tmp_path: Path) -> None:

@@ -12,13 +12,16 @@ import pytest
 
 from gmm_dask import load_model
 from gmm_dask.engine import Backend
+from gmm_dask.errors import SettingsError
 from gmm_dask.mixture import log_density
 from gmm_dask.stage.fit import fit
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import Settings, settings_from
 from gmm_dask.stage.watch import Watcher
+from gmm_dask.storage.model_file import dump_model
 from tests.by_hand import by_hand
+from tests.engine.test_scratch import open_bytes
 
 pytestmark = pytest.mark.usefixtures("nothing_drawn")
 
@@ -37,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def published(data: Path, out: Path, **changes: Any) -> Any:
+def published(data: Path, out: Path, watcher: Watcher | None = None, **changes: Any) -> Any:
     document: dict[str, Any] = {
         "data": {"path": str(data)},
         "fit": {"n_components": 3, "init_rows": 600, "tol": 1e-5},
@@ -46,7 +49,7 @@ def published(data: Path, out: Path, **changes: Any) -> Any:
     }
     for section, values in changes.items():
         document[section] = document.get(section, {}) | values
-    return run(settings_from(document))
+    return run(settings_from(document), watcher)
 
 
 def test_the_switches_save_passes_and_cost_no_likelihood(data: Path, tmp_path: Path) -> None:
@@ -107,6 +110,87 @@ def test_what_stays_in_memory_changes_no_bit_and_is_told(
     assert says.get(chunks_held, f"{chunks_held} of 6 chunks stay") in report
 
 
+@pytest.mark.parametrize(("held_bytes", "chunks_held"), [(0, 0), (24 * 2500, 2), (None, 6)])
+def test_what_stays_in_scratch_changes_no_bit_and_is_told(
+    data: Path, tmp_path: Path, held_bytes: int | None, chunks_held: int
+) -> None:
+    expected = published(data, tmp_path / "again", memory={"held_bytes": 0})
+    scratch, out = tmp_path / "scratch", tmp_path / "out"
+    memory = {"held_bytes": held_bytes, "scratch": str(scratch)}
+    found = published(data, out, memory=memory)
+    assert found.run_id == expected.run_id
+    assert found.folder.get("model.json") == expected.folder.get("model.json")
+    assert list(scratch.iterdir()) == []
+    metrics, n = found.metrics, 6 - chunks_held
+    assert (metrics["chunks_held"], metrics["chunks_in_scratch"]) == (chunks_held, n)
+    assert metrics["bytes_in_scratch"] == n * 24_000
+    assert metrics["bytes_decoded_per_pass"] == 0
+    assert metrics["bytes_decoded"] == 2 * 6 * 24_000  # once, and for the labels
+    report = found.folder.get("report.html").decode()
+    says = {0: "all chunks stay decoded in scratch", 2: "4 of 6 chunks stay decoded in scratch"}
+    assert says.get(chunks_held, "all chunks stay decoded between passes") in report
+
+
+def test_scratch_is_given_back_when_the_fit_is_over_or_fails(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch, seen = tmp_path / "scratch", []
+    settings = short(data, tmp_path / "out", 0, scratch)
+
+    def look(*arguments: Any, **options: Any) -> None:
+        seen.append(open_bytes(scratch))
+        raise KeyboardInterrupt
+
+    class Looking(Watcher):
+        def passed(self, record: Any, settings: Any) -> None:
+            seen.append(open_bytes(scratch))
+
+    fitted = fit(plan(settings), Looking())
+    assert fitted.held.n_scratch == 6
+    assert seen[0] > 0
+    assert open_bytes(scratch) == 0
+    monkeypatch.setattr("gmm_dask.stage.fit.expectations", look)
+    with pytest.raises(KeyboardInterrupt) as kept:
+        fit(plan(settings))
+    assert seen[-1] > 0
+    assert open_bytes(scratch) == 0
+    assert kept.value.__traceback__ is not None
+
+
+def test_scratch_that_cannot_be_written_is_an_error_before_any_work(
+    data: Path, tmp_path: Path
+) -> None:
+    memory = {"scratch": str(tmp_path / "absent" / "scratch")}
+    with pytest.raises(SettingsError, match=r"memory\.scratch: .*Name a folder"):
+        published(data, tmp_path / "out", memory=memory)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_told_once_and_changes_no_bit(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = published(data, tmp_path / "again", memory={"held_bytes": 0})
+    monkeypatch.setattr("gmm_dask.engine.disk.STAYS_FREE", 1.01)
+    watcher, memory = Warned(), {"held_bytes": 24 * 2500, "scratch": str(tmp_path / "scratch")}
+    found = published(data, tmp_path / "out", watcher=watcher, memory=memory)
+    assert found.folder.get("model.json") == expected.folder.get("model.json")
+    (warning,) = watcher.warned
+    assert "no room for 4 chunks (No space left on device but what must stay free)" in warning
+    assert found.metrics["chunks_in_scratch"] == 0
+    assert found.metrics["bytes_decoded_per_pass"] == 4 * 24_000
+
+
+class Warned(Watcher):
+    """Keeps what is warned of."""
+
+    def __init__(self) -> None:
+        self.warned: list[str] = []
+
+    def warn(self, message: str) -> None:
+        if "memory" in message:
+            self.warned.append(message)
+
+
 ALL_STAY = "all chunks stay decoded between passes, 144.0 kB"
 
 
@@ -120,11 +204,17 @@ class Listening(Watcher):
         self.heard.append(message)
 
 
-def short(data: Path, out: Path, held_bytes: int | None, **cluster: Any) -> Settings:
+def short(
+    data: Path, out: Path, held_bytes: int | None, scratch: Path | None = None, **cluster: Any
+) -> Settings:
     document = {
         "data": {"path": str(data)},
         "fit": {"n_components": 3, "max_iter": 1},
-        "memory": {"chunk_bytes": 24 * 1000, "held_bytes": held_bytes},
+        "memory": {
+            "chunk_bytes": 24 * 1000,
+            "held_bytes": held_bytes,
+            "scratch": None if scratch is None else str(scratch),
+        },
         "cluster": cluster,
         "output": {"path": str(out)},
     }
@@ -145,6 +235,18 @@ def test_every_executor_says_what_stays_decoded(
     watcher = Listening()
     fit(plan(short(data, tmp_path / "out", held_bytes)), watcher, backend)
     assert said in watcher.heard
+
+
+def test_every_executor_fits_the_same_from_scratch_and_says_so(
+    data: Path, tmp_path: Path, backend: Backend
+) -> None:
+    watcher, scratch = Listening(), tmp_path / "scratch"
+    expected = fit(plan(short(data, tmp_path / "again", 0)))
+    found = fit(plan(short(data, tmp_path / "out", 60_000, scratch)), watcher, backend)
+    assert dump_model(found.model) == dump_model(expected.model)
+    said = "2 of 6 chunks stay decoded between passes, 48.0 kB; "
+    assert said + "4 of 6 chunks stay decoded in scratch between passes, 96.0 kB" in watcher.heard
+    assert list(scratch.iterdir()) == []
 
 
 def test_a_cluster_by_address_says_what_stays_decoded(data: Path, tmp_path: Path) -> None:

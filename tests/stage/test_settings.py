@@ -97,6 +97,10 @@ WRONG = {
         with_keys(cluster={"options": {"queue": "long"}}),
         ["options are for a registered factory only"],
     ),
+    "scratch that is elsewhere on each worker": (
+        with_keys(memory={"scratch": "scratch"}),
+        ["memory.scratch", "absolute path"],
+    ),
     "no patience": (with_keys(cluster={"stuck_after": 0}), ["cluster.stuck_after", "got 0"]),
     "memory of threads": (with_keys(cluster={"memory_limit": "1GiB"}), ["processes"]),
 }

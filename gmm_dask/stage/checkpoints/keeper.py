@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
+from typing import Any
 
 from gmm_dask.engine import Held, Survey
 from gmm_dask.errors import OutputError
@@ -90,7 +92,8 @@ class Keeper:
         if self._found is not None:
             self._tell(self._found)
             if self.is_over:
-                held = Held(held.chunks, **self._found.held)
+                counts: dict[str, Any] = dict(self._found.held)
+                held = replace(held, **counts)
         self._held = {name: getattr(held, name) for name in standings.HELD}
         return held
 

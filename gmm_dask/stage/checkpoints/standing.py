@@ -27,7 +27,7 @@ from gmm_dask.storage.model_fields import Fields
 
 _SEGMENT = ("start", "first", "states")
 _SECONDS = ("start", "n_passes", "seconds")
-HELD = ("n_held", "bytes_held", "bytes_read")
+HELD = ("n_held", "bytes_held", "bytes_read", "n_scratch", "bytes_scratch", "bytes_once")
 BODY = (
     "number",
     "previous",

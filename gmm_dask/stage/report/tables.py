@@ -142,8 +142,10 @@ def input_lines(data: ReportData) -> list[tuple[str, str]]:
     if (n_reads := data.metrics.get("n_reads")) is not None:
         lines.append(("Times all rows were read", text.count(n_reads)))
     if (held := data.metrics.get("chunks_held")) is not None and data.fitted_here:
-        n_chunks, n_bytes = data.plan.get("n_chunks") or held, data.metrics["bytes_held"]
-        lines.append(("Between passes", text.held_chunks(held, n_chunks, n_bytes)))
+        of_what = ("bytes_held", "chunks_in_scratch", "bytes_in_scratch")
+        sizes = (data.metrics.get(name, 0) for name in of_what)
+        n_chunks = data.plan.get("n_chunks") or held
+        lines.append(("Between passes", text.held_chunks(n_chunks, held, *sizes)))
     names = {
         "bytes_decoded_per_pass": "Bytes decoded in a pass",
         "bytes_decoded": "Bytes decoded in all",

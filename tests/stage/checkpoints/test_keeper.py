@@ -56,6 +56,19 @@ def test_a_stopped_run_ends_as_one_that_was_not(way: str, make: Make, tmp_path: 
     assert verify(resumed.folder.store, resumed.version) == []
 
 
+def test_a_stopped_run_goes_on_with_scratch_and_without(make: Make, tmp_path: Path) -> None:
+    undisturbed = run(make(tmp_path / "undisturbed"))
+    scratch = {"memory": {"held_bytes": 0, "scratch": str(tmp_path / "scratch")}}
+    for name, first, second in (("a", scratch, {}), ("b", {}, scratch), ("c", scratch, scratch)):
+        with pytest.raises(Stopped):
+            run(make(tmp_path / name, **first), Watching(PASSES))
+        resumed = run(make(tmp_path / name, **second))
+        assert resumed.metrics["n_resumed"] == PASSES
+        assert resumed.metrics["bytes_in_scratch"] == (600 * 16 if second else 0)
+        assert resumed.folder.get("model.json") == undisturbed.folder.get("model.json")
+        assert list((tmp_path / "scratch").iterdir()) == []
+
+
 def test_no_pass_that_was_kept_is_made_again(out: Path, make: Make) -> None:
     attempt = Watching()
     published = run(make(out), attempt)

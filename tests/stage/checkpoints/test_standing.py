@@ -18,6 +18,7 @@ from gmm_dask.stage.checkpoints.standing import (
     dump_checkpoint,
     load_checkpoint,
 )
+from gmm_dask.stage.checkpoints.standing import HELD as COUNTS
 from gmm_dask.storage.checkpoints import (
     Origin,
     checkpoint_name,
@@ -31,7 +32,7 @@ from tests.fitting.test_standing import EVERY_WAY
 from tests.storage.stores import MemoryStore
 
 ORIGIN = Origin("a" * 64, "b" * 64, "0123456789abcdef", 0)
-HELD = {"n_held": 1, "bytes_held": 2, "bytes_read": 3}
+HELD = dict(zip(COUNTS, range(1, 7), strict=True))
 
 
 def written(standings: list[Standing]) -> RunFolder:

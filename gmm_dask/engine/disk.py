@@ -1,0 +1,270 @@
+"""Arrays on a local disk, in a file without a name: it ends with whoever needs it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary, finalize, ref
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.errors import SettingsError
+
+BLOCK = 1 << 20  # bytes that a sum is of: they are summed while still in the processor's cache
+ALIGNED = 64
+STAYS_FREE = 0.05  # of the disk: checkpoints and others write there too
+
+Bytes = npt.NDArray[np.uint8]
+Layout = Sequence[tuple[tuple[int, ...], str]]
+
+
+def check_folder(folder: str) -> None:
+    """Make the folder where it is missing, for this user alone, and see that it can be written.
+
+    Raises
+    ------
+    SettingsError
+        It cannot; its parent must be there, so that no disk is taken for one that is not mounted.
+    """
+    try:
+        with suppress(FileExistsError):
+            Path(folder).mkdir(0o700)
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise SettingsError(
+            f"memory.scratch: {folder} on {platform.node()} cannot be written ({error.strerror}). "
+            "Name a folder on a local disk whose parent is there, or leave it out."
+        ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where arrays are, and what they were.
+
+    Parameters
+    ----------
+    file : _File
+    start : int
+        Of the first byte.
+    layout : tuple of (shape, dtype)
+        One after the other, each aligned.
+    sums : tuple of int
+        Of each block of each array.
+    """
+
+    file: _File
+    start: int
+    layout: Layout
+    sums: tuple[int, ...]
+
+    def fill(self, room: Bytes) -> None:
+        """Read all bytes; raises OSError where they are not those that were written."""
+        for block, expected in zip(_blocks(self.layout), self.sums, strict=True):
+            self.file.read(room[block], self.start + block.start)
+            if _sum(room[block]) != expected:
+                raise OSError(errno.EIO, "what was read is not what was written")
+
+    def arrays(self, room: Bytes) -> list[Any]:
+        """Views of the room."""
+        return [
+            room[span].view(dtype).reshape(shape)
+            for span, (shape, dtype) in zip(_spans(self.layout), self.layout, strict=True)
+        ]
+
+
+class Disk:
+    """What this process keeps for one fit, in one file.
+
+    Parameters
+    ----------
+    folder : str
+
+    Attributes
+    ----------
+    places : dict
+        Of what is there, by the number of its task.
+    troubles : dict
+        Why something is not.
+    is_over : bool
+        Whether nothing is put there any more.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.places: dict[int, tuple[Place, ...]] = {}
+        self.troubles: dict[int, str] = {}
+        self.is_over = False
+        self._folder, self._process, self._lock = folder, os.getpid(), threading.Lock()
+        self._file: _File | None = None
+        self._rooms: list[Bytes] = []
+
+    def reserve(self, n_bytes: int) -> Room:
+        """Room for so many bytes; raises OSError where the disk has not so many."""
+        if os.getpid() != self._process:
+            raise OSError(errno.EBADF, "the file is of the process that this one was forked from")
+        with self._lock:
+            file = self._file = self._file or _File(self._folder)
+            start = file.grow(n_bytes)
+        return Room(file, start, start + n_bytes)
+
+    def release(self) -> None:
+        """Give everything back; who reads it at this moment finds that it is gone."""
+        self.is_over = True
+        self.places.clear()
+        with self._lock:
+            file, self._file = self._file, None
+        if file is not None:
+            file.empty()
+        self.spare()
+
+    def lent(self, place: Place) -> Iterator[list[Any]]:
+        """The arrays, once; raises OSError where they are not there any more.
+
+        Their memory is used again for others, unless somebody keeps a view of it.
+        """
+        n_bytes = bytes_for(place.layout)
+        memory = self._memory(n_bytes)
+        room = np.frombuffer(memory.data, np.uint8, n_bytes)
+        place.fill(room)
+        # Every view of it, and every view of those, has `room` for its base.
+        in_use, found = ref(room), [place.arrays(room)]
+        del room
+        try:
+            yield found.pop()
+        finally:
+            if in_use() is None:
+                self._rooms.append(memory)
+
+    def spare(self) -> None:
+        """Give back the memory that waits for arrays."""
+        self._rooms.clear()
+
+    def _memory(self, n_bytes: int) -> Bytes:
+        with suppress(IndexError):
+            memory = self._rooms.pop()
+            if len(memory) >= n_bytes:
+                return memory
+        return np.empty(n_bytes, np.uint8)
+
+
+class Room:
+    """Bytes of a file that are reserved."""
+
+    def __init__(self, file: _File, start: int, stop: int) -> None:
+        self._file, self._next, self._stop = file, start, stop
+
+    def write(self, arrays: Sequence[npt.NDArray[Any]]) -> Place:
+        """The place of the arrays, after those before them; raises OSError."""
+        layout = tuple((array.shape, array.dtype.str) for array in arrays)
+        start, sums = self._next, []
+        self._next += bytes_for(layout)
+        if self._next > self._stop or not all(array.flags.c_contiguous for array in arrays):
+            raise OSError(errno.EINVAL, "arrays of another size or order than was announced")
+        for span, array in zip(_spans(layout), arrays, strict=True):
+            data = array.reshape(-1).view(np.uint8)
+            for block in _cut(span):
+                part = data[block.start - span.start : block.stop - span.start]
+                self._file.write(part, start + block.start)
+                sums.append(_sum(part))
+        return Place(self._file, start, layout, tuple(sums))
+
+
+def disk(folder: str, fit: str) -> Disk:
+    """This process's own for the fit, while anybody refers to it."""
+    with _lock:
+        return _disks.setdefault((os.getpid(), folder, fit), Disk(folder))
+
+
+_disks: WeakValueDictionary[tuple[int, str, str], Disk] = WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def bytes_for(layout: Layout) -> int:
+    """Bytes that arrays take on the disk."""
+    return _aligned(max(1, _spans(layout)[-1].stop))
+
+
+class _File:
+    """Nobody can find it; it is gone with the last reference, whatever ends the process."""
+
+    def __init__(self, folder: str) -> None:
+        file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        self._number, self.size = file.fileno(), 0
+        finalize(self, file.close)
+
+    def grow(self, n_bytes: int) -> int:
+        """Take so many bytes of the disk, behind all others."""
+        disk, start = os.fstatvfs(self._number), self.size
+        if disk.f_bavail * disk.f_frsize - n_bytes < STAYS_FREE * disk.f_blocks * disk.f_frsize:
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} but what must stay free")
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._number, start, n_bytes)
+        except OSError as error:
+            os.ftruncate(self._number, start)  # what it took before it failed
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+        self.size += n_bytes
+        return start
+
+    def empty(self) -> None:
+        """Give the room back; an error that is kept may refer to the file for long."""
+        with suppress(OSError):
+            os.ftruncate(self._number, 0)
+
+    def write(self, data: Bytes, start: int) -> None:
+        """All of the data; raises OSError."""
+        view = data.data
+        while len(view):
+            n = os.pwrite(self._number, view, start)
+            view, start = view[n:], start + n
+
+    def read(self, data: Bytes, start: int) -> None:
+        """As many bytes as there is room for; raises OSError, which a mapped file could not."""
+        view = data.data
+        while len(view):
+            n = os.preadv(self._number, [view], start)
+            if n == 0:
+                raise OSError(errno.EIO, "the file ends too early")
+            view, start = view[n:], start + n
+
+
+def _spans(layout: Layout) -> list[slice]:
+    """The bytes of each array."""
+    spans, start = [], 0
+    for shape, dtype in layout:
+        stop = start + prod(shape) * np.dtype(dtype).itemsize
+        spans.append(slice(start, stop))
+        start = _aligned(stop)
+    return spans
+
+
+def _aligned(n_bytes: int) -> int:
+    return -(-n_bytes // ALIGNED) * ALIGNED
+
+
+def _blocks(layout: Layout) -> Iterator[slice]:
+    for span in _spans(layout):
+        yield from _cut(span)
+
+
+def _cut(span: slice) -> Iterator[slice]:
+    for start in range(span.start, span.stop, BLOCK):
+        yield slice(start, min(start + BLOCK, span.stop))
+
+
+def _sum(data: Bytes) -> int:
+    """Of its words, which wraps: as quick as memory, and other when any one bit is."""
+    whole = len(data) // 8 * 8
+    rest = int.from_bytes(data[whole:].tobytes(), "little")
+    return int(np.add.reduce(data[:whole].view(np.uint64))) + rest
