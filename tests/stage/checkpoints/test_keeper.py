@@ -103,9 +103,9 @@ def stop(*_: Any) -> None:
 
 
 def remembering(budgets: list[int], hold: Any) -> Any:
-    def call(chunks: Any, backend: Any, budget: int) -> Any:
+    def call(chunks: Any, backend: Any, budget: int, *rest: Any) -> Any:
         budgets.append(budget)
-        return hold(chunks, backend, budget)
+        return hold(chunks, backend, budget, *rest)
 
     return call
 
