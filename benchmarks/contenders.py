@@ -22,13 +22,17 @@ NEEDS = {"oneDAL": "daal4py", "pomegranate": "pomegranate"}
 Make = Callable[[np.ndarray, Parameters, int], Run]
 
 
-def gmm_dask(X: np.ndarray, start: Parameters, threads: int) -> Run:
+def gmm_dask(
+    X: np.ndarray, start: Parameters, threads: int, arithmetic: kernels.Arithmetic = "double"
+) -> Run:
     """The compiled E-step and the M-step; several threads share chunks through the engine."""
     if threads == 1:
-        statistics = lambda parameters: kernels.e_step(X, parameters)
+        statistics = lambda parameters: kernels.e_step(X, parameters, arithmetic=arithmetic)
     else:
-        chunks = row_chunks(X, None, X.shape[0] * X.shape[1] * 8 // (TASKS_PER_THREAD * threads))
+        chunks = row_chunks(X, None, X.size * 8 // (TASKS_PER_THREAD * threads))
         statistics = expectation(chunks, LocalBackend(threads), kernel="compiled")
+        if arithmetic == "single":
+            statistics = statistics.in_single()
 
     def run(passes: int) -> int:
         parameters = start
@@ -40,8 +44,8 @@ def gmm_dask(X: np.ndarray, start: Parameters, threads: int) -> Run:
 
 
 def gmm_dask_float32(X: np.ndarray, start: Parameters, threads: int) -> Run:
-    """As gmm_dask, rows in float32."""
-    return gmm_dask(X.astype(np.float32), start, threads)
+    """As gmm_dask, rows in float32 and passes in single precision."""
+    return gmm_dask(X.astype(np.float32), start, threads, arithmetic="single")
 
 
 def scikit_learn(X: np.ndarray, start: Parameters, threads: int) -> Run:

@@ -56,7 +56,7 @@ def _float32(grid: list[dict[str, Any]]) -> Goal:
     wide = [e for e in grid if e["d"] >= 8 and (e["spacing"], e["threads"]) == ("near", 1)]
     got = summary([1 / ratio(entry, FLOAT32) for entry in wide])
     return Goal(
-        "float32 rows a further 1.5 times faster where d >= 8",
+        "float32 rows in single precision 1.5 times faster where d >= 8",
         f"{got['geometric_mean']:.2f}, least {got['least']:.2f}",
         got["least"] >= 1.5,
     )

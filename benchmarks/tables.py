@@ -73,9 +73,10 @@ def _picture(name: str, what: str) -> str:
 def _per_pass(found: dict[str, Any]) -> list[str]:
     parts = [
         "## EM passes\n\nNanoseconds per row and pass, full covariance, float64 unless said "
-        "otherwise; the difference of many iterations and\none, from the same start. Medians of "
-        "rounds; in brackets the ratio of the best times. The dgemm column is the time that\n"
-        "2 K d^2 operations take at the rate NumPy's matrix product had in the same minute.\n"
+        "otherwise; float32: rows in float32 and\npasses in single precision. The difference of "
+        "many iterations and one, from the same start. Medians of rounds; in\nbrackets the ratio "
+        "of the best times. The dgemm column is the time that 2 K d^2 operations take at the rate "
+        "NumPy's\nmatrix product had in the same minute.\n"
     ]
     tables: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for entry in found["grid"]:

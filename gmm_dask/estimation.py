@@ -55,12 +55,15 @@ def fit_all(
     )
     log = PassLog(settings.verbose, settings.verbose_interval)
     blocks = over_all.in_blocks(settings.n_blocks)
+    single = over_all.in_single() if settings.arithmetic == "single" else None
+    rough = None if single is None else fitting.Passes(single, single.in_blocks(settings.n_blocks))
     if warm is not None:
         options = {
             "tol": settings.tol,
             "max_iter": settings.max_iter,
             "watch": log,
             "blocks": blocks,
+            "rough": rough,
         }
         before = settings.lower_bound_
         return [fitting.fit(over_all, warm, guards[0], previous=before, **options)]
@@ -72,6 +75,7 @@ def fit_all(
         guards,
         seeds[1:],
         blocks=blocks,
+        rough=rough,
         given=given,
         watch=log,
         tell=log.tell,

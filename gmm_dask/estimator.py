@@ -74,6 +74,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         Parts of a pass, of whole chunks, with an M-step after each (incremental EM); 1 is one
         M-step after all. More take fewer passes, wait for each other, and come to the same
         maximum by a way that depends on the chunks.
+    arithmetic : {"double", "single"}, default="double"
+        single: passes are in float32 until the fit has nearly converged, and then in float64: for
+        many complete rows, whatever float they are in. It ends where double does, to `tol`;
+        predictions are always in float64.
     missing : {"error", "drop", "em"}, default="error"
         What NaN means: an error; a row to leave out of the fit and to label -1; or a value
         missing at random, for which EM is exact. In a row of weight 0 it means nothing.
@@ -124,6 +128,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         "sample_em": ["boolean"],
         "acceleration": [StrOptions(set(fitting.ACCELERATIONS))],
         "n_blocks": [Interval(Integral, 1, None, closed="left")],
+        "arithmetic": [StrOptions({"double", "single"})],
         "missing": [StrOptions({"error", "drop", "em"})],
         "component_policy": [StrOptions({str(policy) for policy in fitting.ComponentPolicy})],
         "weight_concentration_prior": [Interval(Real, 1.0, None, closed="left"), None],
@@ -152,6 +157,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         sample_em: bool = True,
         acceleration: str = "auto",
         n_blocks: int = 1,
+        arithmetic: str = "double",
         missing: engine.Missing = "error",
         component_policy: str = "floor",
         weight_concentration_prior: float | None = None,
@@ -176,6 +182,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.sample_em = sample_em
         self.acceleration = acceleration
         self.n_blocks = n_blocks
+        self.arithmetic = arithmetic
         self.missing = missing
         self.component_policy = component_policy
         self.weight_concentration_prior = weight_concentration_prior

@@ -285,6 +285,25 @@ def test_blocks_of_a_dask_array_lead_to_the_same_mixture(
     assert again.n_iter_ < passes
 
 
+@pytest.mark.parametrize("n_blocks", [1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_in_single_precision_a_fit_ends_where_it_ends_in_double(
+    n_blocks: int, dtype: str, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GMM_DASK_KERNEL", "compiled")
+    X = da.from_array((blobs.X + 1e3).astype(dtype), chunks=(170, 4))
+    double = GaussianMixture(3, random_state=0, tol=1e-9, max_iter=500, n_blocks=n_blocks).fit(X)
+    single = clone(double).set_params(arithmetic="single").fit(X)
+    assert single.converged_
+    assert single.lower_bounds_ != double.lower_bounds_
+    assert single.lower_bound_ == pytest.approx(double.lower_bound_, abs=1e-7)
+    assert single.score(X) == pytest.approx(single.lower_bound_, abs=1e-7)
+    np.testing.assert_allclose(single.means_, double.means_, atol=1e-3)
+    np.testing.assert_array_equal(single.predict(X), double.predict(X))
+    again = clone(single).set_params(warm_start=True).fit(X)
+    assert again.fit(X).n_iter_ < single.n_iter_
+
+
 def test_every_start_is_another(blobs: Blobs, caplog: pytest.LogCaptureFixture) -> None:
     model = GaussianMixture(
         3, n_init=3, init_params="random_from_data", random_state=1, verbose=1, max_iter=200

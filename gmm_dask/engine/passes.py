@@ -20,7 +20,7 @@ from gmm_dask.engine.reduce import tree_sum, tree_tasks
 from gmm_dask.errors import DataError
 from gmm_dask.mixture import Parameters, SufficientStatistics, kernels
 from gmm_dask.mixture import missing as incomplete
-from gmm_dask.mixture.kernels import Kernel
+from gmm_dask.mixture.kernels import Arithmetic, Kernel
 from gmm_dask.mixture.spread import weight_unit
 from gmm_dask.mixture.statistics import statistics_bytes
 from gmm_dask.mixture.steps import positive
@@ -64,6 +64,8 @@ class Expectation:
         The chunks that it is of; all where not given.
     kernel : {"numpy", "compiled"}
         Which arithmetic complete rows go through.
+    single : bool
+        In single precision, which is the compiled kernel's alone.
     """
 
     chunk_map: ChunkMap
@@ -73,6 +75,13 @@ class Expectation:
     n_rows: int | None = None
     kernel: Kernel = "numpy"
     places: tuple[int, ...] | None = None
+    single: bool = False
+
+    def in_single(self) -> Expectation | None:
+        """The same pass in single precision; None where rows go through NumPy."""
+        if self.kernel == "numpy" or self.missing == "em":
+            return None
+        return replace(self, single=True)
 
     def in_blocks(self, n_blocks: int) -> tuple[Expectation, ...]:
         """The same pass in parts, the chunks dealt out in turn; no more parts than chunks.
@@ -90,7 +99,8 @@ class Expectation:
 
     def __call__(self, parameters: Parameters) -> SufficientStatistics:
         """One pass over its chunks: a task for each, and the fixed tree of `+`."""
-        function = partial(_statistics, (self.missing, self.kernel), self.n_worst, self.unit)
+        way = (self.missing, self.kernel)
+        function = partial(_statistics, way, self.n_worst, self.unit, single=self.single)
         graph, keys = self.chunk_map.graph("e_step", function, parameters, None, self.places)
         n_chunks = len(self.chunk_map) if self.places is None else len(self.places)
         here = n_chunks * statistics_bytes(parameters) <= GATHER_BYTES
@@ -181,11 +191,17 @@ def kernel_for(chunks: RowChunks, n_components: int) -> Kernel:
     return kernels.choose(sum(chunks.lengths or ()), n_components, chunks.n_features)
 
 
-def warm_up(backend: Backend, kernel: Kernel, covariance_type: str, dtype: Any) -> float:
+def warm_up(
+    backend: Backend,
+    kernel: Kernel,
+    covariance_type: str,
+    dtype: Any,
+    arithmetic: Arithmetic = "double",
+) -> float:
     """Have the kernel ready on every worker; the most seconds that took one of them."""
     if kernel == "numpy":
         return 0.0
-    work = partial(kernels.warm_up, covariance_type, str(np.dtype(dtype)))
+    work = partial(kernels.warm_up, covariance_type, str(np.dtype(dtype)), arithmetic)
     return float(max(backend.everywhere(work)))
 
 
@@ -267,12 +283,14 @@ def _statistics(
     parameters: Parameters,
     X: Rows,
     sample_weight: Rows | None = None,
+    *,
+    single: bool = False,
 ) -> SufficientStatistics:
     X, weight, n_rows = _counted(X, sample_weight, way[0])
     if weight is not None:
         weight = weight / unit
-    module = arithmetic(*way)
-    found: SufficientStatistics = module.e_step(X, parameters, weight, n_worst)
+    e_step = partial(kernels.e_step, arithmetic="single") if single else arithmetic(*way).e_step
+    found: SufficientStatistics = e_step(X, parameters, weight, n_worst)
     return found if len(X) == n_rows else replace(found, n_rows=n_rows)
 
 

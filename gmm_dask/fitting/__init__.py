@@ -1,6 +1,6 @@
 """The method: EM as a loop over `expectation`, where it starts, and what keeps it alive."""
 
-from gmm_dask.fitting.blocks import Expectation
+from gmm_dask.fitting.blocks import Expectation, Passes
 from gmm_dask.fitting.components import ComponentPolicy, Event, Maximisation, Step
 from gmm_dask.fitting.em import (
     FitResult,
@@ -31,6 +31,7 @@ __all__ = [
     "Method",
     "Outcome",
     "Pass",
+    "Passes",
     "Sample",
     "Standing",
     "State",

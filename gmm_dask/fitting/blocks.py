@@ -19,6 +19,21 @@ from gmm_dask.mixture import Parameters, SufficientStatistics
 Expectation = Callable[[Parameters], SufficientStatistics]
 
 
+class Passes(NamedTuple):
+    """Ways to look at the same rows.
+
+    Parameters
+    ----------
+    expectation : parameters -> statistics
+        All at once.
+    blocks : sequence of Expectation
+        Some of them, and together all; fewer than two are none.
+    """
+
+    expectation: Expectation
+    blocks: Sequence[Expectation] = ()
+
+
 class Seen(NamedTuple):
     """What a pass saw.
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gmm_dask.errors import NotFiniteError
-from gmm_dask.fitting.blocks import Expectation, one_pass
+from gmm_dask.fitting.blocks import Expectation, Passes, one_pass
 from gmm_dask.fitting.components import Event, Maximisation, Step
 from gmm_dask.fitting.state import State
 from gmm_dask.mixture import Parameters, SufficientStatistics
+
+ROUNDED = 1e-7  # of the log-likelihood per row and feature: what rough passes cannot tell
 
 
 class Outcome(StrEnum):
@@ -136,6 +138,7 @@ def fit(
     previous: float = -math.inf,
     events: tuple[Event, ...] = (),
     blocks: Sequence[Expectation] = (),
+    rough: Passes | None = None,
 ) -> FitResult:
     """Alternate expectation and maximisation until the mean log-likelihood settles.
 
@@ -162,6 +165,7 @@ def fit(
     events : tuple of Event
         Of the start.
     blocks : sequence of Expectation
+    rough : Passes, optional
         As for `go_on`.
 
     Raises
@@ -171,7 +175,7 @@ def fit(
     SingularCovarianceError, StarvedComponentError
         A component is no density any more, and the policy is to stop or cannot be carried out.
     """
-    state = State.begin(Step(parameters, events), previous)
+    state = State.begin(Step(parameters, events), previous, is_rough=rough is not None)
     return go_on(
         expectation,
         state,
@@ -181,6 +185,7 @@ def fit(
         accelerate=accelerate,
         watch=watch,
         blocks=blocks,
+        rough=rough,
     )
 
 
@@ -195,6 +200,7 @@ def go_on(
     watch: Watcher | None = None,
     keep: Keeper | None = None,
     blocks: Sequence[Expectation] = (),
+    rough: Passes | None = None,
 ) -> FitResult:
     """The rest of a fit, from any state of it: the result has the bits of one that never stopped.
 
@@ -205,14 +211,21 @@ def go_on(
         Handed the state before the first pass, and the state after every pass.
     blocks : sequence of Expectation
         The same rows in parts, each of which an M-step is to follow; fewer than two are none.
+    rough : Passes, optional
+        Cheaper passes over the same rows, whose log-likelihoods are rounded: they come first, and
+        end where the log-likelihood rises by less than tol, or than they can tell. The passes
+        after them decide whether the fit has converged.
 
     The others are those of `fit`, and so are the errors.
     """
+    if rough is None:
+        state = replace(state, is_rough=False)
     if keep is not None:
         keep(state)
     while not state.is_over(max_iter):
         before, begun, number = state, time.perf_counter(), state.n_passes + 1
-        parameters, statistics, parts = one_pass(expectation, blocks, state, maximise)
+        passes = rough if rough is not None and state.is_rough else Passes(expectation, blocks)
+        parameters, statistics, parts = one_pass(*passes, state, maximise)
         seconds = time.perf_counter() - begun
         bound = _lower_bound(statistics, maximise.penalty(parameters))
         state = state.seen(statistics, parameters)
@@ -221,7 +234,8 @@ def go_on(
         else:
             _check_finite(bound, statistics, number, maximise.unit)
             step = maximise(parameters, statistics, number, state.events)
-            state = state.advanced(bound, step, tol, accelerate=accelerate, parts=parts)
+            least = max(tol, ROUNDED * parameters.n_features) if state.is_rough else tol
+            state = state.advanced(bound, step, least, accelerate=accelerate, parts=parts)
         if watch is not None:
             watch(_pass(maximise.start, before, state, bound, seconds, parameters))
         if keep is not None:

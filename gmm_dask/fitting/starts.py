@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.fitting.blocks import Expectation
+from gmm_dask.fitting.blocks import Expectation, Passes
 from gmm_dask.fitting.components import IN_TROUBLE, Event, Maximisation, Step
 from gmm_dask.fitting.em import FitResult, Watcher, best_of, go_on
 from gmm_dask.fitting.given import Given
@@ -73,6 +73,7 @@ def fit_from_sample(
     seeds: Sequence[np.random.SeedSequence],
     *,
     blocks: Sequence[Expectation] = (),
+    rough: Passes | None = None,
     given: Given | None = None,
     watch: Watcher | None = None,
     tell: Callable[[tuple[Event, ...]], None] | None = None,
@@ -86,6 +87,7 @@ def fit_from_sample(
     guards, seeds : one for each start
         The guards numbered from 1.
     blocks : sequence of Expectation
+    rough : Passes, optional
         As for `go_on`.
     given : Given, optional
         Start values of the user, from which the sample does not lead away.
@@ -106,8 +108,10 @@ def fit_from_sample(
     begun = _begun(sample, method, guards, seeds, given, one_goes_on, standing)
     results = [] if standing is None else list(standing.finished)
     for state, guard in begun:
-        if tell is not None and state.n_passes == 0:
-            tell(state.events)
+        if state.n_passes == 0:
+            state = replace(state, is_rough=rough is not None)
+            if tell is not None:
+                tell(state.events)
         to_come = 0 if one_goes_on else len(guards) - guard.start
         results.append(
             go_on(
@@ -120,6 +124,7 @@ def fit_from_sample(
                 if method.acceleration == "auto"
                 else method.acceleration == "anderson",
                 blocks=blocks,
+                rough=rough,
                 watch=watch,
                 keep=_kept(keep, guard.start, tuple(results), to_come),
             )

@@ -42,6 +42,8 @@ class State:
         Of these rows, in the unit of the statistics.
     parts : tuple of Part
         What the pass remembered of its blocks; none where the next has to begin anew.
+    is_rough : bool
+        The next pass is one of the cheaper ones, whose log-likelihoods are rounded.
     """
 
     parameters: Parameters
@@ -56,12 +58,20 @@ class State:
     n_rows: int = 0
     sum_weight: float = 0.0
     parts: tuple[Part, ...] = ()
+    is_rough: bool = False
 
     @classmethod
-    def begin(cls, start: Step, previous: float = -math.inf) -> State:
+    def begin(cls, start: Step, previous: float = -math.inf, *, is_rough: bool = False) -> State:
         """Before the first pass."""
         parameters, events = start
-        return cls(parameters, parameters, previous, events=events, trajectory=(parameters,))
+        return cls(
+            parameters,
+            parameters,
+            previous,
+            events=events,
+            trajectory=(parameters,),
+            is_rough=is_rough,
+        )
 
     @property
     def n_passes(self) -> int:
@@ -109,12 +119,13 @@ class State:
         accelerate: bool,
         parts: tuple[Part, ...] = (),
     ) -> State:
-        """After a pass that counts."""
+        """After a pass that counts; rough ones are over where they settle, and the fit is not."""
         settled, events = step
         calm = not any(event.pass_number == self.n_passes + 1 for event in events)
-        finished = calm and abs(bound - self.last_bound) < tol
+        change = bound - self.last_bound
+        settles = calm and (change if self.is_rough else abs(change)) < tol
         history, ahead = NOTHING, None
-        if accelerate and calm and not finished:
+        if accelerate and calm and not settles:
             history = self.history.after(self.parameters, settled)
             ahead = history.extrapolated()
         parameters = settled if ahead is None else ahead
@@ -127,10 +138,11 @@ class State:
             events,
             history,
             _latest((*self.trajectory, parameters)),
-            finished,
+            settles and not self.is_rough,
             self.n_rows,
             self.sum_weight,
-            parts if calm and not finished else (),
+            parts if calm and not settles else (),
+            self.is_rough and not settles,
         )
 
 

@@ -126,6 +126,10 @@ def fit(
             kernel=kernel,
         )
         blocks = over_all.in_blocks(settings.fit.n_blocks)
+        single = over_all.in_single() if settings.fit.arithmetic == "single" else None
+        rough = None
+        if single is not None:
+            rough = fitting.Passes(single, single.in_blocks(settings.fit.n_blocks))
         clock = _Clock(watcher, settings, keeper.pass_seconds)
         results = fitting.fit_from_sample(
             fitting.Sample(surveyed.sample, surveyed.sample_weight, on_sample),
@@ -134,6 +138,7 @@ def fit(
             guards,
             start_seeds,
             blocks=blocks,
+            rough=rough,
             watch=clock,
             tell=clock.tell,
             keep=lambda standing: keeper.keep(standing, clock.seconds),
@@ -228,7 +233,8 @@ def _warm_up(job: Job[Settings], backend: Backend, kernel: Kernel, watcher: Watc
     """Have the kernel ready everywhere before the first pass; the seconds that took."""
     if kernel == "numpy" or job.settings.data.missing == "em":
         return 0.0
-    seconds = warm_up(backend, kernel, job.settings.fit.covariance_type, job.plan.dtype)
+    chosen = job.settings.fit
+    seconds = warm_up(backend, kernel, chosen.covariance_type, job.plan.dtype, chosen.arithmetic)
     watcher.detail(f"the compiled kernel was ready after {text.duration(seconds)}")
     return seconds
 

@@ -105,6 +105,11 @@ class FitSettings(Section):
         "EM); 1 is one M-step after all. More take fewer passes, wait for each other, and come "
         "to the same maximum by a way that depends on the chunks.",
     )
+    arithmetic: Literal["double", "single"] = Field(
+        default="double",
+        description="Precision of a pass. single: in float32 until the fit has nearly converged, "
+        "then in float64, which decides; for many complete rows. Sums are float64 in both.",
+    )
     component_policy: Literal["floor", "reseed", "drop", "raise"] = Field(
         default="floor",
         description="A component that holds no rows, collapses to a point or becomes singular: "

@@ -119,6 +119,24 @@ def test_a_fit_in_blocks_has_the_same_bits_on_every_executor(
     assert KNOWN.setdefault(f"blocks {accelerate}", found) == found
 
 
+def test_a_pass_in_single_precision_has_the_same_bits_on_every_executor(
+    backend: Backend, blobs: Blobs
+) -> None:
+    whole = expectation(row_chunks(blobs.X, chunk_bytes=1 << 12), backend, kernel="compiled")
+    single = whole.in_single()
+    assert single is not None
+    found = single(blobs.truth)
+    assert KNOWN.setdefault("single", bits(found)) == bits(found)
+    assert bits(found) != bits(whole(blobs.truth))
+    np.testing.assert_allclose(found.sum_resp, whole(blobs.truth).sum_resp, rtol=1e-5)
+
+
+def test_single_precision_is_the_compiled_kernels_for_complete_rows(blobs: Blobs) -> None:
+    chunks = row_chunks(blobs.X)
+    for way in ({"kernel": "numpy"}, {"kernel": "compiled", "missing": "em"}):
+        assert expectation(chunks, LocalBackend(1), **way).in_single() is None
+
+
 def test_a_pass_reads_every_chunk_once_in_one_fused_task(blobs: Blobs) -> None:
     reads: list[int] = []
 

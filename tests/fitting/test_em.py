@@ -10,9 +10,10 @@ from hypothesis import assume, given, reject
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
 from gmm_dask.errors import NotFiniteError, SingularCovarianceError
-from gmm_dask.fitting import FitResult, Maximisation, Outcome, Pass, best_of, fit
+from gmm_dask.fitting import FitResult, Maximisation, Outcome, Pass, Passes, best_of, fit
 from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, SufficientStatistics, e_step
 from tests.conftest import Blobs
+from tests.fitting.results import rounded
 from tests.strategies import mixtures, random_mixture, seeds
 
 EXACT = Maximisation(0)
@@ -122,3 +123,41 @@ def test_the_best_start_wins_and_the_earliest_of_equals() -> None:
         for bound in (-3.0, -1.0, -1.0)
     ]
     assert best_of(results) is results[1]
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-6, 1e-12])
+@pytest.mark.parametrize("accelerate", [False, True])
+def test_rough_passes_come_first_and_the_others_decide(
+    tol: float, accelerate: bool, blobs: Blobs
+) -> None:
+    """Noise that is larger than tol neither ends the fit nor keeps it from ending."""
+    passes: list[str] = []
+
+    def exact(parameters: Parameters) -> SufficientStatistics:
+        passes.append("exact")
+        return e_step(blobs.X, parameters)
+
+    def rough(parameters: Parameters) -> SufficientStatistics:
+        passes.append("rough")
+        return rounded(blobs.X, parameters)
+
+    start = random_mixture("full", 3, blobs.X.shape[1], 0)
+    maximise = Maximisation(1e-6)
+    way = {"tol": tol, "max_iter": 1000, "accelerate": accelerate}
+    found = fit(exact, start, maximise, rough=Passes(rough), **way)
+    assert found.converged
+    n_exact = passes.count("exact")
+    assert passes == ["rough"] * (len(passes) - n_exact) + ["exact"] * n_exact
+    assert n_exact < len(passes)
+    expected = fit(exact, start, maximise, **way)
+    assert abs(found.lower_bounds[-1] - expected.lower_bounds[-1]) < max(100 * tol, 1e-9)
+    assert found.lower_bounds[-1] == exact(found.trajectory[-2]).lower_bound
+
+
+def test_a_fit_that_ends_among_rough_passes_is_out_of_iterations(blobs: Blobs) -> None:
+    start = random_mixture("full", 3, blobs.X.shape[1], 0)
+    rough = Passes(partial(rounded, blobs.X))
+    found = fit(
+        partial(e_step, blobs.X), start, Maximisation(1e-6), tol=0.0, max_iter=3, rough=rough
+    )
+    assert found.outcome is Outcome.OUT_OF_ITERATIONS

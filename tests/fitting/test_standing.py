@@ -17,6 +17,7 @@ EVERY_WAY: dict[str, st.SearchStrategy[Any]] = {
     "n_starts": st.integers(1, 3),
     "is_part": st.booleans(),
     "n_blocks": st.sampled_from([1, 3]),
+    "is_rough": st.booleans(),
 }
 
 

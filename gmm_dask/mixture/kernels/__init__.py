@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +23,19 @@ from gmm_dask.mixture.parameters import Parameters
 from gmm_dask.mixture.statistics import SufficientStatistics, WorstRows
 from gmm_dask.mixture.steps import RowScores
 
+if TYPE_CHECKING:
+    from gmm_dask.mixture.kernels.arguments import Arguments
+
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 Rows = npt.NDArray[Any]
 
 Kernel = Literal["numpy", "compiled"]
+Arithmetic = Literal["double", "single"]
 WORTH = 1 << 25  # rows x components x features from which a fit gains more than compiling takes
 BLOCK_ROWS = 1 << 14  # copied at once where rows are not contiguous
 FAR_ROWS = 1 << 12  # beyond so many in a block, it is left to NumPy
+FAR_PART = 16  # and beyond this part of it, to float64 instead of float32
 
 
 def choose(n_rows: int, n_components: int, n_features: int) -> Kernel:
@@ -54,9 +59,21 @@ def module(kernel: Kernel) -> Any:
 
 
 def e_step(
-    X: Rows, parameters: Parameters, sample_weight: Rows | None = None, n_worst: int = 0
+    X: Rows,
+    parameters: Parameters,
+    sample_weight: Rows | None = None,
+    n_worst: int = 0,
+    arithmetic: Arithmetic = "double",
 ) -> SufficientStatistics:
-    """As `steps.e_step`, to 1e-12; rows that no component reaches are left to it."""
+    """As `steps.e_step`, to 1e-12; rows that no component reaches are left to it.
+
+    Parameters
+    ----------
+    arithmetic : {"double", "single"}
+        single: in float32 where the mixture and the weights allow it, whatever the rows are
+        stored in; log-likelihood per row and what is summed are right to about 1e-6, as
+        `docs/decisions.md` has it, and sums over many rows are still float64.
+    """
     _check_features(X, parameters)
     steps.check_weights(X, sample_weight)
     weights = np.empty(0)
@@ -64,11 +81,11 @@ def e_step(
         weights = np.ascontiguousarray(sample_weight, dtype=np.float64)
         steps.positive(weights)
     total = SufficientStatistics.zero(parameters, n_worst)
+    arguments = _arguments(parameters, weights, arithmetic)
     whole = X.flags.c_contiguous and not n_worst
     for block in _blocks(X, max(1, X.shape[0]) if whole else BLOCK_ROWS):
-        total += _block_statistics(
-            _contiguous(X[block]), parameters, weights[block] if len(weights) else weights, n_worst
-        )
+        part = weights[block] if len(weights) else weights
+        total += _block_statistics(_contiguous(X[block]), parameters, arguments, part, n_worst)
     return total
 
 
@@ -94,32 +111,39 @@ def labels(X: Rows, parameters: Parameters) -> npt.NDArray[np.int32]:
     return score_rows(X, parameters).labels
 
 
-def warm_up(covariance_type: str, dtype: str) -> float:
-    """Seconds that compiling the kernel for such rows, or reading it from the disk, took here."""
-    if (covariance_type, dtype) not in _warm:
+def warm_up(covariance_type: str, dtype: str, arithmetic: Arithmetic = "double") -> float:
+    """Seconds that compiling the kernel for such rows, or reading it from the disk, took here.
+
+    For single precision it is compiled beside that for double, which the last passes go through.
+    """
+    key = (covariance_type, dtype, arithmetic)
+    if key not in _warm:
         begun = time.perf_counter()
         X = np.zeros((1, 1), dtype=dtype)
         shape = family(covariance_type).shape(1, 1)
         one = Parameters.from_covariances([1.0], [[0.0]], np.ones(shape), covariance_type)
         e_step(X, one)
         score_rows(X, one)
-        _warm[covariance_type, dtype] = time.perf_counter() - begun
-    return _warm[covariance_type, dtype]
+        if arithmetic == "single":
+            e_step(X, one, arithmetic=arithmetic)
+        _warm[key] = time.perf_counter() - begun
+    return _warm[key]
 
 
-_warm: dict[tuple[str, str], float] = {}
+_warm: dict[tuple[str, str, str], float] = {}
 
 
 def _scored(X: Rows, parameters: Parameters, shares: Array | None) -> RowScores:
     _check_features(X, parameters)
     n = X.shape[0]
+    mixture, screen, frame = _arguments(parameters, np.empty(0), "double")
     scores = RowScores(np.empty(n, np.int32), np.empty(n), np.empty(n))
     for block in _blocks(X, BLOCK_ROWS):
         rows = _contiguous(X[block])
         part = np.empty((0, 0)) if shares is None else shares[block]
         result = (*(each[block] for each in scores), part)
         far = np.empty(FAR_ROWS, np.int64)
-        n_far = _dense().write_scores(rows, *_arguments(parameters), result, far)
+        n_far = _dense().write_scores(rows, mixture, screen, frame[0], result, far)
         if n_far:
             chosen = _far_rows(n_far, far, len(rows))
             _score_far(rows[chosen], chosen, parameters, result)
@@ -135,15 +159,16 @@ def _score_far(X: Rows, chosen: Indices, parameters: Parameters, result: Any) ->
 
 
 def _block_statistics(
-    X: Rows, parameters: Parameters, weights: Array, n_worst: int
+    X: Rows, parameters: Parameters, arguments: Arguments, weights: Array, n_worst: int
 ) -> SufficientStatistics:
-    sums = _Sums.zero(parameters)
-    far, density = np.empty(FAR_ROWS, np.int64), np.empty(len(X) if n_worst else 0)
+    sums, single = _Sums.zero(parameters, arguments.itemsize), arguments.itemsize == 4
+    n_noted = max(FAR_ROWS, len(X) // FAR_PART) if single else FAR_ROWS
+    far, density = np.empty(n_noted, np.int64), np.empty(len(X) if n_worst else 0)
     log_likelihood, n_far = _dense().add_expectation(
-        X, weights, *_arguments(parameters), sums.arrays, far, density
+        X, weights, *arguments, sums.arrays, far, density
     )
     if n_far > len(far):
-        return steps.e_step(X, parameters, weights if len(weights) else None, n_worst)
+        return _far_statistics(X, parameters, weights, n_worst, single=single)
     chosen = far[:n_far]
     near_weight = float(weights.sum() - weights[chosen].sum()) if len(weights) else None
     found = sums.statistics(parameters, len(X) - len(chosen), near_weight, log_likelihood)
@@ -154,9 +179,19 @@ def _block_statistics(
             near &= weights > 0
         found = replace(found, worst=WorstRows.of(n_worst, density[near], X[near]))
     if n_far:
-        far_weights = weights[chosen] if len(weights) else None
-        found += steps.e_step(X[chosen], parameters, far_weights, n_worst)
+        far_weights = weights[chosen] if len(weights) else weights
+        found += _far_statistics(X[chosen], parameters, far_weights, n_worst, single=single)
     return found
+
+
+def _far_statistics(
+    X: Rows, parameters: Parameters, weights: Array, n_worst: int, *, single: bool
+) -> SufficientStatistics:
+    """Of rows that are too far for float32, in float64; of those too far for that, by NumPy."""
+    if single:
+        double = _arguments(parameters, weights, "double")
+        return _block_statistics(X, parameters, double, weights, n_worst)
+    return steps.e_step(X, parameters, weights if len(weights) else None, n_worst)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,11 +201,11 @@ class _Sums:
     arrays: tuple[Array, Array, Array, Array, Array]
 
     @classmethod
-    def zero(cls, parameters: Parameters) -> _Sums:
+    def zero(cls, parameters: Parameters, itemsize: int) -> _Sums:
         from gmm_dask.mixture.kernels.lanes import LANES
 
-        dense, (k, d) = _dense(), parameters.means.shape
-        padded = -(-d // LANES) * LANES
+        dense, (k, d), lanes = _dense(), parameters.means.shape, LANES * 8 // itemsize
+        padded = -(-d // lanes) * lanes
         chosen = parameters.family
         listed = chosen.correlated and d > dense.FEW_COLUMNS
         n_matrices = (k if chosen.per_component else 1) if listed else 0
@@ -206,22 +241,11 @@ class _Sums:
         return SufficientStatistics(n, weight, log_likelihood, sum_resp, sum_x, sum_xx)
 
 
-def _arguments(parameters: Parameters) -> tuple[Any, ...]:
-    """Means, factors (k or 1, d or 1, d), log weights, whether matrices; screen; far limit."""
-    from gmm_dask.mixture.kernels.screen import screen_of
+def _arguments(parameters: Parameters, weights: Array, arithmetic: Arithmetic) -> Arguments:
+    from gmm_dask.mixture.kernels.arguments import in_double, in_single, takes
 
-    factors, (k, d) = parameters.precisions_cholesky, parameters.means.shape
-    if parameters.family.correlated:
-        factors = factors.reshape(-1, d, d)
-    else:
-        factors = np.broadcast_to(factors.reshape(k, 1, -1), (k, 1, d)).copy()
-    mixture = (
-        parameters.means,
-        factors,
-        steps.log_densities_at_means(parameters),
-        parameters.family.correlated,
-    )
-    return mixture, tuple(screen_of(parameters)), steps.far_limit(parameters)
+    single = in_single(parameters) if arithmetic == "single" and takes(weights) else None
+    return in_double(parameters) if single is None else single
 
 
 def _far_rows(n_far: int, far: Indices, n_rows: int) -> Indices:

@@ -9,19 +9,22 @@ import numba
 import numpy as np
 
 from gmm_dask.mixture.kernels.lanes import (
-    LANES,
-    ROWS,
     lanes,
     larger,
+    multiply_add,
+    n_lanes,
+    n_rows,
+    rows,
+    subtract,
+    where_greater,
+)
+from gmm_dask.mixture.kernels.memory import (
     load_columns,
     load_lanes,
     load_rows,
-    multiply_add,
-    rows,
+    load_whole,
     store,
-    subtract,
     transpose_square,
-    where_greater,
 )
 
 GUESSING = 8  # directions that tell the probable component
@@ -30,20 +33,21 @@ AT_ONCE = 8  # rows projected at once, whose sums fit into the registers
 
 @numba.njit(nogil=True, error_model="numpy")
 def transpose(X: Any, order: Any, start: int, n_columns: int, x: Any) -> None:
-    """The rows order[start : start + ROWS] of X as columns of x, in float64.
+    """The rows order[start : start + ROWS] of X as columns of x, in its kind of float.
 
     Parameters
     ----------
     x : (n_columns filled up to LANES, ROWS)
     """
-    for column in range(0, n_columns, LANES):
-        for lane in range(0, ROWS, LANES):
+    step = n_lanes(x)
+    for column in range(0, n_columns, step):
+        for lane in range(0, n_rows(x), step):
             transpose_square(X, order, start + lane, column, n_columns - column, x, lane)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def project(X: Any, start: int, n_rows: int, centre: Any, directions: Any, D: Any, y: Any) -> None:
-    """The rows X[start : start + n_rows] less the centre, in some directions: y (n_rows, r).
+def project(X: Any, centre: Any, directions: Any, D: Any, y: Any) -> None:
+    """The rows X less the centre, in some directions: y (n, r).
 
     Parameters
     ----------
@@ -51,17 +55,18 @@ def project(X: Any, start: int, n_rows: int, centre: Any, directions: Any, D: An
     D : (AT_ONCE, padded d)
         Workspace.
     """
-    d, n_directions = directions.shape
-    for t in range(0, n_rows, AT_ONCE):
-        n = min(AT_ONCE, n_rows - t)
+    (d, n_directions), count = directions.shape, X.shape[0]
+    step = n_lanes(D)
+    for t in range(0, count, AT_ONCE):
+        n = min(AT_ONCE, count - t)
         for p in range(n):
-            for i in range(0, d, LANES):
-                at, left = (start + t + p, i), d - i
-                row = load_lanes(X, at) if left >= LANES else load_columns(X, at, left)
-                store(D, (p, i), subtract(row, load_columns(centre, i, left)))
-        for c in range(0, n_directions, LANES):
-            y0, y1, y2, y3 = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
-            y4, y5, y6, y7 = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
+            for i in range(0, d, step):
+                at, left = (t + p, i), d - i
+                row = load_whole(X, at, D) if left >= step else load_columns(X, at, left, D)
+                store(D, (p, i), subtract(row, load_columns(centre, i, left, D)))
+        for c in range(0, n_directions, step):
+            y0, y1, y2, y3 = lanes(D, 0.0), lanes(D, 0.0), lanes(D, 0.0), lanes(D, 0.0)
+            y4, y5, y6, y7 = lanes(D, 0.0), lanes(D, 0.0), lanes(D, 0.0), lanes(D, 0.0)
             for i in range(d):
                 v = load_lanes(directions, (i, c))
                 y0 = multiply_add(v, D[0, i], y0)
@@ -83,16 +88,7 @@ def project(X: Any, start: int, n_rows: int, centre: Any, directions: Any, D: An
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def load_projected(projected: Any, order: Any, t: int, start: int, y: Any) -> None:
-    """What was projected of the rows order[t : t + ROWS], as columns of y (n, ROWS)."""
-    for lane in range(ROWS):
-        row = order[t + lane] - start
-        for i in range(y.shape[0]):
-            y[i, lane] = projected[row, i]
-
-
-@numba.njit(nogil=True, error_model="numpy")
-def sort_by_guess(means: Any, biases: Any, order: Any, start: int, n_rows: int, work: Any) -> None:
+def sort_by_guess(means: Any, biases: Any, order: Any, count: int, work: Any) -> None:
     """Put rows that are probably of the same component side by side.
 
     That is the one whose mean is nearest in pooled standard deviations, log weights considered:
@@ -103,60 +99,63 @@ def sort_by_guess(means: Any, biases: Any, order: Any, start: int, n_rows: int, 
     means : (k, n)
     biases : (k,)
     order : (tile,)
-        Row numbers from start on, of which the first n_rows are put in order.
+        Row numbers, of which the first count are put in order.
     work : y (n, ROWS), projected (tile, r), guess (tile,), sorted (tile,), ends (k + 1,)
     """
     y, projected, guess, placed, ends = work
     k, n = means.shape[0], min(GUESSING, means.shape[1])
     ends[:] = 0
-    for t in range(0, n_rows, ROWS):
-        load_projected(projected, order, t, start, y[:n])
-        best, nearest = rows(-math.inf), rows(0.0)
+    for t in range(0, count, n_rows(y)):
+        transpose(projected, order, t, n, y)
+        best, nearest = rows(y, -math.inf), rows(y, 0.0)
         for j in range(k):
-            score = rows(biases[j])
+            score = rows(y, biases[j])
             for i in range(n):
                 score = multiply_add(load_rows(y, (i, 0)), means[j, i], score)
-            nearest = where_greater(score, best, rows(float(j)), nearest)
+            nearest = where_greater(score, best, rows(y, float(j)), nearest)
             best = larger(score, best)
         store(guess, t, nearest)
-    for t in range(n_rows):
+    for t in range(count):
         ends[int(guess[t]) + 1] += 1
     for j in range(k):
         ends[j + 1] += ends[j]
-    for t in range(n_rows):
+    for t in range(count):
         j = int(guess[t])
         placed[ends[j]] = order[t]
         ends[j] += 1
-    order[:n_rows] = placed[:n_rows]
+    order[:count] = placed[:count]
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def load_weights(weights: Any, order: Any, start: int, n_rows: int, out: Any) -> None:
+def load_weights(weights: Any, order: Any, start: int, count: int, out: Any) -> None:
     """Weights of a block's rows; 1 where there are none, and 0 for lanes without a row."""
-    if not weights.shape[0] and start + ROWS <= n_rows:
-        store(out, 0, rows(1.0))
+    if not weights.shape[0] and start + n_rows(out) <= count:
+        store(out, 0, rows(out, 1.0))
         return
-    for lane in range(ROWS):
+    for lane in range(n_rows(out)):
         t = start + lane
-        if t >= n_rows:
+        if t >= count:
             out[lane] = 0.0
         else:
             out[lane] = weights[order[t]] if weights.shape[0] else 1.0
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def workspace(n_rows: int, n_columns: int) -> Any:
-    """An array whose first element begins a cache line, which no vector then straddles."""
+def workspace(n_rows: int, n_columns: int, like: Any) -> Any:
+    """An array of the kind of another whose first element begins a cache line.
+
+    No vector then straddles two of them.
+    """
     n = n_rows * n_columns
-    raw = np.empty(n + 8)
-    skip = (-(raw.ctypes.data // 8)) % 8
+    raw = np.empty(n + 64 // like.itemsize, like.dtype)
+    skip = (-(raw.ctypes.data // like.itemsize)) % (64 // like.itemsize)
     return raw[skip : skip + n].reshape(n_rows, n_columns)
 
 
 @numba.njit(nogil=True, error_model="numpy")
 def collect(root_of: Any, order: Any, start: int, listed: Any, root: Any, count: int) -> int:
     """Append the block's rows that have a share (ROWS,), and the roots of their shares."""
-    for lane in range(ROWS):
+    for lane in range(n_rows(root_of)):
         listed[count] = order[start + lane]
         root[count] = root_of[lane]
         count += root_of[lane] > 0

@@ -17,53 +17,65 @@ import numba
 import numpy as np
 
 from gmm_dask.mixture.kernels.blocks import (
-    AT_ONCE,
     collect,
-    load_projected,
     load_weights,
-    project,
-    sort_by_guess,
     transpose,
     workspace,
 )
 from gmm_dask.mixture.kernels.distances import bound_of, of_matrix, of_variances
 from gmm_dask.mixture.kernels.elementary import exp, log
 from gmm_dask.mixture.kernels.lanes import (
-    LANES,
-    ROWS,
     Vector,
     add,
     any_greater,
     any_within,
     bits_greater,
+    by_kind,
     divide,
+    doubled,
     folded,
     larger,
-    load_lanes,
-    load_rows,
     multiply,
     multiply_add,
+    n_rows,
     rows,
     square_root,
-    store,
     subtract,
     total,
     where_greater,
 )
+from gmm_dask.mixture.kernels.memory import accumulate, load_rows, store
 from gmm_dask.mixture.kernels.sums import LIST_ROWS, add_listed, add_products, add_squares
+from gmm_dask.mixture.kernels.tiles import (
+    TILE_ROWS,
+    arrange_tile,
+    is_worth,
+    own_rows,
+    own_workspace,
+    padded,
+    probable,
+    workspaces,
+)
 
-TILE_ROWS = 2048
 FEW_COLUMNS = 8  # up to which sums are taken over rows in lanes; beyond, over rows in a list
-AGAIN = 32  # tiles after which a screen that was not worth its time is tried once more
 ROUNDED = 1.01  # a bound is taken to be above a limit from here on
 OUT_OF_REACH = -42.0  # log of a responsibility that is nothing in float64
 FAR, FAR_OUT_OF_REACH = -1000.0, -150.0  # of a row with squared distances that may outweigh that
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def reach(largest: Vector) -> Vector:
+def reach_double(largest: Vector, least: float) -> Vector:
     """Log responsibility down to which a component counts, for rows of this log-density."""
-    return where_greater(largest, FAR, rows(OUT_OF_REACH), rows(FAR_OUT_OF_REACH))
+    return where_greater(largest, FAR, OUT_OF_REACH, FAR_OUT_OF_REACH)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def reach_single(largest: Vector, least: float) -> Vector:
+    """The same where no row is far: one number, of the mixture."""
+    return where_greater(largest, least, least, least)
+
+
+reach = by_kind(reach_double, reach_single)
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -84,9 +96,9 @@ def log_joints(
     tally : (2,)
         Of the other components, how many were looked at and how many were out of reach.
     """
-    means, factors, log_weights, is_matrix = mixture
+    means, factors, log_weights, is_matrix, least, _ = mixture
     _, _, _, _, screen_factors, offsets, _ = screen
-    largest = rows(-math.inf)
+    largest = rows(out, -math.inf)
     k, d = means.shape
     begin, n_likely = likely[0], likely[1] - likely[0]
     for place in range(n_likely + k):
@@ -94,7 +106,8 @@ def log_joints(
         if place >= n_likely and begin <= j < begin + n_likely:
             continue
         log_weight = log_weights[j]
-        limit = multiply(subtract(subtract(rows(log_weight), largest), reach(largest)), 2.0)
+        lead = subtract(rows(out, log_weight), largest)
+        limit = multiply(subtract(lead, reach(largest, least)), 2.0)
         if n_likely and place >= n_likely:
             at_most = multiply(limit, ROUNDED)
             screen_factor = screen_factors[j % screen_factors.shape[0]]
@@ -102,108 +115,50 @@ def log_joints(
             tally[0] += 1
             if not any_within(bound, at_most):
                 tally[1] += 1
-                store(out, (j, 0), multiply_add(bound, -0.5, rows(log_weight)))
+                store(out, (j, 0), multiply_add(bound, -0.5, log_weight))
                 continue
         factor = factors[j % factors.shape[0]]
         if is_matrix:
             squares = of_matrix(x, means[j], factor, d, limit)
         else:
             squares = of_variances(x, means[j], factor[0], d)
-        log_joint = multiply_add(squares, -0.5, rows(log_weight))
+        log_joint = multiply_add(squares, -0.5, log_weight)
         store(out, (j, 0), log_joint)
         largest = larger(log_joint, largest)
     return largest
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def shares(out: Any, largest: Vector, k: int) -> Vector:
+def shares(out: Any, largest: Vector, out_of_reach: float, k: int) -> Vector:
     """Turn log joints (k, ROWS) into densities in units of the largest; their sum."""
-    least, summed = reach(largest), rows(0.0)
+    least, summed = reach(largest, out_of_reach), rows(out, 0.0)
     for j in range(k):
         difference = subtract(load_rows(out, (j, 0)), largest)
         if any_greater(difference, least):
-            share = where_greater(difference, least, exp(difference), rows(0.0))
+            share = where_greater(difference, least, exp(difference), 0.0)
             summed = add(summed, share)
             store(out, (j, 0), share)
         else:
-            store(out, (j, 0), rows(0.0))
+            store(out, (j, 0), rows(out, 0.0))
     return summed
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def note_far(near: Any, x: Any, order: Any, start: int, n_rows: int, far: Any, n_far: int) -> int:
+def note_far(
+    near: Any, x: Any, order: Any, start: int, t: int, count: int, far: Any, n_far: int
+) -> int:
     """Add the block's rows whose densities say nothing to the list; how many it has then.
 
     Their lanes of x become 0: nothing of them is added, and 0 times infinity would be.
     """
-    for lane in range(min(ROWS, n_rows - start)):
+    for lane in range(n_rows(x)):
         if not (near >> np.uint64(lane)) & np.uint64(1):
             x[:, lane] = 0.0
-            if n_far < far.shape[0]:
-                far[n_far] = order[start + lane]
-            n_far += 1
+            if t + lane < count:
+                if n_far < far.shape[0]:
+                    far[n_far] = start + order[t + lane]
+                n_far += 1
     return n_far
-
-
-@numba.njit(nogil=True, error_model="numpy")
-def arrange_tile(
-    X: Any, start: int, screen: Any, is_screened: bool, order: Any, D: Any, work: Any
-) -> int:
-    """Row numbers of the tile that begins at start, sorted where it is screened: how many.
-
-    Lanes beyond its end repeat the last row.
-    """
-    n_rows = int(min(TILE_ROWS, X.shape[0] - start))
-    for t in range(TILE_ROWS):
-        order[t] = start + min(t, n_rows - 1)
-    if is_screened:
-        centre, directions, means, biases, _, _, _ = screen
-        project(X, start, n_rows, centre, directions, D, work[1])
-        sort_by_guess(means, biases, order, start, n_rows, work)
-    return n_rows
-
-
-@numba.njit(nogil=True, error_model="numpy")
-def is_worth(screen: Any, tally: Any, tile: int) -> bool:
-    """Whether to screen the next tile: the last one screened gained by it, or it is time to look.
-
-    Where none or few components are out of reach, tiles are left as they are.
-    """
-    if not screen[1].shape[1]:
-        return False
-    gained = tally[1] >= screen[6] * tally[0]
-    if gained or tile % AGAIN == 0:
-        tally[:] = 0
-        return True
-    return False
-
-
-@numba.njit(nogil=True, error_model="numpy")
-def probable(order: Any, guess: Any, start: int, t: int, n_rows: int) -> tuple[int, int]:
-    """The components that the block's rows of a sorted tile probably are of: begin, end."""
-    last = min(t + ROWS, n_rows) - 1
-    return int(guess[order[t] - start]), int(guess[order[last] - start]) + 1
-
-
-@numba.njit(nogil=True, error_model="numpy")
-def padded(n_columns: int) -> int:
-    """Columns filled up to whole vectors."""
-    return -(-n_columns // LANES) * LANES
-
-
-@numba.njit(nogil=True, error_model="numpy")
-def workspaces(n_columns: int, k: int, screen: Any) -> Any:
-    """For a tile: y, projected rows, guesses, sorted rows, ends; and for rows less the centre."""
-    n = screen[5].shape[1]
-    screened_rows = TILE_ROWS if n else 0
-    work = (
-        workspace(n, ROWS),
-        workspace(screened_rows, screen[1].shape[1]),
-        workspace(1, TILE_ROWS)[0],
-        np.empty(TILE_ROWS, np.int64),
-        np.empty(k + 1, np.int64),
-    )
-    return work, workspace(AT_ONCE, padded(n_columns) if n else 0)
 
 
 def _sources() -> int:
@@ -222,60 +177,76 @@ def _made(sources: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         weights: Any,
         mixture: Any,
         screen: Any,
-        far_limit: float,
+        frame: Any,
         sums: Any,
         far: Any,
         density: Any,
     ) -> Any:
-        """Add the rows' statistics to sums; log-likelihood, and how many rows are far."""
+        """Add the rows' statistics to sums; log-likelihood, and how many rows are far.
+
+        Everything is computed in the kind of float that the mixture is in; sums are float64.
+
+        Parameters
+        ----------
+        frame : far limit, top, shift
+            What rows are far from (note_far); what all log weights were lessened by, and (d,) the
+            means: rows are read as they are where it is empty.
+        """
         n, d = X.shape
-        means, _, _, is_matrix = mixture
+        means, _, _, is_matrix, least, rests = mixture
         k = means.shape[0]
         sum_resp, sum_x, sum_xx, part_x, part_xx = sums
-        x, joint, weight = workspace(padded(d), ROWS), workspace(k, ROWS), workspace(1, ROWS)[0]
+        far_limit, top, shift = frame
+        width = n_rows(means)
+        all_near = ~np.uint64(0) >> np.uint64(64 - width)
+        x, joint = workspace(padded(d, means), width, means), workspace(k, width, means)
+        centred, weight = workspace(d, width, means), workspace(1, width, means)[0]
+        tile = own_workspace(d, shift)
         order, tally = np.empty(TILE_ROWS, np.int64), np.zeros(2, np.int64)
-        work, shifted = workspaces(d, k, screen)
+        work, shifted = workspaces(d, k, screen, means)
         y, projected, guess, _, _ = work
         in_list = is_matrix and d > FEW_COLUMNS
         held = TILE_ROWS if in_list else 1
-        listed, root = np.empty((k, held), np.int64), workspace(k, held)
-        counts, scaled = np.zeros(k, np.int64), workspace(LIST_ROWS + 1, sum_x.shape[1])
+        listed, root = np.empty((k, held), np.int64), workspace(k, held, means)
+        counts, scaled = np.zeros(k, np.int64), workspace(LIST_ROWS + 1, sum_x.shape[1], means)
         log_likelihood, n_far = float(sources) * 0.0, 0
         for start in range(0, n, TILE_ROWS):
             is_screened = is_worth(screen, tally, start // TILE_ROWS)
-            m = arrange_tile(X, start, screen, is_screened, order, shifted, work)
-            tile_sum = rows(0.0)
-            for t in range(0, m, ROWS):
-                transpose(X, order, t, d, x)
-                load_weights(weights, order, t, m, weight)
+            m = min(TILE_ROWS, n - start)
+            Z, own = own_rows(tile, X, start, m, shift), weights[start:]
+            arrange_tile(Z, screen, is_screened, order, shifted, work)
+            tile_sum = doubled(rows(means, 0.0))
+            for t in range(0, m, width):
+                transpose(Z, order, t, d, x)
+                load_weights(own, order, t, m, weight)
                 likely = (0, 0)
                 if is_screened:
-                    load_projected(projected, order, t, start, y)
-                    likely = probable(order, guess, start, t, m)
+                    transpose(projected, order, t, screen[5].shape[1], y)
+                    likely = probable(order, guess, t, m, x)
                 largest = log_joints(x, y, mixture, screen, likely, tally, joint)
-                near = bits_greater(largest, rows(far_limit))
-                if near != ALL_ROWS:
-                    n_far = note_far(near, x, order, t, m, far, n_far)
+                near = bits_greater(largest, rows(means, far_limit))
+                if near != all_near:
+                    n_far = note_far(near, x, order, start, t, m, far, n_far)
                 w = load_rows(weight, 0)
-                w = where_greater(largest, far_limit, w, rows(0.0))
-                summed = shares(joint, largest, k)
-                log_density = where_greater(w, 0.0, add(largest, log(summed)), rows(0.0))
-                tile_sum = multiply_add(w, log_density, tile_sum)
+                w = where_greater(largest, far_limit, w, 0.0)
+                summed = shares(joint, largest, least, k)
+                log_density = where_greater(w, 0.0, add(largest, log(summed)), 0.0)
+                tile_sum = multiply_add(doubled(w), add(doubled(log_density), top), tile_sum)
                 if density.shape[0]:
                     store(weight, 0, log_density)
-                    for lane in range(min(ROWS, m - t)):
-                        density[order[t + lane]] = weight[lane]
-                unit = where_greater(w, 0.0, divide(w, summed), rows(0.0))
+                    for lane in range(min(width, m - t)):
+                        density[start + order[t + lane]] = weight[lane] + top
+                unit = where_greater(w, 0.0, divide(w, summed), 0.0)
                 for j in range(k):
                     share = load_rows(joint, (j, 0))
-                    if not any_greater(share, rows(0.0)):
+                    if not any_greater(share, rows(means, 0.0)):
                         continue
                     r = multiply(share, unit)
-                    store(sum_resp[j], 0, add(load_lanes(sum_resp[j], 0), folded(r)))
+                    accumulate(sum_resp[j], 0, folded(r))
                     if not is_matrix:
-                        add_squares(x, means[j], r, part_x[j], part_xx[j, 0], d)
+                        add_squares(x, means[j], rests[j], r, part_x[j], part_xx[j, 0], d)
                     elif not in_list:
-                        add_products(x, means[j], r, part_x[j], part_xx[j], d)
+                        add_products(x, means[j], rests[j], r, centred, part_x[j], part_xx[j])
                     else:
                         store(joint, (j, 0), square_root(r))
                         counts[j] = collect(joint[j], order, t, listed[j], root[j], counts[j])
@@ -284,8 +255,8 @@ def _made(sources: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
                 for j in range(k):
                     n_listed = counts[j]
                     add_listed(
-                        X, listed[j, :n_listed], root[j, :n_listed], means[j], scaled,
-                        sum_x[j], sum_xx[j % sum_xx.shape[0]],
+                        Z, listed[j, :n_listed], root[j, :n_listed], means[j], rests[j],
+                        scaled, sum_x[j], sum_xx[j % sum_xx.shape[0]],
                     )  # fmt: skip
                     counts[j] = 0
         return log_likelihood, n_far
@@ -301,36 +272,41 @@ def _made(sources: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Write labels, log-densities and largest responsibilities; how many rows are far."""
         labels, density, largest_share, responsibilities = result
         n, d = X.shape
-        k = mixture[0].shape[0]
-        x, joint, lane_values = workspace(padded(d), ROWS), workspace(k, ROWS), workspace(3, ROWS)
+        means, least = mixture[0], mixture[4]
+        k, width = means.shape[0], n_rows(means)
+        all_near = ~np.uint64(0) >> np.uint64(64 - width)
+        x, joint = workspace(padded(d, means), width, means), workspace(k, width, means)
+        lane_values = workspace(3, width, means)
         order, tally = np.empty(TILE_ROWS, np.int64), np.zeros(2, np.int64)
-        work, shifted = workspaces(d, k, screen)
+        work, shifted = workspaces(d, k, screen, means)
         y, projected, guess, _, _ = work
         n_far = sources * 0
         for start in range(0, n, TILE_ROWS):
             is_screened = is_worth(screen, tally, start // TILE_ROWS)
-            m = arrange_tile(X, start, screen, is_screened, order, shifted, work)
-            for t in range(0, m, ROWS):
-                transpose(X, order, t, d, x)
+            m = min(TILE_ROWS, n - start)
+            Z = X[start : start + m]
+            arrange_tile(Z, screen, is_screened, order, shifted, work)
+            for t in range(0, m, width):
+                transpose(Z, order, t, d, x)
                 likely = (0, 0)
                 if is_screened:
-                    load_projected(projected, order, t, start, y)
-                    likely = probable(order, guess, start, t, m)
+                    transpose(projected, order, t, screen[5].shape[1], y)
+                    likely = probable(order, guess, t, m, x)
                 largest = log_joints(x, y, mixture, screen, likely, tally, joint)
-                near = bits_greater(largest, rows(far_limit))
-                if near != ALL_ROWS:
-                    n_far = note_far(near, x, order, t, m, far, n_far)
-                nearest, best = rows(0.0), rows(-math.inf)
+                near = bits_greater(largest, rows(means, far_limit))
+                if near != all_near:
+                    n_far = note_far(near, x, order, start, t, m, far, n_far)
+                nearest, best = rows(means, 0.0), rows(means, -math.inf)
                 for j in range(k):  # again: the first of equals, and they came in another order
                     log_joint = load_rows(joint, (j, 0))
-                    nearest = where_greater(log_joint, best, rows(float(j)), nearest)
+                    nearest = where_greater(log_joint, best, rows(means, float(j)), nearest)
                     best = larger(log_joint, best)
-                summed = shares(joint, largest, k)
+                summed = shares(joint, largest, least, k)
                 store(lane_values, (0, 0), nearest)
                 store(lane_values, (1, 0), add(largest, log(summed)))
-                store(lane_values, (2, 0), divide(rows(1.0), summed))
-                for lane in range(min(ROWS, m - t)):
-                    row = order[t + lane]
+                store(lane_values, (2, 0), divide(rows(means, 1.0), summed))
+                for lane in range(min(width, m - t)):
+                    row = start + order[t + lane]
                     labels[row] = int(lane_values[0, lane])
                     density[row] = lane_values[1, lane]
                     largest_share[row] = lane_values[2, lane]
@@ -351,5 +327,4 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(**options)(function)  # type: ignore[no-any-return]
 
 
-ALL_ROWS = np.uint64(2**ROWS - 1)
 add_expectation, write_scores = _made(_sources())

@@ -10,12 +10,12 @@ from gmm_dask.mixture.kernels.lanes import (
     Vector,
     any_greater,
     any_within,
-    load_rows,
     multiply,
     multiply_add,
     rows,
     subtract,
 )
+from gmm_dask.mixture.kernels.memory import load_rows
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -25,10 +25,10 @@ def of_matrix(x: Any, mean: Any, factor: Any, n_columns: int, limit: Vector) -> 
     The sum over the first columns is the distance in the first features alone, and never more
     than the whole. Four columns at a time: their sums and the rows fit into the registers.
     """
-    squares = rows(0.0)
+    squares = rows(x, 0.0)
     c = 0
     while c + 4 <= n_columns:
-        z0, z1, z2, z3 = rows(0.0), rows(0.0), rows(0.0), rows(0.0)
+        z0, z1, z2, z3 = rows(x, 0.0), rows(x, 0.0), rows(x, 0.0), rows(x, 0.0)
         for i in range(c):
             D = subtract(load_rows(x, (i, 0)), mean[i])
             z0 = multiply_add(D, factor[i, c], z0)
@@ -57,7 +57,7 @@ def of_matrix(x: Any, mean: Any, factor: Any, n_columns: int, limit: Vector) -> 
         if not any_greater(limit, squares):
             return squares
     while c < n_columns:
-        z = rows(0.0)
+        z = rows(x, 0.0)
         for i in range(c + 1):
             z = multiply_add(subtract(load_rows(x, (i, 0)), mean[i]), factor[i, c], z)
         squares = multiply_add(z, z, squares)
@@ -72,10 +72,10 @@ def bound_of(y: Any, offset: Any, factor: Any, limit: Vector) -> Vector:
     Stops where every row is above its limit. Means are taken off last: what that rounds away a
     bound need not know.
     """
-    squares, n = rows(0.0), offset.shape[0]
+    squares, n = rows(y, 0.0), offset.shape[0]
     for c in range(0, n, 4):
-        z0, z1 = rows(-offset[c]), rows(-offset[c + 1])
-        z2, z3 = rows(-offset[c + 2]), rows(-offset[c + 3])
+        z0, z1 = rows(y, -offset[c]), rows(y, -offset[c + 1])
+        z2, z3 = rows(y, -offset[c + 2]), rows(y, -offset[c + 3])
         for i in range(c + 1):
             v = load_rows(y, (i, 0))
             z0 = multiply_add(v, factor[i, c], z0)
@@ -102,7 +102,7 @@ def bound_of(y: Any, offset: Any, factor: Any, limit: Vector) -> Vector:
 @numba.njit(nogil=True, error_model="numpy")
 def of_variances(x: Any, mean: Any, factor: Any, n_columns: int) -> Vector:
     """Sum of ((x - m) / sd)^2."""
-    squares = rows(0.0)
+    squares = rows(x, 0.0)
     for i in range(n_columns):
         z = multiply(subtract(load_rows(x, (i, 0)), mean[i]), factor[i])
         squares = multiply_add(z, z, squares)

@@ -23,6 +23,7 @@ STEP = 4  # directions looked at before a component may be left
 NOTHING = 1e-3  # pooled standard deviations that all components are apart in a direction
 WIDE = 6.0  # standard deviations from its mean, where the rows of a component are
 EXACT, CERTAIN = 1e-6, 1e-8  # rounding of a distance, and of a covariance in units of its least
+EXACT_SINGLE = 0.03  # a bound of 36 is then off by 1 %, which `ROUNDED` allows for
 DENSE = 1.3  # operations of a distance, subtractions included, in units of its multiplications
 
 
@@ -58,8 +59,10 @@ class Screen(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def screen_of(parameters: Parameters) -> Screen:
+def screen_of(parameters: Parameters, kind: str = "float64") -> Screen:
     """The screen of a mixture: the discriminant directions of its own components.
+
+    Its numbers are float64; the kind of float is the one that it will be used in.
 
     Eigenvectors of the covariance between the means against the pooled covariance within (Fisher
     1936; Hastie, Tibshirani, Friedman, Elements of Statistical Learning, 4.3.3).
@@ -69,7 +72,7 @@ def screen_of(parameters: Parameters) -> Screen:
         return _none(parameters)
     with np.errstate(all="ignore"):  # what is not finite in the end is not used
         try:
-            made = _screen(parameters, FEW if d < MORE_FROM else MORE)
+            made = _screen(parameters, FEW if d < MORE_FROM else MORE, np.dtype(kind))
         except np.linalg.LinAlgError:
             return _none(parameters)
     finite = all(np.isfinite(each).all() for each in made)
@@ -84,7 +87,7 @@ def _none(parameters: Parameters) -> Screen:
     )  # fmt: skip
 
 
-def _screen(parameters: Parameters, at_most: int) -> Screen:
+def _screen(parameters: Parameters, at_most: int, kind: np.dtype[Any]) -> Screen:
     weights, (k, d) = parameters.weights, parameters.means.shape
     covariances = parameters.covariances.reshape(-1, d, d)
     centre = weights @ parameters.means
@@ -98,14 +101,14 @@ def _screen(parameters: Parameters, at_most: int) -> Screen:
     lower = np.linalg.cholesky(within)
     factors = np.ascontiguousarray(np.triu(np.linalg.inv(lower).swapaxes(-1, -2)))
     offsets = np.einsum("kc,kce->ke", means, np.broadcast_to(factors, (k, n, n)))
-    sure = _is_sure(deviations, covariances, directions, lower, factors, offsets)
+    sure = _is_sure(deviations, covariances, directions, lower, factors, offsets, kind)
     if len(factors) == 1:
         sure = np.broadcast_to(sure.all(), (k,))
     operations = n * (n + 1) / 2 + n * d / k + n
-    fill = ((0, 0), (0, -n % STEP))
+    fill, lanes = ((0, 0), (0, -n % STEP)), LANES * 8 // kind.itemsize
     return Screen(
         centre,
-        np.pad(directions, ((0, 0), (0, -n % LANES))),
+        np.pad(directions, ((0, 0), (0, -n % lanes))),
         np.pad(means, fill),
         np.log(weights) - (means**2).sum(axis=1) / 2,
         np.pad(factors * sure[: len(factors), None, None], (*fill[:1], fill[1], fill[1])),
@@ -135,14 +138,16 @@ def _is_sure(
     lower: Array,
     factors: Array,
     offsets: Array,
+    kind: np.dtype[Any],
 ) -> npt.NDArray[np.bool_]:
     """(k,): whether distances of rows about a component hardly depend on rounding."""
     d, n = directions.shape
     size, eps = np.abs(directions), 4 * np.finfo(float).eps
+    unit, limit = (eps, EXACT) if kind.itemsize == 8 else (np.finfo(kind).eps, EXACT_SINGLE)
     variances = np.diagonal(covariances, axis1=1, axis2=2)
     farthest = (np.abs(deviations) + WIDE * np.sqrt(variances)).max(axis=0)
-    of_rows = np.abs(factors).swapaxes(-1, -2) @ (d * eps * (size.T @ farthest))
-    exact = (of_rows + n * eps * np.abs(offsets)).max(axis=1) < EXACT
+    of_rows = np.abs(factors).swapaxes(-1, -2) @ (d * unit * (size.T @ farthest))
+    exact = (of_rows + n * unit * np.abs(offsets)).max(axis=1) < limit
     rounding = d * eps * np.diagonal(size.T @ np.abs(covariances) @ size, axis1=1, axis2=2)
     least = np.diagonal(lower, axis1=1, axis2=2).min(axis=1) ** 2
     return np.asarray(exact & (rounding.max(axis=1) < CERTAIN * least))

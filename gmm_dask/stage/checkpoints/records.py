@@ -44,6 +44,7 @@ STATE = (
     "settled_within_tol",
     "sum_weight",
     "parts",
+    "is_rough",
 )
 RESULT = (*_OF_BOTH, "start", "parameters", "outcome", "sum_weight")
 
@@ -101,6 +102,7 @@ def dump_state(state: State) -> dict[str, Any]:
         "settled_within_tol": state.settled_within_tol,
         "sum_weight": float(state.sum_weight),
         "parts": [_dump_part(part) for part in state.parts],
+        "is_rough": state.is_rough,
     }
 
 
@@ -123,6 +125,7 @@ def load_state(reader: Fields, trajectory: Sequence[Parameters], shapes: Shapes)
         reader.count("n_rows"),
         reader.size("sum_weight"),
         _load_parts(reader, shapes),
+        reader.flag("is_rough"),
     )
 
 
