@@ -23,6 +23,8 @@ from gmm_dask.mixture.kernels.memory import (
     load_lanes,
     load_rows,
     load_whole,
+    split_2,
+    split_3,
     store,
     transpose_square,
 )
@@ -39,7 +41,15 @@ def transpose(X: Any, order: Any, start: int, n_columns: int, x: Any) -> None:
     ----------
     x : (n_columns filled up to LANES, ROWS)
     """
-    step = n_lanes(x)
+    step, first = n_lanes(x), order[start]
+    in_a_row = order[start + n_rows(x) - 1] - first == n_rows(x) - 1
+    if in_a_row and X.shape[1] == n_columns and 2 <= n_columns <= 3:  # so few are never sorted
+        for lane in range(0, n_rows(x), step):
+            if n_columns == 2:
+                split_2(X, first + lane, x, lane)
+            else:
+                split_3(X, first + lane, x, lane)
+        return
     for column in range(0, n_columns, step):
         for lane in range(0, n_rows(x), step):
             transpose_square(X, order, start + lane, column, n_columns - column, x, lane)

@@ -159,6 +159,40 @@ def transpose_square(
     return types.void(X, rows, start, column, count, x, at), code
 
 
+def _splitter(n_columns: int) -> Callable[..., None]:
+    @intrinsic
+    def split(typing: Any, X: Any, row: Any, x: Any, at: Any) -> Any:
+        kind = kind_of(x)
+        n = width_of(kind, LANES)
+
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kinds, zero = signature.args, ir.Constant(ir.IntType(64), 0)
+            row, lane = (context.cast(builder, args[i], kinds[i], types.intp) for i in (1, 3))
+            made = context.make_array(kinds[0])(context, builder, args[0])
+            start = cgutils.get_item_pointer(context, builder, kinds[0], made, (row, zero))
+            whole = vector_of(kind_of(X), n * n_columns)
+            start = builder.bitcast(start, whole.as_pointer())
+            values = builder.load(start, align=kind_of(X).bitwidth // 8)
+            made = context.make_array(kinds[2])(context, builder, args[2])
+            for i in range(n_columns):
+                places = ir.Constant(integers(n, 32), [i + n_columns * j for j in range(n)])
+                column = builder.shuffle_vector(values, values, places)
+                column = converted(context, builder, column, kind)
+                index = (ir.Constant(zero.type, i), lane)
+                end = cgutils.get_item_pointer(context, builder, kinds[2], made, index)
+                end = builder.bitcast(end, column.type.as_pointer())
+                builder.store(column, end, align=kind.bitwidth // 8)
+            return context.get_dummy_value()
+
+        return types.void(X, row, x, at), code
+
+    return split  # type: ignore[no-any-return]
+
+
+# LANES whole rows of so many columns, from X[row] on, to the columns x[:, at : at + LANES].
+split_2, split_3 = _splitter(2), _splitter(3)
+
+
 def _load_some(builder: Any, kind: Any, width: int, at: Any, count: Any) -> Any:
     """So many elements from an address on, of which those from `count` on are 0 and not read."""
     stored = vector_of(kind, width)
