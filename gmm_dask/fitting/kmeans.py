@@ -58,7 +58,7 @@ def kmeans_plusplus(
     while len(chosen) < k:
         tried = _drawn(weight * distances, n_trials, rng)
         left = np.minimum(_squared_distances(X, squares, tried), distances)
-        best = int((left @ weight).argmin())
+        best = int((left * weight).sum(axis=1).argmin())  # BLAS would add up by its threads
         chosen.append(int(tried[best]))
         distances = left[best]
     return np.asarray(X[chosen])

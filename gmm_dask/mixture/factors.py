@@ -9,6 +9,7 @@ from gmm_dask.errors import SingularCovarianceError
 
 Array = npt.NDArray[np.float64]
 
+WHOLE = 16  # rows of a triangle that is inverted at once
 REMEDY = "Try fewer components, a larger reg_covar, or leave out constant and duplicate columns."
 
 
@@ -24,8 +25,26 @@ def factor_covariances(covariances: Array) -> Array:
         lower = np.linalg.cholesky(correlations)
     except np.linalg.LinAlgError:
         raise _singular(correlations) from None
-    # LAPACK's general solver finds nothing to pivot or to eliminate in an upper triangle.
-    return np.asarray(np.triu(np.linalg.inv(lower.swapaxes(1, 2))) / scale[:, :, None])
+    return np.asarray(inverse_triangular(lower.swapaxes(1, 2)) / scale[:, :, None])
+
+
+def inverse_triangular(upper: Array) -> Array:
+    """Inverses of upper triangular matrices (k, d, d), upper triangular themselves.
+
+    By halves (Higham, Accuracy and Stability of Numerical Algorithms, 14.2), down to blocks in
+    which LAPACK's general solver finds nothing to pivot or to eliminate. Importing SciPy, whose
+    LAPACK has a routine for it, takes longer than many fits.
+    """
+    d = upper.shape[-1]
+    if d <= WHOLE:
+        return np.asarray(np.triu(np.linalg.inv(upper)))
+    half = d // 2
+    first = inverse_triangular(upper[:, :half, :half])
+    last = inverse_triangular(upper[:, half:, half:])
+    found = np.zeros(upper.shape)
+    found[:, :half, :half], found[:, half:, half:] = first, last
+    found[:, :half, half:] = -(first @ upper[:, :half, half:]) @ last
+    return found
 
 
 def _singular(correlations: Array) -> SingularCovarianceError:
