@@ -41,7 +41,7 @@ class Scale:
     def __init__(self, quick: bool, patience: float) -> None:
         self.patience = patience
         self.grid = GRID[:2] if quick else GRID
-        self.bytes = (1 if quick else 16) << 20  # of float64 rows: more than a cache holds
+        self.bytes = (1 if quick else 32) << 20  # of float64 rows: half a chunk
         self.rounds = 1 if quick else 3
         self.seconds = 0.0 if quick else 0.4
 
