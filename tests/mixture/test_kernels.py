@@ -311,14 +311,41 @@ def test_what_numba_compiled_is_kept_where_its_variable_says(tmp_path: Path) -> 
 def test_without_a_place_on_disk_it_compiles_in_every_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from gmm_dask.mixture.kernels import dense
+    from gmm_dask.mixture.kernels import compiling
 
-    real = dense.numba.njit
+    real = compiling.numba.njit
 
     def njit(*functions: object, **options: bool) -> object:
         if options.pop("cache", False):
             raise RuntimeError("cannot cache function: no locator available")
         return real(*functions, **options)
 
-    monkeypatch.setattr(dense.numba, "njit", njit)
-    assert dense.compiled(lambda x: x + 1)(2) == 3
+    monkeypatch.setattr(compiling.numba, "njit", njit)
+    assert compiling.cached(lambda x: x + 1)(2) == 3
+
+
+@pytest.mark.parametrize("kind", ["full", "diag"])
+@pytest.mark.parametrize("d", [2, 13])
+def test_what_the_loops_do_not_count_is_freed_all_the_same(kind: str, d: int) -> None:
+    """Arrays that compiled code made are all gone, and those it was given are held by no one."""
+    from numba.core.runtime import _nrt_python as runtime
+    from numba.core.runtime import rtsys
+
+    parameters = random_mixture(kind, 3, d, 0)
+    X = rows_of(parameters, 3000)
+
+    def all_of_it() -> list[int]:
+        for arithmetic in ("double", "single"):
+            kernels.e_step(X, parameters, arithmetic=arithmetic)
+        kernels.score_rows(X, parameters)
+        return [sys.getrefcount(each) for each in (X, parameters, parameters.means)]
+
+    held = all_of_it()  # compiled, and what is kept of the mixture made
+    runtime.memsys_enable_stats()
+    try:
+        before, still_held = rtsys.get_allocation_stats(), all_of_it()
+        after = rtsys.get_allocation_stats()
+    finally:
+        runtime.memsys_disable_stats()
+    assert after.alloc - before.alloc == after.free - before.free > 0
+    assert still_held == held

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 
+from gmm_dask.mixture.kernels.compiling import inlined, loop, makes_arrays
 from gmm_dask.mixture.kernels.lanes import (
     lanes,
     larger,
@@ -33,7 +33,7 @@ GUESSING = 8  # directions that tell the probable component
 AT_ONCE = 8  # rows projected at once, whose sums fit into the registers
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inlined
 def transpose(X: Any, order: Any, start: int, n_columns: int, x: Any) -> None:
     """The rows order[start : start + ROWS] of X as columns of x, in its kind of float.
 
@@ -55,7 +55,7 @@ def transpose(X: Any, order: Any, start: int, n_columns: int, x: Any) -> None:
             transpose_square(X, order, start + lane, column, n_columns - column, x, lane)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def project(X: Any, centre: Any, directions: Any, D: Any, y: Any) -> None:
     """The rows X less the centre, in some directions: y (n, r).
 
@@ -97,7 +97,7 @@ def project(X: Any, centre: Any, directions: Any, D: Any, y: Any) -> None:
             store(y, (t + 7, c), y7)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def sort_by_guess(means: Any, biases: Any, order: Any, count: int, work: Any) -> None:
     """Put rows that are probably of the same component side by side.
 
@@ -133,10 +133,11 @@ def sort_by_guess(means: Any, biases: Any, order: Any, count: int, work: Any) ->
         j = int(guess[t])
         placed[ends[j]] = order[t]
         ends[j] += 1
-    order[:count] = placed[:count]
+    for t in range(count):
+        order[t] = placed[t]
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inlined
 def load_weights(weights: Any, order: Any, start: int, count: int, out: Any) -> None:
     """Weights of a block's rows; 1 where there are none, and 0 for lanes without a row."""
     if not weights.shape[0] and start + n_rows(out) <= count:
@@ -150,7 +151,7 @@ def load_weights(weights: Any, order: Any, start: int, count: int, out: Any) -> 
             out[lane] = weights[order[t]] if weights.shape[0] else 1.0
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@makes_arrays
 def workspace(n_rows: int, n_columns: int, like: Any) -> Any:
     """An array of the kind of another whose first element begins a cache line.
 
@@ -162,7 +163,7 @@ def workspace(n_rows: int, n_columns: int, like: Any) -> Any:
     return raw[skip : skip + n].reshape(n_rows, n_columns)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def collect(root_of: Any, order: Any, start: int, listed: Any, root: Any, count: int) -> int:
     """Append the block's rows that have a share (ROWS,), and the roots of their shares."""
     for lane in range(n_rows(root_of)):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numba
-
+from gmm_dask.mixture.kernels.compiling import loop
 from gmm_dask.mixture.kernels.lanes import (
     Vector,
     add,
@@ -30,7 +29,7 @@ SINGLE_ROUNDING = 1.5 * 2.0**23
 SINGLE_LOWEST = -87.0
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def exp_double(x: Vector) -> Vector:
     """e^x of x <= 0, and e^LOWEST below that."""
     x = where_greater(x, LOWEST, x, LOWEST)
@@ -52,7 +51,7 @@ def exp_double(x: Vector) -> Vector:
     return scaled(p, shifted)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def exp_single(x: Vector) -> Vector:
     """The same of float32, and e^SINGLE_LOWEST below that."""
     x = where_greater(x, SINGLE_LOWEST, x, SINGLE_LOWEST)
@@ -69,7 +68,7 @@ def exp_single(x: Vector) -> Vector:
     return scaled(p, shifted)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def log_double(x: Vector) -> Vector:
     """Natural logarithm of x >= 1.
 
@@ -94,7 +93,7 @@ def log_double(x: Vector) -> Vector:
     return subtract(multiply(n, LN2_HIGH), subtract(subtract(half, small), f))
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def log_single(x: Vector) -> Vector:
     """The same of float32: the series of 2 artanh((m - 1) / (m + 1)) up to the ninth power."""
     m, n = mantissa(x), exponent(x)

@@ -26,9 +26,10 @@ def _has_avx512() -> bool:
 
 
 # Of float64; of float32 there are twice as many of both in the same registers.
-# Four accumulators of ROWS lanes, ROWS lanes of input and one factor fit into the registers.
 LANES = 8 if _has_avx512() else 4
-ROWS = 4 * LANES if _has_avx512() else 2 * LANES
+ROWS = 4 * LANES
+# Sums of ROWS lanes that fit into the registers, beside as many lanes of input and a factor.
+SUMS = 4 if _has_avx512() else 2
 
 
 class Lanes(types.Type):  # type: ignore[misc]

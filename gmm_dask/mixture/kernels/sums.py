@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
-
+from gmm_dask.mixture.kernels.compiling import loop
 from gmm_dask.mixture.kernels.lanes import (
     Vector,
     add,
@@ -31,13 +30,13 @@ from gmm_dask.mixture.kernels.memory import (
 LIST_ROWS = 64  # rows of a component that are weighted and multiplied at once
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def from_mean_double(x: Vector, mean: Any, rest: Any) -> Vector:
     """x - m of float64, whose mean has no rest."""
     return subtract(x, mean)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def from_mean_single(x: Vector, mean: Any, rest: Any) -> Vector:
     """x - m of float32, of a mean in two parts: m has all its digits."""
     return subtract(subtract(x, mean), rest)
@@ -46,7 +45,7 @@ def from_mean_single(x: Vector, mean: Any, rest: Any) -> Vector:
 from_mean = by_kind(from_mean_double, from_mean_single)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def add_products(
     x: Any, mean: Any, rest: Any, resp: Vector, D: Any, sum_x: Any, sum_xx: Any
 ) -> None:
@@ -69,7 +68,7 @@ def add_products(
             accumulate(sum_xx, (a, b, 0), folded_product(weighted, load_rows(D, (b, 0))))
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def add_squares(
     x: Any, mean: Any, rest: Any, resp: Vector, sum_x: Any, sum_xx: Any, n_columns: int
 ) -> None:
@@ -82,7 +81,7 @@ def add_squares(
         accumulate(sum_xx, (a, 0), folded(multiply(scaled, scaled)))
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def add_listed(
     X: Any, rows: Any, root: Any, mean: Any, rest: Any, W: Any, sum_x: Any, sum_xx: Any
 ) -> None:
@@ -104,7 +103,7 @@ def add_listed(
         _add_products(W, n, len(mean), sum_xx)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def _weigh(X: Any, rows: Any, root: Any, mean: Any, rest: Any, W: Any, sum_x: Any) -> None:
     """W = (X[rows] - mean) root, with columns of 0 up to full lanes and a row of 0 below."""
     d, n = len(mean), len(rows)
@@ -122,7 +121,7 @@ def _weigh(X: Any, rows: Any, root: Any, mean: Any, rest: Any, W: Any, sum_x: An
         accumulate(sum_x, c, summed)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def _add_products(W: Any, n: int, d: int, sum_xx: Any) -> None:
     """Blocks of 4 features by 2 vectors of features, whose sums fit into the registers."""
     step = n_lanes(W)
@@ -135,7 +134,7 @@ def _add_products(W: Any, n: int, d: int, sum_xx: Any) -> None:
             _add_narrow(W, n, a, c, sum_xx)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def _add_wide(W: Any, n: int, a: int, c: int, sum_xx: Any) -> None:
     s0, s1, s2, s3 = lanes(W, 0.0), lanes(W, 0.0), lanes(W, 0.0), lanes(W, 0.0)
     t0, t1, t2, t3 = lanes(W, 0.0), lanes(W, 0.0), lanes(W, 0.0), lanes(W, 0.0)
@@ -153,7 +152,7 @@ def _add_wide(W: Any, n: int, a: int, c: int, sum_xx: Any) -> None:
     _add_four(sum_xx, a, c + n_lanes(W), t0, t1, t2, t3)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def _add_narrow(W: Any, n: int, a: int, c: int, sum_xx: Any) -> None:
     # Two rows at a time, into sums of their own: one sum would wait for the last addition.
     s0, s1, s2, s3 = lanes(W, 0.0), lanes(W, 0.0), lanes(W, 0.0), lanes(W, 0.0)
@@ -167,7 +166,7 @@ def _add_narrow(W: Any, n: int, a: int, c: int, sum_xx: Any) -> None:
     _add_four(sum_xx, a, c, add(s0, t0), add(s1, t1), add(s2, t2), add(s3, t3))
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def _add_four(sum_xx: Any, a: int, c: int, s0: Vector, s1: Vector, s2: Vector, s3: Vector) -> None:
     accumulate(sum_xx, (a, c), s0)
     accumulate(sum_xx, (a + 1, c), s1)

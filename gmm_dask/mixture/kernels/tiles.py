@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from gmm_dask.mixture.kernels.blocks import AT_ONCE, project, sort_by_guess, workspace
+from gmm_dask.mixture.kernels.compiling import loop, makes_arrays
 from gmm_dask.mixture.kernels.lanes import by_kind, n_lanes, n_rows, subtract
 from gmm_dask.mixture.kernels.memory import load_columns, load_lanes, load_whole, store
 
@@ -16,15 +16,15 @@ SHIFT_ROWS = 16  # rows that the shift is written down for, so that they fill wh
 AGAIN = 32  # tiles after which a screen that was not worth its time is tried once more
 
 
-@numba.njit(nogil=True, error_model="numpy")
-def as_they_are(tile: Any, X: Any, start: int, count: int, shift: Any) -> Any:
-    """The tile's rows themselves."""
-    return X[start : start + count]
+@loop
+def as_they_are(tile: Any, X: Any, start: int, count: int, shift: Any) -> int:
+    """The rows themselves: where the tile begins in X."""
+    return start
 
 
-@numba.njit(nogil=True, error_model="numpy")
-def narrowed(tile: Any, X: Any, start: int, count: int, shift: Any) -> Any:
-    """The tile's rows less the shift, in float32.
+@loop
+def narrowed(tile: Any, X: Any, start: int, count: int, shift: Any) -> int:
+    """The tile's rows less the shift, in float32, written to `tile`; where they begin in it.
 
     They are subtracted in their own precision: what all rows have in common costs no digits.
     """
@@ -37,13 +37,26 @@ def narrowed(tile: Any, X: Any, start: int, count: int, shift: Any) -> Any:
     if n % step:
         i = n - n % step
         store(out, i, subtract(load_columns(flat, i, n % step, X), load_whole(shift, at, X)))
-    return tile[:count]
+    return 0
 
 
-own_rows = by_kind(as_they_are, narrowed)  # rows to compute with, of the kind of the tile
+@makes_arrays
+def all_rows(tile: Any, X: Any) -> Any:
+    """Where rows in float64 are read."""
+    return X
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@makes_arrays
+def narrowed_rows(tile: Any, X: Any) -> Any:
+    """Where rows in float32 are read, a tile at a time."""
+    return tile
+
+
+own_rows = by_kind(all_rows, narrowed_rows)  # an array that holds them in the kind of the tile
+own_start = by_kind(as_they_are, narrowed)  # and where a tile of them begins
+
+
+@loop
 def arrange_tile(X: Any, screen: Any, is_screened: bool, order: Any, D: Any, work: Any) -> None:
     """Numbers of the tile's rows X, sorted where it is screened.
 
@@ -58,7 +71,7 @@ def arrange_tile(X: Any, screen: Any, is_screened: bool, order: Any, D: Any, wor
         sort_by_guess(means, biases, order, count, work)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def is_worth(screen: Any, tally: Any, tile: int) -> bool:
     """Whether to screen the next tile: the last one screened gained by it, or it is time to look.
 
@@ -73,20 +86,20 @@ def is_worth(screen: Any, tally: Any, tile: int) -> bool:
     return False
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def probable(order: Any, guess: Any, t: int, count: int, x: Any) -> tuple[int, int]:
     """The components that the block's rows of a sorted tile probably are of: begin, end."""
     last = min(t + n_rows(x), count) - 1
     return int(guess[order[t]]), int(guess[order[last]]) + 1
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@loop
 def padded(n_columns: int, like: Any) -> int:
     """Columns filled up to whole vectors."""
     return -(-n_columns // n_lanes(like)) * n_lanes(like)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@makes_arrays
 def workspaces(n_columns: int, k: int, screen: Any, like: Any) -> Any:
     """For a tile: y, projected rows, guesses, sorted rows, ends; and for rows less the centre."""
     n = screen[5].shape[1]
@@ -101,7 +114,7 @@ def workspaces(n_columns: int, k: int, screen: Any, like: Any) -> Any:
     return work, workspace(AT_ONCE, padded(n_columns, like) if n else 0, like)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@makes_arrays
 def own_workspace(n_columns: int, shift: Any) -> Any:
     """For the rows of a tile, where these are not read from where they are."""
     return workspace(TILE_ROWS + SHIFT_ROWS if shift.shape[0] else 0, n_columns, shift)
