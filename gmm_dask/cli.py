@@ -17,8 +17,9 @@ import typer
 
 from gmm_dask import __version__, options
 from gmm_dask.errors import GmmDaskError, OutputError, SettingsError
+from gmm_dask.garbage import collect_rarely
 from gmm_dask.stage.parts import Part
-from gmm_dask.termination import Terminated, end_quickly, terminable
+from gmm_dask.termination import Terminated, terminable
 
 if TYPE_CHECKING:
     from gmm_dask.progress import Progress
@@ -100,7 +101,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 def main() -> None:
     """The entry point of `gmm-dask`."""
-    end_quickly()
+    collect_rarely()
     try:
         app(prog_name="gmm-dask")
     except KeyboardInterrupt:

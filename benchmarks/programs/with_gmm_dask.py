@@ -19,11 +19,12 @@ KEPT = (
 
 def fit_and_label(job: Job) -> None:
     """Publish a model and labels."""
+    from gmm_dask.garbage import collect_rarely
+
+    collect_rarely()  # as the command line does
     from gmm_dask.stage.run import run
     from gmm_dask.stage.settings import settings_from
-    from gmm_dask.termination import end_quickly
 
-    end_quickly()  # as the command line does
     settings = {
         "data": {"path": job.data},
         "fit": {"n_components": job.k, "tol": job.tol} | job.fit,

@@ -1,0 +1,28 @@
+"""Searches for cycles of garbage: fewer in our own commands, untouched where we are imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+CODE = """
+import gc
+
+before = gc.get_threshold()
+import gmm_dask, gmm_dask.cli, gmm_dask.stage.run
+assert gc.get_threshold() == before
+assert not gc.get_freeze_count()
+gmm_dask.cli.app = lambda prog_name: print("called")
+gmm_dask.cli.main()
+assert gc.isenabled()
+assert gc.get_threshold()[0] > before[0]
+"""
+
+
+def test_only_our_commands_look_for_cycles_rarely() -> None:
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], cwd=root, check=True, timeout=120, stdout=subprocess.PIPE
+    )
+    assert done.stdout == b"called\n"
