@@ -13,6 +13,8 @@ import numpy as np
 import psutil
 from threadpoolctl import threadpool_info
 
+from gmm_dask.mixture.kernels.lanes import LANES
+
 QUIET = 0.25
 PACKAGES = (
     "gmm-dask",
@@ -33,6 +35,7 @@ def describe() -> dict[str, Any]:
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
+        "vector_bits": 64 * LANES,  # of the compiled kernel
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

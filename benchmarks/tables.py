@@ -58,9 +58,10 @@ def _machine(results: dict[str, Any]) -> str:
     of += [each["machine"] for each in results.get("end_to_end", [])]
     first, loads = of[0], [each["load"] for each in of]
     packages = ", ".join(f"{name} {v}" for name, v in first["packages"].items() if v)
+    blas = ", ".join(first["blas"])
     return (
-        f"Machine: {first['cpu']}, {first['cores']} cores, {first['memory_gib']} GiB, "
-        f"{first['system']}, Python {first['python']}; BLAS {', '.join(first['blas'])}.\n"
+        f"Machine: {first['cpu']}, {first['cores']} cores, vectors of {first['vector_bits']} bits, "
+        f"{first['memory_gib']} GiB, {first['system']}, Python {first['python']}; BLAS {blas}.\n"
         f"Versions: {packages}.\n"
         f"Load as each benchmark began: {min(loads)} to {max(loads)}.\n"
     )
