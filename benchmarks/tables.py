@@ -120,11 +120,11 @@ def _end_to_end(found: list[dict[str, Any]]) -> str:
         ours = each["contenders"][OURS]["wall"]
         for name, c in each["contenders"].items():
             more = "over " if c.get("stopped") else ""
-            found = ("stopped", "", "")
+            left = ("stopped", "", "")
             if not more:
-                found = (c["passes"], f"{c['log_likelihood']:.6f}", f"{c['peak_mib']:.0f}")
+                left = (c["passes"], f"{c['log_likelihood']:.6f}", f"{c['peak_mib']:.0f}")
             times = (f"{more}{c['wall']:.1f}", f"{more}{c['wall'] / ours:.1f}")
-            rows.append((f"{each['rows']:,}", name, *times, *found, each["load"]))
+            rows.append((f"{each['rows']:,}", name, *times, *left, each["load"]))
     head = ("rows", "", "seconds", "ratio", "passes", "log-likelihood per row", "peak MiB", "load")
     return (
         "## From Parquet to labels on disk\n\n"

@@ -65,14 +65,22 @@ class Watching(Watcher):
         self._points.reached(f"labelled {done}")
 
 
-def attempt(document: dict[str, Any], out: str, kill_at: int) -> list[str]:
+def not_flushed(descriptor: int) -> None:
+    """Instead of fsync: a kill loses nothing that was written; test_power_cut.py has what does."""
+
+
+def attempt(
+    document: dict[str, Any],
+    out: str,
+    kill_at: int,
+    flush: Callable[[int], None] = not_flushed,
+) -> list[str]:
     """One run; the names of the points it came by, if it lives to tell them."""
     points = Points(kill_at)
     publish.render_report = plain_report
     passes._statistics = points.around("chunk of a pass", passes._statistics)
     os.link = points.around("link", os.link)
-    # A kill loses nothing that was written; what a power cut loses is tried in test_power_cut.py.
-    os.fsync = points.around("fsync", lambda descriptor: None)
+    os.fsync = points.around("fsync", flush)
     document["output"]["path"] = f"{out}/{kill_at}"
     run(settings_from(document), Watching(points))
     return points.names

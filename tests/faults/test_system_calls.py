@@ -26,9 +26,9 @@ from tests.storage.stores import published_rows
 
 ROOT = Path(__file__).parents[2]
 DRIVER = """
-import json, sys
+import json, os, sys
 from tests.faults.killed import attempt
-attempt(json.loads(sys.argv[1]), sys.argv[2], 0)
+attempt(json.loads(sys.argv[1]), sys.argv[2], 0, os.fsync)
 """
 # A question mark is for a call that not every processor has; of many calls some are tried.
 CALLS = {
