@@ -58,6 +58,8 @@ class Kept:
 
     def release(self) -> None:
         """Let the workers forget the chunks; another pass would read them again."""
+        for future in self._futures.values():
+            future.release()  # a traceback may keep it alive
         self._futures, self._client = {}, None
 
     def _read(self, targets: Mapping[int, str | None], limits: Limits) -> None:

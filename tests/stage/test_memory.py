@@ -45,8 +45,13 @@ def test_two_hundred_passes_leave_nothing_behind(tmp_path: Path, held_bytes: int
     moments = told(job, tmp_path)["moments"]
     assert len(moments) == 200
     half, last = moments[99], moments[199]
+
+    def fewest_files(process: str, passes: slice) -> int:
+        """In any of these passes: connections and logs are open for a moment now and then."""
+        return int(min(each[f"{process}_files"] for each in moments[passes]))
+
     for process in ("driver", "worker"):
-        assert last[f"{process}_files"] == half[f"{process}_files"]
+        assert fewest_files(process, slice(150, 200)) <= fewest_files(process, slice(50, 100))
         grown = last[f"{process}_mib"] - half[f"{process}_mib"]
         print(f"{process}: {grown / 100:.3f} MiB a pass")
         assert grown < 100 * PER_PASS
