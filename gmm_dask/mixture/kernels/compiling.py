@@ -13,8 +13,12 @@ _OPTIONS = {"nogil": True, "error_model": "numpy"}
 # A loop makes no arrays and keeps none, so its parts of arrays are not counted as references: the
 # counters of a mixture's arrays would be changed by all threads at once, several times a block.
 # It must not return an array that it was not given.
-loop: Callable[..., Any] = partial(numba.njit, _nrt=False, **_OPTIONS)
-inlined: Callable[..., Any] = partial(numba.njit, _nrt=False, forceinline=True, **_OPTIONS)
+_UNCOUNTED = _OPTIONS | {"_nrt": False}
+
+loop: Callable[..., Any] = partial(numba.njit, **_UNCOUNTED)
+# A loop that is called for every block or component: a call would write each array's fields down.
+inlined: Callable[..., Any] = partial(numba.njit, forceinline=True, **_UNCOUNTED)
+# What gives loops their room.
 makes_arrays: Callable[..., Any] = partial(numba.njit, **_OPTIONS)
 
 
