@@ -65,9 +65,16 @@ class Backend(Protocol):
         """What the function returns in each process that works."""
 
     def hold(
-        self, graph: Mapping[Any, Any], chunks: Sequence[tuple[Any, ...]], names: Names = None
+        self,
+        graph: Mapping[Any, Any],
+        chunks: Sequence[tuple[Any, ...]],
+        names: Names = None,
+        at_end: Done | None = None,
     ) -> dict[Any, Any]:
-        """For each key of the chunks a node for its value in memory, where the work is done."""
+        """For each key of the chunks a node for its value in memory, where the work is done.
+
+        Where that is elsewhere, each process is told `at_end` once the value of a node is released.
+        """
 
 
 @dataclass(frozen=True)
@@ -117,9 +124,13 @@ class LocalBackend:
         return [function()]
 
     def hold(
-        self, graph: Mapping[Any, Any], chunks: Sequence[tuple[Any, ...]], names: Names = None
+        self,
+        graph: Mapping[Any, Any],
+        chunks: Sequence[tuple[Any, ...]],
+        names: Names = None,
+        at_end: Done | None = None,
     ) -> dict[Any, Any]:
-        """See Backend."""
+        """See Backend; the values are here."""
         from dask._task_spec import DataNode
 
         keys = [key for of_chunk in chunks for key in of_chunk]
@@ -180,9 +191,10 @@ class ClusterBackend:
         )
 
     def everywhere(self, function: Callable[[], Any]) -> list[Any]:
-        """See Backend; workers that are lost meanwhile do not count."""
+        """See Backend; workers that are lost meanwhile do not count, the first is waited for."""
 
         def run(client: Any) -> list[Any]:
+            asked(client, partial(client._wait_for_workers, 1), self.limits)
             on_all = partial(client._run, function, on_error="return")
             replies = asked(client, on_all, self.limits).values()
             found = [reply for reply in replies if not isinstance(reply, Exception)]
@@ -197,10 +209,14 @@ class ClusterBackend:
         return self._repeated(run)
 
     def hold(
-        self, graph: Mapping[Any, Any], chunks: Sequence[tuple[Any, ...]], names: Names = None
+        self,
+        graph: Mapping[Any, Any],
+        chunks: Sequence[tuple[Any, ...]],
+        names: Names = None,
+        at_end: Done | None = None,
     ) -> dict[Any, Any]:
         """See Backend; what a worker takes with it is read again, and spread evenly."""
-        kept = Kept(graph, chunks)
+        kept = Kept(graph, chunks, at_end)
         self._repeated(
             lambda client: kept.make_ready(client, self.limits),
             partial(self._alone, graph),

@@ -185,6 +185,18 @@ def disk(folder: str, fit: str) -> Disk:
         return _disks.setdefault((os.getpid(), folder, fit), Disk(folder))
 
 
+def give_back(folder: str, fit: str) -> None:
+    """Release what this process has for the fit, if anything, though somebody refers to it still.
+
+    Dask keeps the last lines of a worker's log, and with an error what it went through: of a
+    transfer that failed because a worker ended, the chunks that were under way.
+    """
+    with _lock:
+        found = _disks.get((os.getpid(), folder, fit))
+    if found is not None:
+        found.release()
+
+
 _disks: WeakValueDictionary[tuple[int, str, str], Disk] = WeakValueDictionary()
 _lock = threading.Lock()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,8 @@ from dask.utils import key_split
 
 from gmm_dask.engine.placement import moves
 from gmm_dask.engine.waiting import Limits, asked, loss, waited
+
+FAREWELL = Limits(timeout=5.0, stuck_after=5.0)  # a cluster that does not hear it may be gone
 
 
 class Kept:
@@ -26,11 +29,18 @@ class Kept:
         The tasks that read the chunks.
     chunks : sequence of tuple
         Keys of each chunk: its rows, and any weights.
+    at_end : callable, optional
+        Called on every worker once the chunks are released.
     """
 
-    def __init__(self, graph: Mapping[Any, GraphNode], chunks: Sequence[tuple[Any, ...]]) -> None:
+    def __init__(
+        self,
+        graph: Mapping[Any, GraphNode],
+        chunks: Sequence[tuple[Any, ...]],
+        at_end: Callable[[], None] | None = None,
+    ) -> None:
         self._graph = {key: graph[key] for key in _ancestors(graph, chunks)}
-        self._chunks = tuple(chunks)
+        self._chunks, self._at_end = tuple(chunks), at_end
         self._client: Any = None
         self._futures: dict[Any, Any] = {}
 
@@ -47,7 +57,7 @@ class Kept:
         """
         gone = any(future.status in ("cancelled", "error") for future in self._futures.values())
         if client is not self._client or gone:
-            self._futures = {}  # those of another client are of no use, and are released
+            self._forget(self._futures)  # those of another client are of no use
             self._client = client
             self._read(dict.fromkeys(range(len(self._chunks))), limits)
         self._even_out(limits)
@@ -58,9 +68,18 @@ class Kept:
 
     def release(self) -> None:
         """Let the workers forget the chunks; another pass would read them again."""
-        for future in self._futures.values():
-            future.release()  # a traceback may keep it alive
-        self._futures, self._client = {}, None
+        client, self._client = self._client, None
+        self._forget(self._futures)
+        if client is None or self._at_end is None or client.status != "running":
+            return
+        with suppress(Exception):  # a cluster that is dead has nothing to give back
+            asked(client, partial(client._run, self._at_end, on_error="return"), FAREWELL)
+
+    def _forget(self, keys: Iterable[Any]) -> None:
+        for key in [*keys]:
+            future = self._futures.pop(key, None)
+            if future is not None:
+                future.release()  # a traceback may keep it alive
 
     def _read(self, targets: Mapping[int, str | None], limits: Limits) -> None:
         """Read chunks, each on its worker if that is still there; wait until they are there."""
@@ -84,6 +103,7 @@ class Kept:
             if lost is None:
                 raise
             raise lost from error
+        self._forget(found)  # where they were before
         self._futures |= found
         if any(worker is not None for worker in by_worker):
             self._set_free([*(future.key for future in found.values()), *names.values()], limits)

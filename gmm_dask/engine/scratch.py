@@ -15,7 +15,7 @@ from dask._task_spec import GraphNode, Task, TaskRef
 
 from gmm_dask.engine.backends import Backend
 from gmm_dask.engine.chunks import Read, RowChunks, Stream
-from gmm_dask.engine.disk import Place, Room, bytes_for, check_folder, disk
+from gmm_dask.engine.disk import Place, Room, bytes_for, check_folder, disk, give_back
 from gmm_dask.engine.fusion import private_nodes
 
 logger = logging.getLogger("gmm_dask")
@@ -139,19 +139,23 @@ def put_in_scratch(chunks: RowChunks, backend: Backend, folder: str) -> InScratc
         return InScratch(chunks, [], None)
     units = [range(stream.start, stream.stop) for stream in streams]
     empty = [Scratch(folder, word, unit.start, len(unit), _bytes(chunks, unit)) for unit in units]
+    nodes: dict[Any, Any] = {}
     try:
         graph: dict[Any, GraphNode] = {
             (word, stream.start): Task((word, stream.start), _filled, scratch, stream.read)
             for stream, scratch in zip(streams, empty, strict=True)
         }
-        nodes = backend.hold(graph, [(key,) for key in graph], chunks.names)
+        ending = partial(give_back, folder, word)
+        nodes = backend.hold(graph, [(key,) for key in graph], chunks.names, ending)
         states = {
             (f"state_of_{word}", i): Task((f"state_of_{word}", i), _state, TaskRef((word, i)))
             for _, i in nodes
         }
         found = backend.compute(nodes | states, list(states))
     except BaseException:
-        empty[0].release()  # whoever keeps the error keeps what it went through
+        # Whoever keeps the error keeps what it went through.
+        for held in (empty[0], *(node.value for node in nodes.values())):
+            held.release()
         raise
     filled = [
         replace(stream, scratch=node) for stream, node in zip(streams, nodes.values(), strict=True)

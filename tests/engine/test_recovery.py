@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import dask
@@ -169,6 +170,19 @@ def test_a_worker_that_ends_takes_its_scratch_with_it_and_changes_no_bit(tmp_pat
         assert all(len(files) <= 1 for files in backend.everywhere(look))
         release(held.chunks)
         wait_until(lambda: not any(backend.everywhere(look)))
+
+
+def test_all_workers_are_asked_once_the_first_is_there_and_none_is_waited_for_for_ever() -> None:
+    with by_hand(0) as cluster, Client(cluster.address, set_as_default=False) as client:
+        with pytest.raises(ClusterError, match="no worker that can work"):
+            ClusterBackend(Given(client), QUICK).everywhere(os.getpid)
+        late = Timer(0.5, cluster.start_worker)
+        late.start()
+        try:
+            asked = ClusterBackend(Given(client)).everywhere(os.getpid)
+        finally:
+            late.join()
+        assert asked == [cluster.workers[0].pid]
 
 
 def test_a_cluster_that_goes_on_has_nothing_of_a_driver_that_is_gone(tmp_path: Path) -> None:

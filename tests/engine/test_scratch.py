@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -304,18 +304,29 @@ def _broken(reader: Reader) -> Iterator[Any]:
     yield
 
 
+def refer_to_all() -> None:
+    """As Dask's log of a worker does, to what was under way to another that ended."""
+    REFERRED.extend(each for each in gc.get_objects() if isinstance(each, Scratch))
+
+
+REFERRED: list[Scratch] = []
+
+
+@pytest.mark.parametrize("meanwhile", [list, refer_to_all])
 def test_workers_give_it_back_when_it_is_released(
-    backend: Backend, reader: Reader, folder: Path
+    backend: Backend, reader: Reader, folder: Path, meanwhile: Callable[[], object]
 ) -> None:
     held = hold(chunks_of(reader), backend, 0, str(folder))
     look = partial(open_files, folder)
     assert {len(each) for each in backend.everywhere(look)} <= {0, 1}
     assert any(backend.everywhere(look))
+    backend.everywhere(meanwhile)
     release(held.chunks)
     deadline = time.monotonic() + 30
     while any(backend.everywhere(look)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(backend.everywhere(look))
+    backend.everywhere(REFERRED.clear)
 
 
 def test_a_forked_process_writes_into_no_file_of_its_parent(
