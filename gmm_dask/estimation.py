@@ -44,13 +44,14 @@ def fit_all(
     starts_given = (settings.weights_init, settings.means_init, settings.precisions_init)
     given = fitting.checked_start(*starts_given, shape, settings.covariance_type)
     guards = [_maximisation(settings, surveyed, 1 + i) for i in range(settings.n_init)]
-    over_all, on_sample = engine.expectations(
+    over_all, on_sample, part = engine.expectations(
         surveyed,
         chunks,
         backend,
         missing=settings.missing,
         n_worst=guards[0].n_worst * settings.n_components,
         unit=guards[0].unit,
+        part_rows=fitting.telling_rows(*shape),
         kernel=engine.kernel_for(chunks, settings.n_components),
     )
     log = PassLog(settings.verbose, settings.verbose_interval)
@@ -69,7 +70,12 @@ def fit_all(
         return [fitting.fit(over_all, warm, guards[0], previous=before, **options)]
     names = (field.name for field in fields(fitting.Method))
     return fitting.fit_from_sample(
-        fitting.Sample(surveyed.sample, surveyed.sample_weight, on_sample),
+        fitting.Sample(
+            surveyed.sample,
+            surveyed.sample_weight,
+            on_sample,
+            None if part is None else fitting.Sample(*part),
+        ),
         over_all,
         fitting.Method(**{name: getattr(settings, name) for name in names}),
         guards,

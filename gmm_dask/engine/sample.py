@@ -64,8 +64,8 @@ class Draw:
 
     @property
     def much_share(self) -> float:
-        """Share of the weight that is much: rows of that share are half of the sample at most."""
-        return max(MUCH, 2 / self.size)
+        """Share of the weight that is much."""
+        return _much_share(self.size)
 
     def wants(self, keys: Keys) -> npt.NDArray[np.bool_]:
         """Whether rows of these keys are of interest, (n,)."""
@@ -159,18 +159,44 @@ class Sketch:
         """
         if self.is_all(draw):
             return self.X, self.weight
-        much = self.weight >= draw.much_share * self.total
-        others = np.flatnonzero(~much & (self.keys <= np.uint64(draw.limit)))
-        others = others[: draw.size - int(much.sum())]
-        weight = self.weight.copy()
-        rest = max(self.total - float(weight[much].sum()), 0.0)
-        weight[others] *= rest / max(float(weight[others].sum()), np.finfo(float).tiny)
-        chosen = np.sort(np.concatenate([np.flatnonzero(much), others]))
-        return self.X[chosen], weight[chosen]
+        near = self.keys <= np.uint64(draw.limit)
+        chosen, weight = _standing_for_all(self.weight, near, self.total, draw.size)
+        return self.X[chosen], weight
 
     def is_all(self, draw: Draw) -> bool:
         """Whether every different row is here, with all its weight."""
         return draw.limit == LAST_KEY and len(self.keys) <= draw.size
+
+
+def fewer(X: Rows, weight: Array, size: int) -> tuple[Rows, Array]:
+    """At most so many rows of a sample, which stands in the order of its keys, and their weights.
+
+    It is what a draw of that size would have found.
+    """
+    chosen, found = _standing_for_all(weight, np.ones(len(X), bool), float(weight.sum()), size)
+    return X[chosen], found
+
+
+def _much_share(size: int) -> float:
+    """Rows of that share of the weight are half of a sample at most."""
+    return max(MUCH, 2 / size)
+
+
+def _standing_for_all(
+    weight: Array, near: npt.NDArray[np.bool_], total: float, size: int
+) -> tuple[npt.NDArray[np.intp], Array]:
+    """Which rows a sample of `size` has, and their weights, which add up to the total.
+
+    Those of much weight, and of the others the first that are near.
+    """
+    much = weight >= _much_share(size) * total
+    others = np.flatnonzero(~much & near)
+    others = others[: size - int(much.sum())]
+    weight = weight.copy()
+    rest = max(total - float(weight[much].sum()), 0.0)
+    weight[others] *= rest / max(float(weight[others].sum()), np.finfo(float).tiny)
+    chosen = np.sort(np.concatenate([np.flatnonzero(much), others]))
+    return chosen, weight[chosen]
 
 
 def row_keys(X: Rows, salt: int) -> Keys:

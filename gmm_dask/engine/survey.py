@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,12 @@ from gmm_dask.engine.passes import (
     usable_rows,
 )
 from gmm_dask.engine.reduce import tree_sum
-from gmm_dask.engine.sample import Draw, Sketch
+from gmm_dask.engine.sample import Draw, Sketch, fewer
 from gmm_dask.mixture import ColumnSpread
 from gmm_dask.mixture.kernels import Kernel
 
 SAMPLE_CHUNK_BYTES = 1 << 20  # of a pass over the sample, so that every core has a part
+LEAST_PARTS = 2  # of a sample, for one of them to be worth it
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
@@ -184,6 +185,40 @@ def survey(
     return drawn, chunks
 
 
+class OnPart(NamedTuple):
+    """A pass over fewer rows of the sample, which are as heavy as all rows.
+
+    Parameters
+    ----------
+    X : (m, d)
+    weight : (m,)
+        Of which only the ratios matter.
+    expectation : Expectation
+    """
+
+    X: Rows
+    weight: Array
+    expectation: Expectation
+
+
+class Expectations(NamedTuple):
+    """What EM asks.
+
+    Parameters
+    ----------
+    over_all : Expectation
+        A pass over all rows; over the sample, where that says all that they say.
+    on_sample : Expectation, optional
+        Where the rows are many: one over the sample, as heavy as all rows.
+    on_part : OnPart, optional
+        Where the sample is large, too.
+    """
+
+    over_all: Expectation
+    on_sample: Expectation | None = None
+    on_part: OnPart | None = None
+
+
 def expectations(
     surveyed: Survey,
     chunks: RowChunks,
@@ -192,24 +227,29 @@ def expectations(
     missing: Missing,
     n_worst: int,
     unit: float,
+    part_rows: int,
     kernel: Kernel = "numpy",
-) -> tuple[Expectation, Expectation | None]:
-    """A pass over all rows, and where these are many one over the sample, as heavy as all rows.
-
-    Where the sample says all that the rows say, a pass over it is one over all rows.
-    """
+) -> Expectations:
+    """Passes over all rows, over the sample, and over so many rows of it as `part_rows`."""
     way: dict[str, Any] = {"missing": missing, "n_worst": n_worst, "kernel": kernel}
     over_all = expectation(chunks, backend, unit=unit, **way)
-    if not surveyed.is_drawn or surveyed.sample_weight is None:
-        return over_all, None
-    weight = surveyed.sample_weight * (surveyed.unit / unit)
-    sample = row_chunks(surveyed.sample, weight, SAMPLE_CHUNK_BYTES)
-    # Here, whatever the backend: the driver holds the sample, and a pass over it takes no time.
-    here = LocalBackend(min(available_cores(), sample.X.numblocks[0]))
-    on_sample = expectation(sample, here, **way)
+    X, weight = surveyed.sample, surveyed.sample_weight
+    if not surveyed.is_drawn or weight is None:
+        return Expectations(over_all)
+
+    def on(X: Rows, weight: Array) -> Expectation:
+        rows = row_chunks(X, weight * (surveyed.unit / unit), SAMPLE_CHUNK_BYTES)
+        # Here, whatever the backend: the driver holds the sample, and a pass takes no time.
+        here = LocalBackend(min(available_cores(), rows.X.numblocks[0]))
+        return expectation(rows, here, **way)
+
+    on_sample = on(X, weight)
     if surveyed.replaces_rows:
-        return replace(on_sample, n_rows=surveyed.n_usable), None
-    return over_all, on_sample
+        return Expectations(replace(on_sample, n_rows=surveyed.n_usable))
+    if part_rows > len(X) // LEAST_PARTS:
+        return Expectations(over_all, on_sample)
+    part = fewer(X, weight, part_rows)
+    return Expectations(over_all, on_sample, OnPart(*part, on(*part)))
 
 
 def _survey_pieces(

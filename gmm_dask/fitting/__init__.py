@@ -15,7 +15,7 @@ from gmm_dask.fitting.given import Given, checked_start
 from gmm_dask.fitting.initialize import INIT_METHODS, initialize
 from gmm_dask.fitting.refine import refine
 from gmm_dask.fitting.standing import Keeper, Standing
-from gmm_dask.fitting.starts import ACCELERATIONS, Method, Sample, fit_from_sample
+from gmm_dask.fitting.starts import ACCELERATIONS, Method, Sample, fit_from_sample, telling_rows
 from gmm_dask.fitting.state import State
 
 __all__ = [
@@ -44,4 +44,5 @@ __all__ = [
     "go_on",
     "initialize",
     "refine",
+    "telling_rows",
 ]

@@ -20,7 +20,10 @@ from gmm_dask.fitting.standing import Keeper, Standing
 from gmm_dask.fitting.state import State
 
 TRIES = 8  # starts on the sample, all but the first of them for a few passes
+TELLING_ROWS, TELLING_VALUES = 2048, 4  # for a component at least, and for each of its parameters
 ACCELERATIONS = ("auto", "anderson", "none")
+
+ShortRuns = Callable[[Maximisation, np.random.SeedSequence], Iterator[FitResult]]
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,20 @@ class Sample:
     weight : (m,), optional
     expectation : parameters -> statistics, optional
         A pass over them, their weights adding up to those of all rows; None where they are all.
+    part : Sample, optional
+        Fewer of these rows, on which starts are compared.
     """
 
     X: npt.NDArray[Any]
     weight: npt.NDArray[Any] | None
     expectation: Expectation | None
+    part: Sample | None = None
+
+
+def telling_rows(n_components: int, n_features: int) -> int:
+    """Rows of a sample that tell a good start from a poor one, where none is starved."""
+    n_parameters = n_features * (n_features + 3) // 2
+    return n_components * max(TELLING_ROWS, TELLING_VALUES * n_parameters)
 
 
 def fit_from_sample(
@@ -193,9 +205,10 @@ def _best_on_sample(
     given: Given | None,
 ) -> tuple[Step, Maximisation]:
     """Where EM on the sample led to from the best start of each seed, and the best of these."""
-    ready = prepare(sample.X, method.n_components, sample.weight)
+    ready = _prepared(sample, method)
+    runs = _short_runs(sample, method, given, ready)
     found = [
-        _settled_on_sample(sample, method, guard, seed, given, ready)
+        _settled_on_sample(sample, method, guard, seed, given, ready, runs)
         for guard, seed in zip(guards, seeds, strict=True)
     ]
     best = best_of(found)
@@ -209,6 +222,7 @@ def _settled_on_sample(
     seed: np.random.SeedSequence,
     given: Given | None,
     ready: Prepared,
+    short_runs: ShortRuns,
 ) -> FitResult:
     """EM on the sample from the start, or from another that leads further.
 
@@ -219,7 +233,7 @@ def _settled_on_sample(
     assert sample.expectation is not None
     start = _start(sample, method, guard, seed, given, ready)
     settled = refine(sample.expectation, start, guard, tol=method.tol)
-    runs = list(_short_runs(sample, method, guard, seed, given, ready))
+    runs = list(short_runs(guard, seed))
     if not runs:
         return settled
     best = Step(best_of(runs).parameters, ())
@@ -231,23 +245,27 @@ def _settled_on_sample(
     return settled
 
 
-def _short_runs(
-    sample: Sample,
-    method: Method,
-    guard: Maximisation,
-    seed: np.random.SeedSequence,
-    given: Given | None,
-    ready: Prepared,
-) -> Iterator[FitResult]:
-    """A few passes from each of the other starts, but for those with a component in trouble."""
-    assert sample.expectation is not None
+def _prepared(sample: Sample, method: Method) -> Prepared:
+    return prepare(sample.X, method.n_components, sample.weight)
+
+
+def _short_runs(sample: Sample, method: Method, given: Given | None, ready: Prepared) -> ShortRuns:
+    """How other starts are tried: on a part of the sample, where it has one."""
+    rows, ready = (
+        (sample, ready) if sample.part is None else (sample.part, _prepared(sample.part, method))
+    )
     quick = "k-means++" if method.init_params == "kmeans" else method.init_params
-    others = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 0))
-    for each in others.spawn(TRIES - 1):
-        try:
-            start = _start(sample, replace(method, init_params=quick), guard, each, given, ready)
-            run = short_run(sample.expectation, start, guard)
-        except IN_TROUBLE:
-            continue
-        if not run.events_:
-            yield run
+    method = replace(method, init_params=quick)
+
+    def runs(guard: Maximisation, seed: np.random.SeedSequence) -> Iterator[FitResult]:
+        """A few passes from each, but for those with a component in trouble."""
+        assert rows.expectation is not None
+        others = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 0))
+        for each in others.spawn(TRIES - 1):
+            with suppress(*IN_TROUBLE):
+                start = _start(rows, method, guard, each, given, ready)
+                run = short_run(rows.expectation, start, guard)
+                if not run.events_:
+                    yield run
+
+    return runs

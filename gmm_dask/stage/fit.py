@@ -116,13 +116,14 @@ def fit(
         kernel = kernel_for(held.chunks, settings.fit.n_components)
         held = keeper.begin(held, kernel)
         compiling = 0.0 if keeper.is_over else _warm_up(job, backend, kernel, watcher)
-        over_all, on_sample = expectations(
+        over_all, on_sample, part = expectations(
             surveyed,
             held.chunks,
             backend,
             missing=settings.data.missing,
             n_worst=guards[0].n_worst * settings.fit.n_components,
             unit=guards[0].unit,
+            part_rows=fitting.telling_rows(settings.fit.n_components, len(job.plan.features)),
             kernel=kernel,
         )
         blocks = over_all.in_blocks(settings.fit.n_blocks)
@@ -132,7 +133,12 @@ def fit(
             rough = fitting.Passes(single, single.in_blocks(settings.fit.n_blocks))
         clock = _Clock(watcher, settings, keeper.pass_seconds)
         results = fitting.fit_from_sample(
-            fitting.Sample(surveyed.sample, surveyed.sample_weight, on_sample),
+            fitting.Sample(
+                surveyed.sample,
+                surveyed.sample_weight,
+                on_sample,
+                None if part is None else fitting.Sample(*part),
+            ),
             over_all,
             _method(settings),
             guards,

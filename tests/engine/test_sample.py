@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from gmm_dask.engine import LocalBackend, Survey, row_chunks, survey
 from gmm_dask.engine import sample as sample_module
-from gmm_dask.engine.sample import LAST_KEY, row_keys
+from gmm_dask.engine.sample import LAST_KEY, MUCH, fewer, row_keys
 from tests.strategies import seeds
 
 SEED = np.random.SeedSequence(9)
@@ -145,3 +147,16 @@ def test_another_seed_draws_another_sample() -> None:
         row_chunks(X), LocalBackend(1), sample_rows=SIZE, seed=np.random.SeedSequence(10)
     )
     assert len(np.intersect1d(drawn(X).sample[:, 0], other.sample[:, 0])) < SIZE / 2
+
+
+@given(seeds, kinds)
+def test_fewer_rows_of_a_sample_are_a_sample_of_that_size(seed: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    least = round(2 / MUCH)
+    X, weight = values(4 * least, rng), counted(kind, 4 * least, rng)
+    assume((weight > 0).sum() > 2 * least)
+    large, small = drawn(X, weight, 2 * least), drawn(X, weight, least)
+    assert large.sample_weight is not None
+    rows, weights = fewer(large.sample, large.sample_weight, least)
+    same(replace(large, sample=rows, sample_weight=weights), small, rtol=1e-12)
+    assert len(rows) <= least

@@ -8,8 +8,17 @@ from functools import partial
 import numpy as np
 import pytest
 
-from gmm_dask.fitting import FitResult, Maximisation, Method, Sample, fit_from_sample, starts
+from gmm_dask.fitting import (
+    FitResult,
+    Maximisation,
+    Method,
+    Sample,
+    fit_from_sample,
+    starts,
+    telling_rows,
+)
 from gmm_dask.fitting.given import Given
+from gmm_dask.fitting.refine import SHORT
 from gmm_dask.mixture import ColumnSpread, Parameters, SufficientStatistics, e_step
 from tests.fitting.test_acceleration import overlapping
 
@@ -99,25 +108,36 @@ def test_nothing_leads_away_from_a_start_that_is_to_be_kept(
         np.testing.assert_array_equal(over_all.seen[0].means, given.means)
 
 
-def test_a_poor_start_is_left_for_one_that_leads_further(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(3)
+def pairs(rng: np.random.Generator) -> np.ndarray:
+    """Rows of eight components, two in each corner of a square."""
     corners = np.array([[x, y] for x in (0.0, 40.0) for y in (0.0, 40.0)])
-    centres = np.concatenate([corners, corners + np.array([3.0, 0.0])])  # four pairs
-    X = centres[rng.integers(8, size=8000)] + rng.normal(0, 0.5, (8000, 2))
+    centres = np.concatenate([corners, corners + np.array([3.0, 0.0])])
+    return centres[rng.integers(8, size=8000)] + rng.normal(0, 0.5, (8000, 2))
+
+
+@pytest.mark.parametrize("in_part", [False, True])
+def test_a_poor_start_is_left_for_one_that_leads_further(
+    in_part: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are tried on a part of the sample, where it has one; the best goes on on all of it."""
+    X = pairs(np.random.default_rng(3))
     method = replace(METHOD, n_components=8, init_params="random_from_data")
     guard = Maximisation(1e-6, spread=ColumnSpread.of(X))
+    on_sample, on_part = Counted(X[:4000]), Counted(X[:1000])
+    part = Sample(X[:1000], None, on_part) if in_part else None
+    sample = Sample(X[:4000], None, on_sample, part)
 
     def ends(tries: int) -> np.ndarray:
         monkeypatch.setattr(starts, "TRIES", tries)
-        return np.array(
-            [
-                fit_from_sample(
-                    Sample(X[:4000], None, Counted(X[:4000])), Counted(X), method, [guard], [seed]
-                )[0].lower_bounds[-1]
-                for seed in SEEDS
-            ]
-        )
+        fits = (fit_from_sample(sample, Counted(X), method, [guard], [seed])[0] for seed in SEEDS)
+        return np.array([found.lower_bounds[-1] for found in fits])
 
     gain = ends(8) - ends(1)
     assert gain.min() > -1e-3
     assert gain.max() > 0.05
+    assert len(on_part.seen) == (7 * SHORT * len(SEEDS) if in_part else 0)
+
+
+def test_a_part_tells_starts_apart_with_rows_for_every_parameter() -> None:
+    assert telling_rows(8, 8) == 8 * 2048
+    assert telling_rows(3, 64) == 3 * 4 * (64 + 64 * 65 // 2)
