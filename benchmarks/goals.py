@@ -40,6 +40,7 @@ def _per_pass(found: dict[str, Any]) -> Iterator[Goal]:
                 yield _ratio(r, mean, least)
     yield _float32(found["grid"])
     yield _dense(found["grid"])
+    yield _two_threads(found["grid"])
 
 
 def _ratio(r: dict[str, Any], mean: float, least: float) -> Goal:
@@ -72,6 +73,20 @@ def _dense(grid: list[dict[str, Any]]) -> Goal:
     )
 
 
+def _two_threads(grid: list[dict[str, Any]]) -> Goal:
+    near = {(e["threads"], e["d"]): e for e in grid if e["spacing"] == "near"}
+    gains = {
+        f"d = {d}": one["ns"][OURS]["median"] / near[2, d]["ns"][OURS]["median"]
+        for (threads, d), one in near.items()
+        if threads == 1 and one["ns"][OURS]["median"] > 2 * one["dgemm_bound"]
+    }
+    return Goal(
+        "two threads 1.7 times as fast as one, where one is below half of the dgemm rate",
+        ", ".join(f"{gain:.2f} ({where})" for where, gain in gains.items()) or "none is",
+        all(gain >= 1.7 for gain in gains.values()),
+    )
+
+
 def _end_to_end(found: dict[str, Any]) -> Iterator[Goal]:
     contenders, rows = found["contenders"], found["rows"]
     ours = contenders[OURS]
@@ -92,7 +107,7 @@ def _scaling(found: dict[str, Any]) -> Iterator[Goal]:
     seconds = {e["workers"]: e["seconds"] for e in found["workers"]}
     got = [seconds["1 threads"][kind] / seconds["2 threads"][kind] for kind in ("median", "best")]
     figure = f"{got[0]:.2f} (best times {got[1]:.2f})"
-    yield Goal("two threads 1.7 times as fast as one", figure, got[0] >= 1.7)
+    yield Goal("two threads 1.7 times as fast as one, d = K = 16", figure, got[0] >= 1.7)
     most = max(m["beyond_mib"] for m in found["memory"])
     yield Goal("E-step: less than 4 MiB a thread beyond the chunk", f"{most:.2f} MiB", most < 4)
 

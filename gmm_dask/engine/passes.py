@@ -267,8 +267,10 @@ def _counted(
     """
     if sample_weight is not None and sample_weight.shape != X.shape[:1]:
         raise DataError(f"{sample_weight.shape} weights were given for {X.shape[0]} rows.")
+    if missing != "drop" and sample_weight is None:
+        return X, None, len(X)
     counts = np.ones(len(X), bool) if missing != "drop" else usable_rows(X)
-    n_rows = int(counts.sum())
+    n_rows = int(np.count_nonzero(counts))
     if sample_weight is not None:
         counts = counts & positive(sample_weight)
     if counts.all():

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from math import prod
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -33,6 +34,7 @@ Rows = npt.NDArray[Any]
 Kernel = Literal["numpy", "compiled"]
 Arithmetic = Literal["double", "single"]
 WORTH = 1 << 25  # rows x components x features from which a fit gains more than compiling takes
+APART = 16  # values: two cache lines, which are fetched together
 BLOCK_ROWS = 1 << 14  # copied at once where rows are not contiguous
 FAR_ROWS = 1 << 12  # beyond so many in a block, it is left to NumPy
 FAR_PART = 16  # and beyond this part of it, to float64 instead of float32
@@ -194,6 +196,12 @@ def _far_statistics(
     return steps.e_step(X, parameters, weights if len(weights) else None, n_worst)
 
 
+def _apart(*shape: int) -> Array:
+    """Zeros in cache lines that no other thread writes to."""
+    n = prod(shape)
+    return np.zeros(n + 2 * APART)[APART : APART + n].reshape(shape)
+
+
 @dataclass(frozen=True, eq=False)
 class _Sums:
     """Where the kernel adds up: whole vectors at a time, so padded or in LANES parts."""
@@ -213,11 +221,11 @@ class _Sums:
         square = (d, d) if chosen.correlated else (1, d)
         return cls(
             (
-                np.zeros((k, LANES)),
-                np.zeros((k, padded)),
-                np.zeros((n_matrices, padded, padded)),
-                np.zeros((n_parts, d, LANES)),
-                np.zeros((n_parts, *square, LANES)),
+                _apart(k, LANES),
+                _apart(k, padded),
+                _apart(n_matrices, padded, padded),
+                _apart(n_parts, d, LANES),
+                _apart(n_parts, *square, LANES),
             )
         )
 
