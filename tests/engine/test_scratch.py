@@ -306,7 +306,8 @@ def _broken(reader: Reader) -> Iterator[Any]:
 
 def refer_to_all() -> None:
     """As Dask's log of a worker does, to what was under way to another that ended."""
-    REFERRED.extend(each for each in gc.get_objects() if isinstance(each, Scratch))
+    # By type: what other tests left may stand for something that is gone.
+    REFERRED.extend(each for each in gc.get_objects() if type(each) is Scratch)
 
 
 REFERRED: list[Scratch] = []
