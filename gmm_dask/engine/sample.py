@@ -171,7 +171,7 @@ class Sketch:
 def fewer(X: Rows, weight: Array, size: int) -> tuple[Rows, Array]:
     """At most so many rows of a sample, which stands in the order of its keys, and their weights.
 
-    It is what a draw of that size would have found.
+    From 2 / MUCH rows on it is what a draw of that size would have found.
     """
     chosen, found = _standing_for_all(weight, np.ones(len(X), bool), float(weight.sum()), size)
     return X[chosen], found

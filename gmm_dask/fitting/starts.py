@@ -262,10 +262,12 @@ def _short_runs(sample: Sample, method: Method, given: Given | None, ready: Prep
         assert rows.expectation is not None
         others = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 0))
         for each in others.spawn(TRIES - 1):
-            with suppress(*IN_TROUBLE):
+            try:
                 start = _start(rows, method, guard, each, given, ready)
                 run = short_run(rows.expectation, start, guard)
-                if not run.events_:
-                    yield run
+            except IN_TROUBLE:
+                continue
+            if not run.events_:
+                yield run
 
     return runs
