@@ -171,7 +171,8 @@ class Sketch:
 def fewer(X: Rows, weight: Array, size: int) -> tuple[Rows, Array]:
     """At most so many rows of a sample, which stands in the order of its keys, and their weights.
 
-    From 2 / MUCH rows on it is what a draw of that size would have found.
+    From 2 / MUCH rows on it is what a draw of that size would have found, unless a row weighs
+    nearly MUCH: such a one may stand for others here and then counts as of much weight.
     """
     chosen, found = _standing_for_all(weight, np.ones(len(X), bool), float(weight.sum()), size)
     return X[chosen], found
