@@ -171,6 +171,14 @@ def test_memory_is_used_again_where_nobody_keeps_the_rows(reader: Reader, folder
     release(held.chunks)
 
 
+def test_rows_begin_a_page_where_copying_to_them_is_quick(reader: Reader, folder: Path) -> None:
+    backend = LocalBackend(1)
+    held = hold(chunks_of(reader), backend, 0, str(folder))
+    found = ChunkMap(held.chunks, backend)("where", address, None)
+    assert [place % 4096 for place in found] == [0, 0, 0]
+    release(held.chunks)
+
+
 def itself(common: None, X: np.ndarray) -> np.ndarray:
     return X
 
