@@ -30,8 +30,10 @@ def label(settings: ScoreSettings) -> State[Any]:
             published = load_finished(job.folder, job.published)
         else:
             checked = tasks.check(opaque(job))
-            labelled = tasks.label(opaque(job), opaque(checked))
-            published = tasks.publish(opaque(job), opaque(checked), opaque(labelled))
+            labelled, pictures = tasks.label(opaque(job), opaque(checked))
+            published = tasks.publish(
+                opaque(job), opaque(checked), opaque(labelled), opaque(pictures)
+            )
         show_labels(published)
     except tasks.EXPECTED as error:
         return tasks.failed(error)

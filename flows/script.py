@@ -24,7 +24,7 @@ from flows.server import OwnServer, ServerError, bypass_proxy
 from flows.tasks import EXPECTED
 from gmm_dask.console import AGAIN, print_published, printable
 from gmm_dask.errors import SettingsError
-from gmm_dask.garbage import collect_rarely
+from gmm_dask.own_process import settle
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.settings import ScoreSettings, Settings, load_settings
@@ -38,7 +38,7 @@ def main(
     arguments: Sequence[str] | None = None,
 ) -> int:
     """Run the flow with the settings of a file; 0 only when the outcome was published."""
-    collect_rarely()
+    settle()
     parsed = _parser(flow).parse_args(arguments)
     signal.signal(signal.SIGTERM, _end)  # so that the server is stopped then, too
     try:

@@ -24,6 +24,7 @@ from gmm_dask.errors import (
     SettingsError,
 )
 from gmm_dask.redaction import redacted
+from gmm_dask.stage.drawing import drawing
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.fit import adopt as stage_adopt
 from gmm_dask.stage.fit import fit as stage_fit
@@ -33,6 +34,7 @@ from gmm_dask.stage.label import Labelled
 from gmm_dask.stage.label import label as stage_label
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import publish as stage_publish
+from gmm_dask.stage.report import Pictures
 from gmm_dask.stage.settings import ScoreSettings, Settings
 
 # What ends a run with one clear message; anything else is a defect and keeps its traceback.
@@ -108,16 +110,18 @@ def check(job: Job[ScoreSettings]) -> Fitted:
 
 
 @task(task_run_name="label {job.plan.n_rows} rows", **_PHASE)
-def label(job: Job[Any], fitted: Fitted) -> Labelled:
-    """Write one label per row."""
-    with FlowWatcher("gmm-label-progress") as watcher:
-        return stage_label(job, fitted.model, watcher, held=fitted.held)
+def label(job: Job[Any], fitted: Fitted) -> tuple[Labelled, Pictures | None]:
+    """Write one label per row; the pictures of the report, where they were drawn meanwhile."""
+    with FlowWatcher("gmm-label-progress") as watcher, drawing(job, fitted) as pictures:
+        return stage_label(job, fitted.model, watcher, held=fitted.held), pictures()
 
 
 @task(task_run_name="publish run {job.run_id}", **_PHASE)
-def publish(job: Job[Any], fitted: Fitted, labelled: Labelled) -> Published:
+def publish(
+    job: Job[Any], fitted: Fitted, labelled: Labelled, pictures: Pictures | None
+) -> Published:
     """Read everything back, then append the version."""
-    return stage_publish(job, fitted, labelled)
+    return stage_publish(job, fitted, labelled, pictures=pictures)
 
 
 def without_traceback(record: logging.LogRecord) -> bool:

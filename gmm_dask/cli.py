@@ -17,7 +17,7 @@ import typer
 
 from gmm_dask import __version__, options
 from gmm_dask.errors import GmmDaskError, OutputError, SettingsError
-from gmm_dask.garbage import collect_rarely
+from gmm_dask.own_process import settle
 from gmm_dask.stage.parts import Part
 from gmm_dask.termination import Terminated, terminable
 
@@ -101,7 +101,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 def main() -> None:
     """The entry point of `gmm-dask`."""
-    collect_rarely()
+    settle()
     try:
         app(prog_name="gmm-dask")
     except KeyboardInterrupt:

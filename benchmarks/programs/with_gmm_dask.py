@@ -19,9 +19,9 @@ KEPT = (
 
 def fit_and_label(job: Job) -> None:
     """Publish a model and labels."""
-    from gmm_dask.garbage import collect_rarely
+    from gmm_dask.own_process import settle
 
-    collect_rarely()  # as the command line does
+    settle()  # as the command line does
     from gmm_dask.stage.run import run
     from gmm_dask.stage.settings import settings_from
 

@@ -13,7 +13,7 @@ from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import Job, software_versions
 from gmm_dask.stage.label import Labelled
 from gmm_dask.stage.outputs import Published, load_published
-from gmm_dask.stage.report import ReportData, render_report
+from gmm_dask.stage.report import Pictures, ReportData, draw, render_report
 from gmm_dask.stage.settings import ScoreSettings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import canonical_json, publish_version, write_manifest
@@ -26,8 +26,14 @@ def publish(
     fitted: Fitted,
     labelled: Labelled,
     watcher: Watcher | None = None,
+    pictures: Pictures | None = None,
 ) -> Published:
     """Write metrics and report, read every file back, and append the version.
+
+    Parameters
+    ----------
+    pictures : Pictures, optional
+        Of the report, where they were drawn beside the labels.
 
     Raises
     ------
@@ -36,7 +42,7 @@ def publish(
     """
     (watcher or Watcher()).phase("publish", f"run {job.run_id}")
     metrics = summarise(job, fitted, labelled)
-    data = report_data(job, fitted, metrics)
+    data = report_data(job, fitted, metrics, pictures)
     folder = job.folder
     note_contents(folder, file_contents(job.plan, labelled.contents))
     folder.put_if_absent("report.html", render_report(data).encode())
@@ -48,33 +54,49 @@ def publish(
 
 def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, Any]:
     """The content of metrics.json; criteria as Schwarz 1978, Akaike 1974, Biernacki et al. 2000."""
-    model, sums, settings = fitted.model, labelled.sums, job.settings
-    labels_alone = isinstance(settings, ScoreSettings)
-    n_free = model.parameters.n_free_parameters
+    sums, before = labelled.sums, _before_labels(job, fitted)
+    n_free = fitted.model.parameters.n_free_parameters
     bic = n_free * math.log(sums.sum_weight) - 2 * sums.log_likelihood
+    return before | {
+        "log_likelihood": sums.log_likelihood,
+        "log_likelihood_per_row": sums.log_likelihood / sums.sum_weight,
+        "n_rows": sums.n_rows,
+        "n_used": sums.n_rows - sums.n_dropped,
+        "n_dropped": {"missing": sums.n_dropped},
+        "n_incomplete": sums.n_incomplete,
+        "n_labelled": list(sums.n_labelled),
+        "bic": bic,
+        "aic": 2 * n_free - 2 * sums.log_likelihood,
+        "icl": bic - 2 * sums.sum_log_max,
+        "bytes_decoded": fitted.held.bytes_once
+        + fitted.n_reads * fitted.held.bytes_read
+        + labelled.n_decoded * job.plan.row_bytes,
+        "seconds": before["seconds"] | {"label": labelled.seconds},
+    }
+
+
+def draw_pictures(job: Job[Any], fitted: Fitted) -> Pictures:
+    """Those of the report, which need no labels."""
+    return draw(report_data(job, fitted, _before_labels(job, fitted)))
+
+
+def _before_labels(job: Job[Any], fitted: Fitted) -> dict[str, Any]:
+    """What is in metrics.json of plan and fit."""
+    model, settings = fitted.model, job.settings
+    labels_alone = isinstance(settings, ScoreSettings)
     return {
         "run_id": job.run_id,
         "model_from": redacted(settings.model) if labels_alone else None,
-        "log_likelihood": sums.log_likelihood,
-        "log_likelihood_per_row": sums.log_likelihood / sums.sum_weight,
         "objective": None if labels_alone else settings.fit.objective,
         "lower_bounds": list(model.lower_bounds),
         "converged": model.converged,
         "outcome": model.outcome,
         "n_passes": model.n_passes,
         "n_starts": 0 if labels_alone else settings.fit.n_init,
-        "n_rows": sums.n_rows,
-        "n_used": sums.n_rows - sums.n_dropped,
-        "n_dropped": {"missing": sums.n_dropped},
-        "n_incomplete": sums.n_incomplete,
         "cast": dict(job.plan.cast),
         "caution": job.caution,
         "n_ignored": job.plan.n_ignored,
         "n_hidden": job.plan.n_hidden,
-        "n_labelled": list(sums.n_labelled),
-        "bic": bic,
-        "aic": 2 * n_free - 2 * sums.log_likelihood,
-        "icl": bic - 2 * sums.sum_log_max,
         "n_reads": fitted.n_reads + 1,
         "n_resumed": fitted.n_resumed,
         "n_taken_back": fitted.result.n_taken_back,
@@ -84,22 +106,23 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "chunks_in_scratch": fitted.held.n_scratch,
         "bytes_in_scratch": fitted.held.bytes_scratch,
         "bytes_decoded_per_pass": fitted.held.bytes_read,
-        "bytes_decoded": fitted.held.bytes_once
-        + fitted.n_reads * fitted.held.bytes_read
-        + labelled.n_decoded * job.plan.row_bytes,
         "seconds": {
             "plan": job.seconds,
             "fit": fitted.seconds,
             "compile": fitted.compiling,
-            "label": labelled.seconds,
             "passes": list(fitted.pass_seconds),
         },
         "events": [event.to_dict() for event in fitted.result.events_],
     }
 
 
-def report_data(job: Job[Any], fitted: Fitted, metrics: dict[str, Any]) -> ReportData:
-    """Everything the report shows."""
+def report_data(
+    job: Job[Any],
+    fitted: Fitted,
+    metrics: dict[str, Any],
+    pictures: Pictures | None = None,
+) -> ReportData:
+    """Everything the report shows; of labels what the metrics tell."""
     model, plan = fitted.model, job.plan
     outcome, advice = _ending(model, metrics)
     return ReportData(
@@ -124,7 +147,7 @@ def report_data(job: Job[Any], fitted: Fitted, metrics: dict[str, Any]) -> Repor
             "n_files": len(plan.partitions),
             "n_rows": plan.n_rows,
             "n_chunks": plan.n_arrays,
-            "dropped": metrics["n_dropped"],
+            "dropped": metrics.get("n_dropped"),
             "cast": ", ".join(f"{name} ({type_})" for name, type_ in plan.cast) or None,
             "n_ignored": plan.n_ignored or None,
             "n_hidden": plan.n_hidden or None,
@@ -132,6 +155,7 @@ def report_data(job: Job[Any], fitted: Fitted, metrics: dict[str, Any]) -> Repor
         },
         versions=software_versions(),
         events=metrics["events"],
+        pictures=pictures,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gmm_dask.engine import Backend
+from gmm_dask.stage.drawing import drawing
 from gmm_dask.stage.fit import Fitted, adopt, fit
 from gmm_dask.stage.job import Job, SettingsT, plan
 from gmm_dask.stage.label import label
@@ -37,5 +38,6 @@ def _carry_out(
         watcher.warn(job.caution)
     with job.backend() as backend:
         fitted = model_of(job, watcher, backend)
-        labelled = label(job, fitted.model, watcher, backend, fitted.held)
-    return publish(job, fitted, labelled, watcher)
+        with drawing(job, fitted) as pictures:
+            labelled = label(job, fitted.model, watcher, backend, fitted.held)
+    return publish(job, fitted, labelled, watcher, pictures())

@@ -127,8 +127,8 @@ def test_text_of_users_stays_text(words: list[str]) -> None:
         events=[{"message": "m"}, {"n": "o"}],
     )
     with (
-        patch("gmm_dask.stage.report.html.cluster_figure", return_value=PIXEL),
-        patch("gmm_dask.stage.report.html.likelihood_figure", return_value=PIXEL),
+        patch("gmm_dask.stage.report.figures.cluster_figure", return_value=PIXEL),
+        patch("gmm_dask.stage.report.figures.likelihood_figure", return_value=PIXEL),
     ):
         found, expected = Page(render_report(hostile)), Page(render_report(plain))
     assert found.tags == expected.tags

@@ -14,7 +14,7 @@ from gmm_dask.stage import text
 from gmm_dask.stage.report import tables
 from gmm_dask.stage.report.colours import CERTAIN
 from gmm_dask.stage.report.data import ReportData
-from gmm_dask.stage.report.figures import cluster_figure, likelihood_figure
+from gmm_dask.stage.report.figures import draw
 from gmm_dask.stage.report.payload import payload, safe_json
 from gmm_dask.stage.report.view import best_view
 
@@ -40,7 +40,7 @@ def render_report(data: ReportData) -> str:
 
 
 def _context(data: ReportData) -> dict[str, Any]:
-    shown = payload(data)
+    shown, pictures = payload(data), data.pictures or draw(data)
     script = "".join(['(() => {\n"use strict";\n', *map(_file, SCRIPTS), "})();\n"])
     outcome, mood = _WORDS.get(data.outcome, (data.outcome.replace("_", " ").capitalize(), "bad"))
     certain = _certain_rows(data)
@@ -78,8 +78,8 @@ def _context(data: ReportData) -> dict[str, Any]:
         "events": list(tables.event_lines(data)),
         "passes": tables.pass_lines(data.lower_bounds),
         "n_passes": data.n_passes,
-        "cluster_png": _data_uri(cluster_figure(data)),
-        "curve_png": _curve_png(data) if data.n_passes else "",
+        "cluster_png": _data_uri(pictures.clusters),
+        "curve_png": "" if pictures.curve is None else _data_uri(pictures.curve),
         "payload": safe_json(shown),
         "style": _file("report.css"),
         "script": script,
@@ -177,10 +177,6 @@ def _about_curve(data: ReportData) -> str:
         f"{says}: higher is better. It rises from pass to pass{falls}, and the fit ends when it "
         f"no longer changes by more than the tolerance.{least}"
     )
-
-
-def _curve_png(data: ReportData) -> str:
-    return _data_uri(likelihood_figure(data.lower_bounds, data.outcome, data.objective))
 
 
 def _data_uri(png: bytes) -> str:
