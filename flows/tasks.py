@@ -113,7 +113,10 @@ def check(job: Job[ScoreSettings]) -> Fitted:
 def label(job: Job[Any], fitted: Fitted) -> tuple[Labelled, Pictures | None]:
     """Write one label per row; the pictures of the report, where they were drawn meanwhile."""
     with FlowWatcher("gmm-label-progress") as watcher, drawing(job, fitted) as pictures:
-        return stage_label(job, fitted.model, watcher, held=fitted.held), pictures()
+        labelled = stage_label(
+            job, fitted.model, watcher, held=fitted.held, contents=fitted.contents
+        )
+        return labelled, pictures()
 
 
 @task(task_run_name="publish run {job.run_id}", **_PHASE)

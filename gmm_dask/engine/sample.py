@@ -275,7 +275,7 @@ def _heaviest(keys: Keys, weight: Array | None) -> tuple[Keys, Array, float]:
 
     A key weighs no more than all that share its first bits: nearly none has to be counted.
     """
-    bucket = (keys >> np.uint64(48)).astype(np.intp)
+    bucket = (keys >> np.uint64(48)).view(np.int64)
     weights = np.bincount(bucket, weight, 1 << 16)
     lost = float(weights.sum()) / COUNTED
     if not (weights > lost).any():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints import Keeper, Seconds
 from gmm_dask.stage.checks import check_survey, check_total
+from gmm_dask.stage.hashing import hashing
 from gmm_dask.stage.job import Job, settings_hash, software_versions
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
@@ -67,6 +68,8 @@ class Fitted:
         Passes that an earlier attempt of this run made.
     n_blocks : int
         Parts of a pass that an M-step followed; no more than chunks.
+    contents : mapping of int to str
+        SHA-256 of the input's pages, of the chunks that were hashed meanwhile.
     """
 
     model: Model
@@ -81,6 +84,7 @@ class Fitted:
     seconds: float
     n_resumed: int = 0
     n_blocks: int = 1
+    contents: Mapping[int, str] = field(default_factory=dict)
 
 
 def fit(
@@ -115,41 +119,42 @@ def fit(
         guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
         kernel = kernel_for(held.chunks, settings.fit.n_components)
         held = keeper.begin(held, kernel)
-        compiling = 0.0 if keeper.is_over else _warm_up(job, backend, kernel, watcher)
-        over_all, on_sample, part = expectations(
-            surveyed,
-            held.chunks,
-            backend,
-            missing=settings.data.missing,
-            n_worst=guards[0].n_worst * settings.fit.n_components,
-            unit=guards[0].unit,
-            part_rows=fitting.telling_rows(settings.fit.n_components, len(job.plan.features)),
-            kernel=kernel,
-        )
-        blocks = over_all.in_blocks(settings.fit.n_blocks)
-        single = over_all.in_single() if settings.fit.arithmetic == "single" else None
-        rough = None
-        if single is not None:
-            rough = fitting.Passes(single, single.in_blocks(settings.fit.n_blocks))
-        clock = _Clock(watcher, settings, keeper.pass_seconds)
-        results = fitting.fit_from_sample(
-            fitting.Sample(
-                surveyed.sample,
-                surveyed.sample_weight,
-                on_sample,
-                None if part is None else fitting.Sample(*part),
-            ),
-            over_all,
-            _method(settings),
-            guards,
-            start_seeds,
-            blocks=blocks,
-            rough=rough,
-            watch=clock,
-            tell=clock.tell,
-            keep=lambda standing: keeper.keep(standing, clock.seconds),
-            standing=keeper.standing,
-        )
+        with hashing(job, held.chunks) as contents:
+            compiling = 0.0 if keeper.is_over else _warm_up(job, backend, kernel, watcher)
+            over_all, on_sample, part = expectations(
+                surveyed,
+                held.chunks,
+                backend,
+                missing=settings.data.missing,
+                n_worst=guards[0].n_worst * settings.fit.n_components,
+                unit=guards[0].unit,
+                part_rows=fitting.telling_rows(settings.fit.n_components, len(job.plan.features)),
+                kernel=kernel,
+            )
+            blocks = over_all.in_blocks(settings.fit.n_blocks)
+            single = over_all.in_single() if settings.fit.arithmetic == "single" else None
+            rough = None
+            if single is not None:
+                rough = fitting.Passes(single, single.in_blocks(settings.fit.n_blocks))
+            clock = _Clock(watcher, settings, keeper.pass_seconds)
+            results = fitting.fit_from_sample(
+                fitting.Sample(
+                    surveyed.sample,
+                    surveyed.sample_weight,
+                    on_sample,
+                    None if part is None else fitting.Sample(*part),
+                ),
+                over_all,
+                _method(settings),
+                guards,
+                start_seeds,
+                blocks=blocks,
+                rough=rough,
+                watch=clock,
+                tell=clock.tell,
+                keep=lambda standing: keeper.keep(standing, clock.seconds),
+                standing=keeper.standing,
+            )
     result = fitting.best_of(results)
     check_total(result, job.plan)
     if not result.converged:
@@ -169,6 +174,7 @@ def fit(
         keeper.seconds,
         keeper.n_resumed,
         len(blocks),
+        contents,
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,18 @@ from gmm_dask.storage.sources import ChunkSource, name_of, shard_sources
 PARTS_AT_ONCE = 64  # files that a task writes: they take longer than to read small ones
 
 _Rows = npt.NDArray[np.floating[Any]]
-_Shard = tuple[tuple[Chunk, ChunkSource, _Rows | None], ...]  # what one task labels
+
+
+class _Item(NamedTuple):
+    """One chunk to label; its rows and the hash of its pages, where somebody has them."""
+
+    chunk: Chunk
+    source: ChunkSource
+    rows: _Rows | None
+    content: str | None
+
+
+_Shard = tuple[_Item, ...]  # what one task labels
 
 
 @dataclass(frozen=True)
@@ -142,6 +153,7 @@ def label(
     watcher: Watcher | None = None,
     backend: Backend | None = None,
     held: Held | None = None,
+    contents: Mapping[int, str] | None = None,
 ) -> Labelled:
     """Score every row once; write one content-addressed part per chunk and its receipt.
 
@@ -151,6 +163,8 @@ def label(
     ----------
     held : Held, optional
         As the fit left it: what this process has decoded is not decoded again.
+    contents : mapping of int to str, optional
+        SHA-256 of the input's pages of the chunks that were hashed already.
     """
     watcher = watcher or Watcher()
     begun = time.perf_counter()
@@ -170,7 +184,8 @@ def label(
         settings.labels.responsibilities,
         choose(n_rows, model.parameters.n_components, len(plan.features)),
     )
-    tasks = list(_tasks(plan, [None] * n_parts if held is None else rows_here(held.chunks)))
+    rows = [None] * n_parts if held is None else rows_here(held.chunks)
+    tasks = list(_tasks(plan, rows, contents or {}))
     # Nobody says which of the tasks are done: so many parts are written, whichever these are.
     written = accumulate(sorted(map(len, tasks)))
     with job.backend(backend) as backend:
@@ -181,23 +196,29 @@ def label(
             backend,
             common=work,
             on_done=lambda: watcher.labelled(next(written), n_parts),
-            names=[name_of([source for _, source, _ in task], plan.row_bytes) for task in tasks],
+            names=[name_of([each.source for each in task], plan.row_bytes) for task in tasks],
         )
     parts = [part for of_shard in of_shards for part in of_shard]
     return Labelled(
         tuple(part.receipt for part in parts if part.receipt is not None),
         tuple(part.content for part in parts),
         tree_sum(part.sums for part in parts),
-        sum(source.n_rows for task in tasks for _, source, rows in task if rows is None),
+        sum(each.source.n_rows for task in tasks for each in task if each.rows is None),
         time.perf_counter() - begun,
     )
 
 
-def _tasks(plan: Plan, decoded: Sequence[_Rows | None]) -> Iterator[_Shard]:
-    """The chunks of each task, with their sources and the rows that are there already."""
+def _tasks(
+    plan: Plan, decoded: Sequence[_Rows | None], contents: Mapping[int, str]
+) -> Iterator[_Shard]:
+    """The chunks of each task, with their sources and what is there of them already."""
     rows = iter(decoded)
     for shard, sources in zip(plan.shards, shard_sources(plan), strict=True):
-        parts = tuple(zip(shard.chunks, sources, islice(rows, len(sources)), strict=True))
+        here = islice(rows, len(sources))
+        parts = tuple(
+            _Item(chunk, source, found, contents.get(chunk.index))
+            for chunk, source, found in zip(shard.chunks, sources, here, strict=True)
+        )
         step = len(parts) if shard.is_split else PARTS_AT_ONCE
         yield from (parts[i : i + step] for i in range(0, len(parts), step))
 
@@ -206,23 +227,25 @@ def label_shard(work: _Work, shard: _Shard) -> list[LabelledChunk]:
     """Label chunks, one after the other; what they have of one row group is decoded once."""
     with PlannedFiles() as files:
         return [
-            label_chunk(work, (chunk, PlannedChunk(source, files, rows)))
-            for chunk, source, rows in shard
+            label_chunk(work, each.chunk, PlannedChunk(each.source, files, each.rows), each.content)
+            for each in shard
         ]
 
 
-def label_chunk(work: _Work, item: tuple[Chunk, PlannedChunk]) -> LabelledChunk:
+def label_chunk(
+    work: _Work, chunk: Chunk, planned: PlannedChunk, content: str | None = None
+) -> LabelledChunk:
     """Label one chunk, write its part and receipt."""
-    chunk, source = item[0], item[1].source
+    source = planned.source
     earlier = _earlier(work, chunk) if work.write else None
     if earlier is not None:
         return earlier
-    rows = item[1].open()
+    rows = planned.open()
     weights = None if work.weight_column is None else rows.weights(work.weight_column)
-    scored = _scored(work, item[1].blocks(rows, work.features, work.dtype), source.n_rows, weights)
+    scored = _scored(work, planned.blocks(rows, work.features, work.dtype), source.n_rows, weights)
     _check_finite(scored, chunk, source)
     sums = _sums(scored, weights, work.parameters.n_components)
-    content = content_of(rows, work.columns)
+    content = content or content_of(rows, work.columns)
     if not work.write:
         return LabelledChunk(None, content, sums)
     table = label_table(

@@ -39,5 +39,5 @@ def _carry_out(
     with job.backend() as backend:
         fitted = model_of(job, watcher, backend)
         with drawing(job, fitted) as pictures:
-            labelled = label(job, fitted.model, watcher, backend, fitted.held)
+            labelled = label(job, fitted.model, watcher, backend, fitted.held, fitted.contents)
     return publish(job, fitted, labelled, watcher, pictures())
