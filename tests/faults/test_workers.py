@@ -226,9 +226,9 @@ def test_a_chunk_that_kills_its_workers_is_named_by_file_and_rows(tmp_path: Path
         "def dask_setup(worker):\n"
         "    from gmm_dask.stage import label\n"
         "    before = label.label_chunk\n"
-        "    def poison(work, item):\n"
-        "        os._exit(1) if item[0].index == 5 else None\n"
-        "        return before(work, item)\n"
+        "    def poison(work, chunk, *more, **named):\n"
+        "        os._exit(1) if chunk.index == 5 else None\n"
+        "        return before(work, chunk, *more, **named)\n"
         "    label.label_chunk = poison\n"
     )
     said = r"chunk 5: rows\.parquet, row group 5, rows 100 to 119 \(160 bytes in memory\)"
