@@ -37,7 +37,12 @@ def fit_all(
     """
     seeds = _seed_sequence(settings.random_state).spawn(1 + settings.n_init)
     surveyed, chunks = engine.survey(
-        chunks, backend, sample_rows=INIT_ROWS, seed=seeds[0], missing=settings.missing
+        chunks,
+        backend,
+        sample_rows=INIT_ROWS,
+        seed=seeds[0],
+        missing=settings.missing,
+        n_components=settings.n_components,
     )
     check_survey(surveyed, settings.n_components, settings.missing)
     shape = (settings.n_components, chunks.n_features)

@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gmm_dask.mixture.look import Keys
 from gmm_dask.mixture.spread import weight_unit
 
 Array = npt.NDArray[np.float64]
-Keys = npt.NDArray[np.uint64]
 Rows = npt.NDArray[Any]
 
 LAST_KEY = 2**64 - 1
 MUCH = 1 / 512  # share of the weight of a row that is in the sample whatever its key
 COUNTED = 1023  # a chunk tells the weight of rows of more than this part of its own
 SPARE = 2  # keys looked at, in sizes of the sample: half the rows may be equal or of no use
-BLOCK_ROWS = 1 << 14  # hashed at once: threads that meet too often for Python's lock wait for it
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,13 +100,10 @@ class Sketch:
     unit: float
 
     @classmethod
-    def of(
-        cls, draw: Draw, X: Rows, weight: Array | None, places: npt.NDArray[Any] | None
-    ) -> Sketch:
-        """Of rows X (n, d) of positive weight; where places draw, those that they stand at."""
+    def of(cls, draw: Draw, keys: Keys, X: Rows, weight: Array | None) -> Sketch:
+        """Of rows X (n, d) of positive weight, and their keys (n,)."""
         unit = 1.0 if weight is None else weight_unit(float(weight.max(initial=0.0)))
         weight = None if weight is None else weight / unit
-        keys = row_keys(X if places is None else places[:, None], draw.salt)
         wanted = np.flatnonzero(draw.wants(keys))
         counted = np.ones(len(wanted)) if weight is None else weight[wanted]
         found = _merged(keys[wanted], X[wanted], counted, draw)
@@ -198,35 +194,6 @@ def _standing_for_all(
     weight[others] *= rest / max(float(weight[others].sum()), np.finfo(float).tiny)
     chosen = np.sort(np.concatenate([np.flatnonzero(much), others]))
     return chosen, weight[chosen]
-
-
-def row_keys(X: Rows, salt: int) -> Keys:
-    """A hash of each row's values, (n,); equal values of any float type have equal keys."""
-    keys = np.empty(len(X), np.uint64)
-    for start in range(0, len(X), BLOCK_ROWS):
-        block = np.array(X[start : start + BLOCK_ROWS].T, dtype=np.float64, order="C")
-        block += 0.0  # -0 becomes 0
-        block[np.isnan(block)] = np.nan  # and every NaN the same
-        key = np.full(block.shape[1], salt, np.uint64)
-        for bits in block.view(np.uint64):
-            _take_in(key, bits)
-        keys[start : start + BLOCK_ROWS] = _mixed(key)
-    return keys
-
-
-def _take_in(key: Keys, bits: Keys) -> None:
-    """Make each key one of its value too; a difference in any bit stays one."""
-    key ^= bits
-    key *= np.uint64(0x9E3779B97F4A7C15)
-    key ^= key >> np.uint64(32)
-
-
-def _mixed(z: Keys) -> Keys:
-    """Every bit of the result depends on every bit (Steele, Lea, Flood 2014: SplitMix)."""
-    z = z + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(z ^ (z >> np.uint64(31)))
 
 
 def _among(keys: Keys, known: Keys) -> npt.NDArray[np.bool_]:

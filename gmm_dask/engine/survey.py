@@ -18,12 +18,14 @@ from gmm_dask.engine.passes import (
     Expectation,
     Missing,
     expectation,
+    kernel_for,
     usable_rows,
 )
 from gmm_dask.engine.reduce import tree_sum
 from gmm_dask.engine.sample import Draw, Sketch, fewer
-from gmm_dask.mixture import ColumnSpread
+from gmm_dask.mixture import ColumnSpread, kernels
 from gmm_dask.mixture.kernels import Kernel
+from gmm_dask.mixture.look import Keys, row_keys
 
 SAMPLE_CHUNK_BYTES = 1 << 20  # of a pass over the sample, so that every core has a part
 LEAST_PARTS = 2  # of a sample, for one of them to be worth it
@@ -143,6 +145,7 @@ def survey(
     seed: np.random.SeedSequence,
     missing: Missing = "error",
     by_value: bool = True,
+    n_components: int = 0,
 ) -> tuple[Survey, RowChunks]:
     """Look at every row; also returns the chunks with their lengths known.
 
@@ -157,6 +160,8 @@ def survey(
     by_value : bool
         False draws each row by its place, whatever its weight and however many are equal: a
         sample to look at, for which one look is nearly always enough.
+    n_components : int
+        Of the fit that follows: where its passes are compiled, so is this look.
     """
     chunk_map = ChunkMap(chunks, backend)
     if chunks.lengths is None:
@@ -165,9 +170,10 @@ def survey(
     lengths = chunks.lengths or ()
     first_rows, n_rows = [0, *np.cumsum(lengths, dtype=int).tolist()[:-1]], sum(lengths)
     draw = None if n_rows <= sample_rows else Draw.first(seed, sample_rows, n_rows, by_value)
+    kernel: Kernel = "numpy" if missing == "em" else kernel_for(chunks, n_components)
     pieces = chunks.pieces or tuple((n,) for n in lengths)
     each = list(zip(first_rows, pieces, strict=True))
-    of_chunks = chunk_map("survey", partial(_survey_pieces, missing), draw, each)
+    of_chunks = chunk_map("survey", partial(_survey_pieces, missing, kernel), draw, each)
     looked = [of_piece for of_chunk in of_chunks for of_piece in of_chunk]
     seen = tuple(piece for piece, _ in looked)
     parts = [part for _, part in looked]
@@ -254,6 +260,7 @@ def expectations(
 
 def _survey_pieces(
     missing: Missing,
+    kernel: Kernel,
     draw: Draw | None,
     place: tuple[int, Sequence[int]],
     X: Rows,
@@ -262,18 +269,19 @@ def _survey_pieces(
     """Survey of each piece of a chunk, so that what is wrong can be told by file."""
     first_row, lengths = place
     if len(lengths) == 1:
-        return [survey_chunk(missing, draw, first_row, X, weights)]
+        return [survey_chunk(missing, kernel, draw, first_row, X, weights)]
     found, start = [], 0
     for n_rows in lengths:
         at = slice(start, start + n_rows)
         of_piece = None if weights is None else weights[at]
-        found.append(survey_chunk(missing, draw, first_row + start, X[at], of_piece))
+        found.append(survey_chunk(missing, kernel, draw, first_row + start, X[at], of_piece))
         start = at.stop
     return found
 
 
 def survey_chunk(
     missing: Missing,
+    kernel: Kernel,
     draw: Draw | None,
     first_row: int,
     X: Rows,
@@ -290,15 +298,17 @@ def survey_chunk(
     usable = ~bad_weight
     if missing != "em":
         usable[odd.rows[odd.absent.any(axis=1)]] = False
-    all_used = usable.all()
+    taken = X if usable.all() else X[usable]
     counted = None if weights is None else np.asarray(weights[usable], dtype=np.float64)
     counts = np.ones(len(X), bool) if weights is None else weights != 0
     eligible = _eligible(X, weights, usable, missing)
     with np.errstate(over="ignore"):
-        sum_weight = float(usable.sum()) if counted is None else float(counted.sum())
+        sum_weight = float(len(taken)) if counted is None else float(counted.sum())
+    salt = draw.salt if draw is not None and draw.by_value else None
+    spread, keys = kernels.module(kernel).spread_and_keys(taken, counted, salt)
     surveyed = ChunkSurvey(
-        X.shape[0],
-        int(usable.sum()),
+        len(X),
+        len(taken),
         odd.absent.sum(axis=0),
         odd.infinite.sum(axis=0),
         bool((odd.absent.any(axis=1) & counts[odd.rows]).any()),
@@ -310,9 +320,14 @@ def survey_chunk(
         sum_weight,
         int((usable & counts).sum()),
         int(eligible.sum()),
-        ColumnSpread.of(X if all_used else X[usable], counted),
+        spread,
     )
-    return surveyed, _part(draw, first_row, eligible, X, weights)
+    if draw is None:
+        return surveyed, _chosen(eligible, X, weights)
+    if not draw.by_value:
+        return surveyed, _sketch(draw, first_row, eligible, X, weights)
+    keys = keys if eligible.all() else keys[eligible[usable]]
+    return surveyed, _sketch(draw, first_row, eligible, X, weights, keys)
 
 
 def sample_chunk(
@@ -323,25 +338,33 @@ def sample_chunk(
     weights: Rows | None = None,
 ) -> Sketch:
     """What one chunk has for the sample."""
-    usable = usable_rows(X, weights, missing)
-    sketch: Sketch = _part(draw, first_row, _eligible(X, weights, usable, missing), X, weights)
-    return sketch
+    eligible = _eligible(X, weights, usable_rows(X, weights, missing), missing)
+    return _sketch(draw, first_row, eligible, X, weights)
 
 
-def _part(
-    draw: Draw | None,
+def _sketch(
+    draw: Draw,
     first_row: int,
     eligible: npt.NDArray[np.bool_],
     X: Rows,
     weights: Rows | None,
-) -> Any:
-    places = None
-    if draw is not None and not draw.by_value:
-        places = first_row + np.flatnonzero(eligible)
-    if not eligible.all():
-        X, weights = X[eligible], None if weights is None else weights[eligible]
-    weight = None if weights is None else np.asarray(weights, dtype=np.float64)
-    return (X, weight) if draw is None else Sketch.of(draw, X, weight, places)
+    keys: Keys | None = None,
+) -> Sketch:
+    """Of the eligible rows; where rows are drawn by their place, it is hashed instead of them."""
+    X, weight = _chosen(eligible, X, weights)
+    if not draw.by_value:
+        keys = row_keys(first_row + np.flatnonzero(eligible)[:, None], draw.salt)
+    elif keys is None:
+        keys = row_keys(X, draw.salt)
+    return Sketch.of(draw, keys, X, weight)
+
+
+def _chosen(
+    chosen: npt.NDArray[np.bool_], X: Rows, weights: Rows | None
+) -> tuple[Rows, Array | None]:
+    if not chosen.all():
+        X, weights = X[chosen], None if weights is None else weights[chosen]
+    return X, None if weights is None else np.asarray(weights, dtype=np.float64)
 
 
 def _eligible(

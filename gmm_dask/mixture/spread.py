@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -12,7 +13,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-BLOCK_VALUES, LEAST_ROWS = 1 << 17, 256  # of a block, which so stays in the cache
+BLOCK_VALUES = 1 << 17  # of a block, which so stays in the cache
+LEAST_ROWS = 1 << 12  # of a block: threads that meet too often for Python's lock wait for it
+TILE_ROWS = 512  # turned at once
 LEAST_UNIT = 2.0**-1074  # the smallest power of two there is
 
 
@@ -22,6 +25,21 @@ def weight_unit(largest: float) -> float:
     Dividing by it is exact: only a weight 2^1022 times below the largest may vanish.
     """
     return float(math.ldexp(1.0, math.frexp(largest)[1] - 1)) if largest > 0 else LEAST_UNIT
+
+
+def column_blocks(X: npt.NDArray[np.floating]) -> Iterator[tuple[slice, Array]]:
+    """Rows X (n, d) block by block as columns (d, m), each with its place; at least one block.
+
+    What reduces over rows, and what does the same to every value of a column, is several times as
+    fast on columns that lie side by side.
+    """
+    size = max(LEAST_ROWS, BLOCK_VALUES // max(1, X.shape[1]))
+    for start in range(0, max(1, len(X)), size):
+        block = X[start : start + size]
+        columns = np.empty(block.shape[::-1])
+        for i in range(0, len(block), TILE_ROWS):
+            columns[:, i : i + TILE_ROWS] = block[i : i + TILE_ROWS].T
+        yield slice(start, start + len(block)), columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,62 +71,63 @@ class ColumnSpread:
     @classmethod
     def of(cls, X: npt.NDArray[np.floating], sample_weight: Array | None = None) -> ColumnSpread:
         """The moments of rows X (n, d); NaN counts as absent, other rows must be finite."""
-        size = max(LEAST_ROWS, BLOCK_VALUES // max(1, X.shape[1]))
-        if len(X) > size:  # temporaries of a block, not of a chunk
-            starts = range(0, len(X), size)
-            blocks = (slice(start, start + size) for start in starts)
-            return reduce(
-                add,
-                (
-                    cls.of(X[rows], None if sample_weight is None else sample_weight[rows])
-                    for rows in blocks
-                ),
-            )
+        blocks = (
+            cls.of_columns(columns, None if sample_weight is None else sample_weight[rows])
+            for rows, columns in column_blocks(X)
+        )
+        return reduce(add, blocks)
+
+    @classmethod
+    def of_columns(cls, columns: Array, sample_weight: Array | None = None) -> ColumnSpread:
+        """As `of`, of rows that are given by their columns (d, n); temporaries are as large."""
         unit = 1.0
         if sample_weight is not None:
             counted = sample_weight > 0
-            X, sample_weight = X[counted], sample_weight[counted]
+            if not counted.all():
+                columns = np.compress(counted, columns, axis=1)
+                sample_weight = sample_weight[counted]
             unit = weight_unit(sample_weight.max(initial=0.0))
             sample_weight = sample_weight / unit
-        # Column by column: reductions over what lies side by side are several times as fast.
-        values: Array = np.array(X.T, dtype=np.float64, order="C")
-        if len(X) and not np.isnan(values.min(axis=1)).any():
-            return cls._of_complete(values, sample_weight, unit)
-        X = values.T
-        there = ~np.isnan(X)
-        weight = there * (1.0 if sample_weight is None else sample_weight[:, None])
-        total = weight.sum(axis=0)
+        least = columns.min(axis=1, initial=np.inf)
+        if columns.shape[1] and not np.isnan(least).any():
+            return cls._of_complete(columns, sample_weight, unit, least)
+        there = ~np.isnan(columns)
+        weight = there * (1.0 if sample_weight is None else sample_weight)
+        total = weight.sum(axis=1)
         divisor = np.where(total > 0, total, 1.0)
         # About a value of much weight: the mean of equal values is then exactly that value.
-        some = X[weight.argmax(axis=0), np.arange(X.shape[1])] if len(X) else np.zeros(X.shape[1])
-        origin = np.where(total > 0, some, 0.0)
+        origin = np.zeros(len(columns))
+        if columns.shape[1]:
+            heaviest = columns[np.arange(len(columns)), weight.argmax(axis=1)]
+            origin = np.where(total > 0, heaviest, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
-            D = np.where(there, X - origin, 0.0)
-            mean = origin + (weight * D).sum(axis=0) / divisor
-            D = np.where(there, X - mean, 0.0)
-            left = (weight * D).sum(axis=0) / divisor  # what rounding left of the mean
-            scatter = (weight * (D - left) ** 2 * there).sum(axis=0)
+            D = np.where(there, columns - origin[:, None], 0.0)
+            mean = origin + (weight * D).sum(axis=1) / divisor
+            D = np.where(there, columns - mean[:, None], 0.0)
+            left = (weight * D).sum(axis=1) / divisor  # what rounding left of the mean
+            scatter = (weight * (D - left[:, None]) ** 2 * there).sum(axis=1)
             mean = mean + left
-        least = np.min(X, axis=0, where=there, initial=np.inf)
-        greatest = np.max(X, axis=0, where=there, initial=-np.inf)
+        least = np.min(columns, axis=1, where=there, initial=np.inf)
+        greatest = np.max(columns, axis=1, where=there, initial=-np.inf)
         return cls(total, mean, scatter, least, greatest, unit)
 
     @classmethod
-    def _of_complete(cls, X: Array, sample_weight: Array | None, unit: float) -> ColumnSpread:
-        """As `of`, of columns X (d, n), without a matrix of weights and of what is there."""
-        weight = np.ones(X.shape[1]) if sample_weight is None else sample_weight
+    def _of_complete(
+        cls, columns: Array, sample_weight: Array | None, unit: float, least: Array
+    ) -> ColumnSpread:
+        """As `of_columns`, without a matrix of weights and of what is there."""
+        weight = np.ones(columns.shape[1]) if sample_weight is None else sample_weight
         total = float(weight.sum())
-        origin = X[:, int(weight.argmax()), None]
+        origin = columns[:, int(weight.argmax())]
         with np.errstate(over="ignore", invalid="ignore"):
-            D = X - origin
-            mean = origin + (D @ weight / total)[:, None]
-            np.subtract(X, mean, out=D)
-            left = (D @ weight / total)[:, None]
-            D -= left
-            scatter = np.asarray(np.square(D, out=D) @ weight)
-            mean = (mean + left)[:, 0]
-        weights, bounds = np.full(len(X), total), (X.min(axis=1), X.max(axis=1))
-        return cls(weights, mean, scatter, *bounds, unit)
+            D = columns - origin[:, None]
+            mean = origin + np.vecdot(D, weight) / total
+            np.subtract(columns, mean[:, None], out=D)
+            left = np.vecdot(D, weight) / total
+            D -= left[:, None]
+            scatter = np.vecdot(D if sample_weight is None else weight * D, D)
+            mean = mean + left
+        return cls(np.full(len(columns), total), mean, scatter, least, columns.max(axis=1), unit)
 
     def __add__(self, other: ColumnSpread) -> ColumnSpread:
         unit = max(self.unit, other.unit)

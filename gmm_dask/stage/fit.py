@@ -115,9 +115,9 @@ def fit(
         job.backend(backend) as backend,
         _holding(job, watcher, backend, in_use=not keeper.is_over) as held,
     ):
+        kernel = kernel_for(held.chunks, settings.fit.n_components)
         surveyed = _surveyed(job, held.chunks, backend, sample_seed, keeper)
         guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
-        kernel = kernel_for(held.chunks, settings.fit.n_components)
         held = keeper.begin(held, kernel)
         with hashing(job, held.chunks) as contents:
             compiling = 0.0 if keeper.is_over else _warm_up(job, backend, kernel, watcher)
@@ -284,6 +284,7 @@ def _survey(
         seed=seed,
         missing=missing,
         by_value=fits,
+        n_components=settings.fit.n_components if fits else 0,
     )
     check_survey(surveyed, job.plan, missing=missing, at_least=at_least)
     return surveyed

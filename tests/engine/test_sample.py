@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gmm_dask.engine import LocalBackend, Survey, row_chunks, survey
 from gmm_dask.engine import sample as sample_module
-from gmm_dask.engine.sample import LAST_KEY, MUCH, fewer, row_keys
+from gmm_dask.engine.sample import MUCH, fewer
 from tests.strategies import seeds
 
 SEED = np.random.SeedSequence(9)
@@ -125,20 +125,6 @@ def test_one_look_is_enough_where_rows_differ_and_two_where_one_value_is_everywh
     assert (found.n_reads, len(found.sample)) == (2, 1000)
     zero = (found.sample == 0).all(axis=1)
     assert found.sample_weight[zero] / found.sample_weight.sum() == pytest.approx(0.5)
-
-
-@given(seeds)
-def test_every_value_is_as_likely_as_another(seed: int) -> None:
-    salt = int(np.random.default_rng(seed).integers(2**63))
-    grid = np.stack(np.meshgrid(np.arange(64.0), np.arange(64.0)), axis=-1).reshape(-1, 2)
-    X = np.concatenate([grid, np.random.default_rng(seed).normal(size=(4096, 2))])
-    keys = row_keys(X, salt)
-    assert len(np.unique(keys)) == len(X)
-    tenths = np.bincount((keys // np.uint64(LAST_KEY // 10 + 1)).astype(int), minlength=10)
-    assert (np.abs(tenths - len(X) / 10) < 6 * np.sqrt(len(X) / 10)).all()
-    whole = row_keys(grid.astype(np.float32), salt)
-    np.testing.assert_array_equal(whole, keys[: len(grid)])
-    np.testing.assert_array_equal(row_keys(-grid[:1], salt), keys[:1])  # -0 is 0
 
 
 def test_another_seed_draws_another_sample() -> None:

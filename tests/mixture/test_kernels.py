@@ -349,3 +349,23 @@ def test_what_the_loops_do_not_count_is_freed_all_the_same(kind: str, d: int) ->
         runtime.memsys_disable_stats()
     assert after.alloc - before.alloc == after.free - before.free > 0
     assert still_held == held
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_of_any_kind_go_through_functions_that_are_compiled_already(dtype: type) -> None:
+    from gmm_dask.mixture.kernels import dense, look
+
+    compiled = (dense.add_expectation, dense.write_scores, look.write_look)
+    parameters = random_mixture("full", 3, 4, 0)
+    X, weight = rows_of(parameters, 100).astype(dtype), np.ones(100)
+    read_only, kept = X.copy(), weight.copy()
+    read_only.flags.writeable = kept.flags.writeable = False
+    apart = np.frombuffer(b" " + X.tobytes(), np.uint8)[1:].view(dtype).reshape(X.shape)
+    assert not apart.flags.aligned
+    seen = []
+    for rows, weights in ((X, weight), (read_only, kept), (apart, weight), (X.T.copy().T, None)):
+        kernels.e_step(rows, parameters, weights)
+        kernels.score_rows(rows, parameters)
+        kernels.spread_and_keys(rows, None, 5)
+        seen.append([len(function.signatures) for function in compiled])
+    assert seen == seen[:1] * 4

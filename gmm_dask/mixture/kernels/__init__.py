@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, reduce
 from math import prod
+from operator import add
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -20,7 +21,9 @@ import numpy.typing as npt
 from gmm_dask.errors import SettingsError
 from gmm_dask.mixture import steps
 from gmm_dask.mixture.covariance import family
+from gmm_dask.mixture.look import Keys
 from gmm_dask.mixture.parameters import Parameters
+from gmm_dask.mixture.spread import ColumnSpread
 from gmm_dask.mixture.statistics import SufficientStatistics, WorstRows
 from gmm_dask.mixture.steps import RowScores
 
@@ -78,16 +81,14 @@ def e_step(
     """
     _check_features(X, parameters)
     steps.check_weights(X, sample_weight)
-    weights = np.empty(0)
-    if sample_weight is not None:
-        weights = np.ascontiguousarray(sample_weight, dtype=np.float64)
-        steps.positive(weights)
+    weights = _input(np.empty(0) if sample_weight is None else sample_weight, np.float64)
+    steps.positive(weights)
     total = SufficientStatistics.zero(parameters, n_worst)
     arguments = _arguments(parameters, weights, arithmetic)
     whole = X.flags.c_contiguous and not n_worst
     for block in _blocks(X, max(1, X.shape[0]) if whole else BLOCK_ROWS):
         part = weights[block] if len(weights) else weights
-        total += _block_statistics(_contiguous(X[block]), parameters, arguments, part, n_worst)
+        total += _block_statistics(_rows(X[block]), parameters, arguments, part, n_worst)
     return total
 
 
@@ -111,6 +112,30 @@ def log_density(X: Rows, parameters: Parameters) -> Array:
 def labels(X: Rows, parameters: Parameters) -> npt.NDArray[np.int32]:
     """The component of largest responsibility for each row, (n,)."""
     return score_rows(X, parameters).labels
+
+
+def spread_and_keys(
+    X: Rows, sample_weight: Array | None = None, salt: int | None = None
+) -> tuple[ColumnSpread, Keys]:
+    """As `steps.spread_and_keys`: the same keys, moments to 1e-12.
+
+    What has weights or is not finite is left to it.
+    """
+    if sample_weight is not None or not len(X):
+        return steps.spread_and_keys(X, sample_weight, salt)
+    from gmm_dask.mixture.kernels.look import write_look
+
+    n, d = X.shape
+    keys = np.empty(0 if salt is None else n, np.uint64)
+    parts = []
+    for block in _blocks(X, n if X.flags.c_contiguous else BLOCK_ROWS):
+        moments = np.empty((4, d))
+        write_look(_rows(X[block]), np.uint64(salt or 0), moments, keys[block])
+        parts.append(ColumnSpread(np.full(d, float(block.stop - block.start)), *moments))
+    spread = reduce(add, parts)
+    if not np.isfinite(spread.mean).all():
+        return steps.spread_and_keys(X, sample_weight, salt)
+    return spread, keys
 
 
 def warm_up(covariance_type: str, dtype: str, arithmetic: Arithmetic = "double") -> float:
@@ -141,7 +166,7 @@ def _scored(X: Rows, parameters: Parameters, shares: Array | None) -> RowScores:
     mixture, screen, frame = _arguments(parameters, np.empty(0), "double")
     scores = RowScores(np.empty(n, np.int32), np.empty(n), np.empty(n))
     for block in _blocks(X, BLOCK_ROWS):
-        rows = _contiguous(X[block])
+        rows = _rows(X[block])
         part = np.empty((0, 0)) if shares is None else shares[block]
         result = (*(each[block] for each in scores), part)
         far = np.empty(FAR_ROWS, np.int64)
@@ -271,9 +296,16 @@ def _blocks(X: Rows, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def _contiguous(X: Rows) -> Rows:
-    kind = np.float32 if X.dtype == np.float32 else np.float64
-    return np.ascontiguousarray(X, dtype=kind)
+def _rows(X: Rows) -> Rows:
+    """Rows as the compiled functions take them, copied only where they lie otherwise."""
+    return _input(X, np.float32 if X.dtype == np.float32 else np.float64)
+
+
+def _input(values: npt.NDArray[Any], kind: type) -> npt.NDArray[Any]:
+    """Values side by side that are only read: numba would compile for every kind of array."""
+    taken = np.require(values, kind, ("C", "A")).view()
+    taken.flags.writeable = False
+    return taken
 
 
 @cache

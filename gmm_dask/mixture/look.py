@@ -1,0 +1,63 @@
+"""What a first look at rows brings: moments of the columns, and keys that rows are drawn by."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.mixture.spread import ColumnSpread, column_blocks
+
+Array = npt.NDArray[np.float64]
+Keys = npt.NDArray[np.uint64]
+Rows = npt.NDArray[Any]
+
+
+def spread_and_keys(
+    X: Rows, sample_weight: Array | None = None, salt: int | None = None
+) -> tuple[ColumnSpread, Keys]:
+    """Moments of the columns of rows X (n, d) and the rows' keys (n,); without a salt, no keys."""
+    keys = np.empty(0 if salt is None else len(X), np.uint64)
+    parts = []
+    for rows, columns in column_blocks(X):
+        weight = None if sample_weight is None else sample_weight[rows]
+        parts.append(ColumnSpread.of_columns(columns, weight))
+        if salt is not None:
+            keys[rows] = _column_keys(columns, salt)
+    return reduce(add, parts), keys
+
+
+def row_keys(X: Rows, salt: int) -> Keys:
+    """A hash of each row's values, (n,); equal values of any float type have equal keys."""
+    keys = np.empty(len(X), np.uint64)
+    for rows, columns in column_blocks(X):
+        keys[rows] = _column_keys(columns, salt)
+    return keys
+
+
+def _column_keys(columns: Array, salt: int) -> Keys:
+    """As `row_keys`, of rows that are given by their columns (d, n)."""
+    values = columns + 0.0  # -0 becomes 0
+    values[np.isnan(values)] = np.nan  # and every NaN the same
+    keys = np.full(columns.shape[1], salt, np.uint64)
+    for bits in values.view(np.uint64):
+        _take_in(keys, bits)
+    return _mixed(keys)
+
+
+def _take_in(key: Keys, bits: Keys) -> None:
+    """Make each key one of its value too; a difference in any bit stays one."""
+    key ^= bits
+    key *= np.uint64(0x9E3779B97F4A7C15)
+    key ^= key >> np.uint64(32)
+
+
+def _mixed(z: Keys) -> Keys:
+    """Every bit of the result depends on every bit (Steele, Lea, Flood 2014: SplitMix)."""
+    z = z + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(z ^ (z >> np.uint64(31)))
