@@ -19,6 +19,7 @@ from gmm_dask.mixture import Parameters
 from gmm_dask.storage import plan_dataset
 
 PER_PASS = 0.05  # MiB that a process may grow by
+CONNECTIONS = 4  # both ends of one to each worker, opened once: in a pass in which another is busy
 
 
 @pytest.mark.heavy
@@ -51,7 +52,8 @@ def test_two_hundred_passes_leave_nothing_behind(tmp_path: Path, held_bytes: int
         return int(min(each[f"{process}_files"] for each in moments[passes]))
 
     for process in ("driver", "worker"):
-        assert fewest_files(process, slice(150, 200)) <= fewest_files(process, slice(50, 100))
+        more = fewest_files(process, slice(150, 200)) - fewest_files(process, slice(50, 100))
+        assert more <= CONNECTIONS
         grown = last[f"{process}_mib"] - half[f"{process}_mib"]
         print(f"{process}: {grown / 100:.3f} MiB a pass")
         assert grown < 100 * PER_PASS
