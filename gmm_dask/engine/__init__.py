@@ -23,6 +23,7 @@ from gmm_dask.engine.passes import (
     map_items,
     usable_rows,
     warm_up,
+    warm_up_look,
 )
 from gmm_dask.engine.recovery import Given
 from gmm_dask.engine.reduce import tree_sum
@@ -63,4 +64,5 @@ __all__ = [
     "tree_sum",
     "usable_rows",
     "warm_up",
+    "warm_up_look",
 ]

@@ -205,6 +205,13 @@ def warm_up(
     return float(max(backend.everywhere(work)))
 
 
+def warm_up_look(backend: Backend, kernel: Kernel, dtype: Any) -> float:
+    """As `warm_up`, for the survey."""
+    if kernel == "numpy":
+        return 0.0
+    return float(max(backend.everywhere(partial(kernels.warm_up_look, str(np.dtype(dtype))))))
+
+
 def map_items(
     name: str,
     function: Callable[..., Any],

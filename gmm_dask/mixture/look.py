@@ -15,6 +15,10 @@ Array = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.uint64]
 Rows = npt.NDArray[Any]
 
+# What keys are multiplied by: odd, of bits without a pattern (Steele, Lea, Flood 2014: SplitMix).
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+
 
 def spread_and_keys(
     X: Rows, sample_weight: Array | None = None, salt: int | None = None
@@ -51,13 +55,13 @@ def _column_keys(columns: Array, salt: int) -> Keys:
 def _take_in(key: Keys, bits: Keys) -> None:
     """Make each key one of its value too; a difference in any bit stays one."""
     key ^= bits
-    key *= np.uint64(0x9E3779B97F4A7C15)
+    key *= GOLDEN
     key ^= key >> np.uint64(32)
 
 
 def _mixed(z: Keys) -> Keys:
     """Every bit of the result depends on every bit (Steele, Lea, Flood 2014: SplitMix)."""
-    z = z + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z + GOLDEN
+    z = (z ^ (z >> np.uint64(30))) * FIRST
+    z = (z ^ (z >> np.uint64(27))) * SECOND
     return np.asarray(z ^ (z >> np.uint64(31)))

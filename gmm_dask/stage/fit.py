@@ -24,6 +24,7 @@ from gmm_dask.engine import (
     release,
     survey,
     warm_up,
+    warm_up_look,
 )
 from gmm_dask.mixture import PriorSettings
 from gmm_dask.mixture.kernels import Kernel
@@ -116,11 +117,16 @@ def fit(
         _holding(job, watcher, backend, in_use=not keeper.is_over) as held,
     ):
         kernel = kernel_for(held.chunks, settings.fit.n_components)
+        no_loops = keeper.is_over or settings.data.missing == "em"
+        loaded: Kernel = "numpy" if no_loops else kernel
+        compiling = warm_up_look(backend, loaded, job.plan.dtype)
         surveyed = _surveyed(job, held.chunks, backend, sample_seed, keeper)
         guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
         held = keeper.begin(held, kernel)
         with hashing(job, held.chunks) as contents:
-            compiling = 0.0 if keeper.is_over else _warm_up(job, backend, kernel, watcher)
+            compiling += _warm_up(job, backend, loaded)
+            if loaded == "compiled":
+                watcher.detail(f"the compiled kernel was ready after {text.duration(compiling)}")
             over_all, on_sample, part = expectations(
                 surveyed,
                 held.chunks,
@@ -241,14 +247,10 @@ def _holding(
         release(held.chunks)
 
 
-def _warm_up(job: Job[Settings], backend: Backend, kernel: Kernel, watcher: Watcher) -> float:
+def _warm_up(job: Job[Settings], backend: Backend, kernel: Kernel) -> float:
     """Have the kernel ready everywhere before the first pass; the seconds that took."""
-    if kernel == "numpy" or job.settings.data.missing == "em":
-        return 0.0
     chosen = job.settings.fit
-    seconds = warm_up(backend, kernel, chosen.covariance_type, job.plan.dtype, chosen.arithmetic)
-    watcher.detail(f"the compiled kernel was ready after {text.duration(seconds)}")
-    return seconds
+    return warm_up(backend, kernel, chosen.covariance_type, job.plan.dtype, chosen.arithmetic)
 
 
 def _surveyed(

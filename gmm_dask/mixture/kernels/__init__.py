@@ -157,7 +157,17 @@ def warm_up(covariance_type: str, dtype: str, arithmetic: Arithmetic = "double")
     return _warm[key]
 
 
-_warm: dict[tuple[str, str, str], float] = {}
+def warm_up_look(dtype: str) -> float:
+    """As `warm_up`, for the first look at rows."""
+    key = ("look", dtype)
+    if key not in _warm:
+        begun = time.perf_counter()
+        spread_and_keys(np.zeros((1, 1), dtype=dtype))
+        _warm[key] = time.perf_counter() - begun
+    return _warm[key]
+
+
+_warm: dict[tuple[str, ...], float] = {}
 
 
 def _scored(X: Rows, parameters: Parameters, shares: Array | None) -> RowScores:

@@ -11,14 +11,10 @@ from typing import Any
 import numpy as np
 
 from gmm_dask.mixture.kernels.compiling import cached, loop
+from gmm_dask.mixture.look import FIRST, GOLDEN, SECOND
 
 TILE_VALUES, TILE_ROWS = 1 << 13, 16  # a tile stays in the cache; of wide rows it has so many
 GROUP_VALUES = 128  # of a group at least, so that its vectors are many
-GOLDEN, FIRST, SECOND = (
-    np.uint64(0x9E3779B97F4A7C15),
-    np.uint64(0xBF58476D1CE4E5B9),
-    np.uint64(0x94D049BB133111EB),
-)
 EARLY, MIDDLE, LATE, HALF = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
 
 
@@ -103,7 +99,7 @@ def _add_moments(values: Any, seen: int, work: Any, moments: Any) -> None:
 
 @loop
 def _hash(bits: Any, salt: Any, keys: Any, d: int) -> None:
-    """The keys of rows of so many values, as `look.column_keys` has them."""
+    """The keys of rows of so many values, as `look.row_keys` has them."""
     for i in range(keys.size):
         row = bits[i * d : i * d + d]
         key = salt
