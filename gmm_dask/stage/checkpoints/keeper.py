@@ -33,6 +33,7 @@ from gmm_dask.storage.checkpoints import (
 from gmm_dask.storage.model_fields import Fields
 
 LEAST_SHARE = 50  # times as long as writing took, so that it takes 2 % of a fit at most
+SAMPLE_RATE = 40e6  # bytes of a sample written in a second; before the first there is but a guess
 
 
 class Keeper:
@@ -133,8 +134,12 @@ class Keeper:
             return None  # a twin published this run meanwhile, and `gc` took it away
 
     def keep_survey(self, surveyed: Survey) -> None:
-        """Write the survey, if it took long enough and is small beside the rows."""
-        if self._is_due() and surveys.is_worth_keeping(surveyed):
+        """Write the survey, if it took long enough and is small beside the rows.
+
+        Else a later attempt looks at all rows again, which takes as little.
+        """
+        cost = surveyed.sample.nbytes / SAMPLE_RATE
+        if self._is_due(cost) and surveys.is_worth_keeping(surveyed):
             begun = time.perf_counter()
             body = surveys.dump_survey(surveyed)
             write_checkpoint(self._job.folder, SURVEY, self._origin, body)
@@ -159,10 +164,11 @@ class Keeper:
             self._is_on = False
             self._watcher.warn("The state of the fit is too large for a checkpoint: none is kept.")
 
-    def _is_due(self) -> bool:
-        least = self._job.settings.output.checkpoint_seconds
+    def _is_due(self, cost: float = 0.0) -> bool:
+        """Whether it is time for a checkpoint, which will take `cost` seconds at least."""
+        least, cost = self._job.settings.output.checkpoint_seconds, max(cost, self._cost)
         passed = time.perf_counter() - self._last
-        return self._is_on and (not least or passed >= max(least, LEAST_SHARE * self._cost))
+        return self._is_on and (not least or passed >= max(least, LEAST_SHARE * cost))
 
     def _note(self, begun: float) -> None:
         self._last = time.perf_counter()

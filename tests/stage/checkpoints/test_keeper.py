@@ -123,6 +123,18 @@ def test_a_survey_that_was_kept_is_not_made_again(
     assert_same_run(resumed, undisturbed)
 
 
+@pytest.mark.parametrize(("rate", "is_kept"), [(1.0, False), (1e9, True)])
+def test_a_survey_is_kept_where_writing_it_takes_a_small_share_of_making_it(
+    rate: float, is_kept: bool, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By this clock making it takes a second at least; at a byte a second writing is for ever."""
+    monkeypatch.setattr(keeper, "time", Clock(always(1.0)))
+    monkeypatch.setattr(keeper, "SAMPLE_RATE", rate)
+    out = tmp_path / "out"
+    run(make(out, output={"checkpoint_seconds": 1e-9}, fit={"init_rows": 64}))
+    assert ("survey.json" in checkpoints(out)) is is_kept
+
+
 @pytest.mark.parametrize("name", ["survey.json", "00003.json"])
 def test_what_gc_takes_away_while_it_is_read_is_made_again(
     name: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
