@@ -36,26 +36,31 @@ def fit_all(
     DataError, SettingsError, NotFiniteError, SingularCovarianceError, StarvedComponentError
     """
     seeds = _seed_sequence(settings.random_state).spawn(1 + settings.n_init)
+    names = (field.name for field in fields(fitting.Method))
+    method = fitting.Method(**{name: getattr(settings, name) for name in names})
+    starts_given = (settings.weights_init, settings.means_init, settings.precisions_init)
+    begins_anew = warm is None and all(each is None for each in starts_given)
     surveyed, chunks = engine.survey(
         chunks,
         backend,
         sample_rows=INIT_ROWS,
+        larger_rows=fitting.settling_rows(method, chunks.n_features) if begins_anew else 0,
         seed=seeds[0],
         missing=settings.missing,
         n_components=settings.n_components,
     )
     check_survey(surveyed, settings.n_components, settings.missing)
     shape = (settings.n_components, chunks.n_features)
-    starts_given = (settings.weights_init, settings.means_init, settings.precisions_init)
     given = fitting.checked_start(*starts_given, shape, settings.covariance_type)
     guards = [_maximisation(settings, surveyed, 1 + i) for i in range(settings.n_init)]
-    over_all, on_sample, part = engine.expectations(
+    over_all, sample, part, on_larger = engine.expectations(
         surveyed,
         chunks,
         backend,
         missing=settings.missing,
         n_worst=guards[0].n_worst * settings.n_components,
         unit=guards[0].unit,
+        sample_rows=INIT_ROWS,
         part_rows=fitting.telling_rows(*shape),
         kernel=engine.kernel_for(chunks, settings.n_components),
     )
@@ -73,16 +78,10 @@ def fit_all(
         }
         before = settings.lower_bound_
         return [fitting.fit(over_all, warm, guards[0], previous=before, **options)]
-    names = (field.name for field in fields(fitting.Method))
     return fitting.fit_from_sample(
-        fitting.Sample(
-            surveyed.sample,
-            surveyed.sample_weight,
-            on_sample,
-            None if part is None else fitting.Sample(*part),
-        ),
+        fitting.Sample(*sample, None if part is None else fitting.Sample(*part), on_larger),
         over_all,
-        fitting.Method(**{name: getattr(settings, name) for name in names}),
+        method,
         guards,
         seeds[1:],
         blocks=blocks,

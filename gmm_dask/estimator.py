@@ -67,6 +67,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     sample_em : bool, default=True
         With more rows than the start's sample holds, run EM on the sample until it settles before
         the first pass over all rows, from several starts, and go on from what is best there.
+        Where rows are many that settles on a larger sample once more.
     acceleration : {"auto", "anderson", "none"}, default="auto"
         Extrapolate from the steps so far; a step that made it worse is taken back. auto: with
         more rows than the start's sample holds. With fewer every pass is plain EM.

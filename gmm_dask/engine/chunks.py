@@ -98,6 +98,12 @@ class RowChunks:
         """Number of columns, d."""
         return int(self.X.shape[1])
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a decoded row, with its weight."""
+        weight = 0 if self.weights is None else int(self.weights.dtype.itemsize)
+        return self.n_features * int(self.X.dtype.itemsize) + weight
+
     def with_lengths(self, lengths: Sequence[int]) -> RowChunks:
         """The same chunks with their lengths known."""
         X = _with_row_chunks(self.X, lengths)

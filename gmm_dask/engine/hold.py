@@ -129,9 +129,7 @@ def _taken(parts: list[Any], place: int, which: int) -> Any:
 
 def decoded_bytes(chunks: RowChunks) -> list[int]:
     """Bytes of each chunk in memory; none are known where the lengths are not."""
-    weight = 0 if chunks.weights is None else chunks.weights.dtype.itemsize
-    row = chunks.n_features * chunks.X.dtype.itemsize + weight
-    return [n * row for n in chunks.lengths or ()]
+    return [n * chunks.row_bytes for n in chunks.lengths or ()]
 
 
 def rows_here(chunks: RowChunks) -> list[Rows | None]:

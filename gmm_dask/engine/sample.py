@@ -25,6 +25,7 @@ LAST_KEY = 2**64 - 1
 MUCH = 1 / 512  # share of the weight of a row that is in the sample whatever its key
 COUNTED = 1023  # a chunk tells the weight of rows of more than this part of its own
 SPARE = 2  # keys looked at, in sizes of the sample: half the rows may be equal or of no use
+SPARE_PART = 16  # of a size that is not worth another look: what more rows than that take is memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,9 @@ class Draw:
         From the seed.
     size : int
         Rows of the sample at most.
+    least : int
+        Rows that it has where the data have them: for fewer, all rows are looked at again. For
+        more they are not, and it has so many or `size`.
     limit : int
         Largest key of interest.
     much : (c,) uint64, ascending
@@ -49,17 +53,21 @@ class Draw:
 
     salt: int
     size: int
+    least: int
     limit: int
     much: Keys = field(default_factory=lambda: np.zeros(0, np.uint64))
     by_value: bool = True
     count: bool = True
 
     @classmethod
-    def first(cls, seed: np.random.SeedSequence, size: int, n_rows: int, by_value: bool) -> Draw:
-        """Of n_rows > size rows."""
+    def first(
+        cls, seed: np.random.SeedSequence, least: int, size: int, n_rows: int, by_value: bool
+    ) -> Draw:
+        """Of n_rows > least rows."""
         salt = int(seed.generate_state(1, np.uint64)[0])
-        limit = min(LAST_KEY, SPARE * size * 2**64 // n_rows)
-        return cls(salt, size, limit, by_value=by_value, count=by_value)
+        looked_at = max(SPARE * least, size + size // SPARE_PART)
+        limit = min(LAST_KEY, looked_at * 2**64 // n_rows)
+        return cls(salt, size, least, limit, by_value=by_value, count=by_value)
 
     @property
     def much_share(self) -> float:
@@ -137,8 +145,8 @@ class Sketch:
         n_eligible : int
             Rows of positive weight, however many of them are equal.
         """
-        seen = int((self.keys <= np.uint64(draw.limit)).sum())
-        complete = seen > draw.size or draw.limit == LAST_KEY  # one more tells that there are more
+        seen = self._n_near(draw)
+        complete = seen > draw.least or draw.limit == LAST_KEY  # one more tells that there are more
         least = draw.much_share * self.total
         possible = self.heavy_keys[self.heavy_weight + self.lost >= least]
         if complete and (self.is_all(draw) or _among(possible, self.keys).all()):
@@ -156,12 +164,17 @@ class Sketch:
         if self.is_all(draw):
             return self.X, self.weight
         near = self.keys <= np.uint64(draw.limit)
-        chosen, weight = _standing_for_all(self.weight, near, self.total, draw.size)
+        size = draw.size if self._n_near(draw) > draw.size else draw.least
+        chosen, weight = _standing_for_all(self.weight, near, self.total, size)
         return self.X[chosen], weight
 
     def is_all(self, draw: Draw) -> bool:
         """Whether every different row is here, with all its weight."""
         return draw.limit == LAST_KEY and len(self.keys) <= draw.size
+
+    def _n_near(self, draw: Draw) -> int:
+        """Different rows of keys up to the limit; of more than `size` one more is kept."""
+        return int((self.keys <= np.uint64(draw.limit)).sum())
 
 
 def fewer(X: Rows, weight: Array, size: int) -> tuple[Rows, Array]:

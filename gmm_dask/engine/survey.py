@@ -29,6 +29,8 @@ from gmm_dask.mixture.look import Keys, row_keys
 
 SAMPLE_CHUNK_BYTES = 1 << 20  # of a pass over the sample, so that every core has a part
 LEAST_PARTS = 2  # of a sample, for one of them to be worth it
+LARGEST_SAMPLE_BYTES = 32 << 20  # the driver has it three times over while it is drawn
+LARGEST_SAMPLE_PART = 32  # of all rows: EM on it has to be cheap beside a pass
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
@@ -142,6 +144,7 @@ def survey(
     backend: Backend,
     *,
     sample_rows: int,
+    larger_rows: int = 0,
     seed: np.random.SeedSequence,
     missing: Missing = "error",
     by_value: bool = True,
@@ -156,7 +159,9 @@ def survey(
     Parameters
     ----------
     sample_rows : int
-        Rows of the sample at most; where there are no more, all are taken as they are.
+        Rows of the sample; where there are no more, all are taken as they are.
+    larger_rows : int
+        Rows that it has instead, where they are few beside all and one look brings so many.
     by_value : bool
         False draws each row by its place, whatever its weight and however many are equal: a
         sample to look at, for which one look is nearly always enough.
@@ -169,7 +174,10 @@ def survey(
         chunk_map = ChunkMap(chunks, backend)
     lengths = chunks.lengths or ()
     first_rows, n_rows = [0, *np.cumsum(lengths, dtype=int).tolist()[:-1]], sum(lengths)
-    draw = None if n_rows <= sample_rows else Draw.first(seed, sample_rows, n_rows, by_value)
+    draw = None
+    if n_rows > sample_rows:
+        size = larger_rows if _is_cheap(larger_rows, chunks, n_rows, missing) else 0
+        draw = Draw.first(seed, sample_rows, max(sample_rows, size), n_rows, by_value)
     kernel: Kernel = "numpy" if missing == "em" else kernel_for(chunks, n_components)
     pieces = chunks.pieces or tuple((n,) for n in lengths)
     each = list(zip(first_rows, pieces, strict=True))
@@ -191,20 +199,21 @@ def survey(
     return drawn, chunks
 
 
-class OnPart(NamedTuple):
-    """A pass over fewer rows of the sample, which are as heavy as all rows.
+class OnRows(NamedTuple):
+    """Rows that are here.
 
     Parameters
     ----------
     X : (m, d)
-    weight : (m,)
+    weight : (m,), optional
         Of which only the ratios matter.
-    expectation : Expectation
+    expectation : Expectation, optional
+        A pass over them, as heavy as all rows; None where they are all.
     """
 
     X: Rows
-    weight: Array
-    expectation: Expectation
+    weight: Array | None
+    expectation: Expectation | None
 
 
 class Expectations(NamedTuple):
@@ -214,15 +223,18 @@ class Expectations(NamedTuple):
     ----------
     over_all : Expectation
         A pass over all rows; over the sample, where that says all that they say.
-    on_sample : Expectation, optional
-        Where the rows are many: one over the sample, as heavy as all rows.
-    on_part : OnPart, optional
-        Where the sample is large, too.
+    sample : OnRows
+        That starts are found on.
+    part : OnRows, optional
+        Fewer of its rows, where it is large.
+    on_larger : Expectation, optional
+        A pass over a larger sample, where there is one, as heavy as all rows.
     """
 
     over_all: Expectation
-    on_sample: Expectation | None = None
-    on_part: OnPart | None = None
+    sample: OnRows
+    part: OnRows | None = None
+    on_larger: Expectation | None = None
 
 
 def expectations(
@@ -233,15 +245,16 @@ def expectations(
     missing: Missing,
     n_worst: int,
     unit: float,
+    sample_rows: int,
     part_rows: int,
     kernel: Kernel = "numpy",
 ) -> Expectations:
-    """Passes over all rows, over the sample, and over so many rows of it as `part_rows`."""
+    """Passes over all rows, over so many of the sample as are said, and over all of it."""
     way: dict[str, Any] = {"missing": missing, "n_worst": n_worst, "kernel": kernel}
     over_all = expectation(chunks, backend, unit=unit, **way)
     X, weight = surveyed.sample, surveyed.sample_weight
     if not surveyed.is_drawn or weight is None:
-        return Expectations(over_all)
+        return Expectations(over_all, OnRows(X, weight, None))
 
     def on(X: Rows, weight: Array) -> Expectation:
         rows = row_chunks(X, weight * (surveyed.unit / unit), SAMPLE_CHUNK_BYTES)
@@ -249,13 +262,27 @@ def expectations(
         here = LocalBackend(min(available_cores(), rows.X.numblocks[0]))
         return expectation(rows, here, **way)
 
-    on_sample = on(X, weight)
+    on_all = on(X, weight)
     if surveyed.replaces_rows:
-        return Expectations(replace(on_sample, n_rows=surveyed.n_usable))
-    if part_rows > len(X) // LEAST_PARTS:
-        return Expectations(over_all, on_sample)
-    part = fewer(X, weight, part_rows)
-    return Expectations(over_all, on_sample, OnPart(*part, on(*part)))
+        return Expectations(replace(on_all, n_rows=surveyed.n_usable), OnRows(X, weight, None))
+    is_larger = len(X) > sample_rows
+    if is_larger:
+        X, weight = fewer(X, weight, sample_rows)
+    sample = OnRows(X, weight, on(X, weight) if is_larger else on_all)
+    part = None
+    if part_rows <= len(X) // LEAST_PARTS:
+        of_part = fewer(X, weight, part_rows)
+        part = OnRows(*of_part, on(*of_part))
+    return Expectations(over_all, sample, part, on_all if is_larger else None)
+
+
+def _is_cheap(larger_rows: int, chunks: RowChunks, n_rows: int, missing: Missing) -> bool:
+    """Whether the driver has the memory and the time for a sample of so many rows."""
+    return (
+        missing != "em"  # which takes as long for a row as others for twenty
+        and larger_rows * LARGEST_SAMPLE_PART <= n_rows
+        and larger_rows * chunks.row_bytes <= LARGEST_SAMPLE_BYTES
+    )
 
 
 def _survey_pieces(

@@ -15,7 +15,14 @@ from gmm_dask.fitting.given import Given, checked_start
 from gmm_dask.fitting.initialize import INIT_METHODS, initialize
 from gmm_dask.fitting.refine import refine
 from gmm_dask.fitting.standing import Keeper, Standing
-from gmm_dask.fitting.starts import ACCELERATIONS, Method, Sample, fit_from_sample, telling_rows
+from gmm_dask.fitting.starts import (
+    ACCELERATIONS,
+    Method,
+    Sample,
+    fit_from_sample,
+    settling_rows,
+    telling_rows,
+)
 from gmm_dask.fitting.state import State
 
 __all__ = [
@@ -44,5 +51,6 @@ __all__ = [
     "go_on",
     "initialize",
     "refine",
+    "settling_rows",
     "telling_rows",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,9 +20,11 @@ from gmm_dask.fitting.initialize import Prepared, initialize, prepare
 from gmm_dask.fitting.refine import refine, short_run
 from gmm_dask.fitting.standing import Keeper, Standing
 from gmm_dask.fitting.state import State
+from gmm_dask.mixture import n_free_parameters
 
 TRIES = 8  # starts on the sample, all but the first of them for a few passes
 TELLING_ROWS, TELLING_VALUES = 2048, 4  # for a component at least, and for each of its parameters
+ALLOWANCE = 1.5  # rows beyond those that are enough on average
 ACCELERATIONS = ("auto", "anderson", "none")
 
 ShortRuns = Callable[[Maximisation, np.random.SeedSequence], Iterator[FitResult]]
@@ -63,18 +67,34 @@ class Sample:
         A pass over them, their weights adding up to those of all rows; None where they are all.
     part : Sample, optional
         Fewer of these rows, on which starts are compared.
+    on_larger : parameters -> statistics, optional
+        A pass over a larger sample, on which the start that goes on settles once more.
     """
 
     X: npt.NDArray[Any]
     weight: npt.NDArray[Any] | None
     expectation: Expectation | None
     part: Sample | None = None
+    on_larger: Expectation | None = None
 
 
 def telling_rows(n_components: int, n_features: int) -> int:
     """Rows of a sample that tell a good start from a poor one, where none is starved."""
     n_parameters = n_features * (n_features + 3) // 2
     return n_components * max(TELLING_ROWS, TELLING_VALUES * n_parameters)
+
+
+def settling_rows(method: Method, n_features: int) -> int:
+    """Rows of a sample from whose maximum the first step over all rows gains less than `tol`.
+
+    A maximum of m rows is, with p free parameters, p / 2m a row below that of all (half a
+    chi-square of p degrees; Wilks 1938, Ann. Math. Stat. 9); a half more is for chance. 0 where no
+    EM on a sample is asked for, or no sample is large enough.
+    """
+    if not method.sample_em or method.max_iter == 0 or method.tol == 0:
+        return 0
+    p = n_free_parameters(method.covariance_type, method.n_components, n_features)
+    return math.ceil(min(ALLOWANCE * p / (2 * method.tol), sys.maxsize))
 
 
 def fit_from_sample(
@@ -212,7 +232,15 @@ def _best_on_sample(
         for guard, seed in zip(guards, seeds, strict=True)
     ]
     best = best_of(found)
-    return Step(best.parameters, best.events_), guards[found.index(best)]
+    guard = guards[found.index(best)]
+    if sample.on_larger is not None:
+        with suppress(*IN_TROUBLE):  # of which all rows are to decide
+            best = refine(sample.on_larger, _end(best), guard, tol=method.tol)
+    return _end(best), guard
+
+
+def _end(result: FitResult) -> Step:
+    return Step(result.parameters, result.events_)
 
 
 def _settled_on_sample(

@@ -1,7 +1,7 @@
 """Arithmetic of Gaussian mixtures: records, covariance families, E-step and M-step."""
 
 from gmm_dask.mixture.covariance import COVARIANCE_FAMILIES
-from gmm_dask.mixture.parameters import Estimate, Parameters
+from gmm_dask.mixture.parameters import Estimate, Parameters, n_free_parameters
 from gmm_dask.mixture.prior import Prior, PriorSettings
 from gmm_dask.mixture.sampling import mixture_sample
 from gmm_dask.mixture.spread import ColumnSpread
@@ -36,6 +36,7 @@ __all__ = [
     "log_density",
     "m_step",
     "mixture_sample",
+    "n_free_parameters",
     "parameters_from_responsibilities",
     "responsibilities",
     "score_rows",

@@ -16,6 +16,12 @@ from gmm_dask.mixture.covariance.family import CovarianceFamily
 Array = npt.NDArray[np.float64]
 
 
+def n_free_parameters(covariance_type: str, n_components: int, n_features: int) -> int:
+    """Free parameters of a mixture, as the criteria count them."""
+    of_covariances = family(covariance_type).n_free(n_components, n_features)
+    return of_covariances + n_components * n_features + n_components - 1
+
+
 @dataclass(frozen=True, eq=False)
 class Estimate:
     """What an M-step found, before anyone has looked whether it is a mixture.
@@ -156,8 +162,7 @@ class Parameters:
     @property
     def n_free_parameters(self) -> int:
         """Free parameters of the model, as the criteria count them."""
-        k, d = self.means.shape
-        return int(self.family.n_free(k, d) + k * d + k - 1)
+        return n_free_parameters(self.covariance_type, *self.means.shape)
 
     @property
     def precisions(self) -> Array:

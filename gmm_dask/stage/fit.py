@@ -127,13 +127,14 @@ def fit(
             compiling += _warm_up(job, backend, loaded)
             if loaded == "compiled":
                 watcher.detail(f"the compiled kernel was ready after {text.duration(compiling)}")
-            over_all, on_sample, part = expectations(
+            over_all, sample, part, on_larger = expectations(
                 surveyed,
                 held.chunks,
                 backend,
                 missing=settings.data.missing,
                 n_worst=guards[0].n_worst * settings.fit.n_components,
                 unit=guards[0].unit,
+                sample_rows=settings.fit.init_rows,
                 part_rows=fitting.telling_rows(settings.fit.n_components, len(job.plan.features)),
                 kernel=kernel,
             )
@@ -144,12 +145,7 @@ def fit(
                 rough = fitting.Passes(single, single.in_blocks(settings.fit.n_blocks))
             clock = _Clock(watcher, settings, keeper.pass_seconds)
             results = fitting.fit_from_sample(
-                fitting.Sample(
-                    surveyed.sample,
-                    surveyed.sample_weight,
-                    on_sample,
-                    None if part is None else fitting.Sample(*part),
-                ),
+                fitting.Sample(*sample, None if part is None else fitting.Sample(*part), on_larger),
                 over_all,
                 _method(settings),
                 guards,
@@ -278,16 +274,15 @@ def _survey(
 ) -> Survey:
     """The survey of all rows, checked; the plan knows the lengths of its chunks."""
     settings = job.settings
-    fits, missing = isinstance(settings, Settings), settings.data.missing
-    surveyed, _ = survey(
-        chunks,
-        backend,
-        sample_rows=settings.fit.init_rows if fits else REPORT_ROWS,
-        seed=seed,
-        missing=missing,
-        by_value=fits,
-        n_components=settings.fit.n_components if fits else 0,
-    )
+    missing = settings.data.missing
+    way: dict[str, Any] = {"sample_rows": REPORT_ROWS, "by_value": False}
+    if isinstance(settings, Settings):
+        way = {
+            "sample_rows": settings.fit.init_rows,
+            "larger_rows": fitting.settling_rows(_method(settings), len(job.plan.features)),
+            "n_components": settings.fit.n_components,
+        }
+    surveyed, _ = survey(chunks, backend, seed=seed, missing=missing, **way)
     check_survey(surveyed, job.plan, missing=missing, at_least=at_least)
     return surveyed
 

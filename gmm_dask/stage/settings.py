@@ -91,7 +91,8 @@ class FitSettings(Section):
     sample_em: bool = Field(
         default=True,
         description="With more rows than init_rows, run EM on the sample until it settles before "
-        "the first pass over all rows, from several starts, and go on from what is best there.",
+        "the first pass over all rows, from several starts, and go on from what is best there. "
+        "Where rows are many that settles on a larger sample once more.",
     )
     acceleration: Literal["auto", "anderson", "none"] = Field(
         default="auto",

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
+from importlib import import_module
+from typing import Any
 
-from gmm_dask.engine import Backend, LocalBackend, row_chunks, survey
+import numpy as np
+import pytest
+
+from gmm_dask.engine import Backend, LocalBackend, expectations, row_chunks, survey
+from gmm_dask.engine.sample import fewer
+from gmm_dask.mixture import Parameters, SufficientStatistics
+
+survey_module = import_module("gmm_dask.engine.survey")
 
 SEED = np.random.SeedSequence(9)
+LARGER = 2048  # rows of a larger sample, of as many as make it cheap
+MANY = LARGER * 32
 
 
 def test_any_chunking_and_executor_draws_the_same_rows(backend: Backend) -> None:
@@ -101,3 +111,83 @@ def test_unknown_lengths_become_known() -> None:
     found, chunks = survey(row_chunks(X), LocalBackend(1), sample_rows=3, seed=SEED)
     assert chunks.lengths == (1, 4, 2)
     assert found.sample.shape == (3, 2)
+
+
+def many_rows() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(MANY, 2))
+
+
+def test_a_larger_sample_is_the_sample_of_so_many_rows_for_any_chunking(backend: Backend) -> None:
+    X, weight = many_rows(), np.random.default_rng(2).uniform(size=MANY)
+    plain, _ = survey(row_chunks(X, weight), LocalBackend(1), sample_rows=LARGER, seed=SEED)
+    larger, _ = survey(
+        row_chunks(X, weight, 200_000), backend, sample_rows=1024, larger_rows=LARGER, seed=SEED
+    )
+    assert (len(larger.sample), larger.n_reads) == (LARGER, 1)
+    np.testing.assert_array_equal(larger.sample, plain.sample)
+    np.testing.assert_allclose(larger.sample_weight, plain.sample_weight, rtol=1e-12)
+
+
+def test_a_larger_sample_is_not_worth_another_look(backend: Backend) -> None:
+    """A third of the rows equals another: enough keys for the small sample, not for the larger."""
+    X = many_rows()
+    X[1::3] = X[::3][: len(X[1::3])]
+    chunks = row_chunks(X, chunk_bytes=200_000)
+    small, _ = survey(chunks, backend, sample_rows=1024, seed=SEED)
+    both, _ = survey(chunks, backend, sample_rows=1024, larger_rows=LARGER, seed=SEED)
+    assert (len(both.sample), both.n_reads) == (1024, 1)
+    np.testing.assert_array_equal(both.sample, small.sample)
+    np.testing.assert_allclose(both.sample_weight, small.sample_weight, rtol=1e-12)
+
+
+@pytest.mark.parametrize("why", ["few rows", "many bytes", "missing values"])
+def test_a_larger_sample_is_left_out_where_it_is_dear(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X = many_rows()
+    way: dict[str, Any] = {"sample_rows": 1024, "larger_rows": LARGER, "seed": SEED}
+    dear = X
+    if why == "few rows":
+        dear = X[1:]
+    elif why == "missing values":
+        way["missing"] = "em"
+    else:
+        monkeypatch.setattr(survey_module, "LARGEST_SAMPLE_BYTES", LARGER * 16 - 1)
+    found, _ = survey(row_chunks(dear), LocalBackend(1), **way)
+    assert len(found.sample) == 1024
+    monkeypatch.undo()
+    found, _ = survey(row_chunks(X), LocalBackend(1), **way | {"missing": "error"})
+    assert len(found.sample) == LARGER
+
+
+def test_starts_are_found_on_as_many_rows_as_were_asked_for_and_passes_are_over_either() -> None:
+    X = many_rows()
+    chunks, here = row_chunks(X, chunk_bytes=200_000), LocalBackend(1)
+    way: dict[str, Any] = {
+        "missing": "error", "n_worst": 1, "unit": 1.0, "sample_rows": 1024, "part_rows": 512
+    }  # fmt: skip
+    parameters = Parameters.from_covariances([1.0], np.zeros((1, 2)), [1.0], "spherical")
+    small, _ = survey(chunks, here, sample_rows=1024, seed=SEED)
+    larger, _ = survey(chunks, here, sample_rows=1024, larger_rows=LARGER, seed=SEED)
+    plain, both = (expectations(found, chunks, here, **way) for found in (small, larger))
+    assert plain.on_larger is None
+    assert larger.sample_weight is not None
+    rows, weights = fewer(larger.sample, larger.sample_weight, 1024)
+    np.testing.assert_array_equal(both.sample.X, rows)
+    np.testing.assert_array_equal(both.sample.X, plain.sample.X)
+    np.testing.assert_array_equal(both.sample.weight, weights)
+    assert both.part is not None
+    assert len(both.part.X) == 512
+
+    def mean(statistics: SufficientStatistics) -> np.ndarray:
+        assert statistics.sum_weight == pytest.approx(MANY)
+        return statistics.log_likelihood / MANY
+
+    def by_hand(X: np.ndarray) -> float:
+        return float(-np.log(2 * np.pi) - 0.5 * (X**2).sum(axis=1).mean())
+
+    assert both.sample.expectation is not None
+    assert both.on_larger is not None
+    assert mean(both.sample.expectation(parameters)) == pytest.approx(by_hand(rows))
+    assert mean(both.on_larger(parameters)) == pytest.approx(by_hand(larger.sample))
+    assert mean(both.over_all(parameters)) == pytest.approx(by_hand(X))

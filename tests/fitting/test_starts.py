@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 
+from gmm_dask.errors import SingularCovarianceError
 from gmm_dask.fitting import (
+    Expectation,
     FitResult,
     Maximisation,
     Method,
     Sample,
     fit_from_sample,
+    settling_rows,
     starts,
     telling_rows,
 )
@@ -80,6 +85,78 @@ def test_of_several_starts_the_best_on_the_sample_goes_on_alone(
         for seed in SEEDS
     ]
     assert results[0].start == 1 + int(np.argmax(singles))
+
+
+def from_samples(
+    X: np.ndarray, *, on_larger: Expectation | None, n_starts: int = 1, tol: float = 1e-3
+) -> tuple[list[FitResult], Counted]:
+    """Fits of rows in any order, from EM on the first 1500 of them."""
+    over_all, guard = Counted(X), Maximisation(1e-6, spread=ColumnSpread.of(X))
+    method = replace(METHOD, init_params="kmeans", tol=tol)
+    results = fit_from_sample(
+        Sample(X[:1500], None, Counted(X[:1500]), None, on_larger),
+        over_all,
+        method,
+        [replace(guard, start=1 + i) for i in range(n_starts)],
+        SEEDS[:n_starts],
+    )
+    return results, over_all
+
+
+def test_settled_on_a_larger_sample_the_first_step_over_all_rows_gains_less_than_tol(
+    rng: np.random.Generator,
+) -> None:
+    """Two passes are as few as there can be: the second tells what the first one gained."""
+    X = rng.normal(size=(200_000, 2))
+    X[::3] += [6.0, 0.0]
+    X[1::3] += [0.0, 6.0]
+    X = rng.permutation(X)
+    m = settling_rows(METHOD, 2) // 10  # METHOD asks for a tenth of tol
+    (small,), _ = from_samples(X, on_larger=None)
+    (larger,), over_all = from_samples(X, on_larger=Counted(X[:m]))
+    assert len(over_all.seen) == larger.n_passes == 2
+    assert small.n_passes > 2
+    assert 0 < larger.lower_bounds[1] - larger.lower_bounds[0] < 1e-3
+    assert larger.lower_bounds[-1] > small.lower_bounds[-1] - 1e-5
+
+
+def test_only_what_goes_on_settles_on_the_larger_sample(rng: np.random.Generator) -> None:
+    X = overlapping(rng, 12_000)
+    alone, on_larger = Counted(X[:6000]), Counted(X[:6000])
+    results, _ = from_samples(X, on_larger=on_larger, n_starts=4)
+    (best,) = results
+    fits_alone, _ = from_samples(X, on_larger=alone, n_starts=best.start)
+    assert [each.start for each in fits_alone] == [best.start]
+    assert len(on_larger.seen) == len(alone.seen) > 0
+    np.testing.assert_array_equal(fits_alone[0].parameters.means, best.parameters.means)
+
+
+def test_trouble_on_the_larger_sample_is_for_all_rows_to_decide(rng: np.random.Generator) -> None:
+    def singular(_: Parameters) -> SufficientStatistics:
+        raise SingularCovarianceError("a component of the larger sample is a point")
+
+    X = overlapping(rng, 6000)
+    (found,), _ = from_samples(X, on_larger=singular)
+    (plain,), _ = from_samples(X, on_larger=None)
+    assert found.lower_bounds == plain.lower_bounds
+
+
+@pytest.mark.parametrize(
+    ("change", "n_rows"),
+    [
+        ({}, 127_500),  # 1.5 * 17 / 2e-4
+        ({"covariance_type": "diag"}, 105_000),
+        ({"tol": 1e-2}, 1275),
+        ({"tol": 1e-300}, sys.maxsize),
+        ({"tol": 0.0}, 0),
+        ({"max_iter": 0}, 0),
+        ({"sample_em": False}, 0),
+    ],
+)
+def test_rows_to_settle_on_follow_from_parameters_and_tol(
+    change: dict[str, Any], n_rows: int
+) -> None:
+    assert settling_rows(replace(METHOD, **change), 2) == n_rows
 
 
 def test_where_the_sample_is_all_rows_every_start_is_plain_em(rng: np.random.Generator) -> None:
