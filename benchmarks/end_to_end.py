@@ -52,14 +52,17 @@ def measure(
             "rounds": rounds,
             "load": machine.load(),
             "left_out": missing,
-            "contenders": {},
         }
+        runs: dict[str, list[dict[str, Any]]] = {n: [] for n in PROGRAMS if n not in missing}
         for i in range(rounds):
-            for name in PROGRAMS:
-                if name not in missing:
-                    ours = found["contenders"].get("gmm_dask")
-                    limit = give_up * ours["wall"] if give_up and ours else None
-                    _run(found["contenders"], name, data, Path(folder, f"{name}-{i}"), limit)
+            for name in runs:
+                ours = runs["gmm_dask"]
+                limit = give_up * _median(ours)["wall"] if give_up and ours else None
+                runs[name].append(_run(name, data, Path(folder, f"{name}-{i}"), limit))
+        found["contenders"] = {
+            name: _median(of) | {"walls": [each["wall"] for each in of]}
+            for name, of in runs.items()
+        }
         found["copy_seconds"] = min(_copy(data, Path(folder, f"copy-{i}")) for i in range(3))
         labelling = found["contenders"]["gmm_dask"]["seconds"]["label"]
         found["label_rows_per_second"] = rows / labelling
@@ -67,20 +70,20 @@ def measure(
     return found
 
 
-def _run(
-    found: dict[str, Any], name: str, data: Path, out: Path, limit: float | None = None
-) -> None:
-    """Run one contender; of several rounds the quickest is kept."""
+def _run(name: str, data: Path, out: Path, limit: float | None) -> dict[str, Any]:
+    """Run one contender in a fresh process."""
     job = Job(str(data), str(out), COMPONENTS, TOL, os.cpu_count() or 1)
     record = carry_out(PROGRAMS[name], job, limit if name != "gmm_dask" else None)
     if not record["stopped"]:
         record["log_likelihood"] = _log_likelihood(data, out / "model.npz")
-    record["walls"] = [*found.get(name, {}).get("walls", []), record["wall"]]
     print(f"{name:>13}: {line(record)}", flush=True)
-    if name in found and found[name]["wall"] < record["wall"]:
-        record = found[name] | {"walls": record["walls"]}
-    found[name] = record
     shutil.rmtree(out)
+    return record
+
+
+def _median(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The run of median time, of two the quicker."""
+    return sorted(records, key=lambda record: record["wall"])[(len(records) - 1) // 2]
 
 
 def line(record: dict[str, Any]) -> str:
