@@ -26,6 +26,7 @@ from gmm_dask.engine import (
     row_chunks,
 )
 from gmm_dask.engine.backends import Backend
+from gmm_dask.engine.chunks import dask_array
 from gmm_dask.engine.cluster import available_cores
 from gmm_dask.errors import ClusterError, DataError
 from gmm_dask.mixture import Parameters, kernels
@@ -175,9 +176,8 @@ def map_rows(
         X = _checked_lazy(estimator, X, reset=False)
         own = list(X.columns) if function == "impute" else columns
         return _map_frame(X, work, parameters, own)
-    return _map_array(
-        _lazy_chunks(estimator, X, None, missing, reset=False).X, work, parameters, columns
-    )
+    chunks = _lazy_chunks(estimator, X, None, missing, reset=False)
+    return _map_array(dask_array(chunks.X), work, parameters, columns)
 
 
 class _RowFunction:
@@ -352,11 +352,12 @@ def _weight_values(weights: Any) -> Rows:
 
 def _checked_blocks(chunks: RowChunks, missing: Missing) -> da.Array:
     """The rows of the chunks, checked as they come."""
-    X, weights = chunks.X, chunks.weights
+    X, weights = dask_array(chunks.X), chunks.weights
     options = {"missing": missing, "dtype": X.dtype, "meta": X._meta}
     if weights is None:
         return X.map_blocks(_checked_values, **options)
-    return da.blockwise(_checked_rows, "ij", X, "ij", weights, "i", align_arrays=False, **options)
+    w = dask_array(weights)
+    return da.blockwise(_checked_rows, "ij", X, "ij", w, "i", align_arrays=False, **options)
 
 
 def _checked_rows(X: Rows, weights: Rows | None, missing: Missing) -> Rows:

@@ -8,19 +8,62 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import dask.array as da
 import numpy as np
 from dask._task_spec import DataNode, GraphNode, Task, TaskRef
+from dask.base import is_dask_collection
 from dask.highlevelgraph import HighLevelGraph
 
 from gmm_dask.errors import DataError
 
+if TYPE_CHECKING:
+    import dask.array as da
+
 Read = Callable[[], Iterator[tuple[Any, Any]]]
 
 CHUNK_BYTES = 32 << 20  # large enough to hide a task's overhead, small enough to share out
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """What a Dask array along the rows is made of, for passes, which need no more than that.
+
+    Importing `dask.array` takes a third of a second.
+
+    Parameters
+    ----------
+    dask, name, chunks, meta
+        As `dask.array.Array` takes them.
+    """
+
+    dask: HighLevelGraph
+    name: str
+    chunks: tuple[tuple[int, ...], ...]
+    meta: np.ndarray[Any, Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and, where there are two axes, columns."""
+        return tuple(map(sum, self.chunks))
+
+    @property
+    def numblocks(self) -> tuple[int, ...]:
+        """Chunks along each axis."""
+        return tuple(map(len, self.chunks))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        dtype: np.dtype[Any] = self.meta.dtype
+        return dtype
+
+    def to_dask_array(self) -> da.Array:
+        """The array, for whoever calculates with it."""
+        import dask.array as da
+
+        return da.Array(self.dask, self.name, self.chunks, meta=self.meta)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +92,9 @@ class RowChunks:
 
     Parameters
     ----------
-    X : dask.array (n, d)
+    X : Dask array (n, d), or what one is made of
         One chunk along the columns; chunk lengths may be unknown (nan).
-    weights : dask.array (n,), optional
+    weights : the same (n,), optional
     names : tuple of str, optional
         What each chunk is called in messages; its index has the second place in every key.
     streams : tuple of Stream
@@ -62,8 +105,8 @@ class RowChunks:
         The units before some of the streams were held.
     """
 
-    X: da.Array
-    weights: da.Array | None = None
+    X: Blocks | da.Array
+    weights: Blocks | da.Array | None = None
     names: tuple[str, ...] | None = None
     streams: tuple[Stream, ...] = ()
     pieces: tuple[tuple[int, ...], ...] | None = None
@@ -110,6 +153,15 @@ class RowChunks:
         weights = None if self.weights is None else _with_row_chunks(self.weights, lengths)
         return replace(self, X=X, weights=weights)
 
+    def with_graph(self, name: str, nodes: dict[Any, Any]) -> RowChunks:
+        """The same chunks, made by these nodes."""
+        graph = HighLevelGraph.from_collections(name, nodes)
+        X = _like(self.X, graph, self.X.chunks)
+        weights = self.weights
+        if weights is not None:
+            weights = _like(weights, graph, weights.chunks)
+        return replace(self, X=X, weights=weights)
+
     def through(self, function: Callable[[Any, Any], Any], X: da.Array) -> RowChunks:
         """The same chunks, of which X holds what `function(rows, weights)` makes of each."""
         streams = (
@@ -120,11 +172,17 @@ class RowChunks:
 
     def tasks(self) -> tuple[dict[Any, GraphNode], list[tuple[Any, ...]]]:
         """The optimised graph, and for each chunk its key in X and, if any, in the weights."""
-        collections = [self.X] if self.weights is None else [self.X, self.weights]
-        keys = [[_flat(row) for row in array.__dask_keys__()] for array in collections]
-        graph = HighLevelGraph.merge(*(array.__dask_graph__() for array in collections))
-        optimised = collections[0].__dask_optimize__(graph, [k for part in keys for k in part])
-        return dict(optimised), list(zip(*keys, strict=True))
+        arrays = [self.X] if self.weights is None else [self.X, self.weights]
+        keys = [
+            [(array.name, i, *[0] * (len(array.chunks) - 1)) for i in range(array.numblocks[0])]
+            for array in arrays
+        ]
+        graph: Any = HighLevelGraph.merge(*(array.dask for array in arrays))
+        for array in arrays:
+            if not isinstance(array, Blocks):
+                graph = array.__dask_optimize__(graph, [key for part in keys for key in part])
+                break
+        return dict(graph), list(zip(*keys, strict=True))
 
 
 def array_from_sources(
@@ -135,8 +193,8 @@ def array_from_sources(
     n_features: int | None,
     dtype: str,
     name: str,
-) -> da.Array:
-    """A Dask array whose chunk i is `load(sources[i])`, of lengths[i] rows.
+) -> Blocks:
+    """An array whose chunk i is `load(sources[i])`, of lengths[i] rows.
 
     Parameters
     ----------
@@ -178,10 +236,12 @@ def rows_from_sources(
     both, X, weights = f"read_rows-{token}", f"features-{token}", f"weights-{token}"
     graph: dict[Any, GraphNode] = {}
     for i, source in enumerate(sources):
+        if not weighted:
+            graph[X, i, 0] = Task((X, i, 0), _features_of, load, source)
+            continue
         graph[both, i] = Task((both, i), load, source)
         graph[X, i, 0] = Task((X, i, 0), itemgetter(0), TaskRef((both, i)))
-        if weighted:
-            graph[weights, i] = Task((weights, i), itemgetter(1), TaskRef((both, i)))
+        graph[weights, i] = Task((weights, i), itemgetter(1), TaskRef((both, i)))
     rows = RowChunks(
         _array(graph, X, lengths, n_features, dtype), names=names, streams=streams, pieces=pieces
     )
@@ -190,8 +250,8 @@ def rows_from_sources(
     return replace(rows, weights=_array(graph, weights, lengths, None, "float64"))
 
 
-def array_from_numpy(X: np.ndarray[Any, Any], lengths: Sequence[int]) -> da.Array:
-    """A Dask array of views on X (n, d) or (n,), without a copy and without hashing it."""
+def array_from_numpy(X: np.ndarray[Any, Any], lengths: Sequence[int]) -> Blocks:
+    """An array of views on X (n, d) or (n,), without a copy and without hashing it."""
     key = f"rows-{uuid4().hex}"
     tail: tuple[int, ...] = () if X.ndim == 1 else (0,)
     stops = np.cumsum(lengths).tolist()
@@ -215,18 +275,17 @@ def row_chunks(X: Any, sample_weight: Any = None, chunk_bytes: int = CHUNK_BYTES
     """
     if hasattr(X, "to_dask_array"):
         X = X.to_dask_array()
-    if not isinstance(X, da.Array):
+    is_lazy = is_dask_collection(X)
+    if not is_lazy:
         X = _floating(np.asarray(X))
     if X.ndim != 2:
         raise DataError(f"X must have two axes, rows and features; it has {X.ndim}.")
     if X.shape[1] == 0 or math.isnan(X.shape[1]):
         raise DataError("X must have at least one feature, and their number must be known.")
-    if not isinstance(X, da.Array):
+    if not is_lazy:
         X = array_from_numpy(X, even_lengths(X.shape[0], X.shape[1], chunk_bytes))
-    if len(X.chunks[1]) > 1:
-        X = X.rechunk({1: -1})
-    if X.dtype not in (np.float32, np.float64):
-        X = X.astype(np.float64)
+    else:
+        X = _floating(X.rechunk({1: -1}) if len(X.chunks[1]) > 1 else X)
     chunks = RowChunks(X)
     return chunks if sample_weight is None else replace(chunks, weights=_weights(X, sample_weight))
 
@@ -247,14 +306,23 @@ def _part_through(function: Callable[[Any, Any], Any], part: tuple[Any, Any]) ->
     return function(*part), part[1]
 
 
-def _floating(X: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def dask_array(array: Blocks | da.Array) -> da.Array:
+    """The array for whoever calculates with it."""
+    return array.to_dask_array() if isinstance(array, Blocks) else array
+
+
+def _features_of(load: Callable[[Any], Any], source: Any) -> Any:
+    return load(source)[0]
+
+
+def _floating(X: Any) -> Any:
     return X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
 
 
-def _weights(X: da.Array, sample_weight: Any) -> da.Array:
+def _weights(X: Blocks | da.Array, sample_weight: Any) -> Blocks | da.Array:
     if hasattr(sample_weight, "to_dask_array"):
         sample_weight = sample_weight.to_dask_array()
-    if isinstance(sample_weight, da.Array):
+    if is_dask_collection(sample_weight):
         return _lazy_weights(X, sample_weight)
     lengths = [int(n) for n in X.chunks[0]] if not math.isnan(X.shape[0]) else None
     sample_weight = np.asarray(sample_weight, dtype=np.float64)
@@ -267,7 +335,7 @@ def _weights(X: da.Array, sample_weight: Any) -> da.Array:
     return array_from_numpy(sample_weight, lengths)
 
 
-def _lazy_weights(X: da.Array, weights: da.Array) -> da.Array:
+def _lazy_weights(X: Blocks | da.Array, weights: da.Array) -> da.Array:
     if weights.ndim != 1:
         raise DataError(
             f"sample_weight must have one axis, one value a row; it has {weights.ndim}."
@@ -290,19 +358,20 @@ def _array(
     lengths: Sequence[int],
     n_features: int | None,
     dtype: str,
-) -> da.Array:
+) -> Blocks:
     chunks: tuple[Any, ...] = (tuple(lengths),)
     if n_features is not None:
         chunks += ((n_features,),)
     meta = np.empty((0,) * len(chunks), dtype=dtype)
-    return da.Array(HighLevelGraph.from_collections(key, graph), key, chunks, meta=meta)
+    return Blocks(HighLevelGraph.from_collections(key, graph), key, chunks, meta)
 
 
-def _with_row_chunks(array: da.Array, lengths: Sequence[int]) -> da.Array:
-    chunks = (tuple(lengths), *array.chunks[1:])
-    return da.Array(array.__dask_graph__(), array.name, chunks, meta=array._meta)
+def _with_row_chunks(array: Blocks | da.Array, lengths: Sequence[int]) -> Blocks | da.Array:
+    return _like(array, array.dask, (tuple(lengths), *array.chunks[1:]))
 
 
-def _flat(keys: Any) -> Any:
-    """The only key of a row of blocks."""
-    return keys[0] if isinstance(keys, list) else keys
+def _like(array: Blocks | da.Array, graph: HighLevelGraph, chunks: Any) -> Blocks | da.Array:
+    """An array of the same kind and name."""
+    if isinstance(array, Blocks):
+        return Blocks(graph, array.name, chunks, array.meta)
+    return type(array)(graph, array.name, chunks, meta=array._meta)

@@ -8,11 +8,9 @@ from itertools import accumulate, takewhile
 from typing import Any
 from uuid import uuid4
 
-import dask.array as da
 import numpy as np
 import numpy.typing as npt
 from dask._task_spec import DataNode, Task, TaskRef
-from dask.highlevelgraph import HighLevelGraph
 
 from gmm_dask.engine.backends import Backend
 from gmm_dask.engine.chunks import RowChunks, Stream
@@ -90,7 +88,7 @@ def hold(chunks: RowChunks, backend: Backend, budget: int, scratch: str | None =
         nodes = backend.hold(graph, [keys[i] for unit in chosen for i in unit], chunks.names)
         planned = chunks.planned_units
         chunks = replace(chunks, streams=tuple(streams.values()), planned=planned)
-        chunks = _with_nodes(chunks, _needed(graph, keys, nodes))
+        chunks = chunks.with_graph(f"{chunks.X.name}-held", _needed(graph, keys, nodes))
     held = Held(chunks, n_held, n_bytes, sum(sizes) - n_bytes, bytes_once=n_bytes)
     return held if scratch is None else _in_scratch(held, backend, scratch, sizes)
 
@@ -134,7 +132,7 @@ def decoded_bytes(chunks: RowChunks) -> list[int]:
 
 def rows_here(chunks: RowChunks) -> list[Rows | None]:
     """The rows of each piece that this process holds decoded; None where it does not."""
-    nodes = dict(chunks.X.__dask_graph__())
+    nodes = dict(chunks.X.dask)
     found: list[Rows | None] = []
     for i, lengths in enumerate(chunks.pieces or ((n,) for n in chunks.lengths or ())):
         node = nodes.get((chunks.X.name, i, 0))
@@ -162,14 +160,3 @@ def _needed(
             nodes[key] = graph[key]
             waiting.extend(graph[key].dependencies)
     return nodes
-
-
-def _with_nodes(chunks: RowChunks, nodes: dict[Any, Any]) -> RowChunks:
-    X = _array(chunks.X, nodes)
-    weights = None if chunks.weights is None else _array(chunks.weights, nodes)
-    return replace(chunks, X=X, weights=weights)
-
-
-def _array(array: da.Array, nodes: dict[Any, Any]) -> da.Array:
-    graph = HighLevelGraph.from_collections(f"{array.name}-held", nodes)
-    return da.Array(graph, array.name, array.chunks, meta=array._meta)

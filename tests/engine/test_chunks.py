@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gmm_dask.engine import LocalBackend, RowChunks, Stream, row_chunks
 from gmm_dask.engine.chunk_map import ChunkMap
-from gmm_dask.engine.chunks import array_from_sources, even_lengths, rows_from_sources
+from gmm_dask.engine.chunks import array_from_sources, dask_array, even_lengths, rows_from_sources
 from gmm_dask.errors import DataError
 
 ROWS = np.arange(60.0).reshape(20, 3)
@@ -42,8 +42,10 @@ def test_all_forms_hold_the_same_rows(form: str) -> None:
     chunks = row_chunks(FORMS[form]())
     parts = [X for (X,) in blocks(chunks)]
     np.testing.assert_array_equal(np.concatenate(parts), ROWS)
-    assert isinstance(chunks.X, da.Array)
     assert len(chunks.X.chunks[1]) == 1
+    X = dask_array(chunks.X)
+    assert isinstance(X, da.Array)
+    np.testing.assert_array_equal(X.compute(scheduler="sync"), ROWS)
     assert chunks.n_features == 3
 
 
@@ -93,8 +95,12 @@ def test_sources_are_loaded_when_needed_only() -> None:
         loaded.append(source)
         return np.full((2, 1), float(source))
 
-    X = array_from_sources(load, [0, 1, 2], [2, 2, 2], n_features=1, dtype="float64", name="x")
+    x = array_from_sources(load, [0, 1, 2], [2, 2, 2], n_features=1, dtype="float64", name="x")
+    X = x.to_dask_array()
     assert loaded == []
+    assert (
+        (x.shape, x.numblocks, x.dtype) == (X.shape, X.numblocks, X.dtype) == ((6, 1), (3, 1), "f8")
+    )
     np.testing.assert_array_equal(X[2:4].compute(scheduler="sync"), [[1.0], [1.0]])
     assert loaded == [1]
 
@@ -110,8 +116,9 @@ def test_what_rows_pass_through_sees_them_however_they_are_read() -> None:
 
     for streams in ((), (Stream(1, 3, lambda: iter(parts[1:])),)):
         X = da.blockwise(
-            tenfold, "ij", chunks.X, "ij", chunks.weights, "i", align_arrays=False, dtype=float
-        )
+            tenfold, "ij", dask_array(chunks.X), "ij", dask_array(chunks.weights), "i",
+            align_arrays=False, dtype=float,
+        )  # fmt: skip
         found = blocks(replace(chunks, streams=streams).through(tenfold, X))
         assert [X.tolist() for X, _ in found] == [[[11.0 * i]] * 2 for i in range(3)]
         assert [w.tolist() for _, w in found] == [[float(i)] * 2 for i in range(3)]
