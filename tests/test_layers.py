@@ -58,7 +58,7 @@ def test_the_library_runs_without_prefect() -> None:
 
 
 def test_a_run_on_threads_needs_neither_pandas_nor_scikit_learn(tmp_path: Path) -> None:
-    """They take as long to import as a fit of a million rows; so do `distributed` and `dask.array`."""
+    """They take as long to import as a fit of a million rows; so does what else is blocked."""
     X = np.random.default_rng(0).normal(size=(100, 2))
     pq.write_table(pa.table({"x": X[:, 0], "y": X[:, 1]}), tmp_path / "a.parquet")
     settings = {
