@@ -27,7 +27,7 @@ CHUNK_BYTES = 32 << 20  # large enough to hide a task's overhead, small enough t
 
 
 @dataclass(frozen=True, eq=False)
-class Blocks:
+class LazyArray:
     """What a Dask array along the rows is made of, for passes, which need no more than that.
 
     Importing `dask.array` takes a third of a second.
@@ -105,8 +105,8 @@ class RowChunks:
         The units before some of the streams were held.
     """
 
-    X: Blocks | da.Array
-    weights: Blocks | da.Array | None = None
+    X: LazyArray | da.Array
+    weights: LazyArray | da.Array | None = None
     names: tuple[str, ...] | None = None
     streams: tuple[Stream, ...] = ()
     pieces: tuple[tuple[int, ...], ...] | None = None
@@ -179,7 +179,7 @@ class RowChunks:
         ]
         graph: Any = HighLevelGraph.merge(*(array.dask for array in arrays))
         for array in arrays:
-            if not isinstance(array, Blocks):
+            if not isinstance(array, LazyArray):
                 graph = array.__dask_optimize__(graph, [key for part in keys for key in part])
                 break
         return dict(graph), list(zip(*keys, strict=True))
@@ -193,7 +193,7 @@ def array_from_sources(
     n_features: int | None,
     dtype: str,
     name: str,
-) -> Blocks:
+) -> LazyArray:
     """An array whose chunk i is `load(sources[i])`, of lengths[i] rows.
 
     Parameters
@@ -250,7 +250,7 @@ def rows_from_sources(
     return replace(rows, weights=_array(graph, weights, lengths, None, "float64"))
 
 
-def array_from_numpy(X: np.ndarray[Any, Any], lengths: Sequence[int]) -> Blocks:
+def array_from_numpy(X: np.ndarray[Any, Any], lengths: Sequence[int]) -> LazyArray:
     """An array of views on X (n, d) or (n,), without a copy and without hashing it."""
     key = f"rows-{uuid4().hex}"
     tail: tuple[int, ...] = () if X.ndim == 1 else (0,)
@@ -306,9 +306,9 @@ def _part_through(function: Callable[[Any, Any], Any], part: tuple[Any, Any]) ->
     return function(*part), part[1]
 
 
-def dask_array(array: Blocks | da.Array) -> da.Array:
+def dask_array(array: LazyArray | da.Array) -> da.Array:
     """The array for whoever calculates with it."""
-    return array.to_dask_array() if isinstance(array, Blocks) else array
+    return array.to_dask_array() if isinstance(array, LazyArray) else array
 
 
 def _features_of(load: Callable[[Any], Any], source: Any) -> Any:
@@ -319,7 +319,7 @@ def _floating(X: Any) -> Any:
     return X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
 
 
-def _weights(X: Blocks | da.Array, sample_weight: Any) -> Blocks | da.Array:
+def _weights(X: LazyArray | da.Array, sample_weight: Any) -> LazyArray | da.Array:
     if hasattr(sample_weight, "to_dask_array"):
         sample_weight = sample_weight.to_dask_array()
     if is_dask_collection(sample_weight):
@@ -335,7 +335,7 @@ def _weights(X: Blocks | da.Array, sample_weight: Any) -> Blocks | da.Array:
     return array_from_numpy(sample_weight, lengths)
 
 
-def _lazy_weights(X: Blocks | da.Array, weights: da.Array) -> da.Array:
+def _lazy_weights(X: LazyArray | da.Array, weights: da.Array) -> da.Array:
     if weights.ndim != 1:
         raise DataError(
             f"sample_weight must have one axis, one value a row; it has {weights.ndim}."
@@ -358,20 +358,20 @@ def _array(
     lengths: Sequence[int],
     n_features: int | None,
     dtype: str,
-) -> Blocks:
+) -> LazyArray:
     chunks: tuple[Any, ...] = (tuple(lengths),)
     if n_features is not None:
         chunks += ((n_features,),)
     meta = np.empty((0,) * len(chunks), dtype=dtype)
-    return Blocks(HighLevelGraph.from_collections(key, graph), key, chunks, meta)
+    return LazyArray(HighLevelGraph.from_collections(key, graph), key, chunks, meta)
 
 
-def _with_row_chunks(array: Blocks | da.Array, lengths: Sequence[int]) -> Blocks | da.Array:
+def _with_row_chunks(array: LazyArray | da.Array, lengths: Sequence[int]) -> LazyArray | da.Array:
     return _like(array, array.dask, (tuple(lengths), *array.chunks[1:]))
 
 
-def _like(array: Blocks | da.Array, graph: HighLevelGraph, chunks: Any) -> Blocks | da.Array:
+def _like(array: LazyArray | da.Array, graph: HighLevelGraph, chunks: Any) -> LazyArray | da.Array:
     """An array of the same kind and name."""
-    if isinstance(array, Blocks):
-        return Blocks(graph, array.name, chunks, array.meta)
+    if isinstance(array, LazyArray):
+        return LazyArray(graph, array.name, chunks, array.meta)
     return type(array)(graph, array.name, chunks, meta=array._meta)
