@@ -132,7 +132,8 @@ def _end_to_end(found: list[dict[str, Any]]) -> str:
         + "\n8 columns, 8 components, all cores, each in a fresh process: imports, reading, start, "
         "EM, labels. The same tolerance\nof 1e-3 per row and iteration; the log-likelihood is "
         "computed by one function from the parameters that each left.\nMedians of rounds, in which "
-        "one comes after the other. Spark's peak is that of its Python side alone.\n\n"
+        "one comes after the other. Spark's peak is that of its Python side alone.\nKernels are "
+        "compiled before: the first run on a machine takes 20 s more.\n\n"
         + table(head, rows)
         + "".join(_round_by_round(each) + _labelling(each) for each in found)
     )
