@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import goals, tables
+from benchmarks import end_to_end, goals, tables
 from benchmarks.data import write_parquet
 from benchmarks.programs.job import Job, carry_out
 
@@ -44,6 +44,12 @@ def test_end_to_end_says_who_found_what(results: dict) -> None:
         assert fields <= set(run["found"]["contenders"][name])
     assert run["found"]["left_out"] == ["Spark"]
     assert run["found"]["copy_rows_per_second"] > 0
+
+
+def test_of_the_rounds_that_of_median_time_is_kept() -> None:
+    rounds = [{"wall": wall} for wall in (7.5, 6.3, 6.6)]
+    assert end_to_end._median(rounds) == {"wall": 6.6}
+    assert end_to_end._median(rounds[:2]) == {"wall": 6.3}
 
 
 def test_who_takes_too_long_is_stopped_and_said_to_be(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows as a Dask array that is chunked along the rows only, one task per chunk."""
+"""Rows as a Dask array, or what one is made of: chunked along the rows only, one task a chunk."""
 
 from __future__ import annotations
 
@@ -178,10 +178,9 @@ class RowChunks:
             for array in arrays
         ]
         graph: Any = HighLevelGraph.merge(*(array.dask for array in arrays))
-        for array in arrays:
-            if not isinstance(array, LazyArray):
-                graph = array.__dask_optimize__(graph, [key for part in keys for key in part])
-                break
+        of_user = [array for array in arrays if not isinstance(array, LazyArray)]
+        if of_user:  # in ours there is nothing to optimise
+            graph = of_user[0].__dask_optimize__(graph, [key for part in keys for key in part])
         return dict(graph), list(zip(*keys, strict=True))
 
 

@@ -179,7 +179,7 @@ def test_starts_are_found_on_as_many_rows_as_were_asked_for_and_passes_are_over_
     assert both.part is not None
     assert len(both.part.X) == 512
 
-    def mean(statistics: SufficientStatistics) -> np.ndarray:
+    def mean(statistics: SufficientStatistics) -> float:
         assert statistics.sum_weight == pytest.approx(MANY)
         return statistics.log_likelihood / MANY
 
