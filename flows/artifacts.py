@@ -10,7 +10,7 @@ import numpy as np
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from gmm_dask.console import places
+from gmm_dask.command.console import places
 from gmm_dask.fitting import Outcome
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text

@@ -18,8 +18,8 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from gmm_dask.command.progress import Forecast, Progress, pass_values, reached, which_pass
 from gmm_dask.fitting import Pass
-from gmm_dask.progress import Forecast, Progress, pass_values, reached, which_pass
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
 from gmm_dask.stage.settings import FitSettings

@@ -22,9 +22,9 @@ from prefect.settings import (
 
 from flows.server import OwnServer, ServerError, bypass_proxy
 from flows.tasks import EXPECTED
-from gmm_dask.console import AGAIN, print_published, printable
+from gmm_dask.command.console import AGAIN, print_published, printable
+from gmm_dask.command.process import settle
 from gmm_dask.errors import SettingsError
-from gmm_dask.own_process import settle
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.settings import ScoreSettings, Settings, load_settings

@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
 
 from flows.progress import FlowWatcher
-from gmm_dask.console import printable
+from gmm_dask.command.console import printable
 from gmm_dask.errors import (
     ClusterError,
     DataError,

@@ -53,7 +53,7 @@ def test_the_library_runs_without_prefect() -> None:
     run_blocked(
         ("prefect",),
         "from gmm_dask import GaussianMixture, load_model, read_labels\n"
-        "import gmm_dask.cli, gmm_dask.stage.run",
+        "import gmm_dask.command.cli, gmm_dask.stage.run",
     )
 
 

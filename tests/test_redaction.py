@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from gmm_dask.cli import app
+from gmm_dask.command.cli import app
 from gmm_dask.errors import GmmDaskError, SettingsError
 from gmm_dask.redaction import (
     HIDDEN,

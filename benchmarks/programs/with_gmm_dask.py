@@ -19,7 +19,7 @@ KEPT = (
 
 def fit_and_label(job: Job) -> None:
     """Publish a model and labels."""
-    from gmm_dask.own_process import settle
+    from gmm_dask.command.process import settle
 
     settle()  # as the command line does
     from gmm_dask.stage.run import run

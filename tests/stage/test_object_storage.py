@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gmm_dask import load_model, read_labels
-from gmm_dask.cli import app
+from gmm_dask.command.cli import app
 from gmm_dask.errors import DataError, InputChangedError, SettingsError
 from gmm_dask.stage import publish
 from gmm_dask.stage.job import plan

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
-from gmm_dask import cli
+from gmm_dask.command import cli, ending, published
 from gmm_dask.stage.settings import DataSettings, FitSettings, LabelSettings
 from gmm_dask.storage.local_store import LocalStore
 from tests.storage.stores import RUN, check_one_whole_version, publish_run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 IRIS = ROOT / "examples" / "iris"
 FEATURES = "sepal_length,sepal_width,petal_length,petal_width"
 
@@ -223,7 +223,7 @@ def test_degenerate_data_name_their_columns(
     )
     with pytest.raises(typer.Exit) as ended:
         cli.run(settings, ["fit.n_components=2", *overrides])
-    assert ended.value.exit_code == cli.FAILED
+    assert ended.value.exit_code == ending.FAILED
     said = capsys.readouterr().err
     assert "Traceback" not in said
     (message,) = (line for line in said.splitlines() if line.startswith("gmm-dask:"))
@@ -238,7 +238,7 @@ def test_a_certificate_that_is_not_there_is_named(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(typer.Exit) as ended:
         cli.run(ROOT / "config" / "cluster.yaml", [f"data.path={IRIS}"])
-    assert ended.value.exit_code == cli.USAGE
+    assert ended.value.exit_code == ending.USAGE
     said = capsys.readouterr().err
     for word in ("cluster.tls_ca_file: there is no file ca.pem", "cert.pem", "key.pem"):
         assert word in said
@@ -253,7 +253,7 @@ def test_an_interrupted_run_says_what_running_again_does(
     monkeypatch.setattr("gmm_dask.stage.run.run", interrupt)
     with pytest.raises(typer.Exit) as ended:
         cli.run(ROOT / "config" / "iris.yaml")
-    assert ended.value.exit_code == cli.INTERRUPTED
+    assert ended.value.exit_code == ending.INTERRUPTED
     said = capsys.readouterr().err
     assert "interrupted." in said
     assert "a fit goes on from its last checkpoint and ends the same" in said
@@ -265,11 +265,11 @@ def test_gc_removes_what_it_says_and_says_what_it_would(
     store = LocalStore(str(tmp_path))
     publish_run(store)
     store.put(f"runs/{RUN}/checkpoints/00001.json", bytes(1200))
-    cli.gc(str(tmp_path), dry_run=True)
+    published.gc(str(tmp_path), dry_run=True)
     assert capsys.readouterr().out == "1 checkpoint would be removed, 1.2 kB.\n"
-    cli.gc(str(tmp_path))
+    published.gc(str(tmp_path))
     assert capsys.readouterr().out == "1 checkpoint removed, 1.2 kB.\n"
-    cli.gc(str(tmp_path))
+    published.gc(str(tmp_path))
     assert capsys.readouterr().out == "0 checkpoints removed, 0 bytes.\n"
     check_one_whole_version(store)
 
@@ -302,7 +302,7 @@ def test_help_and_version_answer(tmp_path: Path) -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['gmm-dask', '--help']\n"
-        "from gmm_dask.cli import main\n"
+        "from gmm_dask.command.cli import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'dask', 'pandas', 'sklearn', 'pyarrow', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"

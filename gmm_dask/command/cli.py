@@ -1,32 +1,20 @@
-"""The command line: `gmm-dask run | fit | label | show | verify | path | gc`.
+"""The command line: `gmm-dask run | fit | label`, and the commands about what was published.
 
-Heavy imports are inside the commands, so that help and `show` answer at once.
+Heavy imports are inside the commands, so that help answers at once.
 """
 
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from gmm_dask import __version__, options
-from gmm_dask.errors import GmmDaskError, OutputError, SettingsError
-from gmm_dask.own_process import settle
-from gmm_dask.stage.parts import Part
-from gmm_dask.termination import Terminated, terminable
-
-if TYPE_CHECKING:
-    from gmm_dask.progress import Progress
-    from gmm_dask.stage.outputs import Published
-
-# Exit codes; 0 is "published", and the last two are those of shells after SIGINT and SIGTERM.
-FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+from gmm_dask import __version__
+from gmm_dask.command import options, published
+from gmm_dask.command.ending import INTERRUPTED, Debug, Show, carry_out, ending
+from gmm_dask.command.process import settle
 
 app = typer.Typer(
     name="gmm-dask",
@@ -40,20 +28,8 @@ app = typer.Typer(
 )
 
 
-class Show(StrEnum):
-    """How progress is shown."""
-
-    AUTO = "auto"
-    LIVE = "live"
-    LINES = "lines"
-    NONE = "none"
-
-
 # Defaults and choices shown in the help are those of the settings; a test compares them.
 Data = Annotated[str, typer.Argument(metavar="DATA", help="Folder, file or glob of Parquet.")]
-Ref = Annotated[
-    str, typer.Argument(metavar="OUT[@VERSION]", help="Output folder; its latest version, or one.")
-]
 Out = Annotated[str, typer.Option("--out", help="Folder of the published versions, or s3:// URL.")]
 Ids = Annotated[
     list[str] | None,
@@ -96,7 +72,6 @@ Shown = Annotated[
         "--progress", help="A live display, a line per pass, or none; auto looks at the terminal."
     ),
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def main() -> None:
@@ -135,11 +110,11 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Plan, fit, label and publish what a settings file describes."""
-    with _ending(debug):
+    with ending(debug):
         from gmm_dask.stage import run as stage
         from gmm_dask.stage.settings import load_settings
 
-        _carry_out(stage.run, load_settings(settings, overrides or ()), progress)
+        carry_out(stage.run, load_settings(settings, overrides or ()), progress)
 
 
 @app.command()
@@ -197,7 +172,7 @@ def fit(
     debug: Debug = False,
 ) -> None:
     """The same as `run` from options alone, without a settings file."""
-    with _ending(debug):
+    with ending(debug):
         from gmm_dask.stage import run as stage
         from gmm_dask.stage.settings import settings_from
 
@@ -224,7 +199,7 @@ def fit(
             "cluster": options.cluster(cluster, workers, tls_ca_file, tls_cert, tls_key),
             "output": {"path": out},
         }
-        _carry_out(stage.run, settings_from(document, source="The call"), progress)
+        carry_out(stage.run, settings_from(document, source="The call"), progress)
 
 
 @app.command()
@@ -248,7 +223,7 @@ def label(
     debug: Debug = False,
 ) -> None:
     """Label other data with a published model, and publish the labels."""
-    with _ending(debug):
+    with ending(debug):
         from gmm_dask.stage import run as stage
         from gmm_dask.stage.settings import ScoreSettings, settings_from
 
@@ -259,139 +234,8 @@ def label(
             "cluster": options.cluster(cluster, workers, tls_ca_file, tls_cert, tls_key),
             "output": {"path": out},
         }
-        _carry_out(stage.score, settings_from(document, ScoreSettings, "The call"), progress)
+        carry_out(stage.score, settings_from(document, ScoreSettings, "The call"), progress)
 
 
-@app.command()
-def show(ref: Ref, debug: Debug = False) -> None:
-    """Show the components, the outcome and the paths of a version, or of a model.json."""
-    with _ending(debug):
-        from gmm_dask.console import print_model, print_published
-        from gmm_dask.stage.outputs import load_model, open_output
-
-        if ref.endswith(".json"):
-            print_model(load_model(ref), ref)
-        else:
-            print_published(open_output(ref))
-
-
-@app.command()
-def verify(ref: Ref, debug: Debug = False) -> None:
-    """Read every file of a version and compare it with the manifest; exit 1 names the damaged."""
-    with _ending(debug):
-        from gmm_dask import storage
-        from gmm_dask.console import make_console, print_line
-        from gmm_dask.storage.version_log import read_version
-
-        url, number = storage.parse_ref(ref)
-        store = storage.open_store(url)
-        version = storage.latest(store) if number is None else read_version(store, number)
-        if version is None:
-            raise OutputError(f"{url} holds no published version.")
-        problems = storage.verify(store, version)
-        if problems:
-            raise OutputError("\n".join(problems))
-        files = len(storage.read_manifest(store, version)["files"])
-        whole = f"Version {version.number} of {url} is whole: {files} files, {version.rows:,} rows."
-        print_line(make_console(), whole)
-
-
-@app.command()
-def path(ref: Ref, what: Annotated[Part, typer.Argument()], debug: Debug = False) -> None:
-    """Print one path of a version, for use in scripts."""
-    with _ending(debug):
-        from gmm_dask.stage.outputs import label_parts, open_output
-
-        published = open_output(ref)
-        if what is Part.LABELS and not label_parts(ref):
-            raise OutputError(f"{ref} was published without labels (labels.enabled: false).")
-        typer.echo(published.path(what))
-
-
-@app.command()
-def gc(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="Output folder.")],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")
-    ] = False,
-    debug: Debug = False,
-) -> None:
-    """Remove the checkpoints of published runs; no version and no unfinished run needs them."""
-    with _ending(debug):
-        from gmm_dask import storage
-        from gmm_dask.console import make_console, print_line
-        from gmm_dask.stage import text
-        from gmm_dask.storage.garbage import find_garbage, remove
-
-        store = storage.open_store(out)
-        garbage = find_garbage(store)
-        if not dry_run:
-            remove(store, garbage)
-        done = "would be removed" if dry_run else "removed"
-        files = text.numbered(len(garbage.names), "checkpoint")
-        print_line(make_console(), f"{files} {done}, {text.size(garbage.bytes)}.")
-
-
-def _carry_out(stage: Callable[[Any, Progress], Published], settings: Any, progress: Show) -> None:
-    from gmm_dask.console import AGAIN, make_console, print_line, print_published
-
-    watcher = _watcher(progress)
-    try:
-        with terminable(), warnings.catch_warnings(), watcher.running():
-            # A warning of a library is news of the run, not a line of somebody's source.
-            warnings.showwarning = lambda message, *_, **__: watcher.warn(str(message))
-            published = stage(settings, watcher)
-    except KeyboardInterrupt as interrupt:
-        raise type(interrupt)(AGAIN) from None
-    print_published(published)
-    if not published.new:
-        print_line(make_console(), "It was published before; nothing was written.")
-
-
-def _watcher(progress: Show) -> Progress:
-    from gmm_dask.console import LiveDisplay, LogLines, make_console
-    from gmm_dask.progress import Progress
-
-    console = make_console(stderr=True)
-    if progress is Show.AUTO:
-        # rich calls a log file a terminal where FORCE_COLOR is set, so the stream is asked.
-        live = sys.stderr.isatty() and not console.is_dumb_terminal
-        progress = Show.LIVE if live else Show.LINES
-    kinds = {Show.LIVE: LiveDisplay, Show.LINES: LogLines}
-    return kinds[progress](console) if progress in kinds else Progress()
-
-
-@contextmanager
-def _ending(debug: bool) -> Iterator[None]:
-    """Turn every way a command can end badly into one message and its exit code."""
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except KeyboardInterrupt as interrupt:
-        ended = isinstance(interrupt, Terminated)
-        _complain(f"{'terminated' if ended else 'interrupted'}. {interrupt}".rstrip())
-        raise typer.Exit(TERMINATED if ended else INTERRUPTED) from None
-    except Exception as error:
-        if debug:
-            import traceback
-
-            _complain(traceback.format_exc().rstrip())
-        _complain(_message(error))
-        raise typer.Exit(USAGE if isinstance(error, SettingsError) else FAILED) from None
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, GmmDaskError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "not enough memory. Use fewer workers, or a smaller memory.chunk_bytes."
-    if isinstance(error, OSError):
-        return f"the system refused: {error}"
-    return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
-
-
-def _complain(message: str) -> None:
-    from gmm_dask.console import make_console, print_line
-
-    print_line(make_console(stderr=True), f"gmm-dask: {message}")
+for command in (published.show, published.verify, published.path, published.gc):
+    app.command()(command)

@@ -9,10 +9,10 @@ import threading
 import pytest
 from rich.console import Console
 
-from gmm_dask.console import LiveDisplay, LogLines
+from gmm_dask.command.console import LiveDisplay, LogLines
+from gmm_dask.command.progress import Forecast, forecast, reached
 from gmm_dask.fitting import Pass
 from gmm_dask.mixture import Parameters
-from gmm_dask.progress import Forecast, forecast, reached
 from gmm_dask.stage.settings import FitSettings
 
 ONE = Parameters.from_covariances([1.0], [[0.0]], [[[1.0]]], "full")

@@ -27,8 +27,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from gmm_dask.fitting import Outcome, Pass
-from gmm_dask.progress import (
+from gmm_dask.command.progress import (
     Forecast,
     Progress,
     pass_values,
@@ -36,6 +35,7 @@ from gmm_dask.progress import (
     rows_per_second,
     which_pass,
 )
+from gmm_dask.fitting import Outcome, Pass
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
 from gmm_dask.stage.outputs import Published, label_parts

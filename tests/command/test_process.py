@@ -10,11 +10,11 @@ CODE = """
 import gc, sys
 
 before = gc.get_threshold(), sys.getswitchinterval()
-import gmm_dask, gmm_dask.cli, gmm_dask.stage.run
+import gmm_dask, gmm_dask.command.cli, gmm_dask.stage.run
 assert (gc.get_threshold(), sys.getswitchinterval()) == before
 assert not gc.get_freeze_count()
-gmm_dask.cli.app = lambda prog_name: print("called")
-gmm_dask.cli.main()
+gmm_dask.command.cli.app = lambda prog_name: print("called")
+gmm_dask.command.cli.main()
 assert gc.isenabled()
 assert gc.get_threshold()[0] > before[0][0]
 assert sys.getswitchinterval() < before[1] / 10
@@ -22,7 +22,7 @@ assert sys.getswitchinterval() < before[1] / 10
 
 
 def test_only_our_commands_set_what_their_process_does() -> None:
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", CODE], cwd=root, check=True, timeout=120, stdout=subprocess.PIPE
     )

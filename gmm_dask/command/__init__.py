@@ -1,0 +1,1 @@
+"""The shell: the command line, what it prints, and how its process begins and ends."""

@@ -1,0 +1,100 @@
+"""How a command ends: what it published, or one message and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gmm_dask.command.process import Terminated, terminable
+from gmm_dask.errors import GmmDaskError, SettingsError
+
+if TYPE_CHECKING:
+    from gmm_dask.command.progress import Progress
+    from gmm_dask.stage.outputs import Published
+
+# Exit codes; 0 is "published", and the last two are those of shells after SIGINT and SIGTERM.
+FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+
+
+class Show(StrEnum):
+    """How progress is shown."""
+
+    AUTO = "auto"
+    LIVE = "live"
+    LINES = "lines"
+    NONE = "none"
+
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def carry_out(stage: Callable[[Any, Progress], Published], settings: Any, progress: Show) -> None:
+    """Run a stage under its progress, and print what it published."""
+    from gmm_dask.command.console import AGAIN, make_console, print_line, print_published
+
+    watcher = _watcher(progress)
+    try:
+        with terminable(), warnings.catch_warnings(), watcher.running():
+            # A warning of a library is news of the run, not a line of somebody's source.
+            warnings.showwarning = lambda message, *_, **__: watcher.warn(str(message))
+            published = stage(settings, watcher)
+    except KeyboardInterrupt as interrupt:
+        raise type(interrupt)(AGAIN) from None
+    print_published(published)
+    if not published.new:
+        print_line(make_console(), "It was published before; nothing was written.")
+
+
+def _watcher(progress: Show) -> Progress:
+    from gmm_dask.command.console import LiveDisplay, LogLines, make_console
+    from gmm_dask.command.progress import Progress
+
+    console = make_console(stderr=True)
+    if progress is Show.AUTO:
+        # rich calls a log file a terminal where FORCE_COLOR is set, so the stream is asked.
+        live = sys.stderr.isatty() and not console.is_dumb_terminal
+        progress = Show.LIVE if live else Show.LINES
+    kinds = {Show.LIVE: LiveDisplay, Show.LINES: LogLines}
+    return kinds[progress](console) if progress in kinds else Progress()
+
+
+@contextmanager
+def ending(debug: bool) -> Iterator[None]:
+    """Turn every way a command can end badly into one message and its exit code."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt as interrupt:
+        ended = isinstance(interrupt, Terminated)
+        _complain(f"{'terminated' if ended else 'interrupted'}. {interrupt}".rstrip())
+        raise typer.Exit(TERMINATED if ended else INTERRUPTED) from None
+    except Exception as error:
+        if debug:
+            import traceback
+
+            _complain(traceback.format_exc().rstrip())
+        _complain(_message(error))
+        raise typer.Exit(USAGE if isinstance(error, SettingsError) else FAILED) from None
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, GmmDaskError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "not enough memory. Use fewer workers, or a smaller memory.chunk_bytes."
+    if isinstance(error, OSError):
+        return f"the system refused: {error}"
+    return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+
+
+def _complain(message: str) -> None:
+    from gmm_dask.command.console import make_console, print_line
+
+    print_line(make_console(stderr=True), f"gmm-dask: {message}")
