@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.timing import Run
 from gmm_dask.engine import LocalBackend, expectation, row_chunks
 from gmm_dask.mixture import Parameters, kernels, m_step
+from gmm_dask.mixture.row_arithmetic import RowArithmetic
 
 REG_COVAR = 1e-6
 TASKS_PER_THREAD = 2
@@ -30,7 +31,9 @@ def gmm_dask(
         statistics = lambda parameters: kernels.e_step(X, parameters, arithmetic=arithmetic)
     else:
         chunks = row_chunks(X, None, X.size * 8 // (TASKS_PER_THREAD * threads))
-        statistics = expectation(chunks, LocalBackend(threads), kernel="compiled")
+        statistics = expectation(
+            chunks, LocalBackend(threads), arithmetic=RowArithmetic(kernel="compiled")
+        )
         if arithmetic == "single":
             statistics = statistics.in_single()
 

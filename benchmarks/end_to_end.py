@@ -104,7 +104,7 @@ def _log_likelihood(data: Path, model: Path) -> float:
     )
     total = n = 0
     for X in _files(data):
-        total += float(kernels.log_density(X, parameters).sum())
+        total += float(kernels.score_rows(X, parameters).log_density.sum())
         n += len(X)
     return total / n
 

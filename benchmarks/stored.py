@@ -8,6 +8,7 @@ from typing import Any
 from gmm_dask.engine import Backend, RowChunks, expectation, hold
 from gmm_dask.engine.chunk_map import ChunkMap
 from gmm_dask.mixture import Parameters, m_step
+from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.settings import settings_from
 
@@ -28,7 +29,7 @@ def decode(chunks: RowChunks, backend: Backend) -> None:
 
 def em_pass(chunks: RowChunks, backend: Backend, start: Parameters) -> None:
     """One E-step over the chunks and one M-step."""
-    statistics = expectation(chunks, backend, kernel="compiled")(start)
+    statistics = expectation(chunks, backend, arithmetic=RowArithmetic(kernel="compiled"))(start)
     m_step(start, statistics, 1e-6)
 
 

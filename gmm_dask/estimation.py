@@ -57,12 +57,11 @@ def fit_all(
         surveyed,
         chunks,
         backend,
-        missing=settings.missing,
+        arithmetic=engine.arithmetic_for(chunks, settings.missing, settings.n_components),
         n_worst=guards[0].n_worst * settings.n_components,
         unit=guards[0].unit,
         sample_rows=INIT_ROWS,
         part_rows=fitting.telling_rows(*shape),
-        kernel=engine.kernel_for(chunks, settings.n_components),
     )
     log = PassLog(settings.verbose, settings.verbose_interval)
     blocks = over_all.in_blocks(settings.n_blocks)

@@ -21,6 +21,7 @@ from gmm_dask import engine, fitting
 from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
 from gmm_dask.estimation import fit_all
 from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, mixture_sample
+from gmm_dask.mixture.row_arithmetic import Missing
 from gmm_dask.rows import backend_of, checked_chunks, is_path, map_rows
 from gmm_dask.sklearn_form import COMMON, copied, sklearn_form
 
@@ -159,7 +160,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         acceleration: str = "auto",
         n_blocks: int = 1,
         arithmetic: str = "double",
-        missing: engine.Missing = "error",
+        missing: Missing = "error",
         component_policy: str = "floor",
         weight_concentration_prior: float | None = None,
         mean_precision_prior: float | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,8 @@ from gmm_dask.engine import (
     ClusterBackend,
     Given,
     LocalBackend,
-    Missing,
     RowChunks,
     Survey,
-    incomplete_rows,
     row_chunks,
 )
 from gmm_dask.engine.backends import Backend
@@ -30,13 +29,19 @@ from gmm_dask.engine.chunks import dask_array
 from gmm_dask.engine.cluster import available_cores
 from gmm_dask.errors import ClusterError, DataError
 from gmm_dask.mixture import Parameters, kernels
-from gmm_dask.mixture import missing as incomplete
-from gmm_dask.mixture.kernels import Kernel
+from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic, incomplete_rows
 
 CHUNK_BYTES = 4 << 20  # arrays in memory are cut this fine, so that every core has work
 
 Rows = npt.NDArray[Any]
-RowFunction = Callable[[Rows, Parameters], Rows]
+
+# What map_rows does with each row, by the name that the dashboard shows.
+_FUNCTIONS: dict[str, Callable[[RowArithmetic, Rows, Parameters], Rows]] = {
+    "labels": lambda arithmetic, X, parameters: arithmetic.score(X, parameters).labels,
+    "log_density": lambda arithmetic, X, parameters: arithmetic.score(X, parameters).log_density,
+    "responsibilities": RowArithmetic.responsibilities,
+    "impute": RowArithmetic.impute,
+}
 
 
 def is_lazy(X: Any) -> bool:
@@ -167,7 +172,7 @@ def map_rows(
     columns : list, optional
         Names of the result's columns where it has two axes; imputed frames keep their own.
     """
-    work = _RowFunction(function, np.dtype(dtype), missing, _kernel(X, parameters))
+    work = _RowFunction(function, np.dtype(dtype), _arithmetic(X, parameters, missing))
     if not is_lazy(X) and not is_path(X):
         X = _float_array(estimator, X, reset=False)
         with _thread_pools().limit(limits=1):  # the matrices are too small for more
@@ -183,21 +188,19 @@ def map_rows(
 class _RowFunction:
     """The function on one block of rows; rows that cannot be used are an error or get no label."""
 
-    def __init__(
-        self, function: str, dtype: np.dtype[Any], missing: Missing, kernel: Kernel
-    ) -> None:
-        self.function, self.dtype, self.missing, self.kernel = function, dtype, missing, kernel
+    def __init__(self, function: str, dtype: np.dtype[Any], arithmetic: RowArithmetic) -> None:
+        self.function, self.dtype, self.arithmetic = function, dtype, arithmetic
         self.__name__ = function  # as the dashboard shows it
 
     def __call__(self, X: Rows, parameters: Parameters) -> Rows:
-        absent = incomplete_rows(_checked_values(X, self.missing))
-        complete: RowFunction = getattr(kernels.module(self.kernel), self.function, _as_it_is)
+        function, missing = _FUNCTIONS[self.function], self.arithmetic.missing
+        absent = incomplete_rows(_checked_values(X, missing))
+        if missing == "em" and absent.any():
+            return function(RowArithmetic("em"), X, parameters).astype(self.dtype, copy=False)
+        complete = replace(self.arithmetic, missing="error")
         if not absent.any():
-            return complete(X, parameters).astype(self.dtype, copy=False)
-        if self.missing == "em":
-            whole: RowFunction = getattr(incomplete, self.function)
-            return whole(X, parameters).astype(self.dtype, copy=False)
-        found = complete(X[~absent], parameters)
+            return function(complete, X, parameters).astype(self.dtype, copy=False)
+        found = function(complete, X[~absent], parameters)
         nothing = -1 if self.dtype.kind == "i" else np.nan
         result = np.full((len(X), *found.shape[1:]), nothing, self.dtype)
         result[~absent] = found
@@ -213,23 +216,19 @@ class _RowFunction:
         return pd.DataFrame(values, index=frame.index, columns=columns)
 
 
-def _kernel(X: Any, parameters: Parameters) -> Kernel:
-    """By the size of X as a whole, not of its blocks; NumPy where that is not known."""
+def _arithmetic(X: Any, parameters: Parameters, missing: Missing) -> RowArithmetic:
+    """The arithmetic for X as a whole, not for its blocks; its length may be unknown."""
     shape: Any = getattr(X, "shape", ())
     known = isinstance(shape, tuple) and len(shape) == 2 and isinstance(shape[0], int)
     n_rows = shape[0] if known else 0
-    return kernels.choose(n_rows, parameters.n_components, parameters.n_features)
+    kernel = kernels.choose(n_rows, parameters.n_components, parameters.n_features)
+    return RowArithmetic(missing, kernel)
 
 
 @cache
 def _thread_pools() -> Any:
     """Of BLAS and OpenMP; finding them takes longer than to label a thousand rows."""
     return ThreadpoolController()
-
-
-def _as_it_is(X: Rows, parameters: Parameters) -> Rows:
-    """What imputation leaves of rows without a missing value."""
-    return X.copy()
 
 
 def _map_array(

@@ -12,16 +12,12 @@ from gmm_dask.engine.cluster import ClusterSpec, open_backend
 from gmm_dask.engine.disk import check_folder
 from gmm_dask.engine.hold import Held, hold, rows_here
 from gmm_dask.engine.passes import (
-    Missing,
     WeightedSum,
-    arithmetic,
+    arithmetic_for,
     completed_log_likelihood,
     expectation,
-    incomplete_rows,
-    kernel_for,
     log_likelihood,
     map_items,
-    usable_rows,
     warm_up,
     warm_up_look,
 )
@@ -39,13 +35,11 @@ __all__ = [
     "Held",
     "Limits",
     "LocalBackend",
-    "Missing",
     "RowChunks",
     "Stream",
     "Survey",
     "WeightedSum",
-    "incomplete_rows",
-    "arithmetic",
+    "arithmetic_for",
     "array_from_sources",
     "completed_log_likelihood",
     "check_folder",
@@ -53,7 +47,6 @@ __all__ = [
     "expectations",
     "log_likelihood",
     "hold",
-    "kernel_for",
     "map_items",
     "open_backend",
     "release",
@@ -62,7 +55,6 @@ __all__ = [
     "rows_here",
     "survey",
     "tree_sum",
-    "usable_rows",
     "warm_up",
     "warm_up_look",
 ]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -17,31 +17,28 @@ from gmm_dask.engine.backends import Backend, Done
 from gmm_dask.engine.chunk_map import ChunkMap, identity
 from gmm_dask.engine.chunks import RowChunks
 from gmm_dask.engine.reduce import tree_sum, tree_tasks
-from gmm_dask.errors import DataError
 from gmm_dask.mixture import Parameters, SufficientStatistics, kernels
-from gmm_dask.mixture import missing as incomplete
 from gmm_dask.mixture.kernels import Arithmetic, Kernel
+from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
 from gmm_dask.mixture.spread import weight_unit
 from gmm_dask.mixture.statistics import statistics_bytes
-from gmm_dask.mixture.steps import positive
 
+DOUBLE = RowArithmetic()
 GATHER_BYTES = 15 << 20  # above this the statistics of a pass are added up on the workers
 
 Rows = npt.NDArray[Any]
-Missing = Literal["error", "drop", "em"]
 
 
 def expectation(
     chunks: RowChunks,
     backend: Backend,
     *,
-    missing: Missing = "error",
+    arithmetic: RowArithmetic = DOUBLE,
     n_worst: int = 0,
     unit: float = 1.0,
-    kernel: Kernel = "numpy",
 ) -> Expectation:
     """The function EM asks for statistics: every call is one pass over the chunks."""
-    return Expectation(ChunkMap(chunks, backend), missing, n_worst, unit, kernel=kernel)
+    return Expectation(ChunkMap(chunks, backend), arithmetic, n_worst, unit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +48,8 @@ class Expectation:
     Parameters
     ----------
     chunk_map : ChunkMap
-    missing : {"error", "drop", "em"}
-        Rows are taken as complete; those with NaN are left out; or NaN is a missing value.
+    arithmetic : RowArithmetic
+        What rows go through.
     n_worst : int
         Rows that are explained worst, to bring along.
     unit : float
@@ -62,26 +59,19 @@ class Expectation:
         How many the rows stand for, where each is several.
     places : range, optional
         The chunks that it is of; all where not given.
-    kernel : {"numpy", "compiled"}
-        Which arithmetic complete rows go through.
-    single : bool
-        In single precision, which is the compiled kernel's alone.
     """
 
     chunk_map: ChunkMap
-    missing: Missing = "error"
+    arithmetic: RowArithmetic = DOUBLE
     n_worst: int = 0
     unit: float = 1.0
     n_rows: int | None = None
-    kernel: Kernel = "numpy"
     places: tuple[int, ...] | None = None
-    single: bool = False
 
     def in_single(self) -> Expectation | None:
-        """The same pass in single precision; None where rows go through NumPy."""
-        if self.kernel == "numpy" or self.missing == "em":
-            return None
-        return replace(self, single=True)
+        """The pass in single precision; None where rows go through NumPy."""
+        single = self.arithmetic.in_single()
+        return None if single is None else replace(self, arithmetic=single)
 
     def in_blocks(self, n_blocks: int) -> tuple[Expectation, ...]:
         """The same pass in parts, the chunks dealt out in turn; no more parts than chunks.
@@ -99,8 +89,7 @@ class Expectation:
 
     def __call__(self, parameters: Parameters) -> SufficientStatistics:
         """One pass over its chunks: a task for each, and the fixed tree of `+`."""
-        way = (self.missing, self.kernel)
-        function = partial(_statistics, way, self.n_worst, self.unit, single=self.single)
+        function = partial(_statistics, self.arithmetic, self.n_worst, self.unit)
         graph, keys = self.chunk_map.graph("e_step", function, parameters, None, self.places)
         n_chunks = len(self.chunk_map) if self.places is None else len(self.places)
         here = n_chunks * statistics_bytes(parameters) <= GATHER_BYTES
@@ -179,16 +168,17 @@ def _summed(
     parameters: Parameters,
     missing: Missing,
 ) -> WeightedSum:
-    way = (missing, kernel_for(chunks, parameters.n_components))
+    arithmetic = arithmetic_for(chunks, missing, parameters.n_components)
     total: WeightedSum = tree_sum(
-        ChunkMap(chunks, backend)(name, partial(function, way), parameters)
+        ChunkMap(chunks, backend)(name, partial(function, arithmetic), parameters)
     )
     return total
 
 
-def kernel_for(chunks: RowChunks, n_components: int) -> Kernel:
-    """The kernel for all these rows together; NumPy where nobody knows how many they are."""
-    return kernels.choose(sum(chunks.lengths or ()), n_components, chunks.n_features)
+def arithmetic_for(chunks: RowChunks, missing: Missing, n_components: int) -> RowArithmetic:
+    """The arithmetic for all these rows together."""
+    n_rows = sum(chunks.lengths or ())
+    return RowArithmetic.chosen(missing, n_rows, n_components, chunks.n_features)
 
 
 def warm_up(
@@ -240,88 +230,37 @@ def map_items(
     return backend.compute(graph, keys, on_done, names)
 
 
-def usable_rows(
-    X: Rows, sample_weight: Rows | None = None, missing: Missing = "error"
-) -> npt.NDArray[np.bool_]:
-    """Rows that a fit can use, (n,): without a missing value, unless EM takes those too.
-
-    Raises
-    ------
-    DataError
-        A weight is negative, NaN or infinite.
-    """
-    if sample_weight is not None:
-        positive(sample_weight)
-    return np.ones(len(X), bool) if missing == "em" else ~incomplete_rows(X)
-
-
-def incomplete_rows(X: Rows) -> npt.NDArray[np.bool_]:
-    """Whether a row has a missing value, (n,): only where its sum is NaN they are looked for."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums = X @ np.ones(X.shape[1], X.dtype)
-    found = np.isnan(sums)
-    if found.any():
-        found[found] = np.isnan(X[found]).any(axis=1)  # infinities of either sign have no sum
-    return np.asarray(found)
-
-
-def _counted(
-    X: Rows, sample_weight: Rows | None, missing: Missing
-) -> tuple[Rows, Rows | None, int]:
-    """The rows that count and their weights; and how many are used with those of weight 0.
-
-    A row of weight 0 is absent, whatever stands in it.
-    """
-    if sample_weight is not None and sample_weight.shape != X.shape[:1]:
-        raise DataError(f"{sample_weight.shape} weights were given for {X.shape[0]} rows.")
-    if missing != "drop" and sample_weight is None:
-        return X, None, len(X)
-    counts = np.ones(len(X), bool) if missing != "drop" else usable_rows(X)
-    n_rows = int(np.count_nonzero(counts))
-    if sample_weight is not None:
-        counts = counts & positive(sample_weight)
-    if counts.all():
-        return X, sample_weight, n_rows
-    return X[counts], None if sample_weight is None else sample_weight[counts], n_rows
-
-
 def _statistics(
-    way: tuple[Missing, Kernel],
+    arithmetic: RowArithmetic,
     n_worst: int,
     unit: float,
     parameters: Parameters,
     X: Rows,
     sample_weight: Rows | None = None,
-    *,
-    single: bool = False,
 ) -> SufficientStatistics:
-    X, weight, n_rows = _counted(X, sample_weight, way[0])
-    if weight is not None:
-        weight = weight / unit
-    e_step = partial(kernels.e_step, arithmetic="single") if single else arithmetic(*way).e_step
-    found: SufficientStatistics = e_step(X, parameters, weight, n_worst)
-    return found if len(X) == n_rows else replace(found, n_rows=n_rows)
-
-
-def arithmetic(missing: Missing, kernel: Kernel) -> Any:
-    """The module whose functions rows go through."""
-    return incomplete if missing == "em" else kernels.module(kernel)
+    return arithmetic.e_step(X, parameters, sample_weight, n_worst=n_worst, unit=unit)
 
 
 def _density_sum(
-    way: tuple[Missing, Kernel], parameters: Parameters, X: Rows, sample_weight: Rows | None = None
+    arithmetic: RowArithmetic,
+    parameters: Parameters,
+    X: Rows,
+    sample_weight: Rows | None = None,
 ) -> WeightedSum:
     unit = _unit(sample_weight)
-    found = _statistics(way, 0, unit, parameters, X, sample_weight)
+    found = arithmetic.e_step(X, parameters, sample_weight, unit=unit)
     return WeightedSum(found.sum_weight, found.log_likelihood, unit)
 
 
 def _completed_sum(
-    way: tuple[Missing, Kernel], parameters: Parameters, X: Rows, sample_weight: Rows | None = None
+    arithmetic: RowArithmetic,
+    parameters: Parameters,
+    X: Rows,
+    sample_weight: Rows | None = None,
 ) -> WeightedSum:
     unit = _unit(sample_weight)
-    X, weight, _ = _counted(X, sample_weight, way[0])
-    scores = arithmetic(*way).score_rows(X, parameters)
+    X, weight, _ = arithmetic.counted(X, sample_weight)
+    scores = arithmetic.score(X, parameters)
     weight = np.ones(len(X)) if weight is None else weight / unit
     each = scores.log_density + np.log(scores.max_responsibility)
     return WeightedSum(float(weight.sum()), float(weight @ each), unit)

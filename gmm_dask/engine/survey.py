@@ -14,18 +14,12 @@ from gmm_dask.engine.backends import Backend, LocalBackend
 from gmm_dask.engine.chunk_map import ChunkMap
 from gmm_dask.engine.chunks import RowChunks, row_chunks
 from gmm_dask.engine.cluster import available_cores
-from gmm_dask.engine.passes import (
-    Expectation,
-    Missing,
-    expectation,
-    kernel_for,
-    usable_rows,
-)
+from gmm_dask.engine.passes import Expectation, arithmetic_for, expectation
 from gmm_dask.engine.reduce import tree_sum
 from gmm_dask.engine.sample import Draw, Sketch, fewer
-from gmm_dask.mixture import ColumnSpread, kernels
-from gmm_dask.mixture.kernels import Kernel
+from gmm_dask.mixture import ColumnSpread
 from gmm_dask.mixture.look import Keys, row_keys
+from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
 
 SAMPLE_CHUNK_BYTES = 1 << 20  # of a pass over the sample, so that every core has a part
 LEAST_PARTS = 2  # of a sample, for one of them to be worth it
@@ -178,10 +172,10 @@ def survey(
     if n_rows > sample_rows:
         size = larger_rows if _is_cheap(larger_rows, chunks, n_rows, missing) else 0
         draw = Draw.first(seed, sample_rows, max(sample_rows, size), n_rows, by_value)
-    kernel: Kernel = "numpy" if missing == "em" else kernel_for(chunks, n_components)
+    arithmetic = arithmetic_for(chunks, missing, n_components)
     pieces = chunks.pieces or tuple((n,) for n in lengths)
     each = list(zip(first_rows, pieces, strict=True))
-    of_chunks = chunk_map("survey", partial(_survey_pieces, missing, kernel), draw, each)
+    of_chunks = chunk_map("survey", partial(_survey_pieces, arithmetic), draw, each)
     looked = [of_piece for of_chunk in of_chunks for of_piece in of_chunk]
     seen = tuple(piece for piece, _ in looked)
     parts = [part for _, part in looked]
@@ -192,7 +186,7 @@ def survey(
     n_eligible = sum(chunk.n_eligible for chunk in seen)
     while (again := found.next_draw(draw, n_eligible)) is not None:
         draw, n_reads = again, n_reads + 1
-        parts = chunk_map("sample", partial(sample_chunk, missing), draw, first_rows)
+        parts = chunk_map("sample", partial(sample_chunk, arithmetic), draw, first_rows)
         found = Sketch.merged(draw, parts)
     is_all = found.is_all(draw) and n_eligible == sum(chunk.n_counted for chunk in seen)
     drawn = Survey(seen, *found.chosen(draw), found.unit, n_reads, True, by_value and is_all)
@@ -242,15 +236,14 @@ def expectations(
     chunks: RowChunks,
     backend: Backend,
     *,
-    missing: Missing,
+    arithmetic: RowArithmetic,
     n_worst: int,
     unit: float,
     sample_rows: int,
     part_rows: int,
-    kernel: Kernel = "numpy",
 ) -> Expectations:
     """Passes over all rows, over so many of the sample as are said, and over all of it."""
-    way: dict[str, Any] = {"missing": missing, "n_worst": n_worst, "kernel": kernel}
+    way: dict[str, Any] = {"arithmetic": arithmetic, "n_worst": n_worst}
     over_all = expectation(chunks, backend, unit=unit, **way)
     X, weight = surveyed.sample, surveyed.sample_weight
     if not surveyed.is_drawn or weight is None:
@@ -286,8 +279,7 @@ def _is_cheap(larger_rows: int, chunks: RowChunks, n_rows: int, missing: Missing
 
 
 def _survey_pieces(
-    missing: Missing,
-    kernel: Kernel,
+    arithmetic: RowArithmetic,
     draw: Draw | None,
     place: tuple[int, Sequence[int]],
     X: Rows,
@@ -296,19 +288,18 @@ def _survey_pieces(
     """Survey of each piece of a chunk, so that what is wrong can be told by file."""
     first_row, lengths = place
     if len(lengths) == 1:
-        return [survey_chunk(missing, kernel, draw, first_row, X, weights)]
+        return [survey_chunk(arithmetic, draw, first_row, X, weights)]
     found, start = [], 0
     for n_rows in lengths:
         at = slice(start, start + n_rows)
         of_piece = None if weights is None else weights[at]
-        found.append(survey_chunk(missing, kernel, draw, first_row + start, X[at], of_piece))
+        found.append(survey_chunk(arithmetic, draw, first_row + start, X[at], of_piece))
         start = at.stop
     return found
 
 
 def survey_chunk(
-    missing: Missing,
-    kernel: Kernel,
+    arithmetic: RowArithmetic,
     draw: Draw | None,
     first_row: int,
     X: Rows,
@@ -323,16 +314,16 @@ def survey_chunk(
         np.zeros(len(X), bool) if weights is None else ~((weights >= 0) & np.isfinite(weights))
     )
     usable = ~bad_weight
-    if missing != "em":
+    if arithmetic.missing != "em":
         usable[odd.rows[odd.absent.any(axis=1)]] = False
     taken = X if usable.all() else X[usable]
     counted = None if weights is None else np.asarray(weights[usable], dtype=np.float64)
     counts = np.ones(len(X), bool) if weights is None else weights != 0
-    eligible = _eligible(X, weights, usable, missing)
+    eligible = _eligible(X, weights, usable, arithmetic)
     with np.errstate(over="ignore"):
         sum_weight = float(len(taken)) if counted is None else float(counted.sum())
     salt = draw.salt if draw is not None and draw.by_value else None
-    spread, keys = kernels.module(kernel).spread_and_keys(taken, counted, salt)
+    spread, keys = arithmetic.spread_and_keys(taken, counted, salt)
     surveyed = ChunkSurvey(
         len(X),
         len(taken),
@@ -358,14 +349,14 @@ def survey_chunk(
 
 
 def sample_chunk(
-    missing: Missing,
+    arithmetic: RowArithmetic,
     draw: Draw,
     first_row: int,
     X: Rows,
     weights: Rows | None = None,
 ) -> Sketch:
     """What one chunk has for the sample."""
-    eligible = _eligible(X, weights, usable_rows(X, weights, missing), missing)
+    eligible = _eligible(X, weights, arithmetic.usable(X, weights), arithmetic)
     return _sketch(draw, first_row, eligible, X, weights)
 
 
@@ -395,10 +386,10 @@ def _chosen(
 
 
 def _eligible(
-    X: Rows, weights: Rows | None, usable: npt.NDArray[np.bool_], missing: Missing
+    X: Rows, weights: Rows | None, usable: npt.NDArray[np.bool_], arithmetic: RowArithmetic
 ) -> npt.NDArray[np.bool_]:
     """Usable rows of positive weight with at least one value, (n,)."""
-    if missing == "em":
+    if arithmetic.missing == "em":
         usable = usable & ~np.isnan(X).all(axis=1)
     return usable if weights is None else np.asarray(usable & (weights > 0))
 

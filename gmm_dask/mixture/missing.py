@@ -65,16 +65,6 @@ def score_rows(X: Rows, parameters: Parameters) -> RowScores:
     return scores
 
 
-def labels(X: Rows, parameters: Parameters) -> npt.NDArray[np.int32]:
-    """The component of largest responsibility for each row, (n,)."""
-    return score_rows(X, parameters).labels
-
-
-def log_density(X: Rows, parameters: Parameters) -> Array:
-    """Log of the marginal density at each row, (n,)."""
-    return score_rows(X, parameters).log_density
-
-
 def responsibilities(X: Rows, parameters: Parameters) -> Array:
     """Posterior probability of each component given what is there, (n, k)."""
     if _complete(X):

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from gmm_dask.errors import DataError
 from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.far import FAR, far_log_responsibilities
-from gmm_dask.mixture.look import spread_and_keys as spread_and_keys  # a kernel has this, too
 from gmm_dask.mixture.parameters import Estimate, Parameters
 from gmm_dask.mixture.prior import Prior
 from gmm_dask.mixture.spread import ColumnSpread

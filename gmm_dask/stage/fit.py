@@ -18,9 +18,9 @@ from gmm_dask.engine import (
     Held,
     RowChunks,
     Survey,
+    arithmetic_for,
     expectations,
     hold,
-    kernel_for,
     release,
     survey,
     warm_up,
@@ -116,13 +116,12 @@ def fit(
         job.backend(backend) as backend,
         _holding(job, watcher, backend, in_use=not keeper.is_over) as held,
     ):
-        kernel = kernel_for(held.chunks, settings.fit.n_components)
-        no_loops = keeper.is_over or settings.data.missing == "em"
-        loaded: Kernel = "numpy" if no_loops else kernel
+        arithmetic = arithmetic_for(held.chunks, settings.data.missing, settings.fit.n_components)
+        loaded: Kernel = "numpy" if keeper.is_over else arithmetic.kernel
         compiling = warm_up_look(backend, loaded, job.plan.dtype)
         surveyed = _surveyed(job, held.chunks, backend, sample_seed, keeper)
         guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
-        held = keeper.begin(held, kernel)
+        held = keeper.begin(held, arithmetic.kernel)
         with hashing(job, held.chunks) as contents:
             compiling += _warm_up(job, backend, loaded)
             if loaded == "compiled":
@@ -131,12 +130,11 @@ def fit(
                 surveyed,
                 held.chunks,
                 backend,
-                missing=settings.data.missing,
+                arithmetic=arithmetic,
                 n_worst=guards[0].n_worst * settings.fit.n_components,
                 unit=guards[0].unit,
                 sample_rows=settings.fit.init_rows,
                 part_rows=fitting.telling_rows(settings.fit.n_components, len(job.plan.features)),
-                kernel=kernel,
             )
             blocks = over_all.in_blocks(settings.fit.n_blocks)
             single = over_all.in_single() if settings.fit.arithmetic == "single" else None

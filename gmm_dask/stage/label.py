@@ -14,17 +14,13 @@ import numpy.typing as npt
 from gmm_dask.engine import (
     Backend,
     Held,
-    Missing,
-    arithmetic,
-    incomplete_rows,
     map_items,
     rows_here,
     tree_sum,
-    usable_rows,
 )
 from gmm_dask.errors import DataError, OutputError
 from gmm_dask.mixture import Parameters, RowScores
-from gmm_dask.mixture.kernels import Kernel, choose
+from gmm_dask.mixture.row_arithmetic import RowArithmetic, incomplete_rows
 from gmm_dask.stage import text
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.watch import Watcher
@@ -138,13 +134,12 @@ class _Work:
     parameters: Parameters
     features: tuple[str, ...]
     dtype: str
-    missing: Missing
+    arithmetic: RowArithmetic
     weight_column: str | None
     kept: tuple[str, ...]
     columns: tuple[str, ...]
     write: bool
     responsibilities: bool
-    kernel: Kernel
 
 
 def label(
@@ -176,13 +171,14 @@ def label(
         model.parameters,
         plan.features,
         plan.dtype,
-        settings.data.missing,
+        RowArithmetic.chosen(
+            settings.data.missing, n_rows, model.parameters.n_components, len(plan.features)
+        ),
         plan.weight_column,
         job.kept_columns,
         job.read_columns,
         settings.labels.enabled,
         settings.labels.responsibilities,
-        choose(n_rows, model.parameters.n_components, len(plan.features)),
     )
     rows = [None] * n_parts if held is None else rows_here(held.chunks)
     tasks = list(_tasks(plan, rows, contents or {}))
@@ -303,23 +299,23 @@ def _scored(
     weights: npt.NDArray[np.float64] | None,
 ) -> _Scored:
     """Score the n rows of a chunk block by block: unless held they are never there together."""
-    mixture, n_incomplete = arithmetic(work.missing, work.kernel), 0
+    arithmetic, n_incomplete = work.arithmetic, 0
     score = RowScores(np.full(n, -1, np.int32), np.full(n, np.nan), np.full(n, np.nan))
     usable, resp = np.empty(n, bool), None
     if work.write and work.responsibilities:
         resp = np.full((n, work.parameters.n_components), np.nan)
     for first, X in blocks:
         at = slice(first, first + len(X))
-        kept = usable_rows(X, None if weights is None else weights[at], work.missing)
+        kept = arithmetic.usable(X, None if weights is None else weights[at])
         where = slice(None) if kept.all() else kept  # all are copied three times as fast
         used = X[where]
-        found = mixture.score_rows(used, work.parameters)
+        found = arithmetic.score(used, work.parameters)
         score.labels[at][where] = found.labels
         score.log_density[at][where] = found.log_density
         score.max_responsibility[at][where] = found.max_responsibility
         if resp is not None:
-            resp[at][where] = mixture.responsibilities(used, work.parameters)
-        if work.missing == "em":
+            resp[at][where] = arithmetic.responsibilities(used, work.parameters)
+        if arithmetic.missing == "em":
             n_incomplete += int(incomplete_rows(used).sum())
         usable[at] = kept
     return _Scored(score, usable, resp, n_incomplete)

@@ -13,7 +13,6 @@ import pytest
 from gmm_dask.engine import (
     Backend,
     LocalBackend,
-    Missing,
     completed_log_likelihood,
     expectation,
     map_items,
@@ -27,6 +26,7 @@ from gmm_dask.errors import DataError
 from gmm_dask.fitting import Maximisation, fit
 from gmm_dask.mixture import e_step, m_step
 from gmm_dask.mixture import missing as incomplete
+from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
 from tests.conftest import Blobs
 
 KNOWN: dict[str, bytes] = {}  # bits of the first executor that ran, by chunking
@@ -122,7 +122,11 @@ def test_a_fit_in_blocks_has_the_same_bits_on_every_executor(
 def test_a_pass_in_single_precision_has_the_same_bits_on_every_executor(
     backend: Backend, blobs: Blobs
 ) -> None:
-    whole = expectation(row_chunks(blobs.X, chunk_bytes=1 << 12), backend, kernel="compiled")
+    whole = expectation(
+        row_chunks(blobs.X, chunk_bytes=1 << 12),
+        backend,
+        arithmetic=RowArithmetic(kernel="compiled"),
+    )
     single = whole.in_single()
     assert single is not None
     found = single(blobs.truth)
@@ -134,7 +138,8 @@ def test_a_pass_in_single_precision_has_the_same_bits_on_every_executor(
 def test_single_precision_is_the_compiled_kernels_for_complete_rows(blobs: Blobs) -> None:
     chunks = row_chunks(blobs.X)
     for way in ({"kernel": "numpy"}, {"kernel": "compiled", "missing": "em"}):
-        assert expectation(chunks, LocalBackend(1), **way).in_single() is None
+        passes = expectation(chunks, LocalBackend(1), arithmetic=RowArithmetic(**way))
+        assert passes.in_single() is None
 
 
 def test_a_pass_reads_every_chunk_once_in_one_fused_task(blobs: Blobs) -> None:
@@ -186,7 +191,9 @@ def test_rows_with_missing_values_count_as_absent(backend: Backend, blobs: Blobs
     X[::7, 1] = np.nan
     weight = np.linspace(0.5, 2.0, len(X))
     used = ~np.isnan(X).any(axis=1)
-    found = expectation(row_chunks(X, weight, 1 << 12), backend, missing="drop")(blobs.truth)
+    found = expectation(row_chunks(X, weight, 1 << 12), backend, arithmetic=RowArithmetic("drop"))(
+        blobs.truth
+    )
     expected = e_step(X[used], blobs.truth, weight[used])
     assert found.n_rows == expected.n_rows
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-12)
@@ -200,7 +207,7 @@ def test_missing_values_and_worst_rows_have_the_same_bits_everywhere(
     X, weight = blobs.X.copy(), np.linspace(0.5, 2.0, len(blobs.X))
     X[np.random.default_rng(3).uniform(size=X.shape) < 0.1] = np.nan
     chunks = row_chunks(X, weight, 1 << 12)
-    found = expectation(chunks, backend, missing=missing, n_worst=3)(blobs.truth)
+    found = expectation(chunks, backend, arithmetic=RowArithmetic(missing), n_worst=3)(blobs.truth)
     assert found.worst is not None
     seen = bits(found) + found.worst.X.tobytes() + found.worst.log_density.tobytes()
     assert KNOWN.setdefault(missing, seen) == seen

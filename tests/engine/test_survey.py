@@ -11,6 +11,7 @@ import pytest
 from gmm_dask.engine import Backend, LocalBackend, expectations, row_chunks, survey
 from gmm_dask.engine.sample import fewer
 from gmm_dask.mixture import Parameters, SufficientStatistics
+from gmm_dask.mixture.row_arithmetic import RowArithmetic
 
 survey_module = import_module("gmm_dask.engine.survey")
 
@@ -164,8 +165,12 @@ def test_starts_are_found_on_as_many_rows_as_were_asked_for_and_passes_are_over_
     X = many_rows()
     chunks, here = row_chunks(X, chunk_bytes=200_000), LocalBackend(1)
     way: dict[str, Any] = {
-        "missing": "error", "n_worst": 1, "unit": 1.0, "sample_rows": 1024, "part_rows": 512
-    }  # fmt: skip
+        "arithmetic": RowArithmetic(),
+        "n_worst": 1,
+        "unit": 1.0,
+        "sample_rows": 1024,
+        "part_rows": 512,
+    }
     parameters = Parameters.from_covariances([1.0], np.zeros((1, 2)), [1.0], "spherical")
     small, _ = survey(chunks, here, sample_rows=1024, seed=SEED)
     larger, _ = survey(chunks, here, sample_rows=1024, larger_rows=LARGER, seed=SEED)

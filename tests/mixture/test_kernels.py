@@ -62,8 +62,8 @@ def test_the_scores_are_those_of_numpy(kind: str, k: int, d: int) -> None:
     np.testing.assert_allclose(found.max_responsibility, expected.max_responsibility, rtol=1e-12)
     shares = kernels.responsibilities(X, parameters)
     np.testing.assert_allclose(shares, steps.responsibilities(X, parameters), rtol=0, atol=1e-13)
-    np.testing.assert_array_equal(kernels.labels(X, parameters), found.labels)
-    np.testing.assert_array_equal(kernels.log_density(X, parameters), found.log_density)
+    np.testing.assert_array_equal(kernels.score_rows(X, parameters).labels, found.labels)
+    np.testing.assert_array_equal(kernels.score_rows(X, parameters).log_density, found.log_density)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -174,10 +174,10 @@ def test_a_component_of_weight_zero_and_equal_components(kind: str) -> None:
     X = rows_of(parameters, 500)
     for each in (empty, twins):
         assert_same(kernels.e_step(X, each), steps.e_step(X, each))
-        found = kernels.labels(X, each)
+        found = kernels.score_rows(X, each).labels
         np.testing.assert_array_equal(found, steps.labels(X, each))
-    assert 1 not in kernels.labels(X, empty)
-    assert set(kernels.labels(X, twins)) <= {0, 2}  # ties go to the lowest index
+    assert 1 not in kernels.score_rows(X, empty).labels
+    assert set(kernels.score_rows(X, twins).labels) <= {0, 2}  # ties go to the lowest index
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -209,7 +209,7 @@ def test_any_mixture_and_rows(kind: str, k: int, d: int, n: int, spread: float, 
 def test_the_log_likelihood_is_summed_without_loss(rng: np.random.Generator) -> None:
     parameters = random_mixture("full", 3, 4, 0)
     X = rows_of(parameters, 50_000)
-    exact = math.fsum(kernels.log_density(X, parameters))
+    exact = math.fsum(kernels.score_rows(X, parameters).log_density)
     assert kernels.e_step(X, parameters).log_likelihood == pytest.approx(exact, rel=1e-14)
 
 

@@ -118,7 +118,10 @@ def test_three_passes_are_the_textbooks(
 @given(mixtures(max_features=4), seeds)
 def test_predictions_are_those_of_the_marginals(parameters: Parameters, seed: int) -> None:
     X = holes(seed, 12, parameters.n_features)
-    resp, density = missing.responsibilities(X, parameters), missing.log_density(X, parameters)
+    resp, density = (
+        missing.responsibilities(X, parameters),
+        missing.score_rows(X, parameters).log_density,
+    )
     for x, r, log_p in zip(X, resp, density, strict=True):
         o = np.flatnonzero(~np.isnan(x))
         joint = np.log(parameters.weights)
@@ -129,7 +132,7 @@ def test_predictions_are_those_of_the_marginals(parameters: Parameters, seed: in
         np.testing.assert_allclose(r, np.exp(joint - np.logaddexp.reduce(joint)), atol=1e-9)
         np.testing.assert_allclose(log_p, np.logaddexp.reduce(joint), atol=1e-8)
     scores = missing.score_rows(X, parameters)
-    np.testing.assert_array_equal(scores.labels, missing.labels(X, parameters))
+    np.testing.assert_array_equal(scores.labels, missing.score_rows(X, parameters).labels)
     np.testing.assert_allclose(scores.max_responsibility, resp.max(axis=1), rtol=1e-12)
 
 
@@ -158,7 +161,7 @@ def test_without_missing_values_the_bits_are_those_of_the_plain_path(covariance_
     for name in FIELDS:
         np.testing.assert_array_equal(getattr(found, name), getattr(plain, name))
     np.testing.assert_array_equal(found.worst.X, plain.worst.X)
-    for name in ("labels", "log_density", "responsibilities"):
+    for name in ("score_rows", "responsibilities"):
         np.testing.assert_array_equal(
             getattr(missing, name)(X, parameters), getattr(steps, name)(X, parameters)
         )

@@ -205,7 +205,9 @@ def test_labels_of_other_rows_use_what_they_hold(stage: Stage, tmp_path: Path) -
     }
     scored = score(settings_from(document, ScoreSettings))
     X, parameters = rows_of(with_holes()), fitted.model.parameters
-    np.testing.assert_array_equal(labels_of(scored)["label"], missing.labels(X, parameters))
+    np.testing.assert_array_equal(
+        labels_of(scored)["label"], missing.score_rows(X, parameters).labels
+    )
     assert scored.metrics["n_incomplete"] == np.isnan(X).any(axis=1).sum()
     assert scored.metrics["model_from"] == str(tmp_path / "out")
     with pytest.raises(DataError, match=r"'a': .*data\.missing: drop or em"):

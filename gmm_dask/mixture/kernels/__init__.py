@@ -6,7 +6,6 @@ Numba compiles it when it is first asked for and keeps it on disk.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from gmm_dask.errors import SettingsError
 from gmm_dask.mixture import steps
 from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.look import Keys
+from gmm_dask.mixture.look import spread_and_keys as in_numpy
 from gmm_dask.mixture.parameters import Parameters
 from gmm_dask.mixture.spread import ColumnSpread
 from gmm_dask.mixture.statistics import SufficientStatistics, WorstRows
@@ -56,11 +56,6 @@ def choose(n_rows: int, n_components: int, n_features: int) -> Kernel:
             )
         return "compiled" if forced == "compiled" else "numpy"
     return "compiled" if n_rows * n_components * n_features >= WORTH else "numpy"
-
-
-def module(kernel: Kernel) -> Any:
-    """Where the functions of a kernel are: `e_step`, `score_rows` and what follows from it."""
-    return _MODULES[kernel]
 
 
 def e_step(
@@ -104,25 +99,15 @@ def responsibilities(X: Rows, parameters: Parameters) -> Array:
     return shares
 
 
-def log_density(X: Rows, parameters: Parameters) -> Array:
-    """Log of the mixture's density at each row, (n,)."""
-    return score_rows(X, parameters).log_density
-
-
-def labels(X: Rows, parameters: Parameters) -> npt.NDArray[np.int32]:
-    """The component of largest responsibility for each row, (n,)."""
-    return score_rows(X, parameters).labels
-
-
 def spread_and_keys(
     X: Rows, sample_weight: Array | None = None, salt: int | None = None
 ) -> tuple[ColumnSpread, Keys]:
-    """As `steps.spread_and_keys`: the same keys, moments to 1e-12.
+    """As `look.spread_and_keys`: the same keys, moments to 1e-12.
 
     What has weights or is not finite is left to it.
     """
     if sample_weight is not None or not len(X):
-        return steps.spread_and_keys(X, sample_weight, salt)
+        return in_numpy(X, sample_weight, salt)
     from gmm_dask.mixture.kernels.look import write_look
 
     n, d = X.shape
@@ -134,7 +119,7 @@ def spread_and_keys(
         parts.append(ColumnSpread(np.full(d, float(block.stop - block.start)), *moments))
     spread = reduce(add, parts)
     if not np.isfinite(spread.mean).all():
-        return steps.spread_and_keys(X, sample_weight, salt)
+        return in_numpy(X, sample_weight, salt)
     return spread, keys
 
 
@@ -324,6 +309,3 @@ def _dense() -> Any:
     from gmm_dask.mixture.kernels import dense
 
     return dense
-
-
-_MODULES: dict[Kernel, Any] = {"numpy": steps, "compiled": sys.modules[__name__]}

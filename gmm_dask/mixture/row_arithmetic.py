@@ -1,0 +1,193 @@
+"""What the rows of one fit go through: missing values, kernel and precision, chosen once.
+
+Which rows count, and in what unit their weights are, is decided here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.errors import DataError
+from gmm_dask.mixture import kernels, look, steps
+from gmm_dask.mixture import missing as incomplete
+from gmm_dask.mixture.kernels import Arithmetic, Kernel
+from gmm_dask.mixture.look import Keys
+from gmm_dask.mixture.parameters import Parameters
+from gmm_dask.mixture.spread import ColumnSpread
+from gmm_dask.mixture.statistics import SufficientStatistics
+from gmm_dask.mixture.steps import RowScores, positive
+
+Array = npt.NDArray[np.float64]
+Rows = npt.NDArray[Any]
+Missing = Literal["error", "drop", "em"]
+
+
+class Steps(Protocol):
+    """The functions of rows that every kind of arithmetic has."""
+
+    def e_step(
+        self,
+        X: Rows,
+        parameters: Parameters,
+        sample_weight: Rows | None = None,
+        n_worst: int = 0,
+    ) -> SufficientStatistics:
+        """Sums of the E-step over the rows."""
+
+    def score_rows(self, X: Rows, parameters: Parameters) -> RowScores:
+        """Label, log-density and largest responsibility of each row."""
+
+    def responsibilities(self, X: Rows, parameters: Parameters) -> Array:
+        """Posterior probability of each component for each row, (n, k)."""
+
+
+class Counted(NamedTuple):
+    """The rows of a chunk that count.
+
+    Parameters
+    ----------
+    X : (m, d)
+    weight : (m,), optional
+    n_used : int
+        Rows that can be used; rows of weight 0, which do not count, are among them.
+    """
+
+    X: Rows
+    weight: Rows | None
+    n_used: int
+
+
+@dataclass(frozen=True)
+class RowArithmetic:
+    """The arithmetic of rows under a mixture.
+
+    Parameters
+    ----------
+    missing : {"error", "drop", "em"}
+        Rows are taken as complete; rows with NaN are left out; or NaN marks a missing value.
+    kernel : {"numpy", "compiled"}
+        The kernel that complete rows go through.
+    precision : {"double", "single"}
+        Precision of the E-step; only the compiled kernel has a single one.
+    """
+
+    missing: Missing = "error"
+    kernel: Kernel = "numpy"
+    precision: Arithmetic = "double"
+
+    @classmethod
+    def chosen(
+        cls, missing: Missing, n_rows: int, n_components: int, n_features: int
+    ) -> RowArithmetic:
+        """The arithmetic for that many rows in all; the number is 0 where nobody knows it."""
+        if missing == "em":
+            return cls(missing)
+        return cls(missing, kernels.choose(n_rows, n_components, n_features))
+
+    def in_single(self) -> RowArithmetic | None:
+        """The arithmetic in single precision; None where rows go through NumPy."""
+        if self.kernel == "numpy" or self.missing == "em":
+            return None
+        return replace(self, precision="single")
+
+    def usable(self, X: Rows, sample_weight: Rows | None = None) -> npt.NDArray[np.bool_]:
+        """Rows that a fit can use, (n,).
+
+        Raises
+        ------
+        DataError
+            A weight is negative, NaN or infinite.
+        """
+        if sample_weight is not None:
+            positive(sample_weight)
+        return np.ones(len(X), bool) if self.missing == "em" else ~incomplete_rows(X)
+
+    def counted(self, X: Rows, sample_weight: Rows | None) -> Counted:
+        """The rows that count: those of weight 0 are absent, whatever values stand in them.
+
+        Raises
+        ------
+        DataError
+            There is not one weight for each row.
+        """
+        if sample_weight is not None and sample_weight.shape != X.shape[:1]:
+            raise DataError(f"{sample_weight.shape} weights were given for {X.shape[0]} rows.")
+        if self.missing != "drop" and sample_weight is None:
+            return Counted(X, None, len(X))
+        counts = self.usable(X) if self.missing == "drop" else np.ones(len(X), bool)
+        n_used = int(np.count_nonzero(counts))
+        if sample_weight is not None:
+            counts = counts & positive(sample_weight)
+        if counts.all():
+            return Counted(X, sample_weight, n_used)
+        return Counted(X[counts], None if sample_weight is None else sample_weight[counts], n_used)
+
+    def e_step(
+        self,
+        X: Rows,
+        parameters: Parameters,
+        sample_weight: Rows | None = None,
+        *,
+        n_worst: int = 0,
+        unit: float = 1.0,
+    ) -> SufficientStatistics:
+        """Sufficient statistics of the rows that count; the weights are divided by `unit`.
+
+        Parameters
+        ----------
+        X : (n, d)
+        parameters : Parameters
+        sample_weight : (n,), optional
+        n_worst : int
+            Rows of least density to keep.
+        unit : float
+            A power of two.
+        """
+        rows, weight, n_used = self.counted(X, sample_weight)
+        if weight is not None:
+            weight = weight / unit
+        if self.precision == "single":
+            found = kernels.e_step(rows, parameters, weight, n_worst, self.precision)
+        else:
+            found = self._steps.e_step(rows, parameters, weight, n_worst)
+        return found if len(rows) == n_used else replace(found, n_rows=n_used)
+
+    def spread_and_keys(
+        self, X: Rows, sample_weight: Array | None = None, salt: int | None = None
+    ) -> tuple[ColumnSpread, Keys]:
+        """Moments of the columns of usable rows, and with a salt a hash of each row, (n,)."""
+        if self.kernel == "compiled":
+            return kernels.spread_and_keys(X, sample_weight, salt)
+        return look.spread_and_keys(X, sample_weight, salt)
+
+    def score(self, X: Rows, parameters: Parameters) -> RowScores:
+        """Label, log-density and largest responsibility of each usable row."""
+        return self._steps.score_rows(X, parameters)
+
+    def responsibilities(self, X: Rows, parameters: Parameters) -> Array:
+        """Posterior probability of each component for each usable row, (n, k)."""
+        return self._steps.responsibilities(X, parameters)
+
+    def impute(self, X: Rows, parameters: Parameters) -> Array:
+        """X (n, d) as float64; each missing value is replaced by its mean given the row."""
+        return incomplete.impute(X, parameters)
+
+    @property
+    def _steps(self) -> Steps:
+        if self.missing == "em":
+            return incomplete
+        return kernels if self.kernel == "compiled" else steps
+
+
+def incomplete_rows(X: Rows) -> npt.NDArray[np.bool_]:
+    """Whether a row has a missing value, (n,); values are looked at where the row's sum is NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = X @ np.ones(X.shape[1], X.dtype)
+    found = np.isnan(sums)
+    if found.any():
+        found[found] = np.isnan(X[found]).any(axis=1)  # infinities of either sign have no sum
+    return np.asarray(found)
