@@ -58,7 +58,6 @@ def fit_all(
         chunks,
         backend,
         arithmetic=engine.arithmetic_for(chunks, settings.missing, settings.n_components),
-        n_worst=guards[0].n_worst * settings.n_components,
         unit=guards[0].unit,
         sample_rows=INIT_ROWS,
         part_rows=fitting.telling_rows(*shape),
@@ -133,6 +132,7 @@ def _maximisation(settings: Any, surveyed: engine.Survey, start: int) -> fitting
         prior,
         None if names is None else tuple(str(name) for name in names),
         start,
+        surveyed.sample,
     )
 
 

@@ -85,9 +85,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         missing at random, for which EM is exact. In a row of weight 0 it means nothing.
     component_policy : {"floor", "reseed", "drop", "raise"}, default="floor"
         What to do with a component that holds no rows, collapses to a point or becomes singular:
-        add 1e-6 of the data's variances to its own; start it anew at a row that the mixture
-        explains badly; go on without it; or stop with an error. See `events_`. An outlier whose
-        component was dropped widens another one, which may be the next to go.
+        add 1e-6 of the data's variances to its own; start it anew at the row of the start's sample
+        that the mixture explains worst; go on without it; or stop with an error. See `events_`. An
+        outlier whose component was dropped widens another one, which may be the next to go.
     weight_concentration_prior : float, optional
         Of a Dirichlet prior on the weights, at least 1.
     mean_precision_prior : float, optional

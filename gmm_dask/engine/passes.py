@@ -34,11 +34,10 @@ def expectation(
     backend: Backend,
     *,
     arithmetic: RowArithmetic = DOUBLE,
-    n_worst: int = 0,
     unit: float = 1.0,
 ) -> Expectation:
     """The function EM asks for statistics: every call is one pass over the chunks."""
-    return Expectation(ChunkMap(chunks, backend), arithmetic, n_worst, unit)
+    return Expectation(ChunkMap(chunks, backend), arithmetic, unit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +49,6 @@ class Expectation:
     chunk_map : ChunkMap
     arithmetic : RowArithmetic
         What rows go through.
-    n_worst : int
-        Rows that are explained worst, to bring along.
     unit : float
         The power of two that weights are divided by, so that none of their products with squares
         leaves float64; all the statistics are in it.
@@ -63,7 +60,6 @@ class Expectation:
 
     chunk_map: ChunkMap
     arithmetic: RowArithmetic = DOUBLE
-    n_worst: int = 0
     unit: float = 1.0
     n_rows: int | None = None
     places: tuple[int, ...] | None = None
@@ -89,7 +85,7 @@ class Expectation:
 
     def __call__(self, parameters: Parameters) -> SufficientStatistics:
         """One pass over its chunks: a task for each, and the fixed tree of `+`."""
-        function = partial(_statistics, self.arithmetic, self.n_worst, self.unit)
+        function = partial(_statistics, self.arithmetic, self.unit)
         graph, keys = self.chunk_map.graph("e_step", function, parameters, None, self.places)
         n_chunks = len(self.chunk_map) if self.places is None else len(self.places)
         here = n_chunks * statistics_bytes(parameters) <= GATHER_BYTES
@@ -232,13 +228,12 @@ def map_items(
 
 def _statistics(
     arithmetic: RowArithmetic,
-    n_worst: int,
     unit: float,
     parameters: Parameters,
     X: Rows,
     sample_weight: Rows | None = None,
 ) -> SufficientStatistics:
-    return arithmetic.e_step(X, parameters, sample_weight, n_worst=n_worst, unit=unit)
+    return arithmetic.e_step(X, parameters, sample_weight, unit=unit)
 
 
 def _density_sum(

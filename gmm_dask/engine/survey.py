@@ -237,14 +237,12 @@ def expectations(
     backend: Backend,
     *,
     arithmetic: RowArithmetic,
-    n_worst: int,
     unit: float,
     sample_rows: int,
     part_rows: int,
 ) -> Expectations:
     """Passes over all rows, over so many of the sample as are said, and over all of it."""
-    way: dict[str, Any] = {"arithmetic": arithmetic, "n_worst": n_worst}
-    over_all = expectation(chunks, backend, unit=unit, **way)
+    over_all = expectation(chunks, backend, unit=unit, arithmetic=arithmetic)
     X, weight = surveyed.sample, surveyed.sample_weight
     if not surveyed.is_drawn or weight is None:
         return Expectations(over_all, OnRows(X, weight, None))
@@ -253,7 +251,7 @@ def expectations(
         rows = row_chunks(X, weight * (surveyed.unit / unit), SAMPLE_CHUNK_BYTES)
         # Here, whatever the backend: the driver holds the sample, and a pass takes no time.
         here = LocalBackend(min(available_cores(), rows.X.numblocks[0]))
-        return expectation(rows, here, **way)
+        return expectation(rows, here, arithmetic=arithmetic)
 
     on_all = on(X, weight)
     if surveyed.replaces_rows:

@@ -15,7 +15,7 @@ from gmm_dask.mixture import ColumnSpread, Parameters, Prior, SufficientStatisti
 from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.faults import SMALLEST, Cause, Fault, find_faults
 from gmm_dask.mixture.parameters import Estimate
-from gmm_dask.mixture.steps import estimate
+from gmm_dask.mixture.steps import estimate, log_density
 
 Array = npt.NDArray[np.float64]
 
@@ -121,8 +121,8 @@ class Maximisation:
         Added to every variance, in squared units of the data.
     policy : {"floor", "reseed", "drop", "raise"}
         floor adds FLOOR of the data's variances to the component's, for as long as it needs it;
-        reseed starts it anew at a row that the mixture explains badly; drop goes on without it.
-        A tied covariance can only be floored.
+        reseed starts it anew at the row of the sample that the mixture explains worst; drop goes
+        on without it. A tied covariance can only be floored.
     spread : ColumnSpread, optional
         Of the data; without it nothing can be floored. Its unit of weight is that of all sums.
     prior : Prior, optional
@@ -130,6 +130,8 @@ class Maximisation:
         Names of the features, for events and errors.
     start : int
         Which initialisation, for events.
+    sample : (m, d), optional
+        Rows that components are reseeded at; without them, none is.
     """
 
     reg_covar: float = 1e-6
@@ -138,11 +140,7 @@ class Maximisation:
     prior: Prior | None = None
     columns: tuple[str, ...] | None = None
     start: int = 1
-
-    @property
-    def n_worst(self) -> int:
-        """Rows that a pass has to bring along for each component."""
-        return int(self.policy == ComponentPolicy.RESEED)
+    sample: npt.NDArray[Any] | None = None
 
     @property
     def unit(self) -> float:
@@ -183,20 +181,21 @@ class Maximisation:
             A mean or variance is beyond float64.
         """
         found = estimate(parameters, statistics, self.reg_covar, self.prior)
-        return self._guarded(found, statistics, pass_number, events)
+        return self._guarded(found, parameters, pass_number, events)
 
     def _guarded(
         self,
         found: Estimate,
-        statistics: SufficientStatistics | None,
+        before: Parameters | None,
         pass_number: int,
         events: tuple[Event, ...],
     ) -> Step:
         faults = self._faults(found, _under_floor(events, pass_number))
         if faults and self.policy == ComponentPolicy.RAISE:
             raise self._error(faults[0], pass_number)
-        chosen = self._chosen(faults, statistics, events)
-        settled = self._carry_out(found, chosen, statistics, pass_number)
+        seeds = self._seeds(before, len(faults))
+        chosen = self._chosen(faults, len(seeds), events)
+        settled = self._carry_out(found, chosen, seeds, pass_number)
         for fault, action in chosen:
             events = _noted(events, self._event(fault, action, pass_number))
         return Step(settled.factored(), events)
@@ -213,19 +212,24 @@ class Maximisation:
                 f"{self._named(error.features)}: {error}", error.features
             ) from None
 
+    def _seeds(self, before: Parameters | None, size: int) -> Array:
+        """Different complete rows of the sample that a mixture explains worst, (s, d)."""
+        reseeds = self.policy == ComponentPolicy.RESEED and size > 0
+        if not reseeds or before is None or self.sample is None:
+            return np.empty((0, 0))
+        complete = self.sample[~np.isnan(self.sample).any(axis=1)]
+        different = np.unique(np.asarray(complete, dtype=np.float64), axis=0)
+        order = np.argsort(log_density(different, before), kind="stable")
+        return np.asarray(different[order[:size]])
+
     def _chosen(
-        self,
-        faults: Sequence[Fault],
-        statistics: SufficientStatistics | None,
-        events: tuple[Event, ...],
+        self, faults: Sequence[Fault], n_seeds: int, events: tuple[Event, ...]
     ) -> list[tuple[Fault, Action]]:
         """What is done about each fault; each row seeds one component, the others wait."""
-        worst = None if statistics is None else statistics.worst
-        seeds = 0 if worst is None else len(worst.X)
         chosen: list[tuple[Fault, Action]] = []
         for fault in faults:
-            action = self._action(fault, events, has_seed=seeds > 0)
-            seeds -= action is Action.RESEEDED
+            action = self._action(fault, events, has_seed=n_seeds > 0)
+            n_seeds -= action is Action.RESEEDED
             chosen.append((fault, action))
         return chosen
 
@@ -243,15 +247,14 @@ class Maximisation:
         self,
         found: Estimate,
         chosen: Sequence[tuple[Fault, Action]],
-        statistics: SufficientStatistics | None,
+        seeds: Array,
         pass_number: int,
     ) -> Estimate:
         doing = {action: [f for f, a in chosen if a is action] for action in Action}
         if floors := doing[Action.FLOORED]:
             found = self._floored(found, floors, pass_number)
-        if seeds := doing[Action.RESEEDED]:
-            assert statistics is not None
-            found = self._reseeded(found, [_index(f) for f in seeds], statistics)
+        if reseeded := doing[Action.RESEEDED]:
+            found = self._reseeded(found, [_index(f) for f in reseeded], seeds)
         if gone := doing[Action.DROPPED]:
             if len(gone) == len(found.weights):
                 raise self._error(gone[0], pass_number)
@@ -272,19 +275,14 @@ class Maximisation:
                 raise self._error(fault, pass_number)
         return raised
 
-    def _reseeded(
-        self, found: Estimate, components: Sequence[int], statistics: SufficientStatistics
-    ) -> Estimate:
-        """Each at one of the worst explained rows, as wide as the others on average."""
-        assert statistics.worst is not None
+    def _reseeded(self, found: Estimate, components: Sequence[int], seeds: Array) -> Estimate:
+        """Each component at a row of its own, as wide as the others on average."""
         k, chosen = len(found.weights), family(found.covariance_type)
         weights, means = found.weights.copy(), found.means.copy()
         covariances = found.covariances.copy()
         sound = np.setdiff1d(np.arange(k), components)
         for place, j in enumerate(components):
-            row = statistics.worst.X[place]
-            means[j] = np.where(np.isnan(row), found.weights @ found.means, row)
-            weights[j] = 1 / k
+            means[j], weights[j] = seeds[place], 1 / k
         weights[sound] *= (1 - len(components) / k) / max(
             weights[sound].sum(), np.finfo(float).tiny
         )

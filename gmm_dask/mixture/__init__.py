@@ -5,7 +5,7 @@ from gmm_dask.mixture.parameters import Estimate, Parameters, n_free_parameters
 from gmm_dask.mixture.prior import Prior, PriorSettings
 from gmm_dask.mixture.sampling import mixture_sample
 from gmm_dask.mixture.spread import ColumnSpread
-from gmm_dask.mixture.statistics import SufficientStatistics, WorstRows
+from gmm_dask.mixture.statistics import SufficientStatistics
 from gmm_dask.mixture.steps import (
     RowScores,
     e_step,
@@ -28,7 +28,6 @@ __all__ = [
     "PriorSettings",
     "RowScores",
     "SufficientStatistics",
-    "WorstRows",
     "e_step",
     "estimate",
     "estimate_from_responsibilities",

@@ -38,11 +38,11 @@ class Grouped:
         """Indices of the rows."""
         return self.pattern.rows
 
-    def statistics(self, sample_weight: Rows | None, n_worst: int) -> SufficientStatistics:
+    def statistics(self, sample_weight: Rows | None) -> SufficientStatistics:
         """Expected sufficient statistics over all features."""
         pattern, parameters = self.pattern, self.parameters
         if not len(pattern.missing):
-            return steps.e_step(pattern.of(self.X), parameters, sample_weight, n_worst)
+            return steps.e_step(pattern.of(self.X), parameters, sample_weight)
         if not len(pattern.observed):
             return self._of_empty_rows(sample_weight)
         found = steps.e_step(pattern.of(self.X), self._marginal(), sample_weight)

@@ -31,20 +31,19 @@ POPULOUS = 64  # rows of one pattern that are quicker as a group of their own
 
 
 def e_step(
-    X: Rows, parameters: Parameters, sample_weight: Rows | None = None, n_worst: int = 0
+    X: Rows, parameters: Parameters, sample_weight: Rows | None = None
 ) -> SufficientStatistics:
     """Expected sufficient statistics of rows with missing values; one read of X.
 
-    Where nothing is missing this is `steps.e_step`, bit for bit. The worst rows are looked for
-    among complete ones, whose densities can be compared.
+    Where nothing is missing this is `steps.e_step`, bit for bit.
     """
     if _complete(X):
-        return steps.e_step(X, parameters, sample_weight, n_worst)
+        return steps.e_step(X, parameters, sample_weight)
     steps.check_weights(X, sample_weight)
-    total = SufficientStatistics.zero(parameters, n_worst)
+    total = SufficientStatistics.zero(parameters)
     for part in _parts(X, parameters):
         weight = None if sample_weight is None else sample_weight[part.rows]
-        total += part.statistics(weight, n_worst)
+        total += part.statistics(weight)
     return replace(total, n_rows=X.shape[0])
 
 

@@ -30,11 +30,7 @@ class Steps(Protocol):
     """The functions of rows that every kind of arithmetic has."""
 
     def e_step(
-        self,
-        X: Rows,
-        parameters: Parameters,
-        sample_weight: Rows | None = None,
-        n_worst: int = 0,
+        self, X: Rows, parameters: Parameters, sample_weight: Rows | None = None
     ) -> SufficientStatistics:
         """Sums of the E-step over the rows."""
 
@@ -132,7 +128,6 @@ class RowArithmetic:
         parameters: Parameters,
         sample_weight: Rows | None = None,
         *,
-        n_worst: int = 0,
         unit: float = 1.0,
     ) -> SufficientStatistics:
         """Sufficient statistics of the rows that count; the weights are divided by `unit`.
@@ -142,8 +137,6 @@ class RowArithmetic:
         X : (n, d)
         parameters : Parameters
         sample_weight : (n,), optional
-        n_worst : int
-            Rows of least density to keep.
         unit : float
             A power of two.
         """
@@ -151,9 +144,9 @@ class RowArithmetic:
         if weight is not None:
             weight = weight / unit
         if self.precision == "single":
-            found = kernels.e_step(rows, parameters, weight, n_worst, self.precision)
+            found = kernels.e_step(rows, parameters, weight, self.precision)
         else:
-            found = self._steps.e_step(rows, parameters, weight, n_worst)
+            found = self._steps.e_step(rows, parameters, weight)
         return found if len(rows) == n_used else replace(found, n_rows=n_used)
 
     def spread_and_keys(

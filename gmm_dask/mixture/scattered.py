@@ -53,7 +53,7 @@ class Scattered(ABC):
         """Rows whose shares cannot be told from their distances, (n,)."""
         return is_far(self.log_joint.max(axis=1), self.parameters)
 
-    def statistics(self, sample_weight: Rows | None, n_worst: int) -> SufficientStatistics:
+    def statistics(self, sample_weight: Rows | None) -> SufficientStatistics:
         """Expected sufficient statistics over all features."""
         log_resp, log_density = self._log_responsibilities()
         resp, n = np.exp(log_resp), len(self.rows)

@@ -14,42 +14,6 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class WorstRows:
-    """Different rows that a mixture explains worst; `+` keeps as many as were asked for.
-
-    Parameters
-    ----------
-    size : int
-        Rows kept at most.
-    log_density : (m,)
-        In ascending order; ties are in the order of the rows' values.
-    X : (m, d)
-    """
-
-    size: int
-    log_density: Array
-    X: Array
-
-    @classmethod
-    def of(cls, size: int, log_density: Array, X: npt.NDArray[np.floating]) -> WorstRows:
-        """The worst of these rows, X (n, d) with their log-densities (n,)."""
-        # By value where densities tie, so that the order of merging cannot matter.
-        left = np.lexsort((*np.asarray(X).T[::-1], log_density))
-        chosen: list[int] = []
-        while len(left) and len(chosen) < size:
-            chosen.append(int(left[0]))
-            left = left[(X[left] != X[left[0]]).any(axis=1)]
-        return cls(size, log_density[chosen], np.asarray(X[chosen], dtype=np.float64))
-
-    def __add__(self, other: WorstRows) -> WorstRows:
-        return WorstRows.of(
-            self.size,
-            np.concatenate([self.log_density, other.log_density]),
-            np.concatenate([self.X, other.X]),
-        )
-
-
-@dataclass(frozen=True, eq=False)
 class SufficientStatistics:
     """Sums over rows, with x measured from the mean each component had at the start of the pass.
 
@@ -70,8 +34,6 @@ class SufficientStatistics:
         sum r (x - m).
     sum_xx : (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical
         sum r (x - m)(x - m)^T, or of it what the family keeps.
-    worst : WorstRows or None
-        Where they were asked for.
     sum_observed : (k, d) or None
         sum r over the rows in which the feature has a value; None where all have all, so that
         it is sum_resp for every feature.
@@ -83,16 +45,14 @@ class SufficientStatistics:
     sum_resp: Array
     sum_x: Array
     sum_xx: Array
-    worst: WorstRows | None = None
     sum_observed: Array | None = None
 
     @classmethod
-    def zero(cls, parameters: Parameters, n_worst: int = 0) -> SufficientStatistics:
+    def zero(cls, parameters: Parameters) -> SufficientStatistics:
         """The statistics of no rows, the neutral element of `+`."""
         k, d = parameters.means.shape
         shape = parameters.family.shape(k, d)
-        worst = WorstRows(n_worst, np.empty(0), np.empty((0, d))) if n_worst else None
-        return cls(0, 0.0, 0.0, np.zeros(k), np.zeros((k, d)), np.zeros(shape), worst)
+        return cls(0, 0.0, 0.0, np.zeros(k), np.zeros((k, d)), np.zeros(shape))
 
     def __add__(self, other: SufficientStatistics) -> SufficientStatistics:
         return SufficientStatistics(
@@ -102,7 +62,6 @@ class SufficientStatistics:
             self.sum_resp + other.sum_resp,
             self.sum_x + other.sum_x,
             self.sum_xx + other.sum_xx,
-            _worst(self.worst, other.worst),
             None
             if self.sum_observed is None and other.sum_observed is None
             else self.observed + other.observed,
@@ -119,12 +78,6 @@ class SufficientStatistics:
     def lower_bound(self) -> float:
         """Mean log-likelihood per unit of weight; NaN where there are no rows."""
         return self.log_likelihood / self.sum_weight if self.sum_weight else float("nan")
-
-
-def _worst(one: WorstRows | None, other: WorstRows | None) -> WorstRows | None:
-    if one is None or other is None:
-        return one or other
-    return other + one
 
 
 def statistics_bytes(parameters: Parameters) -> int:

@@ -19,7 +19,7 @@ from gmm_dask.mixture.far import FAR, far_log_responsibilities
 from gmm_dask.mixture.parameters import Estimate, Parameters
 from gmm_dask.mixture.prior import Prior
 from gmm_dask.mixture.spread import ColumnSpread
-from gmm_dask.mixture.statistics import SufficientStatistics, WorstRows
+from gmm_dask.mixture.statistics import SufficientStatistics
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
@@ -44,7 +44,7 @@ class RowScores(NamedTuple):
 
 @ignoring_overflow
 def e_step(
-    X: Rows, parameters: Parameters, sample_weight: Rows | None = None, n_worst: int = 0
+    X: Rows, parameters: Parameters, sample_weight: Rows | None = None
 ) -> SufficientStatistics:
     """Sufficient statistics of the rows under the parameters; one read of X.
 
@@ -54,8 +54,6 @@ def e_step(
     parameters : Parameters
     sample_weight : (n,), optional
         Non-negative; the scale matters only to `sum_weight` and `log_likelihood`.
-    n_worst : int
-        Rows of least density to keep in `worst`.
 
     Notes
     -----
@@ -64,13 +62,12 @@ def e_step(
     """
     check_weights(X, sample_weight)
     add_scatter = parameters.family.add_scatter
-    total = SufficientStatistics.zero(parameters, n_worst)
-    log_likelihood, sum_weight, worst = 0.0, 0.0, total.worst
+    total = SufficientStatistics.zero(parameters)
+    log_likelihood, sum_weight = 0.0, 0.0
     for tile in _tiles(X, parameters):
         log_density = tile.log_responsibilities()
         resp = np.exp(tile.log_resp, out=tile.log_resp)
         if sample_weight is None:
-            counted = np.ones(tile.n_rows, bool)
             log_likelihood += float(log_density.sum())
             sum_weight += tile.n_rows
         else:
@@ -85,10 +82,8 @@ def e_step(
             D, resp_j = tile.deviations(j), np.ascontiguousarray(resp[:, j])
             total.sum_x[j] += resp_j @ D
             add_scatter(total.sum_xx, j, resp_j, D, tile.work)
-        if worst is not None:
-            worst = worst + WorstRows.of(n_worst, log_density[counted], tile.X[counted])
     return SufficientStatistics(
-        X.shape[0], sum_weight, log_likelihood, total.sum_resp, total.sum_x, total.sum_xx, worst
+        X.shape[0], sum_weight, log_likelihood, total.sum_resp, total.sum_x, total.sum_xx
     )
 
 

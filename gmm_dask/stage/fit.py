@@ -131,7 +131,6 @@ def fit(
                 held.chunks,
                 backend,
                 arithmetic=arithmetic,
-                n_worst=guards[0].n_worst * settings.fit.n_components,
                 unit=guards[0].unit,
                 sample_rows=settings.fit.init_rows,
                 part_rows=fitting.telling_rows(settings.fit.n_components, len(job.plan.features)),
@@ -335,7 +334,13 @@ def _maximisation(job: Job[Settings], surveyed: Survey, start: int) -> fitting.M
     spread, prior = in_one_unit(spread, prior)
     features = job.plan.features
     return fitting.Maximisation(
-        chosen.reg_covar, chosen.component_policy, spread, prior, features, start
+        chosen.reg_covar,
+        chosen.component_policy,
+        spread,
+        prior,
+        features,
+        start,
+        surveyed.sample,
     )
 
 

@@ -166,7 +166,6 @@ def test_starts_are_found_on_as_many_rows_as_were_asked_for_and_passes_are_over_
     chunks, here = row_chunks(X, chunk_bytes=200_000), LocalBackend(1)
     way: dict[str, Any] = {
         "arithmetic": RowArithmetic(),
-        "n_worst": 1,
         "unit": 1.0,
         "sample_rows": 1024,
         "part_rows": 512,

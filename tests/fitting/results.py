@@ -43,9 +43,9 @@ def rows(seed: int, *, equal: bool) -> np.ndarray:
     return X
 
 
-def rounded(X: np.ndarray, parameters: Parameters, n_worst: int = 0) -> SufficientStatistics:
+def rounded(X: np.ndarray, parameters: Parameters) -> SufficientStatistics:
     """A pass that knows its log-likelihood to about 1e-8 of a row."""
-    found = e_step(X, parameters, n_worst=n_worst)
+    found = e_step(X, parameters)
     noise = math.sin(1e9 * float(parameters.means.sum())) * 1e-8 * len(X)
     return replace(found, log_likelihood=found.log_likelihood + noise)
 
@@ -68,20 +68,27 @@ def fits(
     spread = ColumnSpread.of(X)
     believed = PriorSettings(1.5, 2.0, None, 0.1) if prior else PriorSettings()
     guards = [
-        Maximisation(0.0, policy, spread, believed.resolve(spread.mean, spread.variances), start=i)
+        Maximisation(
+            0.0,
+            policy,
+            spread,
+            believed.resolve(spread.mean, spread.variances),
+            start=i,
+            sample=X,
+        )
         for i in range(1, 1 + n_starts)
     ]
-    pass_over = partial(e_step, n_worst=guards[0].n_worst * method.n_components)
     sample = X[::2] if is_part else X
-    rough = partial(rounded, n_worst=guards[0].n_worst * method.n_components)
     return from_sample(
-        Sample(sample, None, partial(pass_over, sample) if is_part else None),
-        partial(pass_over, X),
+        Sample(sample, None, partial(e_step, sample) if is_part else None),
+        partial(e_step, X),
         method,
         guards,
         np.random.SeedSequence(7).spawn(n_starts),
-        blocks=[partial(pass_over, X[b::n_blocks]) for b in range(n_blocks)],
-        rough=Passes(partial(rough, X), [partial(rough, X[b::n_blocks]) for b in range(n_blocks)])
+        blocks=[partial(e_step, X[b::n_blocks]) for b in range(n_blocks)],
+        rough=Passes(
+            partial(rounded, X), [partial(rounded, X[b::n_blocks]) for b in range(n_blocks)]
+        )
         if is_rough
         else None,
         keep=keep,

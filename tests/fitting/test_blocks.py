@@ -236,19 +236,18 @@ def test_a_component_in_trouble_is_dealt_with_at_the_end_of_a_pass(policy: str) 
     start = Parameters.from_covariances(
         [0.5, 0.5], [[0.0, 0.0], [8.0, 8.0]], np.array([1.0, 1.0]), "spherical"
     )
-    guard = Maximisation(0.0, policy, ColumnSpread.of(X))
+    guard = Maximisation(0.0, policy, ColumnSpread.of(X), sample=X)
     told: list[Pass] = []
-    step = partial(e_step, n_worst=guard.n_worst * 2)
     result = fit(
-        partial(step, X), start, guard, tol=1e-6, max_iter=8, watch=told.append,
-        blocks=[lambda p, b=b: step(X[b::4], p) for b in range(4)],
+        partial(e_step, X), start, guard, tol=1e-6, max_iter=8, watch=told.append,
+        blocks=[lambda p, b=b: e_step(X[b::4], p) for b in range(4)],
     )  # fmt: skip
     assert result.events_
     assert {event.pass_number for event in result.events_} <= {each.number for each in told}
     assert all(np.isfinite(result.lower_bounds))
     assert result.parameters.n_components == (1 if policy == "drop" else 2)
     bounds = [each.lower_bound for each in told]
-    again = fit(partial(step, X), start, guard, tol=1e-6, max_iter=8)
+    again = fit(partial(e_step, X), start, guard, tol=1e-6, max_iter=8)
     assert again.events_[0] == result.events_[0]
     assert bounds[0] == pytest.approx(again.lower_bounds[0], rel=1e-12)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -57,9 +58,8 @@ def run(trouble: Cause, policy: str, covariance_type: str, **options: object) ->
     start = Parameters.from_covariances(
         [0.4, 0.4, 0.2], [[0.5, 0.0], [8.0, 7.5], third], covariances, covariance_type
     )
-    maximise = Maximisation(0, policy, ColumnSpread.of(X), columns=NAMES, **options)
-    step = partial(e_step, X, n_worst=3 * maximise.n_worst)
-    return fit(step, start, maximise, tol=1e-6, max_iter=200)
+    maximise = Maximisation(0, policy, ColumnSpread.of(X), columns=NAMES, sample=X, **options)
+    return fit(partial(e_step, X), start, maximise, tol=1e-6, max_iter=200)
 
 
 def assert_sound(result: FitResult) -> None:
@@ -129,13 +129,30 @@ def test_a_starved_component_is_reseeded_where_the_mixture_is_worst(covariance_t
         UNIT[covariance_type],
         covariance_type,
     )  # fmt: skip
-    maximise = Maximisation(0, "reseed", ColumnSpread.of(X))
-    result = fit(partial(e_step, X, n_worst=2), start, maximise, tol=1e-8, max_iter=200)
+    maximise = Maximisation(0, "reseed", ColumnSpread.of(X), sample=X)
+    result = fit(partial(e_step, X), start, maximise, tol=1e-8, max_iter=200)
     assert_sound(result)
     (event,) = result.events_
     assert (event.pass_number, event.component, event.action) == (1, 1, Action.RESEEDED)
     np.testing.assert_allclose(np.sort(result.parameters.weights), [0.25, 0.75], atol=1e-6)
     np.testing.assert_allclose(np.sort(result.parameters.means[:, 0]), [0, 30], atol=0.3)
+
+
+@pytest.mark.parametrize("covariance_type", OWN)
+def test_a_component_is_reseeded_at_the_complete_row_of_least_density(covariance_type: str) -> None:
+    rng = np.random.default_rng(4)
+    X = rng.normal(size=(50, 2))
+    X[7], X[8] = (9.0, -9.0), (np.nan, 1e3)
+    start = Parameters.from_precisions(
+        [0.5, 0.5], [[0.0, 0.0], [-1e6, 0.0]], UNIT[covariance_type], covariance_type
+    )
+    maximise = Maximisation(1e-6, "reseed", ColumnSpread.of(X), sample=X)
+    seen = e_step(X[~np.isnan(X).any(axis=1)], start)
+    found, (event,) = maximise(start, seen, 1)
+    assert event.action is Action.RESEEDED
+    np.testing.assert_array_equal(found.means[1], [9.0, -9.0])
+    without = replace(maximise, sample=None)(start, seen, 1)
+    assert [each.action for each in without.events] == [Action.EMPTIED]
 
 
 def test_a_component_is_not_reseeded_for_ever() -> None:
@@ -144,8 +161,8 @@ def test_a_component_is_not_reseeded_for_ever() -> None:
     start = Parameters.from_covariances(
         [0.5, 0.5], [[0.3, 0.3], [50.0, 50.0]], [1.0, 1e-3], "spherical"
     )
-    maximise = Maximisation(0, "reseed", ColumnSpread.of(X))
-    result = fit(partial(e_step, X, n_worst=2), start, maximise, tol=1e-9, max_iter=300)
+    maximise = Maximisation(0, "reseed", ColumnSpread.of(X), sample=X)
+    result = fit(partial(e_step, X), start, maximise, tol=1e-9, max_iter=300)
     assert_sound(result)
     reseeded = [e for e in result.events_ if e.action is Action.RESEEDED]
     for j in (0, 1):
@@ -173,8 +190,8 @@ def test_raise_stops_with_component_pass_columns_and_remedy(
 def test_a_tied_covariance_can_only_be_floored(policy: str) -> None:
     X = np.stack([np.linspace(0, 1, 50)] * 2, axis=1)
     start = Parameters.from_covariances([1.0], [[0.5, 0.5]], np.eye(2), "tied")
-    maximise = Maximisation(0, policy, ColumnSpread.of(X), columns=NAMES)
-    result = fit(partial(e_step, X, n_worst=1), start, maximise, tol=1e-9, max_iter=50)
+    maximise = Maximisation(0, policy, ColumnSpread.of(X), columns=NAMES, sample=X)
+    result = fit(partial(e_step, X), start, maximise, tol=1e-9, max_iter=50)
     assert_sound(result)
     (event,) = result.events_
     assert (event.component, event.action) == (None, Action.FLOORED)
@@ -262,8 +279,8 @@ def test_two_components_are_not_reseeded_by_equal_rows() -> None:
     start = Parameters.from_precisions(
         [0.4, 0.3, 0.3], [[0, 0], [1e6, 1e6], [-1e6, 1e6]], [np.eye(2)] * 3, "full"
     )
-    maximise = Maximisation(1e-6, "reseed", ColumnSpread.of(X))
-    result = fit(partial(e_step, X, n_worst=3), start, maximise, tol=1e-8, max_iter=300)
+    maximise = Maximisation(1e-6, "reseed", ColumnSpread.of(X), sample=X)
+    result = fit(partial(e_step, X), start, maximise, tol=1e-8, max_iter=300)
     assert_sound(result)
     means = result.parameters.means[result.parameters.weights > 0]
     assert len(np.unique(means.round(6), axis=0)) == len(means)
@@ -281,12 +298,11 @@ def test_a_prior_carries_a_start_without_rows_or_without_spread(
     for X in (rng.normal(size=(8, 20)), np.repeat(rng.normal(size=(2, 3)), 10, axis=0)):
         spread = ColumnSpread.of(X)
         prior = PRIOR.resolve(spread.mean, spread.variances)
-        maximise = Maximisation(0, policy, spread, prior)
+        maximise = Maximisation(0, policy, spread, prior, sample=X)
         start = initialize(X, 3, covariance_type, maximise, seed=np.random.SeedSequence(0))
         assert start.events == ()
         assert start.parameters.weights.min() > 0
-        step = partial(e_step, X, n_worst=3 * maximise.n_worst)
-        result = fit(step, start.parameters, maximise, tol=1e-6, max_iter=300)
+        result = fit(partial(e_step, X), start.parameters, maximise, tol=1e-6, max_iter=300)
         assert result.events_ == ()
         assert np.diff(result.lower_bounds).min() > -1e-9 * np.abs(result.lower_bounds).max()
         assert_sound(result)

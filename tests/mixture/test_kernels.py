@@ -180,21 +180,6 @@ def test_a_component_of_weight_zero_and_equal_components(kind: str) -> None:
     assert set(kernels.score_rows(X, twins).labels) <= {0, 2}  # ties go to the lowest index
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_worst_rows_are_those_of_numpy(kind: str) -> None:
-    parameters = random_mixture(kind, 3, 4, 0)
-    X = np.repeat(rows_of(parameters, 20_000), 2, axis=0)
-    X[77] = 1e25
-    weight = np.ones(len(X))
-    weight[np.argsort(steps.log_density(X, parameters))[:10]] = 0.0
-    found = kernels.e_step(X, parameters, weight, n_worst=5).worst
-    expected = steps.e_step(X, parameters, weight, n_worst=5).worst
-    assert found is not None
-    assert expected is not None
-    np.testing.assert_array_equal(found.X, expected.X)
-    np.testing.assert_allclose(found.log_density, expected.log_density, rtol=1e-12)
-
-
 @settings(max_examples=60)
 @given(
     st.sampled_from(KINDS), st.integers(1, 6), st.integers(1, 20), st.integers(0, 200),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import add
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,14 +11,12 @@ from gmm_dask.mixture import (
     COVARIANCE_FAMILIES,
     Parameters,
     SufficientStatistics,
-    WorstRows,
     e_step,
     log_density,
     m_step,
     missing,
     responsibilities,
 )
-from gmm_dask.mixture.steps import tile_rows
 from tests.mixture.test_steps import assert_close
 from tests.strategies import mixtures, random_mixture, seeds
 
@@ -119,48 +114,8 @@ def test_a_row_of_weight_zero_is_absent(kind: str, parameters: Parameters, seed:
 @given(mixtures(), seeds)
 def test_merging_is_associative_whatever_the_grouping(parameters: Parameters, seed: int) -> None:
     X = rows_for(parameters, seed, "complete", 36)
-    a, b, c = (e_step(part, parameters, n_worst=4) for part in np.split(X, 3))
+    a, b, c = (e_step(part, parameters) for part in np.split(X, 3))
     assert_close((a + b) + c, a + (b + c), rtol=1e-12)
-    whole = e_step(X, parameters, n_worst=4)
-    for merged in ((a + b) + c, a + (b + c), c + (a + b)):
-        assert merged.worst is not None
-        assert whole.worst is not None
-        np.testing.assert_array_equal(merged.worst.X, whole.worst.X)
-        np.testing.assert_allclose(merged.worst.log_density, whole.worst.log_density, rtol=1e-12)
-
-
-@given(mixtures(), seeds, st.integers(1, 6))
-def test_the_worst_rows_are_those_of_least_density(
-    parameters: Parameters, seed: int, size: int
-) -> None:
-    X = rows_for(parameters, seed, "complete")
-    weight = np.random.default_rng(seed).integers(0, 2, len(X)).astype(float)
-    worst = e_step(X, parameters, weight, n_worst=size).worst
-    counted = X[weight > 0]
-    expected = counted[np.argsort(log_density(counted, parameters), kind="stable")[:size]]
-    assert worst is not None
-    np.testing.assert_array_equal(worst.X, expected)
-
-
-def test_ties_among_the_worst_rows_are_settled_by_value() -> None:
-    X = np.array([[2.0, 1.0], [1.0, 2.0], [1.0, 1.0], [0.0, 3.0]])
-    equal = np.zeros(4)
-    parts = [WorstRows.of(2, equal[i : i + 1], X[i : i + 1]) for i in (3, 0, 2, 1)]
-    found = reduce(add, parts)
-    assert found.X.tolist() == [[0.0, 3.0], [1.0, 1.0]]
-    # Equal rows count once: two components must not be seeded by the same row.
-    assert WorstRows.of(2, np.zeros(400), np.tile(X, (100, 1))).X.tolist() == found.X.tolist()
-
-
-@pytest.mark.parametrize("covariance_type", list(COVARIANCE_FAMILIES))
-def test_worst_rows_are_looked_for_in_every_tile(covariance_type: str) -> None:
-    parameters = random_mixture(covariance_type, 2, 3, 1)
-    n = 3 * tile_rows(2, 3) + 7
-    X = np.random.default_rng(2).normal(size=(n, 3))
-    X[[5, n // 2, n - 1]] += 40
-    found = e_step(X, parameters, n_worst=3).worst
-    assert found is not None
-    assert sorted(found.X[:, 0]) == sorted(X[[5, n // 2, n - 1], 0])
 
 
 @given(mixtures(), seeds)

@@ -157,10 +157,9 @@ def test_without_missing_values_the_bits_are_those_of_the_plain_path(covariance_
     parameters = random_mixture(covariance_type, 3, 4, 2)
     X = np.random.default_rng(3).normal(size=(500, 4))
     weight = np.random.default_rng(4).uniform(size=500)
-    found, plain = (step(X, parameters, weight, 3) for step in (missing.e_step, steps.e_step))
+    found, plain = (step(X, parameters, weight) for step in (missing.e_step, steps.e_step))
     for name in FIELDS:
         np.testing.assert_array_equal(getattr(found, name), getattr(plain, name))
-    np.testing.assert_array_equal(found.worst.X, plain.worst.X)
     for name in ("score_rows", "responsibilities"):
         np.testing.assert_array_equal(
             getattr(missing, name)(X, parameters), getattr(steps, name)(X, parameters)

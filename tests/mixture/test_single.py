@@ -22,9 +22,9 @@ STANDARD_DEVIATIONS = 1e-5  # of a component, that its mean and covariance are o
 
 
 def single(
-    X: np.ndarray, parameters: Parameters, weight: np.ndarray | None = None, n_worst: int = 0
+    X: np.ndarray, parameters: Parameters, weight: np.ndarray | None = None
 ) -> SufficientStatistics:
-    return kernels.e_step(X, parameters, weight, n_worst, arithmetic="single")
+    return kernels.e_step(X, parameters, weight, arithmetic="single")
 
 
 def bits(found: SufficientStatistics) -> bytes:
@@ -167,17 +167,6 @@ def test_components_of_any_weight_keep_their_rows(kind: str) -> None:
     for each in (small, empty):
         found, expected = single(X, each), kernels.e_step(X, each)
         np.testing.assert_allclose(found.sum_resp, expected.sum_resp, rtol=1e-5)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_worst_rows_are_those_of_double(kind: str) -> None:
-    parameters = random_mixture(kind, 3, 4, 0)
-    X = drawn(parameters, 3000)
-    found, expected = single(X, parameters, n_worst=3), kernels.e_step(X, parameters, n_worst=3)
-    assert found.worst is not None
-    assert expected.worst is not None
-    np.testing.assert_array_equal(found.worst.X, expected.worst.X)
-    np.testing.assert_allclose(found.worst.log_density, expected.worst.log_density, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["full", "diag"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, reduce
 from math import prod
 from operator import add
@@ -24,7 +24,7 @@ from gmm_dask.mixture.look import Keys
 from gmm_dask.mixture.look import spread_and_keys as in_numpy
 from gmm_dask.mixture.parameters import Parameters
 from gmm_dask.mixture.spread import ColumnSpread
-from gmm_dask.mixture.statistics import SufficientStatistics, WorstRows
+from gmm_dask.mixture.statistics import SufficientStatistics
 from gmm_dask.mixture.steps import RowScores
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ WORTH = 1 << 25  # rows x components x features from which a fit gains more than
 APART = 16  # values: two cache lines, which are fetched together
 BLOCK_ROWS = 1 << 14  # copied at once where rows are not contiguous
 FAR_ROWS = 1 << 12  # beyond so many in a block, it is left to NumPy
+NO_DENSITY = np.empty(0)
 FAR_PART = 16  # and beyond this part of it, to float64 instead of float32
 
 
@@ -62,7 +63,6 @@ def e_step(
     X: Rows,
     parameters: Parameters,
     sample_weight: Rows | None = None,
-    n_worst: int = 0,
     arithmetic: Arithmetic = "double",
 ) -> SufficientStatistics:
     """As `steps.e_step`, to 1e-12; rows that no component reaches are left to it.
@@ -78,12 +78,12 @@ def e_step(
     steps.check_weights(X, sample_weight)
     weights = _input(np.empty(0) if sample_weight is None else sample_weight, np.float64)
     steps.positive(weights)
-    total = SufficientStatistics.zero(parameters, n_worst)
+    total = SufficientStatistics.zero(parameters)
     arguments = _arguments(parameters, weights, arithmetic)
-    whole = X.flags.c_contiguous and not n_worst
+    whole = X.flags.c_contiguous
     for block in _blocks(X, max(1, X.shape[0]) if whole else BLOCK_ROWS):
         part = weights[block] if len(weights) else weights
-        total += _block_statistics(_rows(X[block]), parameters, arguments, part, n_worst)
+        total += _block_statistics(_rows(X[block]), parameters, arguments, part)
     return total
 
 
@@ -181,39 +181,33 @@ def _score_far(X: Rows, chosen: Indices, parameters: Parameters, result: Any) ->
 
 
 def _block_statistics(
-    X: Rows, parameters: Parameters, arguments: Arguments, weights: Array, n_worst: int
+    X: Rows, parameters: Parameters, arguments: Arguments, weights: Array
 ) -> SufficientStatistics:
     sums, single = _Sums.zero(parameters, arguments.itemsize), arguments.itemsize == 4
     n_noted = max(FAR_ROWS, len(X) // FAR_PART) if single else FAR_ROWS
-    far, density = np.empty(n_noted, np.int64), np.empty(len(X) if n_worst else 0)
+    far = np.empty(n_noted, np.int64)
     log_likelihood, n_far = _dense().add_expectation(
-        X, weights, *arguments, sums.arrays, far, density
+        X, weights, *arguments, sums.arrays, far, NO_DENSITY
     )
     if n_far > len(far):
-        return _far_statistics(X, parameters, weights, n_worst, single=single)
+        return _far_statistics(X, parameters, weights, single=single)
     chosen = far[:n_far]
     near_weight = float(weights.sum() - weights[chosen].sum()) if len(weights) else None
     found = sums.statistics(parameters, len(X) - len(chosen), near_weight, log_likelihood)
-    if n_worst:
-        near = np.ones(len(X), bool)
-        near[chosen] = False
-        if len(weights):
-            near &= weights > 0
-        found = replace(found, worst=WorstRows.of(n_worst, density[near], X[near]))
     if n_far:
         far_weights = weights[chosen] if len(weights) else weights
-        found += _far_statistics(X[chosen], parameters, far_weights, n_worst, single=single)
+        found += _far_statistics(X[chosen], parameters, far_weights, single=single)
     return found
 
 
 def _far_statistics(
-    X: Rows, parameters: Parameters, weights: Array, n_worst: int, *, single: bool
+    X: Rows, parameters: Parameters, weights: Array, *, single: bool
 ) -> SufficientStatistics:
     """Of rows that are too far for float32, in float64; of those too far for that, by NumPy."""
     if single:
         double = _arguments(parameters, weights, "double")
-        return _block_statistics(X, parameters, double, weights, n_worst)
-    return steps.e_step(X, parameters, weights if len(weights) else None, n_worst)
+        return _block_statistics(X, parameters, double, weights)
+    return steps.e_step(X, parameters, weights if len(weights) else None)
 
 
 def _apart(*shape: int) -> Array:

@@ -11,7 +11,7 @@ from gmm_dask.fitting import Event, FitResult, Outcome, State
 from gmm_dask.fitting.acceleration import NOTHING, History
 from gmm_dask.fitting.components import Action
 from gmm_dask.fitting.memory import Part
-from gmm_dask.mixture import Parameters, SufficientStatistics, WorstRows
+from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.coordinates import Coordinates
 from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.faults import Cause
@@ -29,11 +29,9 @@ PART = (
     "sum_weight",
     "log_likelihood",
     *_SUMS,
-    "worst",
     "sum_observed",
     "parameters",
 )
-_WORST = ("size", "n_rows", "log_density", "X")
 _OF_BOTH = ("n_bounds", "lower_bounds", "n_taken_back", "events", "n_states", "n_rows")
 STATE = (
     *_OF_BOTH,
@@ -206,7 +204,6 @@ def _dump_part(part: Part) -> dict[str, Any]:
         "sum_weight": float(found.sum_weight),
         "log_likelihood": float(found.log_likelihood),
         **{name: packed(getattr(found, name)) for name in _SUMS},
-        "worst": None if found.worst is None else _dump_worst(found.worst),
         "sum_observed": None if found.sum_observed is None else packed(found.sum_observed),
         "parameters": dump_parameters(part.parameters),
     }
@@ -223,27 +220,15 @@ def _load_part(reader: Fields, shapes: Shapes) -> Part:
     parameters = load_parameters(reader, "parameters", shapes)
     k, d = parameters.means.shape
     each = zip(_SUMS, ((k,), (k, d), family(shapes.covariance_type).shape(k, d)), strict=True)
-    complete, has_worst = reader.document["sum_observed"] is None, reader.document["worst"]
+    complete = reader.document["sum_observed"] is None
     found = SufficientStatistics(
         reader.count("n_rows"),
         reader.size("sum_weight"),
         reader.number("log_likelihood"),
         **{name: reader.packed(name, shape) for name, shape in each},
-        worst=None if has_worst is None else _load_worst(reader.inner("worst", _WORST), d),
         sum_observed=None if complete else reader.packed("sum_observed", (k, d)),
     )
     return Part(found, parameters)
-
-
-def _dump_worst(worst: WorstRows) -> dict[str, Any]:
-    arrays = {"log_density": packed(worst.log_density), "X": packed(worst.X)}
-    return {"size": worst.size, "n_rows": len(worst.X), **arrays}
-
-
-def _load_worst(reader: Fields, d: int) -> WorstRows:
-    n = reader.count("n_rows")
-    log_density = reader.packed("log_density", (n,))
-    return WorstRows(reader.count("size"), log_density, reader.packed("X", (n, d), nan=True))
 
 
 def _dump_event(event: Event) -> dict[str, Any]:
