@@ -10,7 +10,7 @@ import numpy as np
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from gmm_dask.command.console import places
+from gmm_dask.command.console import measures, places
 from gmm_dask.fitting import Outcome
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
@@ -128,8 +128,7 @@ def outputs_markdown(published: Published) -> str:
         *(f"| {what} | {_code(path)} |" for what, path in places(published).items()),
         f"| run | {_code(published.folder.run_id)} |",
         f"| rows used | {_rows_used(metrics)} |",
-        f"| log-likelihood | {metrics['log_likelihood']:.4f} |",
-        f"| BIC, AIC, ICL | {metrics['bic']:.2f}, {metrics['aic']:.2f}, {metrics['icl']:.2f} |",
+        *(f"| {what} | {said} |" for what, said in measures(metrics).items()),
     ]
     lines += ["", *(f"- {_code(event['message'])}" for event in _first_events(metrics))]
     return "\n".join(lines).rstrip() + "\n"

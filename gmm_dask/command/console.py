@@ -223,15 +223,8 @@ def print_published(published: Published, console: Console | None = None) -> Non
     else:
         print_line(console, f"This is {where}.", "bold")
     _print_components(console, model, metrics["n_labelled"], sizes=not metrics.get("model_from"))
-    facts = {
-        "rows": _rows(metrics),
-        "log-likelihood": f"{metrics['log_likelihood']:,.4f} in total, "
-        f"{metrics['log_likelihood_per_row']:,.6f} per row",
-        "criteria": ", ".join(
-            f"{name.upper()} {metrics[name]:,.2f}" for name in ("bic", "aic", "icl")
-        ),
-    }
-    _print_facts(console, facts | _ending(model, metrics) | _events(metrics) | places(published))
+    facts = {"rows": _rows(metrics)} | measures(metrics) | _ending(model, metrics)
+    _print_facts(console, facts | _events(metrics) | places(published))
 
 
 def print_model(model: Model, path: str, console: Console | None = None) -> None:
@@ -245,7 +238,7 @@ def print_model(model: Model, path: str, console: Console | None = None) -> None
 
 
 def _rows(metrics: Mapping[str, Any]) -> str:
-    rows = f"{metrics['n_rows']:,}"
+    rows = f"{metrics['n_rows']:,}" if metrics["n_rows"] else "0: no file holds a row"
     if dropped := metrics["n_rows"] - metrics["n_used"]:
         rows += f", {dropped:,} of them without a label: a value is missing"
     if incomplete := metrics.get("n_incomplete"):
@@ -255,6 +248,19 @@ def _rows(metrics: Mapping[str, Any]) -> str:
     if cast := metrics.get("cast"):
         rows += f"; taken for numbers, as asked: {', '.join(cast)}"
     return rows
+
+
+def measures(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """How well the mixture describes the rows; without rows that count there is no saying."""
+    if metrics["log_likelihood_per_row"] is None:
+        return {"log-likelihood": "none: no row counts"}
+    return {
+        "log-likelihood": f"{metrics['log_likelihood']:,.4f} in total, "
+        f"{metrics['log_likelihood_per_row']:,.6f} per row",
+        "criteria": ", ".join(
+            f"{name.upper()} {metrics[name]:,.2f}" for name in ("bic", "aic", "icl")
+        ),
+    }
 
 
 def _ending(model: Model, metrics: Mapping[str, Any]) -> dict[str, str]:

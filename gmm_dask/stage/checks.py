@@ -9,14 +9,13 @@ import numpy as np
 
 from gmm_dask.engine.survey import ChunkSurvey, Survey
 from gmm_dask.errors import DataError
-from gmm_dask.fitting import FitResult
 from gmm_dask.storage import Chunk, Plan
 
 MAX_PROBLEMS = 20  # a list people can read; the rest is counted
 
 
 def check_survey(survey: Survey, plan: Plan, *, missing: str, at_least: int) -> None:
-    """Raise DataError with every value that cannot be used, or with too few rows.
+    """Raise DataError with every value that cannot be used, or with too few rows for a fit.
 
     Parameters
     ----------
@@ -27,8 +26,8 @@ def check_survey(survey: Survey, plan: Plan, *, missing: str, at_least: int) -> 
     """
     problems = (
         _values(survey, plan, missing)
-        or _no_rows(survey, plan)
-        or _no_weight(survey, plan)
+        or (_no_rows(survey, plan) if at_least else [])
+        or _weights(survey, plan, none_will_do=not at_least)
         or (_no_values(survey, plan) if at_least and missing == "em" else [])
         or _too_few(survey, plan, at_least)
     )
@@ -39,15 +38,23 @@ def check_survey(survey: Survey, plan: Plan, *, missing: str, at_least: int) -> 
         raise DataError(problems)
 
 
-def check_total(result: FitResult, plan: Plan) -> None:
-    """Raise DataError where the log-likelihood of all rows together is beyond float64."""
-    # By a margin: the labels are scored with other parameters than the last pass.
-    total = 16 * result.sum_weight * max((abs(b) for b in result.lower_bounds), default=0.0)
-    if not math.isfinite(total):
+def check_total(largest: float, sum_weight: float, name: str, weight_column: str | None) -> None:
+    """Raise DataError where sums over all rows are beyond float64.
+
+    Parameters
+    ----------
+    largest : float
+        The sum of the largest magnitude.
+    sum_weight : float
+    name : str
+        What the rows are of.
+    weight_column : str or None
+    """
+    # By a margin: criteria are multiples, and labels are scored with other parameters than passes.
+    if not math.isfinite(16 * largest):
         raise DataError(
-            f"{plan.root}, column {plan.weight_column!r}: the weights add up to "
-            f"{result.sum_weight:.3g}, and the log-likelihood of so much is beyond float64. "
-            "Divide the weights by a number."
+            f"{name}, column {weight_column!r}: the weights add up to {sum_weight:.3g}, and the "
+            "log-likelihood of so much is beyond float64. Divide the weights by a number."
         )
 
 
@@ -72,9 +79,9 @@ def _no_rows(survey: Survey, plan: Plan) -> list[str]:
     return [f"{plan.root}: none of the {survey.n_rows} rows can be used. {remedy}"]
 
 
-def _no_weight(survey: Survey, plan: Plan) -> list[str]:
+def _weights(survey: Survey, plan: Plan, *, none_will_do: bool) -> list[str]:
     total = survey.sum_weight
-    if 0 < total < float("inf"):
+    if 0 < total < float("inf") or (none_will_do and total == 0):
         return []
     return [
         f"{plan.root}, column {plan.weight_column!r}: the weights of the usable rows add up to "

@@ -155,7 +155,8 @@ def fit(
                 standing=keeper.standing,
             )
     result = fitting.best_of(results)
-    check_total(result, job.plan)
+    largest = max((abs(bound) for bound in result.lower_bounds), default=0.0) * result.sum_weight
+    check_total(largest, result.sum_weight, job.plan.root, job.plan.weight_column)
     if not result.converged:
         watcher.warn(result.outcome.advice)
     model = _write(job, _model(job, result))

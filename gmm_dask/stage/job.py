@@ -135,6 +135,7 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
         missing=data.missing,
         cast=data.cast,
         ignore=data.ignore,
+        to_fit=model is None,
     )
     check_kept(_kept_columns(settings, dataset))
     matters, columns = _what_matters(settings, dataset, model), _read_columns(settings, dataset)

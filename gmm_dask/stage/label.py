@@ -22,6 +22,7 @@ from gmm_dask.errors import DataError, OutputError
 from gmm_dask.mixture import Parameters, RowScores
 from gmm_dask.mixture.row_arithmetic import RowArithmetic, incomplete_rows
 from gmm_dask.stage import text
+from gmm_dask.stage.checks import check_total
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import Chunk, Plan, RunFolder
@@ -72,6 +73,11 @@ class LabelSums:
     log_likelihood: float
     sum_log_max: float
     n_labelled: tuple[int, ...]
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude among the sums over densities."""
+        return max(abs(self.log_likelihood), abs(self.sum_log_max))
 
     def __add__(self, other: LabelSums) -> LabelSums:
         return LabelSums(
@@ -195,10 +201,12 @@ def label(
             names=[name_of([each.source for each in task], plan.row_bytes) for task in tasks],
         )
     parts = [part for of_shard in of_shards for part in of_shard]
+    sums = tree_sum(part.sums for part in parts)
+    check_total(sums.largest, sums.sum_weight, plan.root, plan.weight_column)
     return Labelled(
         tuple(part.receipt for part in parts if part.receipt is not None),
         tuple(part.content for part in parts),
-        tree_sum(part.sums for part in parts),
+        sums,
         sum(each.source.n_rows for task in tasks for each in task if each.rows is None),
         time.perf_counter() - begun,
     )
@@ -241,6 +249,7 @@ def label_chunk(
     scored = _scored(work, planned.blocks(rows, work.features, work.dtype), source.n_rows, weights)
     _check_finite(scored, chunk, source)
     sums = _sums(scored, weights, work.parameters.n_components)
+    check_total(sums.largest, sums.sum_weight, source.name, work.weight_column)
     content = content or content_of(rows, work.columns)
     if not work.write:
         return LabelledChunk(None, content, sums)
@@ -364,7 +373,8 @@ def _sums(scored: _Scored, weights: npt.NDArray[np.float64] | None, n_components
 
 
 def _weighted_sum(values: npt.NDArray[np.float64], weight: npt.NDArray[np.float64] | None) -> float:
-    return float(values.sum() if weight is None else weight @ values)
+    with np.errstate(over="ignore"):
+        return float(values.sum() if weight is None else weight @ values)
 
 
 def _receipt_name(chunk: Chunk) -> str:

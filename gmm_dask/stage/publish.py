@@ -11,7 +11,7 @@ from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import Job, software_versions
-from gmm_dask.stage.label import Labelled
+from gmm_dask.stage.label import Labelled, LabelSums
 from gmm_dask.stage.outputs import Published, load_published
 from gmm_dask.stage.report import Pictures, ReportData, draw, render_report
 from gmm_dask.stage.settings import ScoreSettings
@@ -53,25 +53,36 @@ def publish(
 
 
 def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, Any]:
-    """The content of metrics.json; criteria as Schwarz 1978, Akaike 1974, Biernacki et al. 2000."""
+    """The content of metrics.json."""
     sums, before = labelled.sums, _before_labels(job, fitted)
-    n_free = fitted.model.parameters.n_free_parameters
-    bic = n_free * math.log(sums.sum_weight) - 2 * sums.log_likelihood
     return before | {
         "log_likelihood": sums.log_likelihood,
-        "log_likelihood_per_row": sums.log_likelihood / sums.sum_weight,
         "n_rows": sums.n_rows,
         "n_used": sums.n_rows - sums.n_dropped,
         "n_dropped": {"missing": sums.n_dropped},
         "n_incomplete": sums.n_incomplete,
         "n_labelled": list(sums.n_labelled),
-        "bic": bic,
-        "aic": 2 * n_free - 2 * sums.log_likelihood,
-        "icl": bic - 2 * sums.sum_log_max,
+        **_per_row_and_criteria(sums, fitted.model.parameters.n_free_parameters),
         "bytes_decoded": fitted.held.bytes_once
         + fitted.n_reads * fitted.held.bytes_read
         + labelled.n_decoded * job.plan.row_bytes,
         "seconds": before["seconds"] | {"label": labelled.seconds},
+    }
+
+
+def _per_row_and_criteria(sums: LabelSums, n_free: int) -> dict[str, float | None]:
+    """What is said of rows that count; null where no row does.
+
+    The criteria are as Schwarz 1978, Akaike 1974, Biernacki et al. 2000.
+    """
+    if not sums.sum_weight:
+        return dict.fromkeys(("log_likelihood_per_row", "bic", "aic", "icl"))
+    bic = n_free * math.log(sums.sum_weight) - 2 * sums.log_likelihood
+    return {
+        "log_likelihood_per_row": sums.log_likelihood / sums.sum_weight,
+        "bic": bic,
+        "aic": 2 * n_free - 2 * sums.log_likelihood,
+        "icl": bic - 2 * sums.sum_log_max,
     }
 
 

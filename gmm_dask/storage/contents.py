@@ -80,9 +80,9 @@ def chunk_content(source: ChunkSource, columns: Sequence[str]) -> str:
 def content_of(chunk: OpenChunk, columns: Sequence[str]) -> str:
     """The same of a chunk whose file is open."""
     source, digest = chunk.source, hashlib.sha256()
-    file, first_rows = chunk.file, [source.start - source.skip, *source.group_stops[:-1]]
+    file, edges = chunk.file, [source.start - source.skip, *source.group_stops]
     with readable(source.name):
-        for group, first_row in zip(source.row_groups, first_rows, strict=True):
+        for group, first_row in zip(source.row_groups, edges[:-1], strict=True):
             if first_row >= source.start:
                 for start, stop in _pages(file.metadata, file.schema, group, columns):
                     _update(digest, file.stream, start, stop)

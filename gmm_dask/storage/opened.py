@@ -153,6 +153,8 @@ class OpenFile:
         The next part of a row group goes on where the one before it ended: nothing of the group is
         decoded twice, where its columns are no more than MAX_OPEN_COLUMNS.
         """
+        if not source.n_rows:
+            return
         key = (source.row_groups, tuple(columns))
         cursor = self._cursors.pop(key, None)
         if cursor is None or cursor.row > source.start:
@@ -210,9 +212,12 @@ class OpenChunk:
         self.source, self.file = source, file
 
     def check_columns(self, columns: Sequence[str], numbers: bool = False) -> None:
-        """Raise DataError for every column that is missing, or is no number where it must be."""
+        """Raise DataError for every column that is missing, or is no number where it must be.
+
+        A chunk of no rows needs no columns: the plan has looked at what its file has.
+        """
         problems = Problems()
-        for name in columns:
+        for name in columns if self.source.n_rows else ():
             where = f"{shown(self.source.name)}, column {name!r}"
             if name not in self.file.types:
                 has = ", ".join(self.file.types)
@@ -251,7 +256,8 @@ class OpenChunk:
         table = pa.table({"": pa.nulls(n_rows)})  # a table of no columns forgets its rows
         if stored:
             self.check_columns(stored)
-            schema = pa.schema([(name, plain_type(self.file.types[name])) for name in stored])
+            types = {name: self.file.types.get(name, pa.null()) for name in stored}
+            schema = pa.schema([(name, plain_type(type_)) for name, type_ in types.items()])
             batches = [
                 pa.RecordBatch.from_arrays(
                     [_plain(batch.column(name)) for name in stored], schema=schema

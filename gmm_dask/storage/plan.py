@@ -72,6 +72,8 @@ class Partition:
 class Plan:
     """A dataset as it was when planned; the chunks hold every row once, in order.
 
+    A dataset of no rows has one chunk, of none: its label part says which columns labels have.
+
     Parameters
     ----------
     root : str
@@ -171,6 +173,7 @@ def plan_dataset(
     missing: Literal["error", "drop", "em"] = "error",
     cast: Sequence[Cast] = (),
     ignore: Sequence[str] = (),
+    to_fit: bool = True,
 ) -> Plan:
     """Plan a dataset from its footers alone; the same files give the same chunks everywhere.
 
@@ -193,6 +196,8 @@ def plan_dataset(
         Types that are taken for numbers: decimals are rounded to double, true is 1.
     ignore : sequence of str
         Globs of files to leave out; see list_files.
+    to_fit : bool
+        Whether no rows, and a feature of no values, are problems.
 
     Raises
     ------
@@ -206,6 +211,7 @@ def plan_dataset(
         "all" if keep == "all" else () if keep == "ids" else tuple(keep),
         missing,
         tuple(cast),
+        to_fit,
     )
     problems = Problems()
     listing = list_files(os.fspath(path), problems, ignore)
@@ -214,7 +220,7 @@ def plan_dataset(
         problems.raise_any()
     schema = common_schema(footers, roles, problems)
     _check_values(footers, schema, roles, problems)
-    if not any(footer.n_rows for footer in footers) and not problems:
+    if to_fit and not any(footer.n_rows for footer in footers) and not problems:
         line = f"{shown(listing.root)}: the {len(footers)} files hold no rows. Check data.path."
         problems.add("no rows", line)
     problems.raise_any()
@@ -230,7 +236,7 @@ def plan_dataset(
         columns=schema.columns,
         key_columns=schema.key_columns,
         partitions=partitions,
-        chunks=_chunks(partitions, chunk_rows),
+        chunks=_chunks(partitions, chunk_rows) or (_empty_chunk(footers),),
         chunk_rows=chunk_rows,
         cast=schema.cast,
         n_ignored=listing.n_ignored,
@@ -315,3 +321,8 @@ def _chunks(partitions: Sequence[Partition], max_rows: int) -> tuple[Chunk, ...]
             first_row = partition.first_row + start
             chunks.append(Chunk(len(chunks), partition.index, start, stop, first_row))
     return tuple(chunks)
+
+
+def _empty_chunk(footers: Sequence[Footer]) -> Chunk:
+    """A chunk of no rows, of the first file that has columns."""
+    return Chunk(0, next((i for i, each in enumerate(footers) if each.columns), 0), 0, 0, 0)

@@ -26,6 +26,9 @@ class Roles:
         Whether a null in a feature is a problem.
     cast : tuple of {"decimal", "bool"}
         Types that are taken for numbers.
+    to_fit : bool
+        Whether something is to be learnt of the rows: then there must be some, and values in each
+        feature. A batch to score may be without.
     """
 
     features: tuple[str, ...] | None = None
@@ -34,6 +37,7 @@ class Roles:
     keep: tuple[str, ...] | Literal["all"] = ()
     missing: Literal["error", "drop", "em"] = "error"
     cast: tuple[Cast, ...] = ()
+    to_fit: bool = True
 
     @property
     def carried(self) -> tuple[str, ...]:

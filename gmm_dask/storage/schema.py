@@ -67,8 +67,12 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
 
     Files of no rows have no say in columns, because nothing is read from them.
     """
-    variants = _variants([each for each in footers if each.n_rows] or footers)
+    in_use = [each for each in footers if each.n_rows]
+    is_empty_batch = not in_use and not roles.to_fit
     keys = _key_columns([footer.name for footer in footers], problems)
+    variants = _variants(in_use or footers)
+    if is_empty_batch:
+        variants = (_of_no_rows(variants, roles, keys),)
     _check_names(variants, keys, problems)
     columns = _all_columns(variants)
     index = frozenset[str]().union(*(footer.index_columns for footer in footers))
@@ -104,6 +108,23 @@ def _variants(footers: Sequence[Footer]) -> tuple[Variant, ...]:
     for footer in footers:
         files.setdefault(footer.columns, []).append(footer.name)
     return tuple(Variant(columns, tuple(names)) for columns, names in files.items())
+
+
+def _of_no_rows(variants: Sequence[Variant], roles: Roles, keys: tuple[str, ...]) -> Variant:
+    """The columns that any of the files has; where none has any, those that are asked for.
+
+    What is computed with is of no type: writers do not know the type of no values.
+    """
+    columns = _all_columns(variants)
+    computed = {*(roles.features or ()), *filter(None, [roles.weight_column])}
+    if not columns:
+        columns = dict.fromkeys((*computed, *roles.carried), pa.null())
+    untyped = dict.fromkeys(columns.keys() & computed, pa.null())
+    files = (file for variant in variants for file in variant.files)
+    return Variant(
+        tuple((name, type_) for name, type_ in (columns | untyped).items() if name not in keys),
+        tuple(files),
+    )
 
 
 def _all_columns(variants: Iterable[Variant]) -> dict[str, pa.DataType]:
@@ -239,7 +260,7 @@ def _check_numbers(
                 f"Leave it out of {setting}, or {remedy}."
             )
             problems.add(f"files where the column {name!r} is not a number", line)
-    if all(pa.types.is_null(variant.types[name]) for variant in variants):
+    if roles.to_fit and all(pa.types.is_null(variant.types[name]) for variant in variants):
         line = f"{setting}: the column {name!r} holds no value in any file. Leave it out."
         problems.add("columns without values", line)
 

@@ -82,6 +82,8 @@ def array_names(plan: Plan) -> tuple[str, ...]:
 def name_of(of_shard: Sequence[ChunkSource], row_bytes: int) -> str:
     """What chunks are called in messages: files, row groups, rows, bytes of them in memory."""
     first, last, n_rows = of_shard[0], of_shard[-1], sum(source.n_rows for source in of_shard)
+    if not n_rows:
+        return f"{first.name}, no rows"
     where, n_bytes = f"{first.name}, {_groups(first)}", f"{n_rows * row_bytes} bytes in memory"
     if first.name != last.name:
         rows = f"{n_rows} rows of {len(of_shard)} files"
@@ -99,7 +101,9 @@ def _groups(source: ChunkSource) -> str:
 
 def _source(plan: Plan, partition: Partition, stops: Sequence[int], chunk: Chunk) -> ChunkSource:
     first, last = bisect_right(stops, chunk.start), bisect_right(stops, chunk.stop - 1)
-    groups = tuple(group for group in range(first, last + 1) if partition.row_groups[group])
+    between = range(first, last + 1) if chunk.n_rows else ()
+    groups = tuple(group for group in between if partition.row_groups[group])
+    group_starts = (stops[group] - partition.row_groups[group] for group in groups)
     return ChunkSource(
         url=plan.url(partition),
         name=partition.name,
@@ -109,7 +113,7 @@ def _source(plan: Plan, partition: Partition, stops: Sequence[int], chunk: Chunk
         footer_sha256=partition.footer_sha256,
         row_groups=groups,
         group_stops=tuple(stops[group] for group in groups),
-        skip=chunk.start - (stops[first] - partition.row_groups[first]),
+        skip=chunk.start - next(group_starts, chunk.start),
         start=chunk.start,
         stop=chunk.stop,
         keys=partition.keys,
