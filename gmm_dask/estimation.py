@@ -63,15 +63,12 @@ def fit_all(
         part_rows=fitting.telling_rows(*shape),
     )
     log = PassLog(settings.verbose, settings.verbose_interval)
-    blocks = over_all.in_blocks(settings.n_blocks)
-    single = over_all.in_single() if settings.arithmetic == "single" else None
-    rough = None if single is None else fitting.Passes(single, single.in_blocks(settings.n_blocks))
+    rough = over_all.in_single() if settings.arithmetic == "single" else None
     if warm is not None:
         options = {
             "tol": settings.tol,
             "max_iter": settings.max_iter,
             "watch": log,
-            "blocks": blocks,
             "rough": rough,
         }
         before = settings.lower_bound_
@@ -82,7 +79,6 @@ def fit_all(
         method,
         guards,
         seeds[1:],
-        blocks=blocks,
         rough=rough,
         given=given,
         watch=log,

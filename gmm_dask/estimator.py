@@ -72,10 +72,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     acceleration : {"auto", "anderson", "none"}, default="auto"
         Extrapolate from the steps so far; a step that made it worse is taken back. auto: with
         more rows than the start's sample holds. With fewer every pass is plain EM.
-    n_blocks : int, default=1
-        Parts of a pass, of whole chunks, with an M-step after each (incremental EM); 1 is one
-        M-step after all. More take fewer passes, wait for each other, and come to the same
-        maximum by a way that depends on the chunks.
     arithmetic : {"double", "single"}, default="double"
         single: passes are in float32 until the fit has nearly converged, and then in float64: for
         many complete rows, whatever float they are in. It ends where double does, to `tol`;
@@ -104,8 +100,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     n_iter_ : int
         Passes of the start that was kept.
     lower_bound_ : float
-        Log-likelihood per row of the last pass, with priors that of the posterior, with
-        `n_blocks` above 1 what it is at least; `lower_bounds_` of all.
+        Log-likelihood per row of the last pass, with priors that of the posterior;
+        `lower_bounds_` of all passes.
     events_ : tuple of Event
         What was done to components in trouble: pass, component, cause, action, columns.
     n_features_in_ : int
@@ -129,7 +125,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "sample_em": ["boolean"],
         "acceleration": [StrOptions(set(fitting.ACCELERATIONS))],
-        "n_blocks": [Interval(Integral, 1, None, closed="left")],
         "arithmetic": [StrOptions({"double", "single"})],
         "missing": [StrOptions({"error", "drop", "em"})],
         "component_policy": [StrOptions({str(policy) for policy in fitting.ComponentPolicy})],
@@ -158,7 +153,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         verbose_interval: int = 10,
         sample_em: bool = True,
         acceleration: str = "auto",
-        n_blocks: int = 1,
         arithmetic: str = "double",
         missing: Missing = "error",
         component_policy: str = "floor",
@@ -183,7 +177,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.verbose_interval = verbose_interval
         self.sample_em = sample_em
         self.acceleration = acceleration
-        self.n_blocks = n_blocks
         self.arithmetic = arithmetic
         self.missing = missing
         self.component_policy = component_policy

@@ -263,36 +263,13 @@ def test_a_warm_start_needs_the_same_columns_and_covariances() -> None:
     assert model.set_params(warm_start=False).fit(IRIS.data[:, :3]).n_features_in_ == 3
 
 
-@pytest.mark.parametrize("missing", ["error", "em"])
-def test_blocks_of_a_dask_array_lead_to_the_same_mixture(
-    missing: str, blobs: Blobs, rng: np.random.Generator
-) -> None:
-    X = blobs.X.copy()
-    if missing == "em":
-        X[rng.uniform(size=X.shape) < 0.1] = np.nan
-    X, weight = da.from_array(X, chunks=(170, 4)), rng.uniform(0.5, 2.0, len(X))
-    whole = GaussianMixture(3, random_state=0, tol=1e-7, max_iter=500, missing=missing)
-    blocks = clone(whole).set_params(n_blocks=4)
-    whole.fit(X, sample_weight=weight)
-    blocks.fit(X, sample_weight=weight)
-    assert blocks.converged_
-    assert blocks.n_iter_ < whole.n_iter_
-    np.testing.assert_allclose(blocks.means_, whole.means_, atol=1e-3)
-    assert blocks.score(X, sample_weight=weight) == pytest.approx(whole.lower_bound_, abs=1e-6)
-    again = clone(blocks).set_params(warm_start=True).fit(X, sample_weight=weight)
-    passes = again.n_iter_
-    again.fit(X, sample_weight=weight)
-    assert again.n_iter_ < passes
-
-
-@pytest.mark.parametrize("n_blocks", [1, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_in_single_precision_a_fit_ends_where_it_ends_in_double(
-    n_blocks: int, dtype: str, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+    dtype: str, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GMM_DASK_KERNEL", "compiled")
     X = da.from_array((blobs.X + 1e3).astype(dtype), chunks=(170, 4))
-    double = GaussianMixture(3, random_state=0, tol=1e-9, max_iter=500, n_blocks=n_blocks).fit(X)
+    double = GaussianMixture(3, random_state=0, tol=1e-9, max_iter=500).fit(X)
     single = clone(double).set_params(arithmetic="single").fit(X)
     assert single.converged_
     assert single.lower_bounds_ != double.lower_bounds_

@@ -9,7 +9,6 @@ from typing import Any
 from uuid import uuid4
 
 from dask._task_spec import GraphNode, Task, TaskRef
-from dask.optimization import cull
 
 from gmm_dask.engine.backends import Backend
 from gmm_dask.engine.chunks import Read, RowChunks
@@ -23,7 +22,7 @@ class ChunkMap:
     def __init__(self, chunks: RowChunks, backend: Backend) -> None:
         self.backend, self.names = backend, chunks.names
         graph, self._chunk_keys = chunks.tasks()
-        self.planned, self._units = chunks.planned_units, chunks.units
+        self._units = chunks.units
         self._streams = {each.start: each for each in chunks.streams}
         self._private = private_nodes(graph, self._chunk_keys)
         private = {node.key for nodes in self._private for node in nodes}
@@ -40,24 +39,18 @@ class ChunkMap:
         function: Callable[..., Any],
         common: Any,
         each: Sequence[Any] | None,
-        places: Sequence[int] | None = None,
     ) -> tuple[dict[Any, GraphNode], list[Any]]:
         """Tasks `function(common[, each[i]], *arrays of chunk i)` and their keys.
 
         `common` travels as one small task, so that a worker that was lost can be replaced. The task
         of a stream has a list of what the function returns for each of its chunks.
-
-        Parameters
-        ----------
-        places : sequence of int, optional
-            Which chunks, of a stream all or none, in ascending order; all where not given.
         """
         token = uuid4().hex
         common_key = f"{name}_input-{token}"
         graph: dict[Any, GraphNode] = dict(self._shared)
         graph[common_key] = Task(common_key, identity, common)
         keys = []
-        for unit in self._chosen(places):
+        for unit in self._units:
             key, i = (f"{name}-{token}", unit.start), unit.start
             extra = [() if each is None else (each[chunk],) for chunk in unit]
             if i in self._streams:
@@ -72,27 +65,21 @@ class ChunkMap:
                 task = Task(key, function, TaskRef(common_key), *extra[0], *refs)
                 graph[key] = Task.fuse(*self._private[i], task, key=key)
             keys.append(key)
-        return (graph if places is None else dict(cull(graph, keys)[0])), keys
+        return graph, keys
 
-    def _chosen(self, places: Sequence[int] | None) -> list[range]:
-        chosen = None if places is None else frozenset(places)
-        return [unit for unit in self._units if chosen is None or unit.start in chosen]
-
-    def in_chunks(self, values: Sequence[Any], places: Sequence[int] | None = None) -> list[Any]:
+    def in_chunks(self, values: Sequence[Any]) -> list[Any]:
         """The values of the tasks, chunk by chunk."""
         return [
             value
-            for unit, found in zip(self._chosen(places), values, strict=True)
+            for unit, found in zip(self._units, values, strict=True)
             for value in (found if unit.start in self._streams else (found,))
         ]
 
-    def tasks_in_chunks(
-        self, keys: Sequence[Any], places: Sequence[int] | None = None
-    ) -> tuple[dict[Any, GraphNode], list[Any]]:
+    def tasks_in_chunks(self, keys: Sequence[Any]) -> tuple[dict[Any, GraphNode], list[Any]]:
         """The same on the workers: tasks that take the lists apart, and a key for each chunk."""
         apart: dict[Any, GraphNode] = {}
         found = []
-        for unit, key in zip(self._chosen(places), keys, strict=True):
+        for unit, key in zip(self._units, keys, strict=True):
             if unit.start not in self._streams:
                 found.append(key)
                 continue

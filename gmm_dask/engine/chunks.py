@@ -101,8 +101,6 @@ class RowChunks:
         Runs of chunks that one task works on; all others have a task each.
     pieces : tuple of tuple of int, optional
         Rows of the pieces that each chunk was put together from; of one where not given.
-    planned : tuple of range, optional
-        The units before some of the streams were held.
     """
 
     X: LazyArray | da.Array
@@ -110,7 +108,6 @@ class RowChunks:
     names: tuple[str, ...] | None = None
     streams: tuple[Stream, ...] = ()
     pieces: tuple[tuple[int, ...], ...] | None = None
-    planned: tuple[range, ...] | None = None
 
     @property
     def lengths(self) -> tuple[int, ...] | None:
@@ -130,11 +127,6 @@ class RowChunks:
                 found.append(range(stream.start, stream.stop))
                 chunk = stream.stop
         return found
-
-    @property
-    def planned_units(self) -> tuple[range, ...]:
-        """The units, were nothing held: the same on every executor."""
-        return tuple(self.units) if self.planned is None else self.planned
 
     @property
     def n_features(self) -> int:

@@ -86,8 +86,7 @@ def hold(chunks: RowChunks, backend: Backend, budget: int, scratch: str | None =
             if unit.start in streams:
                 graph |= _read_together(streams.pop(unit.start), keys)
         nodes = backend.hold(graph, [keys[i] for unit in chosen for i in unit], chunks.names)
-        planned = chunks.planned_units
-        chunks = replace(chunks, streams=tuple(streams.values()), planned=planned)
+        chunks = replace(chunks, streams=tuple(streams.values()))
         chunks = chunks.with_graph(f"{chunks.X.name}-held", _needed(graph, keys, nodes))
     held = Held(chunks, n_held, n_bytes, sum(sizes) - n_bytes, bytes_once=n_bytes)
     return held if scratch is None else _in_scratch(held, backend, scratch, sizes)

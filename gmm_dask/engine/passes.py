@@ -54,49 +54,29 @@ class Expectation:
         leaves float64; all the statistics are in it.
     n_rows : int, optional
         How many the rows stand for, where each is several.
-    places : range, optional
-        The chunks that it is of; all where not given.
     """
 
     chunk_map: ChunkMap
     arithmetic: RowArithmetic = DOUBLE
     unit: float = 1.0
     n_rows: int | None = None
-    places: tuple[int, ...] | None = None
 
     def in_single(self) -> Expectation | None:
         """The pass in single precision; None where rows go through NumPy."""
         single = self.arithmetic.in_single()
         return None if single is None else replace(self, arithmetic=single)
 
-    def in_blocks(self, n_blocks: int) -> tuple[Expectation, ...]:
-        """The same pass in parts, the chunks dealt out in turn; no more parts than chunks.
-
-        Neighbouring chunks are often of one kind: so that each block is like all of the data, it
-        has chunks from everywhere. Those that are planned to be read together stay together,
-        whether they are held or not. Where rows stand for several, nothing is read: one block.
-        """
-        units = self.chunk_map.planned
-        n = min(n_blocks, len(units)) if self.n_rows is None else 1
-        parts = (units[b::n] for b in range(n))
-        return tuple(
-            replace(self, places=tuple(chunk for unit in part for chunk in unit)) for part in parts
-        )
-
     def __call__(self, parameters: Parameters) -> SufficientStatistics:
         """One pass over its chunks: a task for each, and the fixed tree of `+`."""
         function = partial(_statistics, self.arithmetic, self.unit)
-        graph, keys = self.chunk_map.graph("e_step", function, parameters, None, self.places)
-        n_chunks = len(self.chunk_map) if self.places is None else len(self.places)
-        here = n_chunks * statistics_bytes(parameters) <= GATHER_BYTES
+        graph, keys = self.chunk_map.graph("e_step", function, parameters, None)
+        here = len(self.chunk_map) * statistics_bytes(parameters) <= GATHER_BYTES
         if not here:
-            apart, keys = self.chunk_map.tasks_in_chunks(keys, self.places)
+            apart, keys = self.chunk_map.tasks_in_chunks(keys)
             tasks, keys = tree_tasks(keys)
             graph |= apart | tasks
         parts = self.chunk_map.backend.compute(graph, keys, names=self.chunk_map.names)
-        total: SufficientStatistics = tree_sum(
-            self.chunk_map.in_chunks(parts, self.places) if here else parts
-        )
+        total: SufficientStatistics = tree_sum(self.chunk_map.in_chunks(parts) if here else parts)
         return total if self.n_rows is None else replace(total, n_rows=self.n_rows)
 
 

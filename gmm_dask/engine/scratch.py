@@ -161,7 +161,7 @@ def put_in_scratch(chunks: RowChunks, backend: Backend, folder: str) -> InScratc
         replace(stream, scratch=node) for stream, node in zip(streams, nodes.values(), strict=True)
     ]
     return InScratch(
-        replace(chunks, streams=tuple(filled), planned=chunks.planned_units),
+        replace(chunks, streams=tuple(filled)),
         [unit for unit, (is_filled, _) in zip(units, found, strict=True) if is_filled],
         next((trouble for _, trouble in found if trouble), None),
     )

@@ -1,18 +1,10 @@
 """The method: EM as a loop over `expectation`, where it starts, and what keeps it alive."""
 
-from gmm_dask.fitting.blocks import Expectation, Passes
 from gmm_dask.fitting.components import ComponentPolicy, Event, Maximisation, Step
-from gmm_dask.fitting.em import (
-    FitResult,
-    Outcome,
-    Pass,
-    Watcher,
-    best_of,
-    fit,
-    go_on,
-)
+from gmm_dask.fitting.em import Expectation, Fit, Rule, fit, go_on
 from gmm_dask.fitting.given import Given, checked_start
 from gmm_dask.fitting.initialize import INIT_METHODS, initialize
+from gmm_dask.fitting.outcome import FitResult, Outcome, Pass, Watcher, best_of
 from gmm_dask.fitting.refine import refine
 from gmm_dask.fitting.standing import Keeper, Standing
 from gmm_dask.fitting.starts import (
@@ -31,6 +23,7 @@ __all__ = [
     "ComponentPolicy",
     "Event",
     "Expectation",
+    "Fit",
     "FitResult",
     "Given",
     "Keeper",
@@ -38,7 +31,7 @@ __all__ = [
     "Method",
     "Outcome",
     "Pass",
-    "Passes",
+    "Rule",
     "Sample",
     "Standing",
     "State",

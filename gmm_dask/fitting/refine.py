@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gmm_dask.fitting.blocks import Expectation
 from gmm_dask.fitting.components import Event, Maximisation, Step
-from gmm_dask.fitting.em import FitResult, fit
+from gmm_dask.fitting.em import Expectation, fit
+from gmm_dask.fitting.outcome import FitResult
 
 FINER = 0.01  # of tol: a pass over the sample costs next to nothing
 MAX_PASSES = 300

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gmm_dask.fitting.em import FitResult, best_of
+from gmm_dask.fitting.outcome import FitResult, best_of
 from gmm_dask.fitting.state import State
 
 

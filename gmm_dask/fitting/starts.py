@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.fitting.blocks import Expectation, Passes
 from gmm_dask.fitting.components import IN_TROUBLE, Event, Maximisation, Step
-from gmm_dask.fitting.em import FitResult, Watcher, best_of, go_on
+from gmm_dask.fitting.em import Expectation, Fit, Rule, go_on
 from gmm_dask.fitting.given import Given
 from gmm_dask.fitting.initialize import Prepared, initialize, prepare
+from gmm_dask.fitting.outcome import FitResult, Watcher, best_of
 from gmm_dask.fitting.refine import refine, short_run
 from gmm_dask.fitting.standing import Keeper, Standing
 from gmm_dask.fitting.state import State
@@ -53,6 +53,10 @@ class Method:
     max_iter: int
     sample_em: bool
     acceleration: str
+
+    def accelerates(self, is_part: bool) -> bool:
+        """Whether passes are extrapolated from, where the sample is a part of the rows or all."""
+        return is_part if self.acceleration == "auto" else self.acceleration == "anderson"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +108,7 @@ def fit_from_sample(
     guards: Sequence[Maximisation],
     seeds: Sequence[np.random.SeedSequence],
     *,
-    blocks: Sequence[Expectation] = (),
-    rough: Passes | None = None,
+    rough: Expectation | None = None,
     given: Given | None = None,
     watch: Watcher | None = None,
     tell: Callable[[tuple[Event, ...]], None] | None = None,
@@ -118,8 +121,7 @@ def fit_from_sample(
     ----------
     guards, seeds : one for each start
         The guards numbered from 1.
-    blocks : sequence of Expectation
-    rough : Passes, optional
+    rough : parameters -> statistics, optional
         As for `go_on`.
     given : Given, optional
         Start values of the user, from which the sample does not lead away.
@@ -137,6 +139,7 @@ def fit_from_sample(
     """
     is_part, free = sample.expectation is not None, given is None or given == Given()
     one_goes_on = is_part and free and method.sample_em and method.max_iter > 0
+    rule = Rule(method.tol, method.max_iter, method.accelerates(is_part))
     begun = _begun(sample, method, guards, seeds, given, one_goes_on, standing)
     results = [] if standing is None else list(standing.finished)
     for state, guard in begun:
@@ -148,14 +151,7 @@ def fit_from_sample(
         results.append(
             go_on(
                 expectation,
-                state,
-                guard,
-                tol=method.tol,
-                max_iter=method.max_iter,
-                accelerate=is_part
-                if method.acceleration == "auto"
-                else method.acceleration == "anderson",
-                blocks=blocks,
+                Fit(state, guard, rule),
                 rough=rough,
                 watch=watch,
                 keep=_kept(keep, guard.start, tuple(results), to_come),

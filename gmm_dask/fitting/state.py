@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from gmm_dask.fitting.acceleration import NOTHING, History
 from gmm_dask.fitting.components import Event, Step
-from gmm_dask.fitting.memory import Part
 from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.statistics import statistics_bytes
 
@@ -27,7 +26,7 @@ class State:
     previous : float
         Log-likelihood per row before the first pass; minus infinity where none is known.
     lower_bounds : tuple of float
-        Mean log-likelihood per row of each pass that was not taken back, or what it is at least.
+        Mean log-likelihood per row of each pass that was not taken back.
     n_taken_back : int
         Passes that an extrapolation was tried in for nothing.
     events : tuple of Event
@@ -40,8 +39,6 @@ class State:
         Rows used in the last pass.
     sum_weight : float
         Of these rows, in the unit of the statistics.
-    parts : tuple of Part
-        What the pass remembered of its blocks; none where the next has to begin anew.
     is_rough : bool
         The next pass is one of the cheaper ones, whose log-likelihoods are rounded.
     """
@@ -57,7 +54,6 @@ class State:
     settled_within_tol: bool = False
     n_rows: int = 0
     sum_weight: float = 0.0
-    parts: tuple[Part, ...] = ()
     is_rough: bool = False
 
     @classmethod
@@ -101,24 +97,11 @@ class State:
             trajectory=(*self.trajectory[:-1], self.settled),
         )
 
-    def seen(self, statistics: SufficientStatistics, parameters: Parameters) -> State:
-        """With what the pass looked at, and the parameters that its bound is of."""
-        return replace(
-            self,
-            n_rows=statistics.n_rows,
-            sum_weight=statistics.sum_weight,
-            trajectory=(*self.trajectory[:-1], parameters),
-        )
+    def seen(self, statistics: SufficientStatistics) -> State:
+        """The state with the number and the weight of the rows that the pass looked at."""
+        return replace(self, n_rows=statistics.n_rows, sum_weight=statistics.sum_weight)
 
-    def advanced(
-        self,
-        bound: float,
-        step: Step,
-        tol: float,
-        *,
-        accelerate: bool,
-        parts: tuple[Part, ...] = (),
-    ) -> State:
+    def advanced(self, bound: float, step: Step, tol: float, *, accelerate: bool) -> State:
         """After a pass that counts; rough ones are over where they settle, and the fit is not."""
         settled, events = step
         calm = not any(event.pass_number == self.n_passes + 1 for event in events)
@@ -141,7 +124,6 @@ class State:
             settles and not self.is_rough,
             self.n_rows,
             self.sum_weight,
-            parts if calm and not settles else (),
             self.is_rough and not settles,
         )
 

@@ -67,8 +67,6 @@ class Fitted:
         In all attempts.
     n_resumed : int
         Passes that an earlier attempt of this run made.
-    n_blocks : int
-        Parts of a pass that an M-step followed; no more than chunks.
     contents : mapping of int to str
         SHA-256 of the input's pages, of the chunks that were hashed meanwhile.
     """
@@ -84,7 +82,6 @@ class Fitted:
     compiling: float
     seconds: float
     n_resumed: int = 0
-    n_blocks: int = 1
     contents: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -135,11 +132,7 @@ def fit(
                 sample_rows=settings.fit.init_rows,
                 part_rows=fitting.telling_rows(settings.fit.n_components, len(job.plan.features)),
             )
-            blocks = over_all.in_blocks(settings.fit.n_blocks)
-            single = over_all.in_single() if settings.fit.arithmetic == "single" else None
-            rough = None
-            if single is not None:
-                rough = fitting.Passes(single, single.in_blocks(settings.fit.n_blocks))
+            rough = over_all.in_single() if settings.fit.arithmetic == "single" else None
             clock = _Clock(watcher, settings, keeper.pass_seconds)
             results = fitting.fit_from_sample(
                 fitting.Sample(*sample, None if part is None else fitting.Sample(*part), on_larger),
@@ -147,7 +140,6 @@ def fit(
                 _method(settings),
                 guards,
                 start_seeds,
-                blocks=blocks,
                 rough=rough,
                 watch=clock,
                 tell=clock.tell,
@@ -173,7 +165,6 @@ def fit(
         compiling,
         keeper.seconds,
         keeper.n_resumed,
-        len(blocks),
         contents,
     )
 

@@ -111,7 +111,6 @@ def _before_labels(job: Job[Any], fitted: Fitted) -> dict[str, Any]:
         "n_reads": fitted.n_reads + 1,
         "n_resumed": fitted.n_resumed,
         "n_taken_back": fitted.result.n_taken_back,
-        "n_blocks": fitted.n_blocks,
         "chunks_held": fitted.held.n_held,
         "bytes_held": fitted.held.bytes_held,
         "chunks_in_scratch": fitted.held.n_scratch,

@@ -99,13 +99,6 @@ class FitSettings(Section):
         description="Extrapolate from the steps so far; a step that made it worse is taken back. "
         "auto: with more rows than init_rows.",
     )
-    n_blocks: Count = Field(
-        default=1,
-        ge=1,
-        description="Parts of a pass, of whole chunks, with an M-step after each (incremental "
-        "EM); 1 is one M-step after all. More take fewer passes, wait for each other, and come "
-        "to the same maximum by a way that depends on the chunks.",
-    )
     arithmetic: Literal["double", "single"] = Field(
         default="double",
         description="Precision of a pass. single: in float32 until the fit has nearly converged, "

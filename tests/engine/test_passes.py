@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-
 import dask
 import dask.array as da
 import numpy as np
@@ -19,9 +16,8 @@ from gmm_dask.engine import (
     row_chunks,
 )
 from gmm_dask.engine import passes as passes_module
-from gmm_dask.engine.chunks import RowChunks, Stream, array_from_sources, rows_from_sources
+from gmm_dask.engine.chunks import RowChunks, array_from_sources
 from gmm_dask.engine.hold import hold
-from gmm_dask.engine.reduce import tree_sum
 from gmm_dask.errors import DataError
 from gmm_dask.fitting import Maximisation, fit
 from gmm_dask.mixture import e_step, m_step
@@ -73,35 +69,8 @@ def test_a_fit_is_the_same_on_every_executor_and_chunking(backend: Backend, blob
     assert KNOWN.setdefault(key, found) == found
 
 
-@pytest.mark.parametrize("n_blocks", [1, 3, 100])
-def test_blocks_are_all_chunks_once(backend: Backend, blobs: Blobs, n_blocks: int) -> None:
-    chunks = row_chunks(blobs.X, np.linspace(0.5, 2, len(blobs.X)), 1 << 13)
-    whole = expectation(chunks, backend)
-    blocks = whole.in_blocks(n_blocks)
-    assert len(blocks) == min(n_blocks, chunks.X.numblocks[0])
-    found = tree_sum(block(blobs.truth) for block in blocks)
-    expected = whole(blobs.truth)
-    assert found.n_rows == expected.n_rows
-    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-12)
-    np.testing.assert_allclose(found.sum_xx, expected.sum_xx, rtol=1e-10, atol=1e-8)
-    if n_blocks == 1:
-        assert bits(found) == bits(expected)
-
-
-def test_a_block_has_no_tasks_but_those_of_its_chunks(blobs: Blobs) -> None:
-    run = expectation(row_chunks(blobs.X, chunk_bytes=1 << 12), LocalBackend(1)).in_blocks(4)[1]
-    graph, keys = run.chunk_map.graph("e_step", len, blobs.truth, None, run.places)
-    assert [key[1] for key in keys] == [*range(1, len(run.chunk_map), 4)]  # chunks keep their names
-    assert len(graph) == 2 * len(keys) + 1  # rows, tasks, and the parameters
-
-
-def test_few_different_rows_are_one_block(blobs: Blobs) -> None:
-    run = expectation(row_chunks(blobs.X, chunk_bytes=1 << 12), LocalBackend(1))
-    assert len(replace(run, n_rows=10**6).in_blocks(4)) == 1
-
-
 @pytest.mark.parametrize("accelerate", [False, True])
-def test_a_fit_in_blocks_has_the_same_bits_on_every_executor(
+def test_a_fit_over_held_chunks_has_the_same_bits_on_every_executor(
     backend: Backend, blobs: Blobs, accelerate: bool
 ) -> None:
     chunks = row_chunks(blobs.X, chunk_bytes=1 << 12)
@@ -113,10 +82,9 @@ def test_a_fit_in_blocks_has_the_same_bits_on_every_executor(
         tol=0,
         max_iter=4,
         accelerate=accelerate,
-        blocks=whole.in_blocks(3),
     )
     found = np.array(result.lower_bounds).tobytes() + result.parameters.covariances.tobytes()
-    assert KNOWN.setdefault(f"blocks {accelerate}", found) == found
+    assert KNOWN.setdefault(f"held {accelerate}", found) == found
 
 
 def test_a_pass_in_single_precision_has_the_same_bits_on_every_executor(
@@ -274,29 +242,3 @@ def test_errors_of_a_task_keep_their_type_and_text(backend: Backend) -> None:
 
 def _fail(common: None, item: int) -> None:
     raise DataError(["first", "second"])
-
-
-def test_what_is_read_together_is_in_one_block_whether_it_is_held_or_not(blobs: Blobs) -> None:
-    parts = np.array_split(blobs.X, 6)
-    reads: list[int] = []
-
-    def stream(start: int, stop: int) -> Stream:
-        def read() -> Iterator[tuple[np.ndarray, None]]:
-            reads.append(start)
-            return iter([(part, None) for part in parts[start:stop]])
-
-        return Stream(start, stop, read)
-
-    chunks = rows_from_sources(
-        lambda i: (parts[i], None), range(6), [len(part) for part in parts],
-        n_features=4, dtype="float64", weighted=False, streams=(stream(0, 3), stream(4, 6)),
-    )  # fmt: skip
-    backend = LocalBackend(2)
-    again = expectation(chunks, backend).in_blocks(2)
-    held = expectation(hold(chunks, backend, 1 << 30).chunks, backend).in_blocks(2)
-    assert [block.places for block in again] == [(0, 1, 2, 4, 5), (3,)]
-    assert [block.places for block in held] == [block.places for block in again]
-    reads.clear()
-    for one, other in zip(again, held, strict=True):
-        assert bits(one(blobs.truth)) == bits(other(blobs.truth))
-    assert sorted(reads) == [0, 4]

@@ -198,8 +198,8 @@ def test_a_cluster_that_goes_on_has_nothing_of_a_driver_that_is_gone(tmp_path: P
         wait_until(lambda: not any(other.run(look).values()))
 
 
-def test_a_worker_that_ends_in_a_block_changes_no_bit_of_the_fit(tmp_path: Path) -> None:
-    """The second time that the chunk is read, its worker is killed: blocks are held, and lost."""
+def test_a_worker_that_ends_in_a_pass_changes_no_bit_of_the_fit(tmp_path: Path) -> None:
+    """The second time that the chunk is read, its worker is killed: chunks are held, and lost."""
 
     def read(edges: tuple[int, int]) -> np.ndarray:
         X, seen = load(edges), tmp_path / "seen"
@@ -219,8 +219,7 @@ def test_a_worker_that_ends_in_a_block_changes_no_bit_of_the_fit(tmp_path: Path)
         with open_backend(spec) as backend:
             held = hold(RowChunks(X, names=NAMES), backend, 4 * 8 * ROWS)
             whole = expectation(held.chunks, backend)
-            blocks = whole.in_blocks(3)
-            found[where] = fit(whole, start, Maximisation(), tol=0, max_iter=3, blocks=blocks)
+            found[where] = fit(whole, start, Maximisation(), tol=0, max_iter=3)
     assert (tmp_path / "killed").exists()
     assert found["processes"].lower_bounds == found["threads"].lower_bounds
     means = [each.parameters.means.tobytes() for each in found.values()]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from gmm_dask.fitting import FitResult, Keeper, Maximisation, Method, Passes, Sample, Standing
+from gmm_dask.fitting import FitResult, Keeper, Maximisation, Method, Sample, Standing
 from gmm_dask.fitting import fit_from_sample as from_sample
 from gmm_dask.mixture import (
     ColumnSpread,
@@ -58,7 +58,6 @@ def fits(
     prior: bool,
     n_starts: int,
     is_part: bool,
-    n_blocks: int = 1,
     is_rough: bool = False,
     keep: Keeper | None = None,
     standing: Standing | None = None,
@@ -85,12 +84,7 @@ def fits(
         method,
         guards,
         np.random.SeedSequence(7).spawn(n_starts),
-        blocks=[partial(e_step, X[b::n_blocks]) for b in range(n_blocks)],
-        rough=Passes(
-            partial(rounded, X), [partial(rounded, X[b::n_blocks]) for b in range(n_blocks)]
-        )
-        if is_rough
-        else None,
+        rough=partial(rounded, X) if is_rough else None,
         keep=keep,
         standing=standing,
         **options,

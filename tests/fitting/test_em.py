@@ -10,7 +10,7 @@ from hypothesis import assume, given, reject
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
 from gmm_dask.errors import NotFiniteError, SingularCovarianceError
-from gmm_dask.fitting import FitResult, Maximisation, Outcome, Pass, Passes, best_of, fit
+from gmm_dask.fitting import FitResult, Maximisation, Outcome, Pass, best_of, fit
 from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, SufficientStatistics, e_step
 from tests.conftest import Blobs
 from tests.fitting.results import rounded
@@ -144,7 +144,7 @@ def test_rough_passes_come_first_and_the_others_decide(
     start = random_mixture("full", 3, blobs.X.shape[1], 0)
     maximise = Maximisation(1e-6)
     way = {"tol": tol, "max_iter": 1000, "accelerate": accelerate}
-    found = fit(exact, start, maximise, rough=Passes(rough), **way)
+    found = fit(exact, start, maximise, rough=rough, **way)
     assert found.converged
     n_exact = passes.count("exact")
     assert passes == ["rough"] * (len(passes) - n_exact) + ["exact"] * n_exact
@@ -156,7 +156,7 @@ def test_rough_passes_come_first_and_the_others_decide(
 
 def test_a_fit_that_ends_among_rough_passes_is_out_of_iterations(blobs: Blobs) -> None:
     start = random_mixture("full", 3, blobs.X.shape[1], 0)
-    rough = Passes(partial(rounded, blobs.X))
+    rough = partial(rounded, blobs.X)
     found = fit(
         partial(e_step, blobs.X), start, Maximisation(1e-6), tol=0.0, max_iter=3, rough=rough
     )

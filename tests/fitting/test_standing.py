@@ -16,7 +16,6 @@ EVERY_WAY: dict[str, st.SearchStrategy[Any]] = {
     "prior": st.booleans(),
     "n_starts": st.integers(1, 3),
     "is_part": st.booleans(),
-    "n_blocks": st.sampled_from([1, 3]),
     "is_rough": st.booleans(),
 }
 

@@ -13,7 +13,6 @@ import pytest
 from gmm_dask import load_model
 from gmm_dask.engine import Backend
 from gmm_dask.errors import SettingsError
-from gmm_dask.mixture import log_density
 from gmm_dask.stage.fit import fit
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.run import run
@@ -58,26 +57,6 @@ def test_the_switches_save_passes_and_cost_no_likelihood(data: Path, tmp_path: P
     fast = published(data, tmp_path / "fast", fit={"tol": 1e-7}).metrics
     assert fast["n_reads"] < slow["n_reads"]
     assert fast["log_likelihood_per_row"] > slow["log_likelihood_per_row"] - 1e-4
-
-
-def test_a_pass_in_blocks_is_told_of_and_its_figures_are_of_the_last_components(
-    data: Path, tmp_path: Path
-) -> None:
-    fit = {"n_blocks": 3, "tol": 1e-6, "max_iter": 500}
-    found = published(data, tmp_path / "out", fit=fit)
-    metrics = found.metrics
-    assert metrics["n_blocks"] == 3
-    assert metrics["n_reads"] == metrics["n_passes"] + metrics["n_taken_back"] + 2
-    X = np.column_stack([pq.read_table(data)[name] for name in "xyz"])
-    last = log_density(X, found.model.parameters)
-    assert metrics["log_likelihood"] == pytest.approx(last.sum(), rel=1e-12)
-    assert metrics["lower_bounds"][-1] <= last.mean()
-    report = found.folder.get("report.html").decode()
-    assert "each in 3 blocks" in report
-    assert "what the log-likelihood was at least" in report
-    whole = published(data, tmp_path / "whole", fit=fit | {"n_blocks": 1})
-    assert whole.run_id != found.run_id
-    assert whole.metrics["log_likelihood_per_row"] == pytest.approx(last.mean(), abs=1e-4)
 
 
 @pytest.mark.parametrize(

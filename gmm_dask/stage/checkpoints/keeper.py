@@ -53,9 +53,7 @@ class Keeper:
         self._origin = Origin(
             settings_hash(job.settings), plan_hash(plan), job.run_id, fit.random_state
         )
-        self._shapes = Shapes(
-            fit.covariance_type, fit.n_components, len(plan.features), fit.n_blocks
-        )
+        self._shapes = Shapes(fit.covariance_type, fit.n_components, len(plan.features))
         self._held: Mapping[str, int] = {}
         self._software: Mapping[str, str] = {}
         self._is_on = job.settings.output.checkpoint_seconds is not None

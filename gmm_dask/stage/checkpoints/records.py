@@ -10,8 +10,7 @@ from typing import Any
 from gmm_dask.fitting import Event, FitResult, Outcome, State
 from gmm_dask.fitting.acceleration import NOTHING, History
 from gmm_dask.fitting.components import Action
-from gmm_dask.fitting.memory import Part
-from gmm_dask.mixture import Parameters, SufficientStatistics
+from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.coordinates import Coordinates
 from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.faults import Cause
@@ -23,15 +22,6 @@ _ARRAYS = ("weights", "means", "covariances", "precisions_cholesky")
 _PARAMETERS = ("n_components", *_ARRAYS)
 _HISTORY = ("reference", "n_steps", "points", "images")
 _EVENT = ("pass_number", "component", "cause", "action", "columns", "until", "start")
-_SUMS = ("sum_resp", "sum_x", "sum_xx")
-PART = (
-    "n_rows",
-    "sum_weight",
-    "log_likelihood",
-    *_SUMS,
-    "sum_observed",
-    "parameters",
-)
 _OF_BOTH = ("n_bounds", "lower_bounds", "n_taken_back", "events", "n_states", "n_rows")
 STATE = (
     *_OF_BOTH,
@@ -41,7 +31,6 @@ STATE = (
     "history",
     "settled_within_tol",
     "sum_weight",
-    "parts",
     "is_rough",
 )
 RESULT = (*_OF_BOTH, "start", "parameters", "outcome", "sum_weight")
@@ -56,14 +45,11 @@ class Shapes:
     covariance_type : str
     n_components, n_features : int
         Components at most.
-    n_blocks : int
-        Parts of a pass, at most.
     """
 
     covariance_type: str
     n_components: int
     n_features: int
-    n_blocks: int = 1
 
 
 def dump_parameters(parameters: Parameters) -> dict[str, Any]:
@@ -99,7 +85,6 @@ def dump_state(state: State) -> dict[str, Any]:
         "history": _dump_history(state.history),
         "settled_within_tol": state.settled_within_tol,
         "sum_weight": float(state.sum_weight),
-        "parts": [_dump_part(part) for part in state.parts],
         "is_rough": state.is_rough,
     }
 
@@ -122,7 +107,6 @@ def load_state(reader: Fields, trajectory: Sequence[Parameters], shapes: Shapes)
         reader.flag("settled_within_tol"),
         reader.count("n_rows"),
         reader.size("sum_weight"),
-        _load_parts(reader, shapes),
         reader.flag("is_rough"),
     )
 
@@ -195,40 +179,6 @@ def _load_history(reader: Fields, shapes: Shapes) -> History:
     return History(
         chart, inner.packed_list("points", n, length), inner.packed_list("images", n, length)
     )
-
-
-def _dump_part(part: Part) -> dict[str, Any]:
-    found = part.statistics
-    return {
-        "n_rows": found.n_rows,
-        "sum_weight": float(found.sum_weight),
-        "log_likelihood": float(found.log_likelihood),
-        **{name: packed(getattr(found, name)) for name in _SUMS},
-        "sum_observed": None if found.sum_observed is None else packed(found.sum_observed),
-        "parameters": dump_parameters(part.parameters),
-    }
-
-
-def _load_parts(reader: Fields, shapes: Shapes) -> tuple[Part, ...]:
-    inners = reader.inners("parts", PART)
-    if len(inners) > shapes.n_blocks:
-        reader.refuse("parts", f"are {len(inners)}, of at most {shapes.n_blocks}")
-    return tuple(_load_part(inner, shapes) for inner in inners)
-
-
-def _load_part(reader: Fields, shapes: Shapes) -> Part:
-    parameters = load_parameters(reader, "parameters", shapes)
-    k, d = parameters.means.shape
-    each = zip(_SUMS, ((k,), (k, d), family(shapes.covariance_type).shape(k, d)), strict=True)
-    complete = reader.document["sum_observed"] is None
-    found = SufficientStatistics(
-        reader.count("n_rows"),
-        reader.size("sum_weight"),
-        reader.number("log_likelihood"),
-        **{name: reader.packed(name, shape) for name, shape in each},
-        sum_observed=None if complete else reader.packed("sum_observed", (k, d)),
-    )
-    return Part(found, parameters)
 
 
 def _dump_event(event: Event) -> dict[str, Any]:

@@ -142,11 +142,6 @@ class ReportData:
         return int(self.metrics.get("n_starts") or 1)
 
     @property
-    def n_blocks(self) -> int:
-        """Parts of a pass that an M-step followed each."""
-        return int(self.metrics.get("n_blocks") or 1)
-
-    @property
     def objective(self) -> str:
         """What `lower_bounds` are of: the log-likelihood, or with a prior the log-posterior."""
         return str(self.metrics.get("objective") or "log-likelihood")

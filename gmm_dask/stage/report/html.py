@@ -167,15 +167,9 @@ def _about_curve(data: ReportData) -> str:
     prior = " with the log-density of the priors" if data.objective == "log-posterior" else ""
     says = f"The {data.objective} per row{prior} says how well the components describe the rows"
     falls = " except where a component was floored, reseeded or dropped" if data.events else ""
-    least = (
-        " Components moved within a pass, after each block: what is drawn for it is what the "
-        f"{data.objective} was at least."
-        if data.n_blocks > 1
-        else ""
-    )
     return (
         f"{says}: higher is better. It rises from pass to pass{falls}, and the fit ends when it "
-        f"no longer changes by more than the tolerance.{least}"
+        f"no longer changes by more than the tolerance."
     )
 
 

@@ -255,8 +255,7 @@ def _passes(data: ReportData) -> tuple[str, str, str]:
     if not data.fitted_here:
         return "Passes over the data", "none", "; ".join(filter(None, ["no fit", taken]))
     best = f"best of {data.n_starts} starts" if data.n_starts > 1 else ""
-    parts = f"each in {data.n_blocks} blocks" if data.n_blocks > 1 else ""
-    remarks = filter(None, [best, parts, taken])
+    remarks = filter(None, [best, taken])
     return "Passes over the data", f"{data.n_passes:,}", "; ".join(remarks)
 
 

@@ -34,9 +34,6 @@ WAYS: dict[str, dict[str, Any]] = {
         "fit": {"covariance_type": "tied", "covariance_prior": 0.1, "mean_precision_prior": 2.0}
     },
     "reseeded": {"fit": {"component_policy": "reseed", "n_components": 9, "reg_covar": 0.0}},
-    "in blocks": {
-        "fit": {"n_blocks": 3, "component_policy": "reseed"},
-    },
     "few values": {"fit": {"init_rows": 100}, "data": {"missing": "em"}},
 }
 

@@ -15,7 +15,6 @@ import pytest
 
 from gmm_dask.errors import CheckpointError
 from gmm_dask.stage.checkpoints import Keeper
-from gmm_dask.stage.checkpoints.records import PART
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.run import run
 from gmm_dask.storage.documents import canonical_json, sealed
@@ -142,14 +141,6 @@ FORGED: dict[str, tuple[Callable[[Document], None], str]] = {
     "no one before": (
         lambda document: document.update(previous=None),
         "trajectories lack the state of pass 1 of start 1",
-    ),
-    "more blocks than asked for": (
-        at("state", "parts", value=[dict.fromkeys(PART)] * 2),
-        "state.parts are 2, of at most 1",
-    ),
-    "a block that is none": (
-        at("state", "parts", value=[dict.fromkeys(PART)]),
-        "state.parts[0].parameters is None, not a document",
     ),
     "a flag that is a number": (
         at("state", "settled_within_tol", value=0),

@@ -51,7 +51,7 @@ def written(standings: list[Standing]) -> RunFolder:
 
 
 def loaded(folder: RunFolder, method: Method, n_starts: int) -> Checkpoint:
-    shapes = Shapes(method.covariance_type, method.n_components, 2, n_blocks=3)
+    shapes = Shapes(method.covariance_type, method.n_components, 2)
 
     @cache
     def read(number: int) -> Any:

@@ -1,0 +1,121 @@
+"""How a fit ended, and what is told of each of its passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gmm_dask.fitting.components import Event
+from gmm_dask.mixture import Parameters
+
+
+class Outcome(StrEnum):
+    """How a fit ended; each value is one ending."""
+
+    CONVERGED = "converged"
+    OUT_OF_ITERATIONS = "out_of_iterations"
+
+    @property
+    def advice(self) -> str:
+        """What to do next, in one sentence."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Outcome.CONVERGED: "The log-likelihood per row changed by less than tol.",
+    Outcome.OUT_OF_ITERATIONS: (
+        "max_iter was reached before the log-likelihood settled: "
+        "raise max_iter, or accept a larger tol."
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One pass over the data, as told to whoever watches the fit.
+
+    Parameters
+    ----------
+    start, number : int
+        Which initialisation and which pass of it, both from 1.
+    lower_bound : float
+        Mean log-likelihood per row under `parameters`, the state the pass started from; with a
+        prior, of the posterior.
+    change : float
+        Difference from the pass before; infinite in the first.
+    seconds : float
+        Wall time of the E-step.
+    n_rows : int
+        Rows used.
+    parameters : Parameters
+    events : tuple of Event
+        What began to be done to components after this pass.
+    taken_back : bool
+        The state was extrapolated and is worse than the one before: the fit goes on from the
+        M-step that the extrapolation was to improve on.
+    """
+
+    start: int
+    number: int
+    lower_bound: float
+    change: float
+    seconds: float
+    n_rows: int
+    parameters: Parameters
+    events: tuple[Event, ...] = ()
+    taken_back: bool = False
+
+
+Watcher = Callable[[Pass], None]
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """A finished fit.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        After the last M-step.
+    lower_bounds : tuple of float
+        Mean log-likelihood per row, pass by pass, without the passes that were taken back.
+    outcome : Outcome
+    trajectory : tuple of Parameters
+        The state each of these bounds is of, and the last.
+    n_rows : int
+        Rows used in each pass.
+    sum_weight : float
+        Sum of their weights; infinite where it is beyond float64.
+    events_ : tuple of Event
+        What was done to components that starved, collapsed or became singular.
+    n_taken_back : int
+        Passes in which an extrapolation was tried for nothing.
+    start : int
+        Which initialisation, from 1.
+    """
+
+    parameters: Parameters
+    lower_bounds: tuple[float, ...]
+    outcome: Outcome
+    trajectory: tuple[Parameters, ...]
+    n_rows: int
+    sum_weight: float
+    events_: tuple[Event, ...] = ()
+    n_taken_back: int = 0
+    start: int = 1
+
+    @property
+    def converged(self) -> bool:
+        """Whether the log-likelihood settled within tol."""
+        return self.outcome is Outcome.CONVERGED
+
+    @property
+    def n_passes(self) -> int:
+        """Passes over the data."""
+        return len(self.lower_bounds) + self.n_taken_back
+
+
+def best_of(results: list[FitResult]) -> FitResult:
+    """The result of largest final log-likelihood; the earliest of equals."""
+    return max(results, key=lambda result: result.lower_bounds[-1] if result.n_passes else 0.0)
