@@ -35,6 +35,7 @@ from gmm_dask.storage import (
 from gmm_dask.storage.labels import check_kept
 from gmm_dask.storage.listing import would_list
 from gmm_dask.storage.model_file import Model, load_model_file
+from gmm_dask.storage.roles import element_of
 
 SettingsT = TypeVar("SettingsT", Settings, ScoreSettings)
 
@@ -117,7 +118,7 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     features = data.features
     if isinstance(settings, ScoreSettings):
         model = load_model_file(load_model_bytes(settings.model), settings.model)
-        if features is not None and features != model.feature_names:
+        if features is not None and features not in (model.feature_names, _columns_of(model)):
             raise SettingsError(
                 f"data.features are {', '.join(features)}; the model was fitted on "
                 f"{', '.join(model.feature_names)}. Leave data.features out."
@@ -150,6 +151,12 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
         folder = begin(store, matters, dataset, columns, about)
     seconds = time.perf_counter() - begun
     return Job(settings, dataset, folder, published, model, seconds, caution)
+
+
+def _columns_of(model: Model) -> tuple[str, ...]:
+    """What its features are called where those of a column of lists have the name of that."""
+    elements = ((name, element_of(name)) for name in model.feature_names)
+    return tuple(dict.fromkeys(found[0] if found else name for name, found in elements))
 
 
 def _check_scratch(settings: Settings | ScoreSettings) -> None:
@@ -218,7 +225,7 @@ def _kept_columns(settings: Settings | ScoreSettings, dataset: Plan) -> tuple[st
 def _read_columns(settings: Settings | ScoreSettings, dataset: Plan) -> tuple[str, ...]:
     weight = () if dataset.weight_column is None else (dataset.weight_column,)
     kept = (name for name in _kept_columns(settings, dataset) if name not in dataset.key_columns)
-    return tuple(dict.fromkeys((*dataset.features, *weight, *kept)))
+    return tuple(dict.fromkeys((*dataset.feature_columns, *weight, *kept)))
 
 
 def _data_that_matters(settings: Settings | ScoreSettings) -> dict[str, Any]:

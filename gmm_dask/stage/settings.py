@@ -31,7 +31,8 @@ class DataSettings(Section):
     features: tuple[str, ...] | None = Field(
         default=None,
         min_length=1,
-        description="Numeric columns to cluster on; all numeric columns where not given.",
+        description="Numeric columns to cluster on, or columns of lists of numbers of one length; "
+        "where not given all numeric columns, or the one column of lists.",
     )
     id_columns: tuple[str, ...] = Field(
         default=(), description="Columns carried through to the labels unchanged."

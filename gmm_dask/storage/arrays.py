@@ -8,6 +8,74 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from gmm_dask.kinds import INEXACT, inexact
+from gmm_dask.storage.roles import cast_of, number_type
+
+
+class OddValuesError(ValueError):
+    """Values that cannot be taken: which, and the remedy; the caller knows where they are."""
+
+
+def numbers(array: pa.Array, length: int | None = None) -> npt.NDArray[Any]:
+    """The numbers of a column, NaN for null; integers remain integers where none is null.
+
+    Parameters
+    ----------
+    array : (n,)
+        Of a type that is a number, or that was asked to be taken for one.
+    length : int, optional
+        Of each list, where the array is one of lists.
+
+    Returns
+    -------
+    (n,), or (n, length)
+
+    Raises
+    ------
+    OddValuesError
+        float64 would round an integer, or a list is of another length.
+    """
+    if pa.types.is_null(array.type):
+        return np.full(len(array) if length is None else (len(array), length), np.nan)
+    if length is not None:
+        return _vectors(array, length)
+    if cast_of(array.type):
+        array = array.cast(number_type(array.type))
+    values, absent = to_numpy(array), nulls(array) if array.null_count else None
+    if not pa.types.is_integer(array.type):
+        return values if absent is None else np.where(absent, values.dtype.type(np.nan), values)
+    if absent is not None:
+        values = np.where(absent, values.dtype.type(0), values)
+    wrong = inexact(values)
+    if wrong is not None:
+        raise OddValuesError(f"integers up to {wrong}, beyond 2^53. {INEXACT}")
+    return values if absent is None else np.where(absent, np.nan, values.astype(np.float64))
+
+
+def list_length(array: pa.Array) -> int | None:
+    """Of the first list that is there."""
+    there = array.drop_null()
+    return len(there[0]) if len(there) else None
+
+
+def _vectors(array: pa.Array, length: int) -> npt.NDArray[Any]:
+    """Lists of one length as rows; one that is null is a row of NaN."""
+    lists = array.storage if isinstance(array, pa.ExtensionArray) else array
+    absent = nulls(lists) if lists.null_count else None
+    there = lists if absent is None else lists.drop_null()
+    lengths = to_numpy(there.value_lengths())
+    wrong = lengths[lengths != length]
+    if wrong.size:
+        raise OddValuesError(
+            f"a list of {wrong[0]} values, where others have {length}. Give all lists one length."
+        )
+    values = numbers(there.flatten()).reshape(len(there), length)
+    if absent is None:
+        return values
+    rows = np.full((len(lists), length), np.nan, np.result_type(values.dtype, np.float32))
+    rows[~absent] = values
+    return rows
+
 
 def to_numpy(array: pa.Array) -> npt.NDArray[Any]:
     """Numbers without a copy; what stands where one is null is anything."""

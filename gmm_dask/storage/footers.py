@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -47,6 +47,8 @@ class Footer:
         Of the columns of interest.
     index_columns : frozenset of str
         Columns that pandas wrote from the index of a frame.
+    lengths : mapping of str to int or None
+        Of the lists of each column of lists of numbers; None where they are not known to have one.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Footer:
     columns: tuple[Column, ...]
     oddities: tuple[Oddity, ...]
     index_columns: frozenset[str] = frozenset()
+    lengths: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def n_rows(self) -> int:
@@ -75,15 +78,13 @@ def read_footer(name: str, file: Input, roles: Roles) -> Footer:
     content = footer_bytes(name, file.stream, state.size)
     schema = parse_footer(name, content).schema_arrow
     try:
-        row_groups, oddities = check_row_groups(
-            name, content, state.size - len(content), schema, roles
-        )
+        found = check_row_groups(name, content, state.size - len(content), schema, roles)
     except ThriftError as error:
         raise DataError(f"{shown(name)}: the footer is damaged: {error}. {WRITE_AGAIN}") from error
     columns = tuple((field.name, field.type) for field in schema)
     sha256 = hashlib.sha256(content).hexdigest()
     index = frozenset(_index_columns(schema))
-    return Footer(name, state, sha256, row_groups, columns, oddities, index)
+    return Footer(name, state, sha256, found.rows, columns, found.oddities, index, found.lengths)
 
 
 def footer_bytes(name: str, stream: BinaryIO, size: int) -> bytes:

@@ -15,19 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gmm_dask.errors import DataError, InputChangedError
-from gmm_dask.storage.arrays import nulls, to_numpy
+from gmm_dask.storage.arrays import OddValuesError, numbers
 from gmm_dask.storage.footers import footer_bytes, parse_footer
 from gmm_dask.storage.inputs import FileState, Input, open_input, readable, unreadable
 from gmm_dask.storage.object_errors import brief
-from gmm_dask.storage.plan import REMEDIES
 from gmm_dask.storage.problems import Problems, shown
-from gmm_dask.storage.roles import cast_of, is_number, number_type, plain_type
-from gmm_dask.storage.row_groups import MAX_EXACT, WRITE_AGAIN
+from gmm_dask.storage.roles import Place, is_number, number_type, places_of, plain_type
+from gmm_dask.storage.row_groups import WRITE_AGAIN
 from gmm_dask.storage.sources import ChunkSource
 
 BLOCK_ROWS = 8192  # rows that are turned from columns into rows while they are in the cache
 BATCH_BYTES = 2 << 20  # decoded values held beside the result
 MAX_BATCH_ROWS = 1 << 16
+LEAST_VECTORS = 512  # rows of a batch of lists, each of which may be long
 COLUMNS_AT_ONCE = 32  # each open column holds a page of a megabyte or two
 MAX_OPEN_COLUMNS = 128  # that wait for the next part of their row group
 PLAN_AGAIN = "Run again: a new plan takes the file as it is now."
@@ -147,8 +147,10 @@ class OpenFile:
                 what = f"its size went from {source.size} to {state.size} bytes"
             raise changed(source, what)
 
-    def rows(self, source: ChunkSource, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The chunk's rows batch by batch.
+    def rows(
+        self, source: ChunkSource, columns: Sequence[str], n_values: int
+    ) -> Iterator[pa.RecordBatch]:
+        """The chunk's rows batch by batch, of so many values each.
 
         The next part of a row group goes on where the one before it ended: nothing of the group is
         decoded twice, where its columns are no more than MAX_OPEN_COLUMNS.
@@ -158,8 +160,9 @@ class OpenFile:
         key = (source.row_groups, tuple(columns))
         cursor = self._cursors.pop(key, None)
         if cursor is None or cursor.row > source.start:
-            size = BATCH_BYTES // (8 * len(columns)) // BLOCK_ROWS * BLOCK_ROWS
-            size = min(max(size, BLOCK_ROWS), MAX_BATCH_ROWS)
+            size = BATCH_BYTES // (8 * n_values)
+            least = BLOCK_ROWS if n_values == len(columns) else LEAST_VECTORS
+            size = min(max(size // least * least, least), MAX_BATCH_ROWS)
             batches = self.iterate(size, source.row_groups, columns)
             cursor = _Cursor(batches, source.start - source.skip)
         if source.stop < source.group_stops[-1]:
@@ -216,24 +219,25 @@ class OpenChunk:
 
         A chunk of no rows needs no columns: the plan has looked at what its file has.
         """
-        problems = Problems()
-        for name in columns if self.source.n_rows else ():
+        problems, types = Problems(), self.file.types
+        for place in places_of(columns, types) if self.source.n_rows else ():
+            name = place.column
             where = f"{shown(self.source.name)}, column {name!r}"
-            if name not in self.file.types:
-                has = ", ".join(self.file.types)
+            if name not in types:
+                has = ", ".join(types)
                 problems.add("columns", f"{where}: is missing. The file has: {has}.")
-            elif numbers and not is_number(number_type(self.file.types[name])):
-                problems.add("columns", f"{where}: is {self.file.types[name]}, not a number.")
+            elif numbers and not is_number(number_type(place.value_type(types[name]))):
+                problems.add("columns", f"{where}: is {types[name]}, not a number.")
         problems.raise_any()
 
-    def fill(self, X: npt.NDArray[Any], columns: Sequence[str]) -> None:
-        """Put the columns into X (n, len(columns)), row by row."""
-        self.check_columns(columns, numbers=True)
-        for first in range(0, len(columns), COLUMNS_AT_ONCE):
-            group = columns[first : first + COLUMNS_AT_ONCE]
-            part = X[:, first : first + len(group)]
-            for row, batch in self.batches(group):
-                self._fill(part[row : row + batch.num_rows], batch, group, row)
+    def fill(self, X: npt.NDArray[Any], features: Sequence[str]) -> None:
+        """Put the features into X (n, len(features)), row by row."""
+        self.check_columns(features, numbers=True)
+        places = places_of(features, self.file.types)
+        for first in range(0, len(places), COLUMNS_AT_ONCE):
+            group = places[first : first + COLUMNS_AT_ONCE]
+            for row, batch in self._batches(group):
+                self._fill(X[row : row + batch.num_rows], batch, group, row)
 
     def features(self, columns: Sequence[str], dtype: str) -> npt.NDArray[np.floating[Any]]:
         """The columns as rows, (n, len(columns)); a null is NaN."""
@@ -272,33 +276,43 @@ class OpenChunk:
         return table.select(list(columns))
 
     def blocks(
-        self, columns: Sequence[str], dtype: str
+        self, features: Sequence[str], dtype: str
     ) -> Iterator[tuple[int, npt.NDArray[np.floating[Any]]]]:
         """The same rows batch by batch, where so many columns are read at once."""
-        if len(columns) > COLUMNS_AT_ONCE:
-            yield 0, self.features(columns, dtype)
+        self.check_columns(features, numbers=True)
+        places = places_of(features, self.file.types)
+        if len(places) > COLUMNS_AT_ONCE:
+            yield 0, self.features(features, dtype)
             return
-        self.check_columns(columns, numbers=True)
-        for row, batch in self.batches(columns):
-            X = np.empty((batch.num_rows, len(columns)), dtype=dtype)
-            self._fill(X, batch, columns, row)
+        for row, batch in self._batches(places):
+            X = np.empty((batch.num_rows, len(features)), dtype=dtype)
+            self._fill(X, batch, places, row)
             yield row, X
 
     def _fill(
-        self, rows: npt.NDArray[Any], batch: pa.RecordBatch, names: Sequence[str], first: int
+        self, rows: npt.NDArray[Any], batch: pa.RecordBatch, places: Sequence[Place], first: int
     ) -> None:
         """A batch into rows, a block at a time: its rows stay in the cache meanwhile."""
-        columns = [self.numbers(batch, name, first) for name in names]
+        columns = [self.numbers(batch, place, first) for place in places]
         for start in range(0, rows.shape[0], BLOCK_ROWS):
             block = rows[start : start + BLOCK_ROWS]
-            for j, column in enumerate(columns):
-                block[:, j] = column[start : start + BLOCK_ROWS]
+            for place, column in zip(places, columns, strict=True):
+                block[:, place.where] = column[start : start + BLOCK_ROWS]
 
-    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """The chunk's rows batch by batch, each with the place of its first row in the chunk."""
+    def _batches(self, places: Sequence[Place]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        n_values = sum(place.length or 1 for place in places)
+        return self.batches([place.column for place in places], n_values)
+
+    def batches(
+        self, columns: Sequence[str], n_values: int | None = None
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The chunk's rows batch by batch, each with the place of its first row in the chunk.
+
+        A row has one value in each column, unless `n_values` says how many it has in all.
+        """
         done, check_unchanged = 0, self.file.check_unchanged
         try:
-            for batch in self.file.rows(self.source, columns):
+            for batch in self.file.rows(self.source, columns, n_values or len(columns)):
                 yield done, batch
                 done += batch.num_rows
         except (pa.ArrowException, OSError) as error:
@@ -312,24 +326,13 @@ class OpenChunk:
         if done != self.source.n_rows:
             raise changed(self.source, f"it has {done} of the {self.source.n_rows} rows")
 
-    def numbers(self, batch: pa.RecordBatch, name: str, row: int) -> npt.NDArray[Any]:
+    def numbers(self, batch: pa.RecordBatch, place: Place, row: int) -> npt.NDArray[Any]:
         """A column of a batch as numbers, NaN for null; raises DataError where that rounds."""
-        array = batch.column(name)
-        if pa.types.is_null(array.type):
-            return np.full(len(array), np.nan)
-        if cast_of(array.type):
-            array = array.cast(number_type(array.type))  # the plan has it that this was asked for
-        values, absent = to_numpy(array), nulls(array) if array.null_count else None
-        if not pa.types.is_integer(array.type):
-            return values if absent is None else np.where(absent, values.dtype.type(np.nan), values)
-        if absent is not None:
-            values = np.where(absent, values.dtype.type(0), values)
-        if values.dtype.itemsize == 8 and _max_magnitude(values) > MAX_EXACT:
-            raise DataError(
-                f"{self._where(row)}, column {name!r}: integers up to {_max_magnitude(values)}, "
-                f"beyond 2^53. {REMEDIES['inexact']}"
-            )
-        return values if absent is None else np.where(absent, np.nan, values.astype(np.float64))
+        try:
+            return numbers(batch.column(place.column), place.length)
+        except OddValuesError as error:
+            where = f"{self._where(row)}, column {place.column!r}"
+            raise DataError(f"{where}: {error}") from None
 
     def _where(self, row: int) -> str:
         """File and row group of a row of the chunk."""
@@ -384,10 +387,6 @@ def _input(source: ChunkSource) -> Input:
 def _plain(array: pa.Array) -> pa.Array:
     plain = plain_type(array.type)
     return array if array.type == plain else array.cast(plain)
-
-
-def _max_magnitude(values: npt.NDArray[Any]) -> int:
-    return max(abs(int(values.min(initial=0))), int(values.max(initial=0)))
 
 
 def changed(source: ChunkSource, what: str) -> InputChangedError:

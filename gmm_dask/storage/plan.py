@@ -12,11 +12,12 @@ from functools import cached_property
 from typing import Any, Literal
 
 from gmm_dask.errors import DataError
+from gmm_dask.kinds import INEXACT
 from gmm_dask.storage.footers import Footer, read_footer
 from gmm_dask.storage.inputs import REFUSALS, is_remote, open_input, unreadable
 from gmm_dask.storage.listing import Listing, hive_keys, joined, list_files
 from gmm_dask.storage.problems import Problems, shown
-from gmm_dask.storage.roles import Cast, Roles
+from gmm_dask.storage.roles import Cast, Roles, column_of
 from gmm_dask.storage.schema import Schema, common_schema
 from gmm_dask.storage.shards import Chunk, Shard, row_ranges, shards_of
 
@@ -24,7 +25,7 @@ REQUESTS_AT_ONCE = 16  # an object store answers many at the speed of one; a loc
 MAX_CHUNKS = 1_000_000  # a forged row count must not fill the memory with a plan
 REMEDIES = {
     "null": "Fill them, or set data.missing: drop or em.",
-    "inexact": "float64 would round them: subtract an offset, or leave the column out.",
+    "inexact": INEXACT,
     "infinite": "Remove or replace them.",
     "negative": "Weights must not be negative.",
 }
@@ -79,6 +80,7 @@ class Plan:
     root : str
         Absolute path or URL.
     features : tuple of str
+        Columns, and elements of columns of lists, such as "embedding[0]".
     dtype : {"float32", "float64"}
         The narrower one that holds every value of the features.
     feature_types : tuple of str
@@ -118,6 +120,12 @@ class Plan:
     def n_rows(self) -> int:
         """Rows of the dataset."""
         return sum(partition.n_rows for partition in self.partitions)
+
+    @property
+    def feature_columns(self) -> tuple[str, ...]:
+        """Columns of the files that the features are read from."""
+        names = dict(self.columns)
+        return tuple(dict.fromkeys(column_of(name, names) for name in self.features))
 
     @property
     def row_bytes(self) -> int:
@@ -279,7 +287,8 @@ def _check_values(
     footers: Sequence[Footer], schema: Schema, roles: Roles, problems: Problems
 ) -> None:
     """Report what the statistics say of values that cannot be used."""
-    computed = {*schema.features, roles.weight_column}
+    names = dict(schema.columns)
+    computed = {*(column_of(name, names) for name in schema.features), roles.weight_column}
     for footer in footers:
         for odd in footer.oddities:
             if odd.column not in computed:

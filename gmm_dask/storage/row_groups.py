@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from gmm_dask.errors import DataError
+from gmm_dask.kinds import is_exact
 from gmm_dask.storage.problems import MAX_ALIKE, shown
-from gmm_dask.storage.roles import Roles
+from gmm_dask.storage.roles import Roles, is_list, value_type
 from gmm_dask.storage.thrift import (
     Fields,
     ThriftError,
@@ -25,7 +27,6 @@ from gmm_dask.storage.thrift import (
     walk,
 )
 
-MAX_EXACT = 2**53  # beyond it float64 does not hold every integer
 ENCRYPTED_FILE = "is encrypted. Decrypt it; there is no setting for keys."
 WRITE_AGAIN = "Write the file again, or remove it from the dataset."
 KINDS = ("null", "inexact", "infinite", "negative")
@@ -65,10 +66,28 @@ class Oddity:
     what: str
 
 
+class RowGroups(NamedTuple):
+    """What a footer says of its row groups.
+
+    Parameters
+    ----------
+    rows : tuple of int
+        Of each.
+    oddities : tuple of Oddity
+        That matter, of the columns that may be read.
+    lengths : mapping of str to int or None
+        Of the lists of each column of lists of numbers; None where they are not known to have one.
+    """
+
+    rows: tuple[int, ...]
+    oddities: tuple[Oddity, ...]
+    lengths: Mapping[str, int | None]
+
+
 def check_row_groups(
     name: str, content: bytes, end: int, schema: pa.Schema, roles: Roles
-) -> tuple[tuple[int, ...], tuple[Oddity, ...]]:
-    """Rows of each row group, and the oddities that matter of the columns that may be read.
+) -> RowGroups:
+    """What the row groups hold, as far as columns go that may be read.
 
     Parameters
     ----------
@@ -92,6 +111,7 @@ def check_row_groups(
     oddities: list[Oddity] = []
     problems: list[str] = []
     extents: list[_Extent] = []
+    lists: dict[str, list[_Lists]] = {leaf.column: [] for leaf in leaves if leaf.is_list}
     promised = 0
     for field, value in walk(content, lazily=FILE_ROW_GROUPS):
         if field == FILE_ROWS:
@@ -113,19 +133,45 @@ def check_row_groups(
                 if fault:
                     where = f"{shown(name)}, row group {group}, column {leaf.column!r}"
                     problems.append(f"{where}: {fault} {WRITE_AGAIN}")
-                elif leaf.minded:
-                    found = _oddities(chunk[CHUNK_METADATA], leaf)
-                    oddities += [
-                        Oddity(kind, group, leaf.column, what)
-                        for kind, what in found
-                        if kind in leaf.minded
-                    ]
+                    continue
+                if leaf.is_list and n_rows:
+                    lists[leaf.column].append(_Lists.of(chunk[CHUNK_METADATA], n_rows))
+                if leaf.minded:
+                    oddities += _oddities(chunk[CHUNK_METADATA], leaf, group)
     if promised != sum(row_groups):
         raise ThriftError(f"it promises {promised} rows, its row groups have {sum(row_groups)}")
     problems = problems or _overlaps(name, extents, schema, {leaf.index for leaf in leaves})
     if problems:
         raise DataError(problems)
-    return tuple(row_groups), tuple(oddities)
+    types = {field.name: field.type for field in schema}
+    lengths = {column: _length(types[column], found) for column, found in lists.items()}
+    return RowGroups(tuple(row_groups), tuple(oddities), lengths)
+
+
+class _Lists(NamedTuple):
+    """The lists of a column chunk: rows, elements (one for a null list), null elements."""
+
+    n_rows: int
+    n_values: int
+    n_nulls: int
+
+    @classmethod
+    def of(cls, metadata: Fields, n_rows: int) -> _Lists:
+        statistics = structure(metadata, COLUMN_STATISTICS)
+        n_nulls = integer(statistics, STATISTICS_NULLS) if STATISTICS_NULLS in statistics else 0
+        return cls(n_rows, integer(metadata, COLUMN_VALUES), n_nulls)
+
+
+def _length(type_: pa.DataType, lists: Sequence[_Lists]) -> int | None:
+    """Of all lists of a column; where the type leaves it open, by the row groups without nulls."""
+    if pa.types.is_fixed_size_list(type_):
+        return int(type_.list_size)
+    if not pa.types.is_nested(type_):
+        return int(type_.shape[0])  # a tensor
+    whole = [each for each in lists if not each.n_nulls] or lists
+    lengths = {divmod(each.n_values, each.n_rows) for each in whole}
+    length, rest = lengths.pop() if len(lengths) == 1 else (0, 0)
+    return length if length and not rest else None
 
 
 @dataclass(frozen=True)
@@ -135,6 +181,7 @@ class _Leaf:
     column: str
     index: int
     is_flat: bool
+    is_list: bool
     is_null: bool
     physical: int | None  # type of the values in the file, where there is but one
     decode: Callable[[bytes], float] | None  # of a bound in the statistics
@@ -148,15 +195,17 @@ def _leaves(schema: pa.Schema, roles: Roles) -> Iterator[_Leaf]:
     for field in schema:
         name, type_ = field.name, field.type
         if roles.may_read(name, type_):
-            kinds = KINDS if roles.is_number(type_) else ()
+            value = value_type(type_)
+            kinds = KINDS if roles.is_number(value) else ()
             yield _Leaf(
                 name,
                 index,
-                not pa.types.is_nested(type_),
+                value == type_ and not pa.types.is_nested(type_),
+                is_list(type_) and bool(kinds),
                 pa.types.is_null(type_),
-                _physical(type_),
-                _bound_decoder(type_),
-                not pa.types.is_unsigned_integer(type_),
+                _physical(value),
+                _bound_decoder(value),
+                not pa.types.is_unsigned_integer(value),
                 frozenset(kind for kind in kinds if roles.minds(kind, name)),
             )
         index += n_leaves(type_)
@@ -256,7 +305,16 @@ def _can_decompress(codec: int) -> bool:
     return codec == 0 or bool(pa.Codec.is_available(CODECS[codec]))
 
 
-def _oddities(metadata: Fields, leaf: _Leaf) -> Iterator[tuple[str, str]]:
+def _oddities(metadata: Fields, leaf: _Leaf, group: int) -> list[Oddity]:
+    """What the statistics of a column chunk give away, as far as it matters."""
+    return [
+        Oddity(kind, group, leaf.column, what)
+        for kind, what in _all_oddities(metadata, leaf)
+        if kind in leaf.minded
+    ]
+
+
+def _all_oddities(metadata: Fields, leaf: _Leaf) -> Iterator[tuple[str, str]]:
     """Kind and extent of what the statistics of a column chunk give away."""
     statistics = structure(metadata, COLUMN_STATISTICS)
     nulls = integer(statistics, STATISTICS_NULLS) if STATISTICS_NULLS in statistics else 0
@@ -269,8 +327,8 @@ def _oddities(metadata: Fields, leaf: _Leaf) -> Iterator[tuple[str, str]]:
         return
     if math.isinf(low) or math.isinf(high):
         yield "infinite", "infinite values"
-    elif isinstance(low, int) and (low < -MAX_EXACT or high > MAX_EXACT):
-        yield "inexact", f"integers up to {max(low, high, key=abs)}, beyond 2^53"
+    elif rounded := [b for b in (low, high) if isinstance(b, int) and not is_exact(b)]:
+        yield "inexact", f"integers up to {max(rounded, key=abs)}, beyond 2^53"
     if low < 0:
         yield "negative", f"values down to {low}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
+from gmm_dask.kinds import refusal
 from gmm_dask.storage.footers import Column, Footer
 from gmm_dask.storage.listing import hive_keys
 from gmm_dask.storage.model_fields import MAX_TEXT
@@ -18,10 +19,16 @@ from gmm_dask.storage.problems import Problems, shown
 from gmm_dask.storage.roles import (
     Roles,
     cast_of,
+    column_of,
+    element,
     has_nested_dictionary,
+    is_list,
     is_number,
+    kind_of,
     number_type,
+    places_of,
     plain_type,
+    value_type,
 )
 
 MAX_NAMES = 30  # columns that one message lists
@@ -76,11 +83,20 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
     _check_names(variants, keys, problems)
     columns = _all_columns(variants)
     index = frozenset[str]().union(*(footer.index_columns for footer in footers))
-    features = _features(variants, roles, {*keys, *index}, problems)
-    for name in dict.fromkeys(features):
-        _check_name(name, problems)
+    named = _features(variants, roles, {*keys, *index}, problems)
+    used = dict.fromkeys(column_of(name, columns) for name in named)
+    for name in used:
         if _is_column(name, "data.features", variants, (), keys, problems):
             _check_numbers(name, "data.features", variants, roles, problems)
+    lengths = {
+        name: _length(name, in_use, problems)
+        for name in used
+        if any(is_list(type_) for type_ in _types_of(name, variants))
+    }
+    features = tuple(_expanded(named, lengths))
+    _check_elements(features, lengths, columns, problems)
+    for name in features:
+        _check_name(name, problems)
     weight = roles.weight_column
     if weight is not None and _is_column(
         weight, "data.weight_column", variants, (), keys, problems
@@ -91,7 +107,10 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
         setting = "data.id_columns" if name in roles.id_columns else "labels.keep"
         if _is_column(name, setting, variants, keys, keys, problems):
             _check_one_type(name, setting, variants, problems)
-    types = [set(map(number_type, _types_of(name, variants))) for name in features]
+    types = [
+        {number_type(value_type(type_)) for type_ in _types_of(column_of(name, columns), variants)}
+        for name in features
+    ]
     narrow = all(each <= FLOAT32_HOLDS for each in types)
     return Schema(
         features,
@@ -99,7 +118,7 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
         tuple(map(_widest, types)),
         tuple((name, str(type_)) for name, type_ in columns.items()),
         keys,
-        tuple(_cast((*features, *(() if weight is None else (weight,))), variants)),
+        tuple(_cast((*used, *(() if weight is None else (weight,))), variants)),
     )
 
 
@@ -177,7 +196,8 @@ def _features(
 ) -> tuple[str, ...]:
     """The features named, or every column that is a number in any file and has no other role.
 
-    `others` are folder keys, and columns that were the index of a frame: not features by default.
+    Where there are none, the one column of lists of numbers. `others` are folder keys, and columns
+    that were the index of a frame: not features by default.
     """
     if roles.features is not None:
         for name, count in Counter(roles.features).items():
@@ -188,17 +208,78 @@ def _features(
             problems.add("two roles", line)
         return roles.features
     taken = {*roles.id_columns, *others, roles.weight_column}
-    names = dict.fromkeys(
-        name
+    types = [
+        (name, type_)
         for variant in variants
         for name, type_ in variant.columns
-        if name not in taken and roles.is_number(type_) and not pa.types.is_null(type_)
-    )
-    if not names:
+        if name not in taken and not pa.types.is_null(value_type(type_))
+    ]
+    names = dict.fromkeys(name for name, type_ in types if roles.is_number(type_))
+    lists = dict.fromkeys(name for name, type_ in types if roles.is_number(value_type(type_)))
+    if not names and len(lists) != 1:
         known = _listed(_all_columns(variants))
-        line = f"data.features: no column without another role is a number. The columns: {known}"
+        line = (
+            "data.features: no column without another role is a number, and no single one a list "
+            f"of numbers. The columns: {known}"
+        )
         problems.add("no features", line)
-    return tuple(names)
+    return tuple(names) or tuple(lists)
+
+
+def _length(name: str, footers: Iterable[Footer], problems: Problems) -> int:
+    """Of the lists of a column; 0 where there is none that all have, which is a problem."""
+    found: dict[int | None, str] = {}
+    for footer in footers:
+        if name in footer.lengths:
+            found.setdefault(footer.lengths[name], footer.name)
+    where = f", column {name!r}"
+    if None in found:
+        line = (
+            f"{shown(found[None])}{where}: its lists have different lengths, or missing values "
+            "hide their length. Give them one, and write them as lists of fixed size."
+        )
+        problems.add("lists of no one length", line)
+    elif len(found) > 1:
+        (length, file), (other, another) = list(found.items())[:2]
+        line = (
+            f"{shown(another)}{where}: has lists of {other} values, but {length} in {shown(file)}. "
+            "Give all lists one length."
+        )
+        problems.add("lists of other lengths", line)
+    elif found:
+        return next(iter(found)) or 0
+    return 0
+
+
+def _expanded(named: Iterable[str], lengths: Mapping[str, int]) -> Iterator[str]:
+    """The features, each element of a list being one."""
+    for name in named:
+        if name in lengths:
+            yield from (element(name, i) for i in range(lengths[name]))
+        else:
+            yield name
+
+
+def _check_elements(
+    features: Sequence[str],
+    lengths: Mapping[str, int],
+    columns: Container[str],
+    problems: Problems,
+) -> None:
+    """The elements of a list are features together, in order, or none of them is."""
+    places = places_of(features, lengths)
+    times = Counter(place.column for place in places)
+    for place in places:
+        name, length = place.column, lengths.get(place.column)
+        if length and (place.length != length or times[name] > 1):
+            line = (
+                f"data.features: the lists of {name!r} have {length} values, which are features "
+                "together, in order. Name the column, for all of them."
+            )
+            problems.add("elements of lists", line)
+        elif length and any(element(name, i) in columns for i in range(length)):
+            line = f"data.features: a column has the name of an element of {name!r}. Rename it."
+            problems.add("elements and columns of one name", line)
 
 
 def _check_name(name: str, problems: Problems) -> None:
@@ -248,17 +329,20 @@ def _is_column(
 def _check_numbers(
     name: str, setting: str, variants: Sequence[Variant], roles: Roles, problems: Problems
 ) -> None:
+    in_lists = setting == "data.features" and any(is_list(v.types[name]) for v in variants)
     for variant in variants:
         type_ = variant.types[name]
-        if roles.is_number(type_):
+        value = value_type(type_) if in_lists else type_
+        fits = is_list(type_) == in_lists or pa.types.is_null(type_)
+        if roles.is_number(value) and fits:
             continue
-        word = cast_of(type_)
-        remedy = f"set data.cast: [{word}]" if word else "convert it to double"
+        word = cast_of(value)
+        remedy = f"set data.cast: [{word}]" if word else ""
+        if not fits:
+            remedy = "make it a list of numbers in all files, or in none"
         for file in variant.files:
-            line = (
-                f"{shown(file)}, column {name!r}: is {type_}, not a number. "
-                f"Leave it out of {setting}, or {remedy}."
-            )
+            where, without = f"{shown(file)}, column {name!r}", f" of {setting}"
+            line = refusal(where, f"is {type_}", kind_of(value), without, remedy)
             problems.add(f"files where the column {name!r} is not a number", line)
     if roles.to_fit and all(pa.types.is_null(variant.types[name]) for variant in variants):
         line = f"{setting}: the column {name!r} holds no value in any file. Leave it out."
@@ -291,7 +375,7 @@ def _check_one_type(
 def _cast(names: Iterable[str], variants: Sequence[Variant]) -> Iterator[tuple[str, str]]:
     """Columns that are taken for numbers because the settings ask for it, and their types."""
     for name in names:
-        types = sorted(str(each) for each in _types_of(name, variants) if cast_of(each))
+        types = sorted(str(each) for each in _types_of(name, variants) if cast_of(value_type(each)))
         if types:
             yield name, ", ".join(types)
 

@@ -27,7 +27,7 @@ from gmm_dask.storage.listing import would_list
 from gmm_dask.storage.plan import plan_dataset
 from gmm_dask.storage.problems import MAX_ALIKE
 from gmm_dask.storage.shards import row_ranges
-from tests.storage.conftest import Write, problems_of, write_file
+from tests.storage.conftest import Write, problems_of, read_all, write_file
 
 GOOD = {"x": [1.0, 2.0, 3.0], "y": [4.0, 5.0, 6.0]}
 
@@ -321,7 +321,8 @@ def test_a_column_missing_from_one_file_names_the_file(write: Write, data: Path)
         (pa.array([1], pa.decimal128(5, 2)), "decimal128(5, 2)"),
         (pa.array([1], pa.timestamp("us")), "timestamp[us]"),
         (pa.array([1], pa.date32()), "date32"),
-        (pa.array([[1.0]]), "list<"),
+        (pa.array([[[1.0]]]), "list<"),
+        (pa.array([["a"]]), "list<"),
         (pa.array([{"a": 1.0}]), "struct<"),
         ([b"a"], "binary"),
     ],
@@ -460,7 +461,7 @@ def test_infinities_in_the_statistics_are_a_problem(write: Write, data: Path, mi
 
 
 @pytest.mark.parametrize(
-    ("value", "type_"), [(2**53 + 1, "int64"), (-(2**60), "int64"), (2**64 - 1, "uint64")]
+    ("value", "type_"), [(2**53 + 1, "int64"), (1 - 2**60, "int64"), (2**64 - 1, "uint64")]
 )
 def test_integers_that_float64_would_round_are_a_problem(
     write: Write, data: Path, value: int, type_: str
@@ -470,9 +471,14 @@ def test_integers_that_float64_would_round_are_a_problem(
     assert plan_dataset(data, features=["x"], keep=["big"]).n_rows == 1
 
 
-def test_integers_up_to_2_to_the_53_are_exact(write: Write, data: Path) -> None:
-    write("a.parquet", {"x": [2**53, -(2**53)]})
-    assert plan_dataset(data).n_rows == 2
+def test_integers_that_float64_holds_are_taken_whatever_their_size(
+    write: Write, data: Path
+) -> None:
+    integers = [2**53, -(2**53), 2**60, -(2**63)]
+    write("a.parquet", {"x": integers, "y": pa.array([2**63, 1, 2, 3], pa.uint64())})
+    X = read_all(plan_dataset(data))
+    assert X[:, 0].tolist() == integers
+    assert X[0, 1] == 2**63
 
 
 # Files that are none

@@ -1,0 +1,122 @@
+"""One rule for each kind of value, in whatever form rows arrive.
+
+Numbers are taken exactly, an absent value is a missing one, and every other kind is refused by the
+name of its column, with the remedy.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from decimal import Decimal
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_EXACT = 2**53  # beyond it float64 does not hold every integer
+INEXACT = "float64 would round them: subtract an offset, or leave the column out."
+
+Kind = Literal[
+    "number", "absent",
+    "bool", "decimal", "date", "duration", "text", "category", "complex", "nested", "long", "other",
+]  # fmt: skip
+TAKEN: frozenset[Kind] = frozenset({"number", "absent"})
+REMEDIES: dict[Kind, str] = {
+    "bool": "convert it to float64, true as 1",
+    "decimal": "convert it to float64, which rounds",
+    "date": "put a number in its place, such as the days since a date",
+    "duration": "put a number in its place, such as its seconds",
+    "text": "put numbers in its place",
+    "category": "put a column of 0.0 and 1.0 for each category in its place",
+    "complex": "put its real and imaginary parts in its place (Complex data not supported)",
+    "nested": "put a column for each value, or one list of fixed length, in its place",
+    "long": "convert it to float64, which rounds",
+    "other": "convert it to float64",
+}
+
+_OF_DTYPE: dict[str, Kind] = {
+    **dict.fromkeys("iuf", "number"),
+    **dict.fromkeys("UST", "text"),
+    "b": "bool",
+    "c": "complex",
+    "M": "date",
+    "m": "duration",
+    "V": "nested",
+}
+_OF_CLASS: tuple[tuple[Kind, tuple[type, ...]], ...] = (
+    ("bool", (bool, np.bool_)),
+    ("long", (np.longdouble,) if np.dtype(np.longdouble).itemsize > 8 else ()),
+    ("duration", (datetime.timedelta, np.timedelta64)),  # to NumPy the latter is an integer
+    ("number", (int, float, np.integer, np.floating)),
+    ("absent", (type(None), np.ma.core.MaskedConstant)),
+    ("decimal", (Decimal,)),
+    ("date", (datetime.date, datetime.time, np.datetime64)),  # NaT of pandas is one as well
+    ("complex", (complex, np.complexfloating)),
+    ("text", (str, bytes)),
+    ("nested", (list, tuple, dict, set, frozenset, np.ndarray)),
+)
+
+
+def refusal(where: str, what: str, kind: Kind, without: str = "", remedy: str = "") -> str:
+    """What is said of a column that is no number.
+
+    Parameters
+    ----------
+    where : str
+        Names the column.
+    what : str
+        A verb and the type, such as "is bool".
+    without : str
+        Where it can be left out of, such as " of data.features".
+    remedy : str
+        That of the kind, unless there is a better one.
+    """
+    return f"{where}: {what}, not a number. Leave it out{without}, or {remedy or REMEDIES[kind]}."
+
+
+def kind_of_dtype(dtype: np.dtype[Any]) -> Kind:
+    """What the values of an array of NumPy are; of objects each has a kind of its own."""
+    if dtype.kind == "f" and dtype.itemsize > 8:
+        return "long"
+    return _OF_DTYPE.get(dtype.kind, "other")
+
+
+@cache
+def kind_of_class(cls: type) -> Kind:
+    """What the objects of a class are."""
+    for kind, classes in _OF_CLASS:
+        if issubclass(cls, classes):
+            return kind
+    pandas = sys.modules.get("pandas")
+    if pandas is not None:
+        if cls is type(pandas.NA):
+            return "absent"
+        if issubclass(cls, pandas.Period):
+            return "date"
+    return "other"
+
+
+def inexact(values: npt.NDArray[Any]) -> int | None:
+    """The integer of largest magnitude among those that float64 would round, if there is one."""
+    if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not values.size:
+        return None
+    if max(abs(int(values.min())), abs(int(values.max()))) <= MAX_EXACT:
+        return None
+    magnitude = np.abs(values).astype(np.uint64)  # that of -2^63 wraps round twice
+    rounded = magnitude.astype(np.float64)
+    inside = rounded < 2.0**64
+    exact = inside & (np.where(inside, rounded, 0).astype(np.uint64) == magnitude)
+    if exact.all():
+        return None
+    wrong = np.where(exact, 0, magnitude)
+    return int(values.flat[int(wrong.argmax())])
+
+
+def is_exact(integer: int) -> bool:
+    """Whether float64 holds an integer of any size."""
+    try:
+        return abs(integer) <= MAX_EXACT or int(float(integer)) == integer
+    except OverflowError:
+        return False
