@@ -19,7 +19,8 @@ from gmm_dask.storage.plan import plan_dataset
 from gmm_dask.storage.reader import read_features, read_table
 from gmm_dask.storage.sources import sources
 
-FEATURES, KEPT = ("x", "y"), ("id", "word")
+COLUMNS = {"x": ("x",), "y": ("y",), "v": ("v[0]", "v[1]")}  # and the features that each is
+KEPT = ("id", "word")
 KINDS = ("flip", "bytes", "cut", "drop", "splice", "swap", "footer")
 
 
@@ -33,9 +34,11 @@ def originals() -> list[tuple[pa.Table, dict[str, Any]]]:
             "y": rng.integers(0, 1000, n).astype(np.int32),
             "id": np.arange(n),
             "word": [f"word {i % 7}" for i in range(n)],
+            "v": rng.normal(size=(n, 2)).tolist(),
         }
     )
     floats = table.set_column(1, "y", pa.array(rng.normal(size=n), pa.float32()))
+    floats = floats.set_column(4, "v", floats["v"].cast(pa.list_(pa.float32(), 2)))
     return [
         (table, {"compression": "snappy", "row_group_size": 20}),
         (table, {"compression": "zstd", "data_page_version": "2.0"}),
@@ -74,10 +77,10 @@ def mutant(original: bytes, other: bytes, kind: str, dice: np.random.Generator) 
 
 def read(path: Path) -> tuple[list[tuple[bytes, ...]], list[dict[str, Any]]]:
     """Features as bytes and kept columns as values, chunk by chunk."""
-    plan = plan_dataset(path, features=FEATURES, id_columns=KEPT, chunk_bytes=16 * 15)
+    plan = plan_dataset(path, features=tuple(COLUMNS), id_columns=KEPT, chunk_bytes=32 * 15)
     chunks = sources(plan)
     features = [
-        tuple(read_features(each, (name,), "float64").tobytes() for name in FEATURES)
+        tuple(read_features(each, names, "float64").tobytes() for names in COLUMNS.values())
         for each in chunks
     ]
     return features, [read_table(each, KEPT).to_pydict() for each in chunks]

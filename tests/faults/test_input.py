@@ -97,7 +97,9 @@ FILES = {
         bad_file("ARROW-GH-43605.parquet"), data={"features": ["min_fl"]}, n_rows=21186
     ),
     "A12g repetition that begins in the middle": Case(
-        bad_file("ARROW-GH-45185.parquet"), ("data.features", "'x'", "not a number")
+        bad_file("ARROW-GH-45185.parquet"),
+        ("ARROW-GH-45185.parquet, row group 0, column 'x'", "damaged", "repetition level"),
+        {"features": None},
     ),
     "A12h nulls in a required column": Case(
         bad_file("ARROW-GH-47662.parquet"), ("no column", "flba_field"), {"features": None}
@@ -174,7 +176,9 @@ SCHEMAS = {
     "C11 times": Case(
         with_column("y", pa.array(WHOLE, pa.timestamp("us"))), ("column 'y'", "timestamp")
     ),
-    "C12 lists": Case(with_column("y", [[1.0]] * N), ("column 'y'", "list<", "data.features")),
+    "C12 lists": Case(
+        with_column("y", [[1.0]] * (N - 1) + [[1.0, 2.0]]), ("column 'y'", "different lengths")
+    ),
     "C13 a dictionary": Case(
         with_column("y", TEXT.dictionary_encode()), ("column 'y'", "dictionary")
     ),
