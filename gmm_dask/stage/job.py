@@ -34,8 +34,8 @@ from gmm_dask.storage import (
 )
 from gmm_dask.storage.labels import check_kept
 from gmm_dask.storage.listing import would_list
+from gmm_dask.storage.lists import element_of
 from gmm_dask.storage.model_file import Model, load_model_file
-from gmm_dask.storage.roles import element_of
 
 SettingsT = TypeVar("SettingsT", Settings, ScoreSettings)
 

@@ -18,9 +18,10 @@ from gmm_dask.errors import DataError, InputChangedError
 from gmm_dask.storage.arrays import OddValuesError, numbers
 from gmm_dask.storage.footers import footer_bytes, parse_footer
 from gmm_dask.storage.inputs import FileState, Input, open_input, readable, unreadable
+from gmm_dask.storage.lists import Place, places_of
 from gmm_dask.storage.object_errors import brief
 from gmm_dask.storage.problems import Problems, shown
-from gmm_dask.storage.roles import Place, is_number, number_type, places_of, plain_type
+from gmm_dask.storage.roles import is_number, number_type, plain_type
 from gmm_dask.storage.row_groups import WRITE_AGAIN
 from gmm_dask.storage.sources import ChunkSource
 

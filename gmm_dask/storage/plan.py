@@ -16,8 +16,9 @@ from gmm_dask.kinds import INEXACT
 from gmm_dask.storage.footers import Footer, read_footer
 from gmm_dask.storage.inputs import REFUSALS, is_remote, open_input, unreadable
 from gmm_dask.storage.listing import Listing, hive_keys, joined, list_files
+from gmm_dask.storage.lists import column_of
 from gmm_dask.storage.problems import Problems, shown
-from gmm_dask.storage.roles import Cast, Roles, column_of
+from gmm_dask.storage.roles import Cast, Roles
 from gmm_dask.storage.schema import Schema, common_schema
 from gmm_dask.storage.shards import Chunk, Shard, row_ranges, shards_of
 

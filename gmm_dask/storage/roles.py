@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import pyarrow as pa
 
 from gmm_dask.kinds import TAKEN, Kind
+from gmm_dask.storage.lists import element_of, value_type
 
 Cast = Literal["decimal", "bool"]
 
@@ -29,7 +29,6 @@ _KINDS: tuple[tuple[Kind, Callable[[pa.DataType], bool]], ...] = (
     ("other", pa.types.is_run_end_encoded),
     ("nested", pa.types.is_nested),
 )
-_ELEMENT = re.compile(r"(.+)\[(0|[1-9][0-9]{0,8})\]", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -120,80 +119,6 @@ def cast_of(type_: pa.DataType) -> Cast | None:
 def number_type(type_: pa.DataType) -> pa.DataType:
     """The type whose values a column has once it is taken for numbers."""
     return {"decimal": pa.float64(), "bool": pa.uint8(), None: type_}[cast_of(type_)]
-
-
-def is_list(type_: pa.DataType) -> bool:
-    """Whether each value is a list, which a vector has to be."""
-    if isinstance(type_, pa.FixedShapeTensorType):
-        return len(type_.shape) == 1
-    return bool(
-        pa.types.is_list(type_)
-        or pa.types.is_large_list(type_)
-        or pa.types.is_fixed_size_list(type_)
-    )
-
-
-def value_type(type_: pa.DataType) -> pa.DataType:
-    """Of the elements where each value is a list; else the type itself."""
-    return type_.value_type if is_list(type_) else type_
-
-
-def element(column: str, index: int) -> str:
-    """What the feature is called that is an element of a column of lists."""
-    return f"{column}[{index}]"
-
-
-def element_of(feature: str) -> tuple[str, int] | None:
-    """The column of lists and the place in them that a name of that form stands for."""
-    found = _ELEMENT.fullmatch(feature)
-    return (found[1], int(found[2])) if found else None
-
-
-def column_of(feature: str, columns: Container[str]) -> str:
-    """The column that a feature is, or is an element of."""
-    found = None if feature in columns else element_of(feature)
-    return found[0] if found and found[0] in columns else feature
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where in a row of features the numbers of a column go.
-
-    Parameters
-    ----------
-    column : str
-    first : int
-        Index of its first feature.
-    length : int or None
-        Of its lists, whose elements are features side by side; None where the column is a feature.
-    """
-
-    column: str
-    first: int
-    length: int | None = None
-
-    @property
-    def where(self) -> int | slice:
-        """Index of its features."""
-        return self.first if self.length is None else slice(self.first, self.first + self.length)
-
-    def value_type(self, type_: pa.DataType) -> pa.DataType:
-        """The type of the features where the column has this one."""
-        return type_ if self.length is None else value_type(type_)
-
-
-def places_of(features: Sequence[str], columns: Container[str]) -> list[Place]:
-    """Where the columns that features are read from go, in order."""
-    found: list[Place] = []
-    for i, feature in enumerate(features):
-        column, last = column_of(feature, columns), found[-1] if found else Place("", -1)
-        if column == feature:
-            found.append(Place(column, i))
-        elif last.column == column and feature == element(column, last.length or 0):
-            found[-1] = replace(last, length=(last.length or 0) + 1)
-        else:
-            found.append(Place(column, i, 1))
-    return found
 
 
 def has_nested_dictionary(type_: pa.DataType) -> bool:

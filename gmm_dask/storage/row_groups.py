@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from gmm_dask.errors import DataError
 from gmm_dask.kinds import is_exact
+from gmm_dask.storage.lists import is_list, value_type
 from gmm_dask.storage.problems import MAX_ALIKE, shown
-from gmm_dask.storage.roles import Roles, is_list, value_type
+from gmm_dask.storage.roles import Roles
 from gmm_dask.storage.thrift import (
     Fields,
     ThriftError,

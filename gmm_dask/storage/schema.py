@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -14,21 +14,24 @@ import pyarrow as pa
 from gmm_dask.kinds import refusal
 from gmm_dask.storage.footers import Column, Footer
 from gmm_dask.storage.listing import hive_keys
+from gmm_dask.storage.lists import (
+    check_elements,
+    column_of,
+    common_length,
+    expanded,
+    is_list,
+    value_type,
+)
 from gmm_dask.storage.model_fields import MAX_TEXT
 from gmm_dask.storage.problems import Problems, shown
 from gmm_dask.storage.roles import (
     Roles,
     cast_of,
-    column_of,
-    element,
     has_nested_dictionary,
-    is_list,
     is_number,
     kind_of,
     number_type,
-    places_of,
     plain_type,
-    value_type,
 )
 
 MAX_NAMES = 30  # columns that one message lists
@@ -89,12 +92,12 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
         if _is_column(name, "data.features", variants, (), keys, problems):
             _check_numbers(name, "data.features", variants, roles, problems)
     lengths = {
-        name: _length(name, in_use, problems)
+        name: common_length(name, in_use, problems)
         for name in used
         if any(is_list(type_) for type_ in _types_of(name, variants))
     }
-    features = tuple(_expanded(named, lengths))
-    _check_elements(features, lengths, columns, problems)
+    features = tuple(expanded(named, lengths))
+    check_elements(features, lengths, columns, problems)
     for name in features:
         _check_name(name, problems)
     weight = roles.weight_column
@@ -224,62 +227,6 @@ def _features(
         )
         problems.add("no features", line)
     return tuple(names) or tuple(lists)
-
-
-def _length(name: str, footers: Iterable[Footer], problems: Problems) -> int:
-    """Of the lists of a column; 0 where there is none that all have, which is a problem."""
-    found: dict[int | None, str] = {}
-    for footer in footers:
-        if name in footer.lengths:
-            found.setdefault(footer.lengths[name], footer.name)
-    where = f", column {name!r}"
-    if None in found:
-        line = (
-            f"{shown(found[None])}{where}: its lists have different lengths, or missing values "
-            "hide their length. Give them one, and write them as lists of fixed size."
-        )
-        problems.add("lists of no one length", line)
-    elif len(found) > 1:
-        (length, file), (other, another) = list(found.items())[:2]
-        line = (
-            f"{shown(another)}{where}: has lists of {other} values, but {length} in {shown(file)}. "
-            "Give all lists one length."
-        )
-        problems.add("lists of other lengths", line)
-    elif found:
-        return next(iter(found)) or 0
-    return 0
-
-
-def _expanded(named: Iterable[str], lengths: Mapping[str, int]) -> Iterator[str]:
-    """The features, each element of a list being one."""
-    for name in named:
-        if name in lengths:
-            yield from (element(name, i) for i in range(lengths[name]))
-        else:
-            yield name
-
-
-def _check_elements(
-    features: Sequence[str],
-    lengths: Mapping[str, int],
-    columns: Container[str],
-    problems: Problems,
-) -> None:
-    """The elements of a list are features together, in order, or none of them is."""
-    places = places_of(features, lengths)
-    times = Counter(place.column for place in places)
-    for place in places:
-        name, length = place.column, lengths.get(place.column)
-        if length and (place.length != length or times[name] > 1):
-            line = (
-                f"data.features: the lists of {name!r} have {length} values, which are features "
-                "together, in order. Name the column, for all of them."
-            )
-            problems.add("elements of lists", line)
-        elif length and any(element(name, i) in columns for i in range(length)):
-            line = f"data.features: a column has the name of an element of {name!r}. Rename it."
-            problems.add("elements and columns of one name", line)
 
 
 def _check_name(name: str, problems: Problems) -> None:

@@ -1,0 +1,157 @@
+"""Columns of lists of one length, such as embeddings: each element is a feature."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import pyarrow as pa
+
+from gmm_dask.storage.problems import Problems, shown
+
+_ELEMENT = re.compile(r"(.+)\[(0|[1-9][0-9]{0,8})\]", re.DOTALL)
+
+
+def is_list(type_: pa.DataType) -> bool:
+    """Whether each value is a list, which a vector has to be."""
+    if isinstance(type_, pa.FixedShapeTensorType):
+        return len(type_.shape) == 1
+    return bool(
+        pa.types.is_list(type_)
+        or pa.types.is_large_list(type_)
+        or pa.types.is_fixed_size_list(type_)
+    )
+
+
+def value_type(type_: pa.DataType) -> pa.DataType:
+    """Of the elements where each value is a list; else the type itself."""
+    return type_.value_type if is_list(type_) else type_
+
+
+def element(column: str, index: int) -> str:
+    """What the feature is called that is an element of a column of lists."""
+    return f"{column}[{index}]"
+
+
+def element_of(feature: str) -> tuple[str, int] | None:
+    """The column of lists and the place in them that a name of that form stands for."""
+    found = _ELEMENT.fullmatch(feature)
+    return (found[1], int(found[2])) if found else None
+
+
+def column_of(feature: str, columns: Container[str]) -> str:
+    """The column that a feature is, or is an element of."""
+    found = None if feature in columns else element_of(feature)
+    return found[0] if found and found[0] in columns else feature
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a row of features the numbers of a column go.
+
+    Parameters
+    ----------
+    column : str
+    first : int
+        Index of its first feature.
+    length : int or None
+        Of its lists, whose elements are features side by side; None where the column is a feature.
+    """
+
+    column: str
+    first: int
+    length: int | None = None
+
+    @property
+    def where(self) -> int | slice:
+        """Index of its features."""
+        return self.first if self.length is None else slice(self.first, self.first + self.length)
+
+    def value_type(self, type_: pa.DataType) -> pa.DataType:
+        """The type of the features where the column has this one."""
+        return type_ if self.length is None else value_type(type_)
+
+
+def places_of(features: Sequence[str], columns: Container[str]) -> list[Place]:
+    """Where the columns that features are read from go, in order."""
+    found: list[Place] = []
+    for i, feature in enumerate(features):
+        column, last = column_of(feature, columns), found[-1] if found else Place("", -1)
+        if column == feature:
+            found.append(Place(column, i))
+        elif last.column == column and feature == element(column, last.length or 0):
+            found[-1] = replace(last, length=(last.length or 0) + 1)
+        else:
+            found.append(Place(column, i, 1))
+    return found
+
+
+class HasLengths(Protocol):
+    """A file, as far as lists go: see Footer."""
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+
+    @property
+    def lengths(self) -> Mapping[str, int | None]:
+        """Of its lists, by column."""
+
+
+def common_length(column: str, files: Iterable[HasLengths], problems: Problems) -> int:
+    """Of the lists of a column; 0 where there is none that all have, which is a problem."""
+    found: dict[int | None, str] = {}
+    for file in files:
+        if column in file.lengths:
+            found.setdefault(file.lengths[column], file.name)
+    where = f", column {column!r}"
+    if None in found:
+        line = (
+            f"{shown(found[None])}{where}: its lists have different lengths, or missing values "
+            "hide their length. Give them one, and write them as lists of fixed size."
+        )
+        problems.add("lists of no one length", line)
+    elif len(found) > 1:
+        (length, first), (other, another) = list(found.items())[:2]
+        line = (
+            f"{shown(another)}{where}: has lists of {other} values, but {length} in "
+            f"{shown(first)}. Give all lists one length."
+        )
+        problems.add("lists of other lengths", line)
+    elif found:
+        return next(iter(found)) or 0
+    return 0
+
+
+def expanded(named: Iterable[str], lengths: Mapping[str, int]) -> Iterator[str]:
+    """The features, each element of a list being one."""
+    for name in named:
+        if name in lengths:
+            yield from (element(name, i) for i in range(lengths[name]))
+        else:
+            yield name
+
+
+def check_elements(
+    features: Sequence[str],
+    lengths: Mapping[str, int],
+    columns: Container[str],
+    problems: Problems,
+) -> None:
+    """The elements of a list are features together, in order, or none of them is."""
+    places = places_of(features, lengths)
+    times = Counter(place.column for place in places)
+    for place in places:
+        name, length = place.column, lengths.get(place.column)
+        if length and (place.length != length or times[name] > 1):
+            line = (
+                f"data.features: the lists of {name!r} have {length} values, which are features "
+                "together, in order. Name the column, for all of them."
+            )
+            problems.add("elements of lists", line)
+        elif length and any(element(name, i) in columns for i in range(length)):
+            line = f"data.features: a column has the name of an element of {name!r}. Rename it."
+            problems.add("elements and columns of one name", line)
