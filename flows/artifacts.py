@@ -119,13 +119,15 @@ def picture(title: str, png: bytes, words: str = "") -> str:
 def outputs_markdown(published: Published) -> str:
     """Where model, labels and report lie, and what the run came to."""
     version, metrics = published.version, published.metrics
-    told = "published now" if published.new else "published before, nothing was written"
     lines = [
-        f"## Version {version.number}, {told}",
+        f"## Version {version.number}",
+        "",
+        published.news,
         "",
         "| | |",
         "|---|---|",
         *(f"| {what} | {_code(path)} |" for what, path in places(published).items()),
+        f"| published | {text.moment(version.published)} |",
         f"| run | {_code(published.folder.run_id)} |",
         f"| rows used | {_rows_used(metrics)} |",
         *(f"| {what} | {said} |" for what, said in measures(metrics).items()),

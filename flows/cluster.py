@@ -10,7 +10,6 @@ from prefect.utilities.annotations import opaque
 
 from flows import tasks
 from flows.artifacts import show_fit
-from gmm_dask.stage.outputs import load_finished
 from gmm_dask.stage.settings import Settings
 
 
@@ -29,7 +28,7 @@ def cluster(settings: Settings) -> State[Any]:
         # Prefect would otherwise look for futures in every field of a plan of many files.
         job = tasks.plan(settings)
         if job.published is not None:
-            published = load_finished(job.folder, job.published)
+            published = tasks.make_latest(opaque(job))
             show_fit(published)
         else:
             fitted = tasks.fit(opaque(job))

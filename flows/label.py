@@ -10,7 +10,6 @@ from prefect.utilities.annotations import opaque
 
 from flows import tasks
 from flows.artifacts import show_labels
-from gmm_dask.stage.outputs import load_finished
 from gmm_dask.stage.settings import ScoreSettings
 
 
@@ -27,7 +26,7 @@ def label(settings: ScoreSettings) -> State[Any]:
     try:
         job = tasks.plan(settings)
         if job.published is not None:
-            published = load_finished(job.folder, job.published)
+            published = tasks.make_latest(opaque(job))
         else:
             checked = tasks.check(opaque(job))
             labelled, pictures = tasks.label(opaque(job), opaque(checked))

@@ -22,7 +22,7 @@ from prefect.settings import (
 
 from flows.server import OwnServer, ServerError, bypass_proxy
 from flows.tasks import EXPECTED
-from gmm_dask.command.console import AGAIN, print_published, printable
+from gmm_dask.command.console import AGAIN, print_outcome, printable
 from gmm_dask.command.process import settle
 from gmm_dask.errors import SettingsError
 from gmm_dask.stage.job import plan
@@ -51,7 +51,7 @@ def main(
         return _tell(error, FAILED)
     except KeyboardInterrupt:
         return _tell(f"interrupted. {AGAIN}", INTERRUPTED)
-    print_published(published)
+    print_outcome(published)
     return DONE
 
 

@@ -33,6 +33,7 @@ from gmm_dask.stage.job import plan as stage_plan
 from gmm_dask.stage.label import Labelled
 from gmm_dask.stage.label import label as stage_label
 from gmm_dask.stage.outputs import Published
+from gmm_dask.stage.publish import make_latest as stage_make_latest
 from gmm_dask.stage.publish import publish as stage_publish
 from gmm_dask.stage.report import Pictures
 from gmm_dask.stage.settings import ScoreSettings, Settings
@@ -127,6 +128,14 @@ def publish(
     return stage_publish(job, fitted, labelled, pictures=pictures)
 
 
+@task(task_run_name="verify run {job.run_id}", **_PHASE)
+def make_latest(job: Job[Any]) -> Published:
+    """Read a finished run back, and append a version that points to it unless the latest does."""
+    assert job.published is not None
+    with FlowWatcher("gmm-verify-progress") as watcher:
+        return stage_make_latest(job.folder, job.published, watcher)
+
+
 def without_traceback(record: logging.LogRecord) -> bool:
     """Keep the record, and of an expected error only what it says."""
     if record.exc_info and isinstance(record.exc_info[1], EXPECTED):
@@ -173,7 +182,5 @@ def failed(error: Exception) -> State[Any]:
 
 
 def completed(published: Published) -> State[Published]:
-    """The flow's state after a published run, or one that had been published before."""
-    how = "published" if published.new else "was published before; nothing was written"
-    message = f"Version {published.version.number} {how}: {published.path('folder')}"
-    return Completed(message=message, data=published)
+    """The flow's state after a run that is the latest version now."""
+    return Completed(message=f"{published.news} {published.path('folder')}", data=published)

@@ -237,5 +237,12 @@ def label(
         carry_out(stage.score, settings_from(document, ScoreSettings, "The call"), progress)
 
 
-for command in (published.show, published.verify, published.path, published.gc):
+for command in (
+    published.show,
+    published.versions,
+    published.promote,
+    published.verify,
+    published.path,
+    published.gc,
+):
     app.command()(command)

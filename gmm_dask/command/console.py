@@ -38,6 +38,7 @@ from gmm_dask.command.progress import (
 from gmm_dask.fitting import Outcome, Pass
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
+from gmm_dask.stage.history import Listed
 from gmm_dask.stage.outputs import Published, label_parts
 from gmm_dask.stage.report.view import separations
 from gmm_dask.stage.settings import FitSettings
@@ -49,6 +50,9 @@ AGAIN = (
     "What is not published yet is seen by nobody. Run again: a fit goes on from its last "
     "checkpoint and ends the same; label parts that are written are kept."
 )
+VERSION_HEADS = (
+    "version", "published (UTC)", "run", "rows", "K", "log-likelihood", "settings", "data"
+)  # fmt: skip
 LABEL_LINES = 10  # log lines at most about the labels
 
 _ASCII = str.maketrans({"±": "+-", "…": "...", "✓": "*", "✗": "!", "−": "-"})
@@ -223,8 +227,49 @@ def print_published(published: Published, console: Console | None = None) -> Non
     else:
         print_line(console, f"This is {where}.", "bold")
     _print_components(console, model, metrics["n_labelled"], sizes=not metrics.get("model_from"))
-    facts = {"rows": _rows(metrics)} | measures(metrics) | _ending(model, metrics)
+    published_at = text.moment(version.published)
+    facts = {"published": f"{published_at}, a run of {text.moment(metrics.get('published'))}"}
+    facts |= {"rows": _rows(metrics)} | measures(metrics) | _ending(model, metrics)
     _print_facts(console, facts | _events(metrics) | places(published))
+
+
+def print_outcome(published: Published) -> None:
+    """Print what a command ended with, and what it wrote where that is not all of a run."""
+    print_published(published)
+    if not published.new or published.earlier is not None:
+        print_line(make_console(), published.news)
+
+
+def print_versions(listed: Sequence[Listed], console: Console | None = None) -> None:
+    """Print a line for each version; none is cut to the width of the terminal."""
+    console = console or make_console()
+    lines = [VERSION_HEADS, *(_cells(each, each is listed[-1]) for each in listed)]
+    widths = [
+        max(len(line[i]) for line in lines if len(line) > i + 1)  # what is last needs no room
+        for i in range(len(VERSION_HEADS) - 1)
+    ]
+    for line in lines:
+        padded = [f"{cell:{width}}" for cell, width in zip(line[:-1], widths, strict=False)]
+        print_line(console, "  ".join((*padded, line[-1])))
+
+
+def _cells(listed: Listed, is_latest: bool) -> tuple[str, ...]:
+    """The cells of a version's line; what is damaged is told in the place of the others."""
+    number, version = f"{listed.number}{' (latest)' if is_latest else ''}", listed.version
+    problem = None if listed.problem is None else " ".join(listed.problem.split())
+    if version is None:
+        return number, problem or ""
+    known = (
+        number,
+        text.moment(version.published).removesuffix(" UTC"),
+        version.run_id,
+        f"{version.rows:,}",
+    )
+    if problem is not None:
+        return *known, problem
+    likelihood = "" if listed.log_likelihood is None else f"{listed.log_likelihood:,.4f}"
+    of_run = (str(listed.n_components), likelihood, listed.settings or "", listed.data or "")
+    return known + of_run
 
 
 def print_model(model: Model, path: str, console: Console | None = None) -> None:

@@ -36,7 +36,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 def carry_out(stage: Callable[[Any, Progress], Published], settings: Any, progress: Show) -> None:
     """Run a stage under its progress, and print what it published."""
-    from gmm_dask.command.console import AGAIN, make_console, print_line, print_published
+    from gmm_dask.command.console import AGAIN, print_outcome
 
     watcher = _watcher(progress)
     try:
@@ -46,9 +46,7 @@ def carry_out(stage: Callable[[Any, Progress], Published], settings: Any, progre
             published = stage(settings, watcher)
     except KeyboardInterrupt as interrupt:
         raise type(interrupt)(AGAIN) from None
-    print_published(published)
-    if not published.new:
-        print_line(make_console(), "It was published before; nothing was written.")
+    print_outcome(published)
 
 
 def _watcher(progress: Show) -> Progress:

@@ -1,4 +1,4 @@
-"""The commands about what was published: `gmm-dask show | verify | path | gc`.
+"""The commands about what was published: `gmm-dask show | versions | promote | verify | path | gc`.
 
 Heavy imports are inside the commands, so that help and `show` answer at once.
 """
@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
-from gmm_dask.command.ending import Debug, ending
+from gmm_dask.command.ending import Debug, Show, carry_out, ending
 from gmm_dask.errors import OutputError
 from gmm_dask.stage.parts import Part
 
 Ref = Annotated[
     str, typer.Argument(metavar="OUT[@VERSION]", help="Output folder; its latest version, or one.")
 ]
+Output = Annotated[str, typer.Argument(metavar="OUT", help="Output folder.")]
 
 
 def show(ref: Ref, debug: Debug = False) -> None:
@@ -28,6 +29,28 @@ def show(ref: Ref, debug: Debug = False) -> None:
             print_model(load_model(ref), ref)
         else:
             print_published(open_output(ref))
+
+
+def versions(out: Output, debug: Debug = False) -> None:
+    """List the versions, the latest last: when it was published, which run, and what came of it."""
+    with ending(debug):
+        from gmm_dask.command.console import print_versions
+        from gmm_dask.stage.history import history
+
+        print_versions(history(out))
+
+
+def promote(
+    ref: Annotated[
+        str, typer.Argument(metavar="OUT@VERSION", help="The version to return to, as OUT@7.")
+    ],
+    debug: Debug = False,
+) -> None:
+    """Make the run of an earlier version the latest again: a new version points to it."""
+    with ending(debug):
+        from gmm_dask.stage import publish
+
+        carry_out(publish.promote, ref, Show.AUTO)
 
 
 def verify(ref: Ref, debug: Debug = False) -> None:
@@ -62,7 +85,7 @@ def path(ref: Ref, what: Annotated[Part, typer.Argument()], debug: Debug = False
 
 
 def gc(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="Output folder.")],
+    out: Output,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")
     ] = False,

@@ -29,6 +29,7 @@ from gmm_dask.storage import (
     canonical_json,
     check_writable,
     find_version,
+    latest,
     open_store,
     plan_dataset,
 )
@@ -54,7 +55,7 @@ class Job(Generic[SettingsT]):
     folder : RunFolder
         Where the run writes.
     published : Version or None
-        The version this run was published as, if it was.
+        The newest version of this run, if it was published.
     model : Model or None
         The model to label with; None where the run fits one.
     seconds : float
@@ -110,7 +111,7 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     SettingsError
         The model has other features, a certificate is not there, or scratch cannot be written.
     OutputError
-        The output folder cannot be written.
+        The output folder cannot be written, or the latest version's entry is damaged.
     """
     begun = time.perf_counter()
     model = None
@@ -141,6 +142,7 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     check_kept(_kept_columns(settings, dataset))
     matters, columns = _what_matters(settings, dataset, model), _read_columns(settings, dataset)
     folder = run_folder(store, matters, dataset, columns)
+    latest(store)  # one that is damaged is told now, and not when all is done
     published, caution = find_version(store, folder.run_id), None
     if published is None:
         cluster = settings.cluster

@@ -16,12 +16,10 @@ from gmm_dask.storage import (
     open_store,
     parse_ref,
     read_manifest,
-    verify,
 )
 from gmm_dask.storage.model_file import Model, load_model_file
 from gmm_dask.storage.runs import damage_of
 from gmm_dask.storage.version_log import read_version, version_numbers
-from gmm_dask.storage.versions import settle
 
 
 @dataclass(frozen=True)
@@ -33,10 +31,12 @@ class Published:
     folder : RunFolder
     version : Version
     new : bool
-        False where the run had been published before and nothing was written.
+        Whether a command has just made it the latest version, which it was not before.
     model : Model
     metrics : dict
         The content of metrics.json.
+    earlier : Version or None
+        The version that the same run had before, where a command found one.
     """
 
     folder: RunFolder
@@ -44,11 +44,25 @@ class Published:
     new: bool
     model: Model
     metrics: dict[str, Any]
+    earlier: Version | None = None
 
     @property
     def run_id(self) -> str:
         """Identity of the run, 16 hex digits."""
         return self.folder.run_id
+
+    @property
+    def news(self) -> str:
+        """What the command did that ends with this version, in a sentence."""
+        number = self.version.number
+        if not self.new:
+            return f"This run is the latest version already, version {number}; nothing was written."
+        if self.earlier is None:
+            return f"Version {number} is published."
+        return (
+            f"This run was published before as version {self.earlier.number}; version {number} now "
+            "points to it, and none of its files was written again."
+        )
 
     def path(self, what: str) -> str:
         """Path of "model", "labels", "report" or "folder"."""
@@ -71,31 +85,14 @@ def open_output(ref: str) -> Published:
     return load_published(folder, version, new=False)
 
 
-def load_published(folder: RunFolder, version: Version, *, new: bool) -> Published:
+def load_published(
+    folder: RunFolder, version: Version, *, new: bool, earlier: Version | None = None
+) -> Published:
     """Model and metrics of a version, checked against its manifest."""
     manifest = read_manifest(folder.store, version)
     model = load_model_file(folder.get_verified("model.json", manifest), folder.path("model.json"))
     metrics = folder.get_verified_json("metrics.json", manifest)
-    return Published(folder, version, new, model, metrics)
-
-
-def load_finished(folder: RunFolder, version: Version) -> Published:
-    """A run that was published before, every file read back.
-
-    Raises
-    ------
-    OutputError
-        A file is damaged or absent; each is named.
-    """
-    problems = verify(folder.store, version)
-    if problems:
-        lines = "\n".join(problems)
-        raise OutputError(
-            f"This run was published before, as version {version.number}, and is damaged: {lines}\n"
-            f"Restore the files from a copy, or move {folder.path()} away and run again."
-        )
-    settle(folder.store, version)
-    return load_published(folder, version, new=False)
+    return Published(folder, version, new, model, metrics, earlier)
 
 
 def load_model_bytes(ref: str) -> bytes:

@@ -1,10 +1,14 @@
-"""Publish a run: metrics, report, manifest, and one put-if-absent of the version entry."""
+"""Publish a run: metrics, report, manifest, and one put-if-absent of the version entry.
+
+A run that is finished already is published again by such an entry alone.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+from gmm_dask.errors import OutputError, SettingsError
 from gmm_dask.fitting import Outcome
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
@@ -12,12 +16,24 @@ from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import Job, software_versions
 from gmm_dask.stage.label import Labelled, LabelSums
-from gmm_dask.stage.outputs import Published, load_published
+from gmm_dask.stage.outputs import Published, load_published, open_output
 from gmm_dask.stage.report import Pictures, ReportData, draw, render_report
 from gmm_dask.stage.settings import ScoreSettings
 from gmm_dask.stage.watch import Watcher
-from gmm_dask.storage import canonical_json, publish_version, write_manifest
+from gmm_dask.storage import (
+    RunFolder,
+    Version,
+    canonical_json,
+    check_writable,
+    latest,
+    open_store,
+    parse_ref,
+    publish_version,
+    verify,
+    write_manifest,
+)
 from gmm_dask.storage.contents import file_contents
+from gmm_dask.storage.documents import Clock, is_time, utc_now
 from gmm_dask.storage.model_file import Model
 
 
@@ -27,6 +43,7 @@ def publish(
     labelled: Labelled,
     watcher: Watcher | None = None,
     pictures: Pictures | None = None,
+    now: Clock = utc_now,
 ) -> Published:
     """Write metrics and report, read every file back, and append the version.
 
@@ -34,6 +51,8 @@ def publish(
     ----------
     pictures : Pictures, optional
         Of the report, where they were drawn beside the labels.
+    now : Clock
+        Tells the times that the files and the version carry.
 
     Raises
     ------
@@ -41,15 +60,91 @@ def publish(
         A file is not what its receipt says; nothing was published.
     """
     (watcher or Watcher()).phase("publish", f"run {job.run_id}")
-    metrics = summarise(job, fitted, labelled)
-    data = report_data(job, fitted, metrics, pictures)
-    folder = job.folder
+    folder, n_rows = job.folder, labelled.sums.n_rows
     note_contents(folder, file_contents(job.plan, labelled.contents))
+    metrics = _noted(folder, summarise(job, fitted, labelled) | {"published": now()})
+    data = report_data(job, fitted, metrics, pictures)
     folder.put_if_absent("report.html", render_report(data).encode())
-    folder.put_if_absent("metrics.json", canonical_json(metrics))
-    manifest_sha256 = write_manifest(folder, labelled.receipts, n_rows=labelled.sums.n_rows)
-    version = publish_version(folder.store, job.run_id, manifest_sha256, labelled.sums.n_rows)
+    manifest_sha256 = write_manifest(
+        folder, labelled.receipts, n_rows=n_rows, published=metrics["published"]
+    )
+    version = publish_version(folder.store, job.run_id, manifest_sha256, n_rows, now)
     return load_published(folder, version, new=True)
+
+
+def make_latest(
+    folder: RunFolder, found: Version, watcher: Watcher | None = None, now: Clock = utc_now
+) -> Published:
+    """Read all files of a published run back, and append a version that points to it.
+
+    Where the latest version points to it already, nothing is written.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Of the run.
+    found : Version
+        Any version of the run.
+    now : Clock
+        Tells the time of the new version.
+
+    Raises
+    ------
+    OutputError
+        A file is damaged or absent; each is named, and nothing was published.
+    """
+    watcher, store = watcher or Watcher(), folder.store
+    watcher.phase("verify", f"run {found.run_id}")
+    problems = verify(store, found)
+    if problems:
+        lines = "\n".join(problems)
+        raise OutputError(
+            f"This run was published before, as version {found.number}, and is damaged: {lines}\n"
+            f"Restore the files from a copy, or move {folder.path()} away and run again."
+        )
+    before = latest(store)
+    if before is None or not before.points_to(found.run_id, found.manifest_sha256):
+        caution = check_writable(store)
+        if caution is not None:
+            watcher.warn(caution)
+    version = publish_version(store, found.run_id, found.manifest_sha256, found.rows, now)
+    return load_published(folder, version, new=version != before, earlier=found)
+
+
+def promote(ref: str, watcher: Watcher | None = None, now: Clock = utc_now) -> Published:
+    """Make the run of OUT@7 the latest version again; that is one new version, and rolls back.
+
+    Raises
+    ------
+    SettingsError
+        The reference names no version.
+    OutputError
+        There is no such version, or a file of its run is damaged or absent.
+    """
+    url, number = parse_ref(ref)
+    if number is None:
+        raise SettingsError(
+            f"{ref} names no version: write {ref}@7 for version 7. "
+            f"`gmm-dask versions {ref}` lists all."
+        )
+    published = open_output(ref)
+    about = published.folder.get_json("run.json").get("settings", {})
+    private = bool(about.get("output", {}).get("private"))  # as the run's own files are
+    folder = RunFolder(open_store(url, private=private), published.run_id)
+    return make_latest(folder, published.version, watcher, now)
+
+
+def _noted(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Store the metrics; publishing began when an earlier attempt of this run stored its own."""
+    if folder.put_if_absent("metrics.json", canonical_json(metrics)):
+        return metrics
+    published = folder.get_json("metrics.json").get("published")
+    if not is_time(published):
+        raise OutputError(
+            f"{folder.path('metrics.json')} is damaged: it does not say when publishing began. "
+            "Move it away and run again."
+        )
+    return metrics | {"published": published}
 
 
 def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, Any]:

@@ -9,19 +9,26 @@ from gmm_dask.stage.drawing import drawing
 from gmm_dask.stage.fit import Fitted, adopt, fit
 from gmm_dask.stage.job import Job, SettingsT, plan
 from gmm_dask.stage.label import label
-from gmm_dask.stage.outputs import Published, load_finished
-from gmm_dask.stage.publish import publish
+from gmm_dask.stage.outputs import Published
+from gmm_dask.stage.publish import make_latest, publish
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
 
 
 def run(settings: Settings, watcher: Watcher | None = None) -> Published:
-    """Fit a mixture to the input and label every row; a finished run done again writes nothing."""
+    """Fit a mixture to the input, label every row, and publish both as the latest version.
+
+    A run that is finished is not done again: it is verified, and published again unless it is the
+    latest version already.
+    """
     return _carry_out(settings, fit, watcher or Watcher())
 
 
 def score(settings: ScoreSettings, watcher: Watcher | None = None) -> Published:
-    """Label other data with a published model; a finished run done again writes nothing."""
+    """Label other data with a published model, and publish the labels as the latest version.
+
+    A run that is finished is not done again, as in `run`.
+    """
     return _carry_out(settings, adopt, watcher or Watcher())
 
 
@@ -33,7 +40,7 @@ def _carry_out(
     watcher.phase("plan", settings.data.path)
     job = plan(settings)
     if job.published is not None:
-        return load_finished(job.folder, job.published)
+        return make_latest(job.folder, job.published, watcher)
     if job.caution is not None:
         watcher.warn(job.caution)
     with job.backend() as backend:

@@ -8,6 +8,7 @@ from reprlib import Repr
 from typing import Any
 
 from gmm_dask.redaction import redacted
+from gmm_dask.storage.documents import is_time
 
 MAX_NAME = 40  # characters of a feature name in a picture or a table
 MAX_VALUE = 600  # characters of one setting
@@ -46,6 +47,11 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def moment(time: Any) -> str:
+    """A time of our documents to the second, as `2026-08-01 12:00:00 UTC`."""
+    return f"{time[:10]} {time[11:19]} UTC" if is_time(time) else "unknown"
 
 
 def size(n_bytes: float) -> str:

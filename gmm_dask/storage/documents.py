@@ -1,17 +1,20 @@
-"""JSON documents and checksums: one canonical form to write, one strict way to read."""
+"""JSON documents, checksums and times: one canonical form to write, one strict way to read."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 from gmm_dask.errors import GmmDaskError, OutputError
 
 SEAL = "checksum"  # the field that seals a document
 MAX_DIGITS = 19  # every int64 has fewer digits or as many
+
+Clock = Callable[[], str]  # tells the time as `utc_now` does
 
 
 def canonical_json(document: Any) -> bytes:
@@ -119,6 +122,19 @@ def is_sha256(value: Any) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
+def utc_now() -> str:
+    """The time now: UTC, ISO 8601 to the millisecond, with Z at the end."""
+    return _in_utc(datetime.now(UTC))
+
+
+def is_time(value: Any) -> bool:
+    """Whether a JSON value is a time in the form of `utc_now`."""
+    try:
+        return isinstance(value, str) and _in_utc(datetime.fromisoformat(value)) == value
+    except (ValueError, OverflowError):  # no time, or one that has no year in UTC
+        return False
+
+
 def sha256_hex(data: bytes) -> str:
     """SHA-256 in hex digits."""
     return hashlib.sha256(data).hexdigest()
@@ -128,6 +144,10 @@ def shown(value: Any) -> str:
     """A value as a message shows it, shortened: what is damaged may be long."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _in_utc(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

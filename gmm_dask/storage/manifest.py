@@ -14,6 +14,7 @@ from gmm_dask.storage.documents import (
     check_keys,
     is_count,
     is_sha256,
+    is_time,
     parse_json,
     sha256_hex,
     shown,
@@ -27,11 +28,13 @@ from gmm_dask.storage.version_log import Version
 
 FORMAT = "gmm_dask.manifest"
 
-_KEYS = ("format", "format_version", "run_id", "rows", "labels", "files")
+_KEYS = ("format", "format_version", "run_id", "published", "rows", "labels", "files")
 _REMEDY = "Run again; if that does not help, move the run's folder away first."
 
 
-def write_manifest(folder: RunFolder, receipts: Iterable[PartReceipt], *, n_rows: int) -> str:
+def write_manifest(
+    folder: RunFolder, receipts: Iterable[PartReceipt], *, n_rows: int, published: str
+) -> str:
     """Read every file of the run back, then create MANIFEST.json; returns its SHA-256.
 
     Where an earlier attempt of this run wrote a manifest, that one stands, if it is whole.
@@ -43,6 +46,8 @@ def write_manifest(folder: RunFolder, receipts: Iterable[PartReceipt], *, n_rows
         One per chunk; none where no labels were asked for.
     n_rows : int
         Rows of the plan, which the parts must cover: each row once, in order.
+    published : str
+        When publishing of the run began: UTC, ISO 8601.
 
     Raises
     ------
@@ -54,6 +59,7 @@ def write_manifest(folder: RunFolder, receipts: Iterable[PartReceipt], *, n_rows
         "format": FORMAT,
         "format_version": MANIFEST_FORMAT,
         "run_id": folder.run_id,
+        "published": published,
         "rows": n_rows,
         "labels": [part.name for part in parts],
         "files": {part.name: _part_entry(part) for part in parts},
@@ -77,7 +83,8 @@ def read_manifest(store: Store, version: Version) -> dict[str, Any]:
     """The manifest of a version, as it was published.
 
     `manifest["files"]` has for each name `bytes`, `sha256` and, for label parts, `first_row` and
-    `rows`; `manifest["labels"]` are the names of the label parts in row order.
+    `rows`; `manifest["labels"]` are the names of the label parts in row order;
+    `manifest["published"]` is when publishing of the run began, None in those of older formats.
 
     Raises
     ------
@@ -168,11 +175,16 @@ def _parse_manifest(folder: RunFolder, data: bytes) -> dict[str, Any]:
     path = folder.path(MANIFEST)
     document = parse_json(data, path)
     check_format(document, path, FORMAT, MANIFEST_FORMAT)
+    if document["format_version"] < 2:
+        document = {"published": None} | document
     check_keys(document, path, _KEYS)
     if document["run_id"] != folder.run_id:
         raise OutputError(f"{path}: run_id is {shown(document['run_id'])}; it is another run's.")
     if not is_count(document["rows"]):
         raise OutputError(f"{path}: rows is {shown(document['rows'])}, not a number of rows.")
+    published = document["published"]
+    if published is not None and not is_time(published):
+        raise OutputError(f"{path}: published is {shown(published)}, not a time.")
     files, labels = document["files"], document["labels"]
     if not isinstance(files, dict) or not all(map(_is_entry, files.values())):
         raise OutputError(f"{path}: files must hold bytes and sha256 of each; it is damaged.")

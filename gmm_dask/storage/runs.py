@@ -15,7 +15,7 @@ from gmm_dask.storage.model_file import FORMAT_VERSION as MODEL_FORMAT
 from gmm_dask.storage.store import Store, create_once
 
 LABELS_FORMAT = 1
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2  # manifests of version 1 have no time
 CONTENTS_FORMAT = 1
 MANIFEST = "MANIFEST.json"
 CONTENTS = "contents.json"

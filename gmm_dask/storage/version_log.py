@@ -1,4 +1,8 @@
-"""The log of published versions: one small object each, numbered from 1, never changed."""
+"""The log of published versions: one small object each, numbered from 1, never changed.
+
+Each entry points to a run. The latest version is the entry of the highest number; going back to an
+earlier run is a new entry that points to it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from gmm_dask.storage.documents import (
     check_keys,
     is_count,
     is_sha256,
+    is_time,
     parse_json,
     sealed,
     shown,
@@ -21,16 +26,16 @@ from gmm_dask.storage.documents import (
 from gmm_dask.storage.store import Store
 
 FORMAT = "gmm_dask.version"
-FORMAT_VERSION = 2  # entries of version 1 have no checksum
+FORMAT_VERSION = 3  # entries of version 1 have no checksum, and those of 2 no time
 
 _ENTRY = re.compile(r"versions/(\d{8,})\.json", re.ASCII)
-_KEYS = ("format", "format_version", "run_id", "manifest_sha256", "rows")
+_KEYS = ("format", "format_version", "run_id", "manifest_sha256", "rows", "published")
 _REMEDY = "Restore the entry from a copy, or move it away and run again; other versions are intact."
 
 
 @dataclass(frozen=True)
 class Version:
-    """A published version: a number and the run, by the hash of its manifest.
+    """A published version: a number and the run that it points to, by the hash of its manifest.
 
     Parameters
     ----------
@@ -39,12 +44,15 @@ class Version:
     run_id, manifest_sha256 : str
     rows : int
         Rows of the input.
+    published : str or None
+        When the entry was made: UTC, ISO 8601. None where an entry of an older format does not say.
     """
 
     number: int
     run_id: str
     manifest_sha256: str
     rows: int
+    published: str | None = None
 
     @property
     def name(self) -> str:
@@ -59,8 +67,13 @@ class Version:
             "run_id": self.run_id,
             "manifest_sha256": self.manifest_sha256,
             "rows": self.rows,
+            "published": self.published,
         }
         return canonical_json(sealed(document))
+
+    def points_to(self, run_id: str, manifest_sha256: str) -> bool:
+        """Whether it is a version of that run, as it was finished with that manifest."""
+        return (self.run_id, self.manifest_sha256) == (run_id, manifest_sha256)
 
 
 def entry_name(number: int) -> str:
@@ -96,15 +109,20 @@ def _parse(data: bytes, path: str, number: int) -> Version:
     check_format(document, path, FORMAT, FORMAT_VERSION)
     if document["format_version"] > 1:
         document = unsealed(document, path)
+    if document["format_version"] < 3:
+        document = {"published": None} | document
     check_keys(document, path, _KEYS)
+    run_id, rows = document["run_id"], document["rows"]
+    manifest_sha256, published = document["manifest_sha256"], document["published"]
     for key, right in (
-        ("run_id", isinstance(document["run_id"], str)),
-        ("manifest_sha256", is_sha256(document["manifest_sha256"])),
-        ("rows", is_count(document["rows"])),
+        ("run_id", isinstance(run_id, str)),
+        ("manifest_sha256", is_sha256(manifest_sha256)),
+        ("rows", is_count(rows)),
+        ("published", published is None or is_time(published)),
     ):
         if not right:
             raise OutputError(f"{path}: {key} is {shown(document[key])}; the entry is damaged.")
-    return Version(number, document["run_id"], document["manifest_sha256"], document["rows"])
+    return Version(number, run_id, manifest_sha256, rows, published)
 
 
 def list_versions(store: Store) -> list[Version]:

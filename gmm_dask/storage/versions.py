@@ -4,7 +4,8 @@
    writes the same bytes again, or bytes that nobody will list.
 2. The driver reads everything back and creates the manifest, once per run.
 3. The driver creates the next version entry, which names the manifest by its hash. Creating that
-   name is the commit; of several writers one wins, the others take the next number.
+   name is the commit; of several writers one wins, the others look again at what is the latest.
+   A run that is finished already, and is not the latest version, gets such an entry and no more.
 
 Readers go from the highest version to its manifest to the files it lists, and check the hash of
 each; they never list a folder of parts. Nothing is deleted on any path of a run.
@@ -13,9 +14,10 @@ each; they never list a folder of parts. Nothing is deleted on any path of a run
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import chain
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage.documents import canonical_json, sha256_hex
+from gmm_dask.storage.documents import Clock, canonical_json, sha256_hex, utc_now
 from gmm_dask.storage.manifest import read_manifest, verify, write_manifest
 from gmm_dask.storage.runs import MANIFEST, RUN_FILES, RunFolder, run_id
 from gmm_dask.storage.store import Store, create_once
@@ -42,7 +44,6 @@ __all__ = [
     "publish_version",
     "read_manifest",
     "run_id",
-    "settle",
     "verify",
     "write_manifest",
 ]
@@ -55,46 +56,48 @@ def find_version(store: Store, run_id: str) -> Version | None:
     """The newest version of a run whose manifest is the one that was published.
 
     None where the run was never published, or where its folder was moved away: then it can be run
-    and published again.
+    and published again. A damaged entry of some version is no version of the run.
 
     Raises
     ------
     OutputError
-        There is a manifest, but another one; or an entry is damaged.
+        There is a manifest, but another one; or an entry cannot be read.
     """
-    entries = (read_version(store, number) for number in reversed(version_numbers(store)))
-    versions = [version for version in entries if version.run_id == run_id]
-    if not versions or not store.exists(f"runs/{run_id}/{MANIFEST}"):
+    if not store.exists(f"runs/{run_id}/{MANIFEST}"):
         return None
     found = sha256_hex(RunFolder(store, run_id).get(MANIFEST))
-    same = (version for version in versions if version.manifest_sha256 == found)
-    version = next(same, versions[0])
+    entries = (_undamaged(store, number) for number in reversed(version_numbers(store)))
+    of_run = (entry for entry in entries if entry is not None and entry.run_id == run_id)
+    newest = next(of_run, None)
+    if newest is None:
+        return None
+    same = (entry for entry in chain((newest,), of_run) if entry.manifest_sha256 == found)
+    version = next(same, newest)
     read_manifest(store, version)
     return version
 
 
-def publish_version(store: Store, run_id: str, manifest_sha256: str, rows: int) -> Version:
-    """Append the run to the versions, unless it is there: then that version is returned.
+def publish_version(
+    store: Store, run_id: str, manifest_sha256: str, rows: int, now: Clock = utc_now
+) -> Version:
+    """Append an entry that points to the run, unless the latest version does: that is returned.
 
     Raises
     ------
     OutputError
-        The manifest is not the one that was written, or the entry cannot be created. Whether or
-        not it was, publishing again is safe.
+        The manifest is not the one that was written, the latest entry is damaged, or the next
+        cannot be created. Whether or not it was, publishing again is safe.
     """
     # The manifest is read once more: what the entry names must be there before the entry is.
     read_manifest(store, Version(0, run_id, manifest_sha256, rows))
-    known: dict[int, Version] = {}
     for _ in range(MAX_LOST_RACES):
-        numbers = version_numbers(store)
-        for number in reversed(numbers):
-            if number not in known:
-                known[number] = read_version(store, number)
-            version = known[number]
-            if (version.run_id, version.manifest_sha256) == (run_id, manifest_sha256):
-                settle(store, version)
-                return version
-        version = Version(1 + max(numbers, default=0), run_id, manifest_sha256, rows)
+        newest = latest(store)
+        if newest is not None and newest.points_to(run_id, manifest_sha256):
+            _settle(store, newest)
+            _point_people_to(store, newest)
+            return newest
+        number = 1 if newest is None else newest.number + 1
+        version = Version(number, run_id, manifest_sha256, rows, now())
         if create_once(store, version.name, version.to_json()) == version.to_json():
             _point_people_to(store, version)
             return version
@@ -104,7 +107,17 @@ def publish_version(store: Store, run_id: str, manifest_sha256: str, rows: int) 
     )
 
 
-def settle(store: Store, version: Version) -> None:
+def _undamaged(store: Store, number: int) -> Version | None:
+    """The entry of that number; None where it is damaged or was moved away meanwhile."""
+    try:
+        return read_version(store, number)
+    except OutputError as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # nobody knows yet what it holds
+        return None
+
+
+def _settle(store: Store, version: Version) -> None:
     """Have the entry of a version that was found on the disk, before it is told that it is there.
 
     Raises
@@ -112,11 +125,18 @@ def settle(store: Store, version: Version) -> None:
     OutputError
         Whoever created it may have died before flushing it, and now it cannot be flushed.
     """
-    create_once(store, version.name, version.to_json())
+    create_once(store, version.name, store.get(version.name))
 
 
 def _point_people_to(store: Store, version: Version) -> None:
+    """Have LATEST name the latest version, also where another was published meanwhile."""
     # The version is published; a hint that cannot be written must not make it look failed.
     with suppress(OutputError):
-        text = f"version {version.number}: runs/{version.run_id}\n"
-        store.put(LATEST, text.encode())
+        while True:
+            hint = f"version {version.number}: runs/{version.run_id}\n".encode()
+            if not store.exists(LATEST) or store.get(LATEST) != hint:
+                store.put(LATEST, hint)
+            newest = latest(store)
+            if newest is None or newest == version:
+                return
+            version = newest

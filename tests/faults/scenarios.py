@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage import Version, list_versions
+from gmm_dask.storage import Version, latest, list_versions
 from gmm_dask.storage.runs import RunFolder
 from tests.storage import stores
 from tests.storage.stores import (
@@ -116,6 +116,63 @@ def with_another_run() -> None:
         assert {slow.version, last} == set(list_versions(watched.store)), "a version is lost"
 
 
+def two_runs() -> Watched:
+    """The run and another, each published."""
+    watched = Watched()
+    for run in (RUN, OTHER):
+        publish_run(watched, run)
+    return watched
+
+
+def check_returned(watched: Watched, before: dict[str, bytes]) -> None:
+    """The run has one new version, the latest, and none of its files was touched."""
+    assert latest(watched.store).run_id == RUN, "readers see another run"
+    runs = [version.run_id for version in list_versions(watched.store)]
+    assert runs == [RUN, OTHER, RUN], "a run has an extra version"
+    assert files_of_runs(watched.store) == before, "a file of a run was written again"
+
+
+def files_of_runs(store: MemoryStore) -> dict[str, bytes]:
+    return {name: store.objects[name] for name in store.list("runs/")}
+
+
+def with_a_return() -> None:
+    """A run done again that is not the latest version, with any fault and once more."""
+    counting = FaultStore(two_runs())
+    publish_run(counting)
+    for fault in FAULTS:
+        for at in range(len(counting.operations)):
+            before = files_of_runs((watched := two_runs()).store)
+            with suppress(Crash, OutputError):
+                publish_run(FaultStore(watched, at, fault), noise=OTHER_BITS)
+                check_returned(watched, before)
+            publish_run(watched, noise=OTHER_BITS)
+            check_returned(watched, before)
+
+
+def with_a_twin_that_returns() -> None:
+    """Two drivers do a run again that is not the latest version."""
+    counting = FaultStore(two_runs())
+    publish_run(counting)
+    for at in range(len(counting.operations)):
+        before = files_of_runs((watched := two_runs()).store)
+        slow = Overtaken(watched, partial(publish_run, watched), at)
+        assert publish_run(slow) == slow.version, "a run has an extra version"
+        check_returned(watched, before)
+
+
+def with_a_return_overtaken() -> None:
+    """While a run is done again another becomes the latest version: who is later is the latest."""
+    counting = FaultStore(two_runs())
+    publish_run(counting)
+    for at in range(len(counting.operations)):
+        watched = two_runs()
+        slow = Overtaken(watched, partial(publish_run, watched, OTHER), at)
+        mine = publish_run(slow)
+        assert {mine, slow.version} <= set(list_versions(watched.store)), "a version is lost"
+        assert latest(watched.store) == max((mine, slow.version), key=lambda each: each.number)
+
+
 @dataclass
 class Tears(MemoryStore):
     """A store that says a write is done and keeps half of it."""
@@ -158,7 +215,7 @@ def with_a_receipt_too_few_or_twice() -> None:
         put_files(folder)
         with suppress(OutputError):
             receipts = [put_part(folder, index) for index in indices]
-            sha256 = stores.write_manifest(folder, receipts, n_rows=len(ROWS))
+            sha256 = stores.put_manifest(folder, receipts, len(ROWS))
             stores.publish_version(watched, RUN, sha256, len(ROWS))
 
 
@@ -167,6 +224,9 @@ SCENARIOS = (
     with_a_lost_reply,
     with_a_twin,
     with_another_run,
+    with_a_return,
+    with_a_twin_that_returns,
+    with_a_return_overtaken,
     with_a_torn_write,
     with_damage_before_the_restart,
     with_a_receipt_too_few_or_twice,

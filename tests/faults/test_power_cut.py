@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from gmm_dask.errors import GmmDaskError, OutputError
-from gmm_dask.stage import outputs
 from gmm_dask.stage.outputs import Published, read_labels
 from gmm_dask.storage import (
     Store,
     Version,
+    latest,
     list_versions,
     local_store,
     manifest,
@@ -96,6 +96,11 @@ class Machine:
             published = self.drive(LocalStore(str(lead.disk.path / OUT)), n_components=k)
             lead.report(published.version)
 
+    def publish_both(self, lead: Powered) -> None:
+        """Two runs, one after the other."""
+        for k in (1, 2):
+            self.publish(lead, k)
+
     def check(self, lead: Powered, every: int) -> None:
         """After each power cut all is read, and after every so many a run goes on."""
         for at, (tree, reported) in enumerate(reversed(lead.cuts.items())):
@@ -117,6 +122,7 @@ class Machine:
 
     def go_on(self, reader: Reader) -> None:
         published = self.drive(reader.store, n_components=2)
+        assert latest(reader.store) == published.version, "readers see another run"
         assert content_of(published) == self.contents[published.run_id]
         labels = read_labels(reader.store.url).compute(scheduler="sync")
         assert labels["row_id"].tolist() == list(range(ROWS))
@@ -128,9 +134,12 @@ def content_of(published: Published) -> Content:
 
 
 def two_runs(machine: Machine, every: int) -> None:
-    """A power cut at any call of two runs, the first of which makes the folders."""
+    """A power cut at any call of two runs, of which the first makes the folders and is returned to.
+
+    Returning to it is an entry alone.
+    """
     lead = Powered(machine.new_disk())
-    for k in (1, 2):
+    for k in (1, 2, 1):
         machine.publish(lead, k)
     assert len(lead.cuts) > 60
     machine.check(lead, every)
@@ -155,6 +164,22 @@ def killing_points(calls: list[str], every: int) -> list[int]:
     return [at + 1 for at in (made[0], made[-1], *linked[-2:])]
 
 
+def return_killed_before(machine: Machine, every: int) -> None:
+    """A power cut at any call of a return to a run, where another return was killed."""
+    machine.publish_both(first := Powered(machine.new_disk()))
+    n_before = len(first.calls)
+    machine.publish(first, k=1)
+    of_return = first.calls[n_before:]
+    linked = len(of_return) - of_return[::-1].index("link")
+    for at in range(len(of_return)) if every == 1 else (linked,):
+        machine.publish_both(before := Powered(disk := machine.new_disk()))
+        with suppress(Crash):
+            machine.publish(Powered(disk, kill_at=at), k=1)
+        machine.publish(lead := Powered(disk, reported=before.reported), k=1)
+        assert lead.reported[-1].number == 3
+        machine.check(lead, every=SELDOM)
+
+
 def flush_refused(machine: Machine, every: int) -> None:
     """A flush that fails without effect, that of a version among them, and a power cut later."""
     machine.publish(first := Powered(machine.new_disk()))
@@ -167,7 +192,7 @@ def flush_refused(machine: Machine, every: int) -> None:
 
 
 Law = Callable[[Machine, int], None]
-LAWS = (two_runs, killed_before, flush_refused)
+LAWS = (two_runs, killed_before, return_killed_before, flush_refused)
 
 
 @pytest.mark.parametrize("every", [SOME, pytest.param(1, marks=pytest.mark.heavy)])
@@ -271,7 +296,10 @@ QUICK = {
         replacing("_flush_above", lambda folder: None, local_store), killed_before, LOST
     ),
     "name of a version that is found": (
-        replacing("settle", lambda *_: None, versions, outputs), killed_before, LOST
+        replacing("_settle", lambda *_: None, versions), killed_before, LOST
+    ),
+    "name of a return that is found": (
+        replacing("_settle", lambda *_: None, versions), return_killed_before, LOST
     ),
     "name that is found taken": (
         replacing("put_if_absent", taken_unflushed, LocalStore), killed_before, PARTIAL

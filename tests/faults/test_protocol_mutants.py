@@ -11,21 +11,35 @@ import pyarrow as pa
 import pytest
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage import Store, Version, labels, local_store, manifest, runs, verify, versions
+from gmm_dask.storage import (
+    Store,
+    Version,
+    labels,
+    latest,
+    list_versions,
+    local_store,
+    manifest,
+    runs,
+    verify,
+    versions,
+)
 from gmm_dask.storage.documents import sha256_hex
 from gmm_dask.storage.labels import PartReceipt
 from gmm_dask.storage.local_store import LocalStore
 from gmm_dask.storage.runs import MANIFEST, RunFolder
 from gmm_dask.storage.store import create_once
 from gmm_dask.storage.tables import parquet_bytes
+from gmm_dask.storage.versions import publish_version
 from tests.faults.conftest import Drive
 from tests.faults.scenarios import (
     SCENARIOS,
     Scenario,
     with_a_lost_reply,
     with_a_receipt_too_few_or_twice,
+    with_a_return,
     with_a_torn_write,
     with_a_twin,
+    with_a_twin_that_returns,
     with_another_run,
     with_any_fault,
     with_damage_before_the_restart,
@@ -91,7 +105,7 @@ def entry_first(store: Store, name: str, data: bytes) -> bytes:
     return create_once(store, name, data)
 
 
-def without_a_search(store: Store, run_id: str, manifest_sha256: str, rows: int) -> Version:
+def without_a_look(store: Store, run_id: str, manifest_sha256: str, rows: int) -> Version:
     while True:
         number = 1 + max(versions.version_numbers(store), default=0)
         version = Version(number, run_id, manifest_sha256, rows)
@@ -99,16 +113,22 @@ def without_a_search(store: Store, run_id: str, manifest_sha256: str, rows: int)
             return version
 
 
-def listed_once(patch: pytest.MonkeyPatch) -> None:
-    lists: list[tuple[Store, Any]] = []
+def any_version_will_do(store: Store, run_id: str, manifest_sha256: str, rows: int) -> Version:
+    for version in list_versions(store):
+        if version.points_to(run_id, manifest_sha256):
+            return version
+    return publish_version(store, run_id, manifest_sha256, rows)
 
-    def numbers(store: Store) -> Any:
-        if not any(known is store for known, _ in lists):
-            lists.append((store, version_numbers(store)))
-        return next(found for known, found in lists if known is store)
 
-    version_numbers = versions.version_numbers
-    patch.setattr(versions, "version_numbers", numbers)
+def looked_at_once(patch: pytest.MonkeyPatch) -> None:
+    looks: list[tuple[Store, Version | None]] = []
+
+    def once(store: Store) -> Version | None:
+        if not any(known is store for known, _ in looks):
+            looks.append((store, latest(store)))
+        return next(found for known, found in looks if known is store)
+
+    patch.setattr(versions, "latest", once)
 
 
 def by_its_number(folder: RunFolder, index: int, table: pa.Table, **where: Any) -> PartReceipt:
@@ -155,8 +175,8 @@ MUTANTS: dict[str, tuple[Mutate, Scenario, str]] = {
         with_another_run,
         "a version is lost",
     ),
-    "versions are listed once": (
-        listed_once,
+    "the latest is looked at once": (
+        looked_at_once,
         with_another_run,
         "1000 version numbers in a row were taken by others",
     ),
@@ -180,10 +200,20 @@ MUTANTS: dict[str, tuple[Mutate, Scenario, str]] = {
         with_any_fault,
         "a version is partial",
     ),
-    "the run is not looked for among the versions": (
-        replacing(stores, "publish_version", without_a_search),
+    "it is not looked which run is the latest": (
+        replacing(stores, "publish_version", without_a_look),
         with_a_twin,
         "a run has an extra version",
+    ),
+    "who returns to a run does not look which is the latest": (
+        replacing(stores, "publish_version", without_a_look),
+        with_a_twin_that_returns,
+        "a run has an extra version",
+    ),
+    "any version of the run will do": (
+        replacing(stores, "publish_version", any_version_will_do),
+        with_a_return,
+        "readers see another run",
     ),
     "the manifest is not read again": (
         replacing(versions, "read_manifest", lambda *_: {}),

@@ -124,6 +124,13 @@ def test_a_store_that_cannot_decide_is_told_in_log_metrics_and_report(
     assert "only one run at a time" in caution
     assert said == [caution]
     assert "only one run at a time" in published.folder.get("report.html").decode()
+    with service.spoilt(spoil):
+        run(settings(bucket), Listener())
+    assert said == [caution]  # the latest version is left as it is
+    with service.spoilt(spoil):
+        run(settings(bucket, fit={"n_components": 1}))
+        run(settings(bucket), Listener())
+    assert said == [caution] * 2
 
 
 class At(Watcher):

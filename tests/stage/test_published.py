@@ -76,15 +76,20 @@ def test_a_run_that_was_moved_away_can_be_run_again(
     assert open_output(str(tmp_path / "out")).version == again.version
 
 
-def test_a_folder_that_came_back_is_the_version_it_was(
+def test_a_folder_that_came_back_is_published_again(
     published: Published, iris_settings: MakeSettings, tmp_path: Path
 ) -> None:
     folder = Path(published.path("folder"))
     shutil.move(folder, tmp_path / "elsewhere")
-    run(iris_settings())
+    assert run(iris_settings()).version.number == 2
     shutil.rmtree(folder)
     shutil.move(tmp_path / "elsewhere", folder)
-    assert run(iris_settings()).version == published.version
+    with pytest.raises(OutputError, match="not the manifest that the version names"):
+        open_output(str(tmp_path / "out"))  # version 2 has lost its files
+    again = run(iris_settings())
+    assert (again.version.number, again.earlier) == (3, published.version)
+    assert again.version.manifest_sha256 == published.version.manifest_sha256
+    assert open_output(str(tmp_path / "out")).version == again.version
 
 
 def test_a_damaged_entry_hides_no_other_version(

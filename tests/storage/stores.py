@@ -33,6 +33,7 @@ CHUNK = 4  # rows of a part
 ROWS = list(range(3 * CHUNK))
 RUN = "00000000000000aa"
 OTHER = "00000000000000bb"
+PUBLISHED = "2026-08-01T12:00:00.000Z"
 ARRAYS = ("weights", "means", "covariances", "precisions_cholesky")
 
 
@@ -137,12 +138,12 @@ class FaultStore(Between):
         if here and self.fault == "crash before":
             raise Crash
         if here and self.fault == "error before":
-            raise OutputError("the store did not answer")
+            raise OutputError("the store did not answer") from TimeoutError()
         result = call()
         if here and self.fault == "crash after":
             raise Crash
         if here and self.fault == "lost reply":
-            raise OutputError("the answer of the store was lost")
+            raise OutputError("the answer of the store was lost") from TimeoutError()
         return result
 
 
@@ -284,20 +285,27 @@ def put_files(folder: RunFolder, note: str = "") -> None:
     folder.put_if_absent("metrics.json", b'{"seconds":"%s"}\n' % note.encode())
 
 
+def put_manifest(folder: RunFolder, receipts: Sequence[PartReceipt], n_rows: int) -> str:
+    return write_manifest(folder, receipts, n_rows=n_rows, published=PUBLISHED)
+
+
 def publish_run(
     store: Store, run_id: str = RUN, n_parts: int = 3, note: str = "", noise: float = 0.0
 ) -> Version:
-    """A whole run, as a driver does it: files, parts with receipts, manifest, version."""
-    published = find_version(store, run_id)
-    if published is not None:
-        return published
+    """A whole run, as a driver does it: files, parts with receipts, manifest, version.
+
+    One that is finished gets a version alone, where it is not the latest.
+    """
+    found = find_version(store, run_id)
+    if found is not None:
+        return publish_version(store, run_id, found.manifest_sha256, found.rows)
     folder = RunFolder(store, run_id)
     put_files(folder, note)
     receipts = []
     for index in range(n_parts):
         receipts.append(put_part(folder, index, noise))
         folder.put_json(f"receipts/{index:05d}.json", receipts[-1].to_dict())
-    manifest_sha256 = write_manifest(folder, receipts, n_rows=n_parts * CHUNK)
+    manifest_sha256 = put_manifest(folder, receipts, n_parts * CHUNK)
     return publish_version(store, run_id, manifest_sha256, n_parts * CHUNK)
 
 
@@ -336,6 +344,6 @@ class Reader:
 
 def check_one_whole_version(store: Store) -> None:
     (version,) = list_versions(store)
-    assert version == Version(1, RUN, version.manifest_sha256, len(ROWS))
+    assert (version.number, version.run_id, version.rows) == (1, RUN, len(ROWS))
     assert verify(store, version) == []
     assert published_rows(store, version) == ROWS

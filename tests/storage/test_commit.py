@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,16 +22,17 @@ from gmm_dask.storage.versions import (
     publish_version,
     read_manifest,
     verify,
-    write_manifest,
 )
 from tests.storage.stores import (
     CHUNK,
+    OTHER,
     RUN,
     MemoryStore,
     check_one_whole_version,
     publish_run,
     published_rows,
     put_files,
+    put_manifest,
     put_part,
 )
 
@@ -87,14 +89,16 @@ def test_what_is_taken_and_gone_each_time_is_named() -> None:
 # --- several writers -------------------------------------------------------------------------
 
 
-def test_writers_racing_for_one_number_each_get_their_own(tmp_path: Path) -> None:
+def test_writers_racing_for_one_number_each_get_their_own_and_twins_share_one(
+    tmp_path: Path,
+) -> None:
     store = LocalStore(str(tmp_path))
     runs = [f"{i:016x}" for i in range(8)]
     hashes = []
     for run in runs:
         folder = RunFolder(store, run)
         put_files(folder)
-        hashes.append(write_manifest(folder, [put_part(folder, 0)], n_rows=CHUNK))
+        hashes.append(put_manifest(folder, [put_part(folder, 0)], CHUNK))
     start = threading.Barrier(16)
 
     def publish(run: str, manifest_sha256: str) -> Version:
@@ -103,9 +107,28 @@ def test_writers_racing_for_one_number_each_get_their_own(tmp_path: Path) -> Non
 
     with ThreadPoolExecutor(16) as pool:  # every run twice
         versions = list(pool.map(publish, runs * 2, hashes * 2))
-    assert versions[:8] == versions[8:]
-    assert sorted(version.number for version in versions[:8]) == list(range(1, 9))
-    assert list_versions(store) == sorted(versions[:8], key=lambda version: version.number)
+    assert [version.run_id for version in versions] == runs * 2
+    listed = list_versions(store)
+    assert [version.number for version in listed] == list(range(1, len(listed) + 1))
+    assert set(versions) == set(listed)
+    # Twins share a version but where another run became the latest between them.
+    assert all(one.run_id != next_.run_id for one, next_ in pairwise(listed))
+
+
+def test_twins_that_return_to_a_run_at_once_make_one_version(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    for run in (RUN, OTHER):
+        publish_run(store, run)
+    start = threading.Barrier(8)
+
+    def again(_: int) -> Version:
+        start.wait(timeout=60)
+        return publish_run(store, RUN)
+
+    with ThreadPoolExecutor(8) as pool:
+        versions = set(pool.map(again, range(8)))
+    assert versions == {latest(store)}
+    assert [version.run_id for version in list_versions(store)] == [RUN, OTHER, RUN]
 
 
 def test_a_reader_sees_only_whole_versions_while_others_are_published(tmp_path: Path) -> None:
@@ -147,11 +170,11 @@ def test_the_manifest_of_an_earlier_attempt_stands_if_it_is_whole() -> None:
     store = MemoryStore()
     folder = RunFolder(store, RUN)
     put_files(folder)
-    first = write_manifest(folder, [put_part(folder, 0)], n_rows=CHUNK)
-    assert write_manifest(folder, [put_part(folder, 0, noise=1e-12)], n_rows=CHUNK) == first
+    first = put_manifest(folder, [put_part(folder, 0)], CHUNK)
+    assert put_manifest(folder, [put_part(folder, 0, noise=1e-12)], CHUNK) == first
     store.objects[f"runs/{RUN}/{put_part(folder, 0).name}"] = b"torn"
     with pytest.raises(OutputError, match=r"part-00000-.* is damaged: it has 4 bytes"):
-        write_manifest(folder, [put_part(folder, 0, noise=2e-12)], n_rows=CHUNK)
+        put_manifest(folder, [put_part(folder, 0, noise=2e-12)], CHUNK)
 
 
 def test_a_run_whose_folder_was_deleted_is_published_anew() -> None:
@@ -162,7 +185,7 @@ def test_a_run_whose_folder_was_deleted_is_published_anew() -> None:
     assert "MANIFEST.json" in verify(store, first)[0]
     folder = RunFolder(store, RUN)
     put_files(folder, "again")
-    sha256 = write_manifest(folder, [put_part(folder, i) for i in range(3)], n_rows=12)
+    sha256 = put_manifest(folder, [put_part(folder, i) for i in range(3)], 12)
     second = publish_version(store, RUN, sha256, 12)
     assert (second.number, find_version(store, RUN)) == (2, second)
     assert verify(store, second) == []

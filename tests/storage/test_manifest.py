@@ -16,7 +16,6 @@ from gmm_dask.storage.versions import (
     publish_version,
     read_manifest,
     verify,
-    write_manifest,
 )
 from tests.storage.stores import (
     CHUNK,
@@ -27,6 +26,7 @@ from tests.storage.stores import (
     publish_run,
     published_rows,
     put_files,
+    put_manifest,
     put_part,
 )
 
@@ -50,7 +50,7 @@ def test_lost_and_double_rows_are_refused(
     put_files(folder)
     receipts = [put_part(folder, index) for index in indices]
     with pytest.raises(OutputError, match=message):
-        write_manifest(folder, receipts, n_rows=n_rows)
+        put_manifest(folder, receipts, n_rows)
     assert not folder.store.exists(f"runs/{RUN}/MANIFEST.json")
 
 
@@ -59,7 +59,7 @@ def test_parts_may_be_reported_in_any_order() -> None:
     folder = RunFolder(store, RUN)
     put_files(folder)
     receipts = [put_part(folder, index) for index in (2, 0, 1)]
-    version = publish_version(store, RUN, write_manifest(folder, receipts, n_rows=12), 12)
+    version = publish_version(store, RUN, put_manifest(folder, receipts, 12), 12)
     assert published_rows(store, version) == ROWS
 
 
@@ -69,7 +69,7 @@ def test_a_receipt_that_lies_about_its_rows_is_refused() -> None:
     zero, one = put_part(folder, 0), put_part(folder, 1)
     swapped = [replace(zero, index=1, first_row=4), replace(one, index=0, first_row=0)]
     with pytest.raises(OutputError, match="does not hold exactly the 4 rows from 0 on"):
-        write_manifest(folder, swapped, n_rows=8)
+        put_manifest(folder, swapped, 8)
 
 
 @pytest.mark.parametrize("name", RUN_FILES)
@@ -83,7 +83,7 @@ def test_a_run_with_an_absent_or_torn_file_gets_no_manifest(name: str, damage: s
     if damage == "absent" or name == "report.html":
         del store.objects[key]
     with pytest.raises(OutputError, match=name):
-        write_manifest(folder, [put_part(folder, 0)], n_rows=CHUNK)
+        put_manifest(folder, [put_part(folder, 0)], CHUNK)
     assert not store.exists(f"runs/{RUN}/MANIFEST.json")
 
 
@@ -91,7 +91,7 @@ def test_only_the_manifest_that_was_written_is_published() -> None:
     store = MemoryStore()
     folder = RunFolder(store, RUN)
     put_files(folder)
-    sha256 = write_manifest(folder, [put_part(folder, 0)], n_rows=CHUNK)
+    sha256 = put_manifest(folder, [put_part(folder, 0)], CHUNK)
     with pytest.raises(OutputError, match="not the manifest that the version names"):
         publish_version(store, RUN, "0" * 64, CHUNK)
     with pytest.raises(OutputError, match="says 5 rows"):

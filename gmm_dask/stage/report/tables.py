@@ -109,6 +109,9 @@ def facts(data: ReportData, certain: float | None) -> list[tuple[str, str, str]]
         found.append(("Log-likelihood per row", text.signed(bound, 4), remark))
     if certain is not None:
         found.append(("Clear cases", text.percent(certain), "of the rows drawn"))
+    if (published := metrics.get("published")) is not None:
+        day, _, time = text.moment(published).partition(" ")
+        found.append(("Published", day, time))
     return found
 
 
