@@ -8,11 +8,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from httpx import HTTPError
 from prefect import Flow
 from prefect.client.orchestration import get_client
+from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_HOME,
@@ -38,7 +39,9 @@ def main(
     arguments: Sequence[str] | None = None,
 ) -> int:
     """Run the flow with the settings of a file; 0 only when the outcome was published."""
+    stream = sys.stderr
     settle()
+    _log_to(sys.stderr, instead_of=stream)
     parsed = _parser(flow).parse_args(arguments)
     signal.signal(signal.SIGTERM, _end)  # so that the server is stopped then, too
     try:
@@ -102,6 +105,21 @@ def _check_server(url: str) -> None:
             f"The Prefect server at {url} does not answer ({error}). Start it, or unset "
             "PREFECT_API_URL (`prefect config unset PREFECT_API_URL`) to run without one."
         )
+
+
+def _log_to(stream: TextIO, *, instead_of: TextIO | None) -> None:
+    """Have handlers that were made when Prefect was imported write to the stream that never fails.
+
+    The console of Prefect's own handler ends the process where its reader has gone.
+    """
+    if stream is instead_of:
+        return
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    for handler in (each for logger in loggers for each in getattr(logger, "handlers", ())):
+        if isinstance(handler, logging.StreamHandler) and handler.stream is instead_of:
+            handler.setStream(stream)
+            if isinstance(handler, PrefectConsoleHandler):
+                handler.console.file = stream
 
 
 def _parser(flow: Flow[Any, Any]) -> argparse.ArgumentParser:

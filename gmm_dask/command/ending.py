@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gmm_dask.command.process import Terminated, terminable
+from gmm_dask.command.streams import lost
 from gmm_dask.errors import GmmDaskError, SettingsError
 
 if TYPE_CHECKING:
     from gmm_dask.command.progress import Progress
     from gmm_dask.stage.outputs import Published
 
-# Exit codes; 0 is "published", and the last two are those of shells after SIGINT and SIGTERM.
-FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+# Exit codes; 0 is "published", and the last three are those of shells after the signals.
+FAILED, USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
 
 
 class Show(StrEnum):
@@ -46,7 +47,10 @@ def carry_out(stage: Callable[[Any, Progress], Published], settings: Any, progre
             published = stage(settings, watcher)
     except KeyboardInterrupt as interrupt:
         raise type(interrupt)(AGAIN) from None
-    print_outcome(published)
+    try:
+        print_outcome(published)
+    except Exception as error:  # the run is published, whether or not it can be shown
+        _complain(f"{published.path('folder')} is published, but cannot be shown: {error}")
 
 
 def _watcher(progress: Show) -> Progress:
@@ -63,10 +67,23 @@ def _watcher(progress: Show) -> Progress:
 
 
 @contextmanager
-def ending(debug: bool) -> Iterator[None]:
-    """Turn every way a command can end badly into one message and its exit code."""
+def ending(debug: bool, *, prints: bool = False) -> Iterator[None]:
+    """Turn every way a command can end badly into one message and its exit code.
+
+    Parameters
+    ----------
+    debug : bool
+        Whether the traceback of an error is shown.
+    prints : bool
+        Whether what the command prints is all that it does. Then it fails where that is lost, and
+        ends like other programs where its reader has gone; what others did stays done.
+    """
     try:
         yield
+        if prints and (error := lost(sys.stdout)) is not None:
+            if isinstance(error, BrokenPipeError):
+                raise typer.Exit(BROKEN_PIPE)
+            raise OSError(error.errno, f"{error.strerror}; what was printed is lost")
     except typer.Exit:
         raise
     except KeyboardInterrupt as interrupt:

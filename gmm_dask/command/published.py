@@ -21,7 +21,7 @@ Output = Annotated[str, typer.Argument(metavar="OUT", help="Output folder.")]
 
 def show(ref: Ref, debug: Debug = False) -> None:
     """Show the components, the outcome and the paths of a version, or of a model.json."""
-    with ending(debug):
+    with ending(debug, prints=True):
         from gmm_dask.command.console import print_model, print_published
         from gmm_dask.stage.outputs import load_model, open_output
 
@@ -33,7 +33,7 @@ def show(ref: Ref, debug: Debug = False) -> None:
 
 def versions(out: Output, debug: Debug = False) -> None:
     """List the versions, the latest last: when it was published, which run, and what came of it."""
-    with ending(debug):
+    with ending(debug, prints=True):
         from gmm_dask.command.console import print_versions
         from gmm_dask.stage.history import history
 
@@ -75,7 +75,7 @@ def verify(ref: Ref, debug: Debug = False) -> None:
 
 def path(ref: Ref, what: Annotated[Part, typer.Argument()], debug: Debug = False) -> None:
     """Print one path of a version, for use in scripts."""
-    with ending(debug):
+    with ending(debug, prints=True):
         from gmm_dask.stage.outputs import label_parts, open_output
 
         published = open_output(ref)

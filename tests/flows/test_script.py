@@ -46,6 +46,16 @@ def test_a_flow_runs_without_a_server_and_the_next_with_one_that_is_configured(
     )  # fmt: skip
     assert len(label_parts(str(tmp_path / "labels"))) == 2
     assert len(ask(server, "flow_runs/filter", by_hand)) == known + 1
+    reader, writer = os.pipe()
+    os.close(reader)  # what the next one prints is lost, and it is done all the same
+    again = [sys.executable, "-m", "flows.label", "config/label.yaml", "--set", f"model={out}",
+             "--set", f"output.path={tmp_path / 'more'}"]  # fmt: skip
+    lost = subprocess.run(
+        again, env=server.environment, cwd=ROOT, stdout=writer, stderr=writer, check=False
+    )
+    os.close(writer)
+    assert lost.returncode == 0
+    assert open_output(str(tmp_path / "more")).metrics["n_rows"] == 50
 
 
 @pytest.mark.parametrize(
