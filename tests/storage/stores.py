@@ -51,7 +51,9 @@ class MemoryStore:
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
         with self.lock:
-            return self.objects.setdefault(name, data) is data
+            is_free = name not in self.objects
+            self.objects.setdefault(name, data)
+            return is_free
 
     def put(self, name: str, data: bytes) -> None:
         self.objects[name] = data
