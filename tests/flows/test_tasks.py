@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import logging
 import pickle
+from typing import Any
 
 import pytest
 from httpx import ConnectError
 
+from flows import artifacts
 from flows.artifacts import HEADS, feature_heads
-from flows.tasks import failed, retry_can_help
+from flows.tasks import completed, failed, retry_can_help
 from gmm_dask.errors import (
     CheckpointError,
     ClusterError,
@@ -23,6 +25,10 @@ from gmm_dask.errors import (
     SettingsError,
     SingularCovarianceError,
 )
+from gmm_dask.stage.outputs import Published
+from gmm_dask.storage import RunFolder, list_versions
+from gmm_dask.storage.version_log import read_version
+from tests.storage.stores import OTHER, RUN, MemoryStore, publish_run, small_model
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -62,6 +68,37 @@ def test_a_failed_state_says_what_the_error_says() -> None:
     state = failed(DataError("a.parquet, row group 2, column 'x': 3 missing values"))
     assert state.is_failed()
     assert "row group 2" in state.message
+
+
+@pytest.mark.parametrize(
+    ("new", "earlier", "said"),
+    [
+        (True, None, "Version 3 is published."),
+        (True, 1, "This run was published before as version 1; version 3 now points to it"),
+        (False, 3, "This run is the latest version already, version 3; nothing was written."),
+    ],
+)
+def test_a_completed_state_and_the_page_of_outputs_say_what_was_published(
+    new: bool, earlier: int | None, said: str
+) -> None:
+    store = MemoryStore()
+    for run in (RUN, OTHER, RUN):
+        publish_run(store, run)
+    *_, version = list_versions(store)
+    found = None if earlier is None else read_version(store, earlier)
+    metrics: dict[str, Any] = dict.fromkeys(("log_likelihood", "bic", "aic", "icl"), 0.0)
+    metrics |= {"log_likelihood_per_row": 0.0, "n_used": 12, "n_rows": 12}
+    published = Published(RunFolder(store, RUN), version, new, small_model(), metrics, found)
+    state = completed(published)
+    assert state.is_completed()
+    assert state.message.startswith(said)
+    assert state.message.endswith(f"runs/{RUN}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artifacts, "places", lambda _: {"model": "runs/model.json"})
+        page = artifacts.outputs_markdown(published)
+    assert page.startswith("## Version 3\n")
+    assert said in page
+    assert f"| published | {str(version.published)[:10]} " in page
 
 
 def logged(name: str, error: Exception) -> logging.LogRecord | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,15 @@ import pytest
 
 from gmm_dask import load_model, read_labels
 from gmm_dask.errors import OutputError
+from gmm_dask.stage.fit import fit
+from gmm_dask.stage.job import plan
+from gmm_dask.stage.label import label
 from gmm_dask.stage.outputs import Published, label_parts, open_output
+from gmm_dask.stage.publish import publish
 from gmm_dask.stage.run import run
+from gmm_dask.stage.settings import Settings
 from gmm_dask.stage.watch import Watcher
-from gmm_dask.storage import list_versions, open_store, verify
+from gmm_dask.storage import list_versions, open_store, read_manifest, verify
 from tests.stage.conftest import MakeSettings
 
 pytestmark = pytest.mark.usefixtures("nothing_drawn")
@@ -120,6 +126,67 @@ def test_a_changed_entry_is_blamed_and_not_the_manifest(
     with pytest.raises(OutputError, match=r"00000001\.json is damaged: its checksum") as caught:
         open_output(str(tmp_path / "out"))
     assert "MANIFEST" not in str(caught.value)
+
+
+# --- times -----------------------------------------------------------------------------------
+
+
+def publish_at(settings: Settings, *times: str) -> Published:
+    """A whole run that reads these times off the clock."""
+    job, clock = plan(settings), iter(times)
+    fitted = fit(job)
+    return publish(job, fitted, label(job, fitted.model), now=lambda: next(clock))
+
+
+def test_the_time_of_publishing_is_in_every_record_and_in_no_bit_of_model_and_labels(
+    iris_settings: MakeSettings, tmp_path: Path
+) -> None:
+    years = (2031, 1969)
+    one, two = (
+        publish_at(
+            iris_settings(output={"path": str(tmp_path / f"out-{year}")}),
+            f"{year}-02-03T04:05:06.000Z",
+            f"{year}-02-03T04:05:09.000Z",
+        )
+        for year in years
+    )
+    assert one.run_id == two.run_id
+    for name in one.folder.list(""):
+        if name.startswith("labels/") or name in ("model.json", "parameters.parquet"):
+            assert one.folder.get(name) == two.folder.get(name), name
+    for year, published in zip(years, (one, two), strict=True):
+        assert published.version.published == f"{year}-02-03T04:05:09.000Z"
+        manifest = read_manifest(published.folder.store, published.version)
+        assert manifest["published"] == f"{year}-02-03T04:05:06.000Z"
+        assert published.metrics["published"] == manifest["published"]
+        report = published.folder.get("report.html").decode()
+        facts = re.sub(r"<[^>]*>", " ", report.partition("</header>")[0])
+        assert f"Published {year}-02-03 04:05:06 UTC" in " ".join(facts.split())
+
+
+def test_publishing_begins_once_and_a_restart_keeps_that_time(iris_settings: MakeSettings) -> None:
+    begun, later = "2026-08-01T12:00:00.000Z", "2026-08-02T12:00:00.000Z"
+    with pytest.raises(StopIteration):
+        publish_at(iris_settings(), begun)  # killed when the entry was to be made
+    again = publish_at(iris_settings(), later, later)
+    assert again.metrics["published"] == begun
+    assert read_manifest(again.folder.store, again.version)["published"] == begun
+    assert "2026-08-01" in again.folder.get("report.html").decode()
+    assert again.version.published == later
+
+
+def test_a_restart_whose_metrics_were_damaged_meanwhile_names_them(
+    iris_settings: MakeSettings,
+) -> None:
+    with pytest.raises(StopIteration):
+        publish_at(iris_settings(), "2026-08-01T12:00:00.000Z")
+    path = Path(plan(iris_settings()).folder.path("metrics.json"))
+    path.write_text('{"published":"some day"}')
+    with pytest.raises(OutputError, match=r"metrics\.json is damaged.*Move it away and run again"):
+        run(iris_settings())
+    path.unlink()
+    Path(path.parent / "MANIFEST.json").unlink()
+    assert run(iris_settings()).version.number == 1
 
 
 @pytest.mark.parametrize(
