@@ -16,7 +16,7 @@ from gmm_dask.storage import RunFolder, Store, Version, open_store, read_manifes
 from gmm_dask.storage.version_log import read_version, version_numbers
 
 AT_ONCE = 16  # versions: on an object store each is four requests
-MAX_SETTING = 40  # characters of one setting
+MAX_SETTING = 20  # characters of one setting
 
 _SECTIONS: dict[str, type[Section]] = {
     "fit": FitSettings,
