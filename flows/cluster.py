@@ -15,7 +15,7 @@ from gmm_dask.stage.settings import Settings
 
 @flow(
     name="cluster",
-    flow_run_name="{settings.data.path}, n_components {settings.fit.n_components}, "
+    flow_run_name="{settings.data.in_short}, n_components {settings.fit.n_components}, "
     "{settings.fit.covariance_type}",
     persist_result=False,
 )

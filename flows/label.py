@@ -15,7 +15,7 @@ from gmm_dask.stage.settings import ScoreSettings
 
 @flow(
     name="label",
-    flow_run_name="{settings.data.path} by the model of {settings.model}",
+    flow_run_name="{settings.data.in_short} by the model of {settings.model}",
     persist_result=False,
 )
 def label(settings: ScoreSettings) -> State[Any]:

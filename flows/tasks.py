@@ -83,7 +83,7 @@ _PHASE: dict[str, Any] = {
 }
 
 
-@task(task_run_name="plan {settings.data.path}", **_PHASE)
+@task(task_run_name="plan {settings.data.in_short}", **_PHASE)
 def plan(settings: Settings | ScoreSettings) -> Job[Any]:
     """Read the footers, check the schema, name the run."""
     job = stage_plan(settings)

@@ -29,7 +29,10 @@ app = typer.Typer(
 
 
 # Defaults and choices shown in the help are those of the settings; a test compares them.
-Data = Annotated[str, typer.Argument(metavar="DATA", help="Folder, file or glob of Parquet.")]
+Data = Annotated[
+    list[str],
+    typer.Argument(metavar="DATA...", help="Folder, file or glob of Parquet; several if need be."),
+]
 Out = Annotated[str, typer.Option("--out", help="Folder of the published versions, or s3:// URL.")]
 Ids = Annotated[
     list[str] | None,

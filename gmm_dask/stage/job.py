@@ -20,7 +20,7 @@ from gmm_dask.redaction import redacted, redacted_document
 from gmm_dask.stage.cluster_settings import ClusterSettings
 from gmm_dask.stage.identity import begin, run_folder
 from gmm_dask.stage.outputs import load_model_bytes
-from gmm_dask.stage.settings import ScoreSettings, Settings
+from gmm_dask.stage.settings import DataSettings, ScoreSettings, Settings
 from gmm_dask.storage import (
     Plan,
     RunFolder,
@@ -126,7 +126,7 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
             )
         features = model.feature_names
     store = open_store(settings.output.path, private=settings.output.private)
-    _check_output_is_no_input(data.path, store)
+    _check_output_is_no_input(data, store)
     dataset = plan_dataset(
         data.path,
         features=features,
@@ -192,11 +192,11 @@ def cluster_spec(cluster: ClusterSettings) -> ClusterSpec:
     return ClusterSpec(**cluster.model_dump())
 
 
-def _check_output_is_no_input(path: str, store: Store) -> None:
-    if would_list(path, store.path("runs/0/labels/part.parquet")):
+def _check_output_is_no_input(data: DataSettings, store: Store) -> None:
+    if would_list(data.path, store.path("runs/0/labels/part.parquet")):
         raise SettingsError(
-            f"output.path: {store.url} lies inside of data.path, {path}: the next run would take "
-            "the labels for data. Choose a folder beside the data."
+            f"output.path: {store.url} lies inside of data.path, {data.in_short}: the next run "
+            "would take the labels for data. Choose a folder beside the data."
         )
 
 

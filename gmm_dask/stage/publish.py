@@ -266,7 +266,7 @@ def report_data(
 
 def _title(job: Job[Any], model: Model, metrics: dict[str, Any]) -> str:
     components = text.numbered(model.parameters.n_components, "component")
-    path = text.readable(job.settings.data.path)
+    path = job.settings.data.in_short
     if metrics["model_from"] is None:
         return f"{components} in {path}"
     return f"{path}, labelled by {components}"

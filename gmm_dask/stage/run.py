@@ -37,7 +37,7 @@ def _carry_out(
     model_of: Callable[[Job[SettingsT], Watcher, Backend], Fitted],
     watcher: Watcher,
 ) -> Published:
-    watcher.phase("plan", settings.data.path)
+    watcher.phase("plan", settings.data.in_short)
     job = plan(settings)
     if job.published is not None:
         return make_latest(job.folder, job.published, watcher)

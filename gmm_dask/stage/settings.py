@@ -27,7 +27,9 @@ MAX_PROBLEMS = 20  # a list people can read; the rest is counted
 class DataSettings(Section):
     """Which rows and columns to read."""
 
-    path: str = Field(min_length=1, description="Folder, file, glob or URL of Parquet files.")
+    path: str | tuple[str, ...] = Field(
+        description="Folder, file, glob or URL of Parquet files, or a list of them."
+    )
     features: tuple[str, ...] | None = Field(
         default=None,
         min_length=1,
@@ -53,6 +55,19 @@ class DataSettings(Section):
         default=(),
         description="Globs of files to leave out, by file name or by path below data.path.",
     )
+
+    @property
+    def in_short(self) -> str:
+        """The paths as one short text."""
+        return text.readable(self.path)
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _path_is_one_or_a_list(cls, path: Any) -> Any:
+        several = path if isinstance(path, list | tuple) else [path]
+        if not several or not all(isinstance(each, str) and each for each in several):
+            raise ValueError("it must be a path, or a list of paths such as [data/a, data/b]")
+        return several[0] if len(several) == 1 else path
 
     @model_validator(mode="after")
     def _columns_have_one_role(self) -> DataSettings:

@@ -149,4 +149,4 @@ def _no_parquet(head: bytes, size: int) -> str:
         return f"is empty (0 bytes), not even a Parquet file of no rows. {WRITE_AGAIN}"
     if head == MAGIC:
         return f"is truncated: it begins as Parquet, but its footer is missing. {WRITE_AGAIN}"
-    return "is not a Parquet file. Convert it, or remove it from the dataset."
+    return "is not a Parquet file. Convert it, remove it, or name it in data.ignore."

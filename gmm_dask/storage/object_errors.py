@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from gmm_dask.errors import GmmDaskError
 from gmm_dask.redaction import redacted
 
 MAX_REASON = 300  # characters of a library's message that are repeated
@@ -28,6 +31,17 @@ def as_os_error(error: Exception) -> OSError:
         if isinstance(error, kind):
             return OSError(number, brief(error))
     return OSError(errno.EIO, brief(error))
+
+
+@contextmanager
+def os_errors() -> Iterator[None]:
+    """Turn whatever a store's library raises into an OSError; errors of ours stay."""
+    try:
+        yield
+    except GmmDaskError:
+        raise
+    except Exception as error:  # each store has exceptions of its own
+        raise as_os_error(error) from error
 
 
 def http_status(error: BaseException | None) -> int:

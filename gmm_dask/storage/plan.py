@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from gmm_dask.errors import DataError
 from gmm_dask.kinds import INEXACT
 from gmm_dask.storage.footers import Footer, read_footer
 from gmm_dask.storage.inputs import REFUSALS, is_remote, open_input, unreadable
-from gmm_dask.storage.listing import Listing, hive_keys, joined, list_files
+from gmm_dask.storage.listing import Keys, Listing, Paths, hive_keys, joined, list_files
 from gmm_dask.storage.lists import column_of
 from gmm_dask.storage.problems import Problems, shown
 from gmm_dask.storage.roles import Cast, Roles
@@ -62,7 +61,7 @@ class Partition:
     footer_sha256: str
     row_groups: tuple[int, ...]
     first_row: int
-    keys: tuple[tuple[str, str | None], ...]
+    keys: Keys
 
     @cached_property
     def n_rows(self) -> int:
@@ -172,7 +171,7 @@ class Plan:
 
 
 def plan_dataset(
-    path: str | os.PathLike[str],
+    path: Paths,
     *,
     features: Sequence[str] | None = None,
     id_columns: Sequence[str] = (),
@@ -188,7 +187,7 @@ def plan_dataset(
 
     Parameters
     ----------
-    path : str or path
+    path : path, or sequence of paths
         Folder (searched in depth), one file, or glob; local, or a URL of an allowed scheme.
     features : sequence of str, optional
         All numeric columns without another role where not given.
@@ -223,7 +222,7 @@ def plan_dataset(
         to_fit,
     )
     problems = Problems()
-    listing = list_files(os.fspath(path), problems, ignore)
+    listing = list_files(path, problems, ignore)
     footers = _read_footers(listing, roles, problems)
     if not footers:
         problems.raise_any()

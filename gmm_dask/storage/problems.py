@@ -16,8 +16,8 @@ class Problems:
         self._lines: list[str] = []
         self._counts: Counter[str] = Counter()
 
-    def __bool__(self) -> bool:
-        return bool(self._lines)
+    def __len__(self) -> int:
+        return self._counts.total()
 
     def add(self, kind: str, line: str) -> None:
         """Note one problem; `kind` says what it has in common with others."""

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from gmm_dask import read_labels
 from gmm_dask.command import cli, ending, published
 from gmm_dask.stage.settings import DataSettings, FitSettings, LabelSettings
 from gmm_dask.storage.local_store import LocalStore
@@ -89,6 +91,23 @@ def test_run_takes_a_file_and_writes_nothing_the_second_time(tmp_path: Path) -> 
     assert second.returncode == 0
     assert "nothing was written" in second.stdout
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+
+
+def test_several_folders_are_fitted_and_labelled_as_one(tmp_path: Path) -> None:
+    folders = [str(IRIS / f"species={name}") for name in ("setosa", "virginica")]
+    options = ["--n-components", "2", "--id-columns", "species"]
+    out, labels = str(tmp_path / "out"), str(tmp_path / "labels")
+    for command in [
+        ["fit", *folders, *options, "--out", out],
+        ["label", *folders, "--model", out, "--out", labels],
+    ]:
+        done = CliRunner().invoke(cli.app, command)
+        assert done.exit_code == 0, done.output
+    assert read_labels(out).compute()["species"].value_counts().to_dict() == {
+        "setosa": 50,
+        "virginica": 50,
+    }
+    assert len(read_labels(labels)) == 100
 
 
 def test_a_model_alone_is_fitted_without_labels(tmp_path: Path) -> None:

@@ -31,6 +31,13 @@ def test_little_needs_to_be_said() -> None:
     assert settings.labels.keep == "ids"
 
 
+def test_one_path_in_a_list_is_that_path() -> None:
+    assert settings_from(with_keys(data={"path": ["data"]})) == settings_from(MINIMAL)
+    several = settings_from(with_keys(data={"path": ["a", "b"]}))
+    assert several.data.path == ("a", "b")
+    assert several.data.in_short == "a, b"
+
+
 WRONG = {
     "unknown section": (MINIMAL | {"fitt": {}}, ["fitt", "unknown key", "data, fit"]),
     "unknown key": (with_keys(fit={"n_componentz": 3}), ["fit.n_componentz", "n_components"]),
@@ -38,6 +45,10 @@ WRONG = {
     "wrong word": (with_keys(fit={"covariance_type": "vvv"}), ["fit.covariance_type", "'full'"]),
     "wrong type": (with_keys(fit={"tol": "little"}), ["fit.tol", "number", "'little'"]),
     "missing path": ({"output": {"path": "out"}}, ["data", "is required"]),
+    "a path that is no text": (with_keys(data={"path": 7}), ["data.path: it must be a path, or"]),
+    "no path in a list": (with_keys(data={"path": []}), ["data.path: it must be a path, or"]),
+    "no text in a list": (with_keys(data={"path": ["a", 7]}), ["data.path: it must be a path"]),
+    "an empty path": (with_keys(data={"path": ["a", ""]}), ["data.path: it must be a path, or"]),
     "feature twice": (with_keys(data={"features": ["a", "a"]}), ["data", "'a' is named twice"]),
     "no features": (with_keys(data={"features": []}), ["data.features"]),
     "feature is weight": (
