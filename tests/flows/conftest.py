@@ -1,13 +1,15 @@
-"""One Prefect server for all flow tests: loopback, a free port, an empty home."""
+"""One Prefect server for the tests of a file: loopback, a free port, an empty home."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
+from flows import script
 from flows.server import answers, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -43,26 +46,36 @@ class Server:
         return done
 
 
-def ask(server: Server, path: str, body: dict[str, Any] | None = None) -> Any:
+def ask(server: Server, path: str, body: Any = None, method: str = "POST") -> Any:
     request = Request(
-        f"{server.url}/{path}", data=json.dumps(body or {}).encode(),
-        headers={"Content-Type": "application/json"}, method="POST",
+        f"{server.url}/{path}", data=json.dumps({} if body is None else body).encode(),
+        headers={"Content-Type": "application/json"}, method=method,
     )  # fmt: skip
     until = time.monotonic() + PATIENCE
     while True:
         try:
             with build_opener(ProxyHandler({})).open(request, timeout=60) as response:
-                return json.load(response)
+                return json.loads(response.read() or b"null")
         except HTTPError as error:  # its database is locked by a run that reports itself
             if error.code != 503 or time.monotonic() > until:
                 raise
         time.sleep(0.5)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Scripts may be called in this process, which stays as it was."""
+    monkeypatch.setattr(script, "settle", lambda: None)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("prefect")
-    url = f"http://127.0.0.1:{free_port()}/api"
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": url,
@@ -76,24 +89,34 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "HOME": str(home),
         "DB_PASSWORD": CANARY,
     }
-    port = url.rsplit(":", 1)[1].split("/")[0]
-    with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1",
-             "--port", port],
-            env=environment, stdout=log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    try:
+    with running(
+        ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"], environment,
+        home / "server.log",
+    ) as process:  # fmt: skip
         until = time.monotonic() + PATIENCE
         while not answers(url):
             assert process.poll() is None, (home / "server.log").read_text()
             assert time.monotonic() < until, (home / "server.log").read_text()
-            time.sleep(0.3)
+            time.sleep(0.1)
         yield Server(url, environment)
+
+
+@contextmanager
+def running(
+    arguments: list[str], environment: dict[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A Prefect command for the time of the block."""
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", *arguments], env=environment, cwd=ROOT, stdout=stream,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        yield process
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

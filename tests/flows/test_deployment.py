@@ -1,20 +1,28 @@
-"""The README's steps against a real server: pool, deploy, worker, a run by hand and by schedule."""
+"""The README's steps against a real server: pool, deploy, worker, a run by schedule and by hand."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
-from gmm_dask.stage.outputs import open_output
-from tests.flows.conftest import CANARY, PATIENCE, ROOT, Server, ask
+from flows.cluster import cluster
+from flows.label import label
+from gmm_dask import load_model
+from gmm_dask.stage.outputs import label_parts, open_output
+from gmm_dask.stage.run import run
+from gmm_dask.stage.settings import ScoreSettings, load_settings
+from tests.by_hand import wait_until
+from tests.flows.conftest import CANARY, PATIENCE, ROOT, Server, ask, running
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -23,21 +31,36 @@ pytestmark = pytest.mark.timeout(600)
 def worker(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.call("prefect", "--no-prompt", "work-pool", "create", "gmm", "--type", "process")
     log = tmp_path_factory.mktemp("worker") / "worker.log"
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "gmm"],
-            env=server.environment, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    try:
+    with running(["worker", "start", "--pool", "gmm"], server.environment, log):
         server.call("prefect", "--no-prompt", "deploy", "--all")  # while the worker starts
         yield server
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+
+
+@pytest.fixture(scope="module")
+def crons(worker: Server) -> dict[str, list[str]]:
+    """When each flow was to run; the tests have no runs but their own, whatever the hour."""
+    found = {}
+    for each in ask(worker, "deployments/filter"):
+        found[each["entrypoint"]] = [one["schedule"]["cron"] for one in each["schedules"]]
+        for one in each["schedules"]:
+            ask(worker, f"deployments/{each['id']}/schedules/{one['id']}", method="DELETE")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_other_runs(crons: dict[str, list[str]]) -> None:
+    """A run that is due would cancel that of a test."""
+
+
+def deployment(server: Server, flow: str) -> dict[str, Any]:
+    found = ask(server, "deployments/filter")
+    return next(each for each in found if each["entrypoint"] == f"flows/{flow}.py:{flow}")
+
+
+def begin(server: Server, flow: str, settings: dict[str, Any]) -> str:
+    """Ask for a run of a deployment, as a button of the server's page does; the run's id."""
+    path = f"deployments/{deployment(server, flow)['id']}/create_flow_run"
+    return str(ask(server, path, {"parameters": {"settings": settings}})["id"])
 
 
 def finished_run(server: Server, run_filter: dict[str, Any]) -> dict[str, Any]:
@@ -52,22 +75,69 @@ def finished_run(server: Server, run_filter: dict[str, Any]) -> dict[str, Any]:
     raise AssertionError(f"no run ended within {PATIENCE} s")
 
 
-def test_both_deployments_run_on_the_worker_and_leave_artifacts(
+def test_a_run_that_fails_on_the_worker_says_why_without_a_traceback(
     worker: Server, tmp_path: Path
 ) -> None:
+    settings = {"data": {"path": "/no/such/place"}, "output": {"path": str(tmp_path / "out")}}
+    failing = begin(worker, "cluster", settings)
+    ended = finished_run(worker, {"id": {"any_": [failing]}})
+    assert ended["state_type"] == "FAILED"
+    assert "/no/such/place" in ended["state"]["message"]
+    logged: list[str] = []
+
+    def is_told() -> bool:
+        """The reason comes last, by itself, when the state is known already."""
+        logs = ask(worker, "logs/filter", {"logs": {"flow_run_id": {"any_": [failing]}}})
+        logged[:] = [log["message"] for log in logs]
+        return ended["state"]["message"] in logged
+
+    wait_until(is_told, PATIENCE)
+    said = "\n".join(logged)
+    assert "Traceback" not in said
+    assert "unexpected" not in said
+
+
+def test_a_schedule_starts_a_fit_whose_model_labels_in_a_run_by_hand_and_both_leave_artifacts(
+    worker: Server, crons: dict[str, list[str]], tmp_path: Path
+) -> None:
+    chosen = deployment(worker, "cluster")
+    assert crons["flows/cluster.py:cluster"] == ["0 3 * * *"]
     fit = {
         "data": {"path": "examples/iris", "id_columns": ["flower"]},
         "fit": {"n_components": 3},
         "output": {"path": str(tmp_path / "out")},
     }
-    run_once(worker, "cluster/iris", fit)
-    assert open_output(str(tmp_path / "out")).metrics["n_rows"] == 150
-    label = {
+    soon = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
+    ask(
+        worker,
+        f"deployments/{chosen['id']}/schedules",
+        [{
+            "active": True, "slug": "soon", "parameters": {"settings": fit},
+            # A day later there is nobody to wait for the next one.
+            "schedule": {"interval": 86400, "anchor_date": soon},
+        }],
+    )  # fmt: skip
+    ended = finished_run(
+        worker,
+        {
+            "deployment_id": {"any_": [chosen["id"]]},
+            "tags": {"all_": ["auto-scheduled"]},
+            "state": {"type": {"not_any_": ["SCHEDULED"]}},
+        },
+    )
+    assert ended["state_type"] == "COMPLETED", ended["state"]
+    fitted = open_output(str(tmp_path / "out"))
+    assert (fitted.metrics["n_rows"], fitted.model.parameters.n_components) == (150, 3)
+    labelling = {
         "data": {"path": "examples/iris"},
         "model": str(tmp_path / "out"),
         "output": {"path": str(tmp_path / "labels")},
     }
-    run_once(worker, "label/iris", label)
+    # With --watch the command fails when the run does, and `call` with it.
+    worker.call(
+        "prefect", "--no-prompt", "deployment", "run", "label/iris",
+        "--param", f"settings={json.dumps(labelling)}", "--watch",
+    )  # fmt: skip
     assert open_output(str(tmp_path / "labels")).metrics["n_rows"] == 150
     artifacts = ask(worker, "artifacts/filter")
     assert {"markdown", "table", "progress"} <= {artifact["type"] for artifact in artifacts}
@@ -79,77 +149,52 @@ def test_both_deployments_run_on_the_worker_and_leave_artifacts(
     assert not list(Path(worker.environment["PREFECT_HOME"]).glob("storage/**/*"))
 
 
-def run_once(server: Server, deployment: str, settings: dict[str, Any]) -> None:
-    # With --watch the command fails when the run does, and `call` with it.
-    server.call(
-        "prefect", "--no-prompt", "deployment", "run", deployment,
-        "--param", f"settings={json.dumps(settings)}", "--watch",
-    )  # fmt: skip
-
-
-def test_a_run_that_fails_on_the_worker_says_why_without_a_traceback(
-    worker: Server, tmp_path: Path
-) -> None:
-    settings = {"data": {"path": "/no/such/place"}, "output": {"path": str(tmp_path / "out")}}
-    done = subprocess.run(
-        worker.command(
-            "prefect", "--no-prompt", "deployment", "run", "cluster/iris",
-            "--param", f"settings={json.dumps(settings)}", "--watch",
-        ),
-        env=worker.environment, cwd=ROOT, timeout=PATIENCE,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode != 0
-    (failed,) = ask(
-        worker, "flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["FAILED"]}}}}
-    )
-    assert "/no/such/place" in failed["state"]["message"]
-    logs = ask(worker, "logs/filter", {"logs": {"flow_run_id": {"any_": [failed["id"]]}}})
-    said = "\n".join(log["message"] for log in logs)
-    assert "/no/such/place" in said
-    assert "Traceback" not in said
-    assert "unexpected" not in said
-
-
-def test_a_schedule_starts_a_run_by_itself(worker: Server, tmp_path: Path) -> None:
-    found = ask(worker, "deployments/filter")
-    deployment = next(each for each in found if each["entrypoint"] == "flows/cluster.py:cluster")
-    crons = [each["schedule"]["cron"] for each in deployment["schedules"]]
-    assert crons == ["0 3 * * *"]
-    settings = {
-        "data": {"path": "examples/iris"},
-        "fit": {"n_components": 2},
-        "output": {"path": str(tmp_path / "scheduled")},
-    }
-    soon = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
-    ask(
-        worker,
-        f"deployments/{deployment['id']}/schedules",
-        [{  # type: ignore[arg-type]
-            "active": True, "slug": "soon", "schedule": {"interval": 30, "anchor_date": soon},
-            "parameters": {"settings": settings},
-        }],
-    )  # fmt: skip
-    ended = finished_run(
-        worker,
-        {
-            "deployment_id": {"any_": [deployment["id"]]},
-            "tags": {"all_": ["auto-scheduled"]},
-            "state": {"type": {"not_any_": ["SCHEDULED"]}},
-        },
-    )
-    assert ended["state_type"] == "COMPLETED", ended["state"]
-    assert open_output(str(tmp_path / "scheduled")).model.parameters.n_components == 2
-
-
 def test_the_server_refuses_settings_that_cannot_work(worker: Server) -> None:
-    done = subprocess.run(
-        worker.command(
-            "prefect", "--no-prompt", "deployment", "run", "cluster/iris", "--param",
-            'settings={"data": {"path": "x"}, "fit": {"n_componentz": 3}, "output": {"path": "y"}}',
-        ),
-        env=worker.environment, cwd=ROOT, timeout=PATIENCE,
-        capture_output=True, text=True, check=False,
+    settings = {"data": {"path": "x"}, "fit": {"n_componentz": 3}, "output": {"path": "y"}}
+    with pytest.raises(HTTPError) as refused:
+        begin(worker, "cluster", settings)
+    assert 400 <= refused.value.code < 500
+    assert "n_componentz" in refused.value.read().decode()
+
+
+def test_a_script_is_a_run_of_the_server_that_is_configured(server: Server, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(load_settings(ROOT / "config" / "iris.yaml", [f"output.path={out}"]))
+    by_hand = {"flow_runs": {"deployment_id": {"is_null_": True}}}
+    known = len(ask(server, "flow_runs/filter", by_hand))
+    command = server.command(
+        "flows.label", "config/label.yaml", "--set", f"model={out}",
+        "--set", f"output.path={tmp_path / 'labels'}",
     )  # fmt: skip
-    assert done.returncode != 0
-    assert "n_componentz" in done.stdout + done.stderr
+    reader, writer = os.pipe()
+    os.close(reader)  # what it prints is lost, and it is done all the same
+    lost = subprocess.run(
+        command, env=server.environment, cwd=ROOT, stdout=writer, stderr=writer, check=False
+    )
+    os.close(writer)
+    assert lost.returncode == 0
+    assert len(label_parts(str(tmp_path / "labels"))) == 2
+    assert len(ask(server, "flow_runs/filter", by_hand)) == known + 1
+
+
+def test_each_flow_ends_with_its_run_as_the_latest_and_says_how(
+    server: Server, tmp_path: Path
+) -> None:
+    out, labels = tmp_path / "out", tmp_path / "labels"
+    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        said = []
+        for k in (3, 2, 3, 3):
+            overrides = [f"output.path={out}", f"fit.n_components={k}"]
+            state = cluster(load_settings(ROOT / "config/iris.yaml", overrides), return_state=True)
+            said.append(state.message)
+            assert load_model(str(out)).parameters.n_components == k
+        for version in (1, 2, 3, 3):
+            overrides = [f"model={out}@{version}", f"output.path={labels}"]
+            document = load_settings(ROOT / "config/label.yaml", overrides, ScoreSettings)
+            said.append(label(document, return_state=True).message)
+            assert load_model(str(labels)).sha256 == load_model(f"{out}@{version}").sha256
+    for first, second, third, fourth in (said[:4], said[4:]):
+        assert first.startswith("Version 1 is published.")
+        assert second.startswith("Version 2 is published.")
+        assert "published before as version 1; version 3 now points to it" in third
+        assert "the latest version already, version 3; nothing was written" in fourth

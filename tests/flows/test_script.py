@@ -1,4 +1,4 @@
-"""Both flows as scripts: exit codes, messages, what is published, with a server and without."""
+"""Both flows as scripts without a server: exit codes, messages, what is published."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
-from flows.cluster import cluster
-from flows.label import label
-from gmm_dask import load_model
-from gmm_dask.stage.outputs import label_parts, open_output
-from gmm_dask.stage.settings import ScoreSettings, load_settings
-from tests.flows.conftest import PATIENCE, ROOT, Server, ask
+from gmm_dask.stage.outputs import open_output
+from tests.flows.conftest import PATIENCE, ROOT
 from tests.object_service import SECRET, ObjectService, files
 
 
@@ -28,9 +23,7 @@ def script(flow: str, *arguments: str, home: Path) -> subprocess.CompletedProces
     )  # fmt: skip
 
 
-def test_a_flow_runs_without_a_server_and_the_next_with_one_that_is_configured(
-    server: Server, tmp_path: Path
-) -> None:
+def test_a_flow_runs_without_a_server(tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = script(
         "cluster", "config/iris.yaml", "--set", f"output.path={out}", "--set", "fit.tol=1e-9",
@@ -43,47 +36,6 @@ def test_a_flow_runs_without_a_server_and_the_next_with_one_that_is_configured(
     published = open_output(str(out))
     assert published.metrics["n_rows"] == 150
     assert published.folder.get("report.html").count(b"data:image/png;base64,iVBOR") == 2
-    by_hand = {"flow_runs": {"deployment_id": {"is_null_": True}}}  # schedules of others go on
-    known = len(ask(server, "flow_runs/filter", by_hand))
-    server.call(
-        "flows.label", "config/label.yaml", "--set", f"model={out}",
-        "--set", f"output.path={tmp_path / 'labels'}",
-    )  # fmt: skip
-    assert len(label_parts(str(tmp_path / "labels"))) == 2
-    assert len(ask(server, "flow_runs/filter", by_hand)) == known + 1
-    reader, writer = os.pipe()
-    os.close(reader)  # what the next one prints is lost, and it is done all the same
-    again = [sys.executable, "-m", "flows.label", "config/label.yaml", "--set", f"model={out}",
-             "--set", f"output.path={tmp_path / 'more'}"]  # fmt: skip
-    lost = subprocess.run(
-        again, env=server.environment, cwd=ROOT, stdout=writer, stderr=writer, check=False
-    )
-    os.close(writer)
-    assert lost.returncode == 0
-    assert open_output(str(tmp_path / "more")).metrics["n_rows"] == 50
-
-
-def test_each_flow_ends_with_its_run_as_the_latest_and_says_how(
-    server: Server, tmp_path: Path
-) -> None:
-    out, labels = tmp_path / "out", tmp_path / "labels"
-    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_LOGGING_TO_API_ENABLED: False}):
-        said = []
-        for k in (3, 2, 3, 3):
-            overrides = [f"output.path={out}", f"fit.n_components={k}"]
-            state = cluster(load_settings(ROOT / "config/iris.yaml", overrides), return_state=True)
-            said.append(state.message)
-            assert load_model(str(out)).parameters.n_components == k
-        for version in (1, 2, 3, 3):
-            overrides = [f"model={out}@{version}", f"output.path={labels}"]
-            document = load_settings(ROOT / "config/label.yaml", overrides, ScoreSettings)
-            said.append(label(document, return_state=True).message)
-            assert load_model(str(labels)).sha256 == load_model(f"{out}@{version}").sha256
-    for first, second, third, fourth in (said[:4], said[4:]):
-        assert first.startswith("Version 1 is published.")
-        assert second.startswith("Version 2 is published.")
-        assert "published before as version 1; version 3 now points to it" in third
-        assert "the latest version already, version 3; nothing was written" in fourth
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from httpx import ReadTimeout
+from prefect import Flow
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_HOME,
+    temporary_settings,
+)
 
-from flows.script import carried_out
+from flows.cluster import cluster
+from flows.label import label
+from flows.script import carried_out, main
 from flows.server import ServerError, free_port
 from gmm_dask.stage.outputs import Published, label_parts, open_output
 from gmm_dask.stage.run import run
-from gmm_dask.stage.settings import Settings, load_settings
+from gmm_dask.stage.settings import ScoreSettings, Settings, load_settings
 from gmm_dask.storage import list_versions, verify
 from tests.flows.conftest import PATIENCE, ROOT, Server
 
@@ -51,16 +60,23 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Published:
     return run(settings(tmp_path_factory.mktemp("undisturbed")))
 
 
-@pytest.mark.parametrize(("flow", "config"), [("cluster", IRIS), ("label", "config/label.yaml")])
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("flow", "schema", "config"),
+    [(cluster, Settings, IRIS), (label, ScoreSettings, "config/label.yaml")],
+)
 def test_a_server_that_is_not_there_is_named_before_any_work(
-    flow: str, config: str, server: Server, tmp_path: Path
-) -> None:
+    flow: Flow[Any, Any], schema: type[Settings | ScoreSettings], config: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     url, out = f"http://127.0.0.1:{free_port()}/api", tmp_path / "out"
-    nobody = replace(server, environment=server.environment | {"PREFECT_API_URL": url})
-    done = called(nobody, f"flows.{flow}", config, "--set", f"output.path={out}")
-    assert done.returncode == 1
-    assert f"error: The Prefect server at {url} does not answer" in done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+    arguments = [str(ROOT / config), "--set", f"output.path={out}"]
+    brief = {PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_HOME: tmp_path}
+    with temporary_settings(brief):
+        assert main(flow, schema, arguments) == 1
+    printed = capsys.readouterr()
+    assert f"error: The Prefect server at {url} does not answer" in printed.err
+    assert "Traceback" not in printed.out + printed.err
     assert not out.exists()
 
 
