@@ -158,16 +158,12 @@ def arithmetic_for(chunks: RowChunks, missing: Missing, n_components: int) -> Ro
 
 
 def warm_up(
-    backend: Backend,
-    kernel: Kernel,
-    covariance_type: str,
-    dtype: Any,
-    arithmetic: Arithmetic = "double",
+    backend: Backend, kernel: Kernel, dtype: Any, arithmetic: Arithmetic = "double"
 ) -> float:
     """Have the kernel ready on every worker; the most seconds that took one of them."""
     if kernel == "numpy":
         return 0.0
-    work = partial(kernels.warm_up, covariance_type, str(np.dtype(dtype)), arithmetic)
+    work = partial(kernels.warm_up, str(np.dtype(dtype)), arithmetic)
     return float(max(backend.everywhere(work)))
 
 

@@ -234,8 +234,7 @@ def _holding(
 
 def _warm_up(job: Job[Settings], backend: Backend, kernel: Kernel) -> float:
     """Have the kernel ready everywhere before the first pass; the seconds that took."""
-    chosen = job.settings.fit
-    return warm_up(backend, kernel, chosen.covariance_type, job.plan.dtype, chosen.arithmetic)
+    return warm_up(backend, kernel, job.plan.dtype, job.settings.fit.arithmetic)
 
 
 def _surveyed(

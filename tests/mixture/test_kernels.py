@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import subprocess
@@ -274,7 +275,7 @@ X = np.random.default_rng(0).normal(size=(100, 3))
 a, b = kernels.e_step(X, parameters), steps.e_step(X, parameters)
 np.testing.assert_allclose(a.sum_xx, b.sum_xx, rtol=1e-12)
 assert "numba" in sys.modules
-assert kernels.warm_up("full", "float64") >= 0
+assert kernels.warm_up("float64") >= 0
 """
 
 
@@ -337,20 +338,32 @@ def test_what_the_loops_do_not_count_is_freed_all_the_same(kind: str, d: int) ->
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_arrays_of_any_kind_go_through_functions_that_are_compiled_already(dtype: type) -> None:
+def test_arrays_and_mixtures_of_any_kind_go_through_functions_that_are_compiled_already(
+    dtype: type,
+) -> None:
     from gmm_dask.mixture.kernels import dense, look
 
     compiled = (dense.add_expectation, dense.write_scores, look.write_look)
-    parameters = random_mixture("full", 3, 4, 0)
-    X, weight = rows_of(parameters, 100).astype(dtype), np.ones(100)
-    read_only, kept = X.copy(), weight.copy()
-    read_only.flags.writeable = kept.flags.writeable = False
-    apart = np.frombuffer(b" " + X.tobytes(), np.uint8)[1:].view(dtype).reshape(X.shape)
-    assert not apart.flags.aligned
-    seen = []
-    for rows, weights in ((X, weight), (read_only, kept), (apart, weight), (X.T.copy().T, None)):
-        kernels.e_step(rows, parameters, weights)
-        kernels.score_rows(rows, parameters)
-        kernels.spread_and_keys(rows, None, 5)
-        seen.append([len(function.signatures) for function in compiled])
-    assert seen == seen[:1] * 4
+    kernels.warm_up(np.dtype(dtype).name, "single")
+    kernels.warm_up_look(np.dtype(dtype).name)
+    before = [len(function.signatures) for function in compiled]
+    for kind, d in itertools.product(KINDS, (4, 13)):
+        parameters = random_mixture(kind, 3, d, 0)
+        X, weight = rows_of(parameters, 100).astype(dtype), np.ones(100)
+        X[7] *= 1e20  # too far for float32
+        read_only, kept = X.copy(), weight.copy()
+        read_only.flags.writeable = kept.flags.writeable = False
+        apart = np.frombuffer(b" " + X.tobytes(), np.uint8)[1:].view(dtype).reshape(X.shape)
+        assert not apart.flags.aligned
+        for rows, weights in (
+            (X, weight),
+            (read_only, kept),
+            (apart, weight),
+            (X.T.copy().T, None),
+        ):
+            kernels.e_step(rows, parameters, weights)
+            kernels.e_step(rows, parameters, weights, arithmetic="single")
+            kernels.score_rows(rows, parameters)
+            kernels.responsibilities(rows, parameters)
+            kernels.spread_and_keys(rows, None, 5)
+    assert [len(function.signatures) for function in compiled] == before

@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from gmm_dask.errors import SettingsError
 from gmm_dask.mixture import steps
-from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.look import Keys
 from gmm_dask.mixture.look import spread_and_keys as in_numpy
 from gmm_dask.mixture.parameters import Parameters
@@ -123,17 +122,17 @@ def spread_and_keys(
     return spread, keys
 
 
-def warm_up(covariance_type: str, dtype: str, arithmetic: Arithmetic = "double") -> float:
+def warm_up(dtype: str, arithmetic: Arithmetic = "double") -> float:
     """Seconds that compiling the kernel for such rows, or reading it from the disk, took here.
 
-    For single precision it is compiled beside that for double, which the last passes go through.
+    It serves mixtures of every covariance type. For single precision it is compiled beside that
+    for double, which the last passes go through.
     """
-    key = (covariance_type, dtype, arithmetic)
+    key = (arithmetic, dtype)
     if key not in _warm:
         begun = time.perf_counter()
         X = np.zeros((1, 1), dtype=dtype)
-        shape = family(covariance_type).shape(1, 1)
-        one = Parameters.from_covariances([1.0], [[0.0]], np.ones(shape), covariance_type)
+        one = Parameters.from_covariances([1.0], [[0.0]], [[[1.0]]], "full")
         e_step(X, one)
         score_rows(X, one)
         if arithmetic == "single":
@@ -206,7 +205,8 @@ def _far_statistics(
     """Of rows that are too far for float32, in float64; of those too far for that, by NumPy."""
     if single:
         double = _arguments(parameters, weights, "double")
-        return _block_statistics(X, parameters, double, weights)
+        weights = _input(weights, np.float64)
+        return _block_statistics(_rows(X), parameters, double, weights)
     return steps.e_step(X, parameters, weights if len(weights) else None)
 
 

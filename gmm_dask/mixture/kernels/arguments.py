@@ -97,7 +97,9 @@ def _factors(parameters: Parameters) -> Array:
     factors, (k, d) = parameters.precisions_cholesky, parameters.means.shape
     if parameters.family.correlated:
         return factors.reshape(-1, d, d)
-    return np.broadcast_to(factors.reshape(k, 1, -1), (k, 1, d)).copy()
+    rows = np.broadcast_to(factors.reshape(k, 1, -1), (k, 1, d)).copy()
+    rows.flags.writeable = False  # as those of matrices: numba would compile for either kind
+    return rows
 
 
 def _is_safe(parameters: Parameters, means: npt.NDArray[Any], log_weights: Array) -> bool:
