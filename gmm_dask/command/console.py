@@ -227,8 +227,9 @@ def print_published(published: Published, console: Console | None = None) -> Non
     else:
         print_line(console, f"This is {where}.", "bold")
     _print_components(console, model, metrics["n_labelled"], sizes=not metrics.get("model_from"))
-    published_at = text.moment(version.published)
-    facts = {"published": f"{published_at}, a run of {text.moment(metrics.get('published'))}"}
+    facts = {"published": text.moment(version.published)}
+    if (begun := metrics.get("published")) is not None:
+        facts["published"] += f", a run of {text.moment(begun)}"
     facts |= {"rows": _rows(metrics)} | measures(metrics) | _ending(model, metrics)
     _print_facts(console, facts | _events(metrics) | places(published))
 
@@ -250,7 +251,8 @@ def print_versions(listed: Sequence[Listed], console: Console | None = None) -> 
     ]
     for line in lines:
         padded = [f"{cell:{width}}" for cell, width in zip(line[:-1], widths, strict=False)]
-        print_line(console, "  ".join((*padded, line[-1])))
+        whole = "  ".join((*padded, line[-1]))
+        print_line(console, whole.replace("\n", "\\n"))  # a line feed in a path makes no line
 
 
 def _cells(listed: Listed, is_latest: bool) -> tuple[str, ...]:

@@ -153,6 +153,14 @@ def test_versions_lists_what_each_is(three: Path) -> None:
         assert row[7] == str(IRIS)
 
 
+def test_a_line_feed_in_a_path_makes_no_line(tmp_path: Path) -> None:
+    data = tmp_path / "a\n9 (latest)  2026-08-01 12:00:00  b"
+    shutil.copytree(IRIS, data)
+    run(settings_of_iris(tmp_path / "out", data={"path": str(data)}))
+    _, row = lines(call("versions", tmp_path / "out"))
+    assert row[0] == "1 (latest)"
+
+
 def test_a_narrow_terminal_cuts_no_line(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     assert lines(call("versions", three))[1][-1] == str(IRIS)

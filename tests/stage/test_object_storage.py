@@ -15,8 +15,10 @@ from gmm_dask import load_model, read_labels
 from gmm_dask.command.cli import app
 from gmm_dask.errors import DataError, InputChangedError, SettingsError
 from gmm_dask.stage import publish
+from gmm_dask.stage.history import history
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.outputs import label_parts, open_output
+from gmm_dask.stage.publish import promote
 from gmm_dask.stage.report import tables
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
@@ -87,6 +89,23 @@ def test_a_run_reads_and_publishes_there_and_does_nothing_twice(
     before = objects(bucket)
     assert not run(settings(bucket)).new
     assert objects(bucket) == before
+
+
+def test_an_earlier_run_there_is_returned_to_promoted_and_listed(
+    bucket: str, no_pictures: None
+) -> None:
+    out = f"s3://{bucket}/out"
+    for k in (2, 1):
+        run(settings(bucket, fit={"n_components": k}))
+    before = objects(bucket)
+    assert run(settings(bucket, fit={"n_components": 2})).version.number == 3
+    assert load_model(out).parameters.n_components == 2
+    assert promote(f"{out}@2").version.number == 4
+    assert load_model(out).parameters.n_components == 1
+    changed = {key for key, state in objects(bucket).items() if before.get(key) != state}
+    names = {key.removeprefix(f"{bucket}/out/") for key in changed}
+    assert names == {"LATEST", "versions/00000003.json", "versions/00000004.json"}
+    assert [each.n_components for each in history(out)] == [2, 1, 2, 1]
 
 
 def test_other_data_are_labelled_with_a_model_from_there(bucket: str, no_pictures: None) -> None:
