@@ -22,7 +22,7 @@ from gmm_dask.storage import read_manifest
 
 FEATURES = ("x", "y")
 PASSES = 3  # before the stop
-OF_THE_ATTEMPT = {"seconds", "n_resumed", "bytes_decoded"}
+OF_THE_ATTEMPT = {"seconds", "published", "n_resumed", "bytes_decoded"}
 
 Make = Callable[..., Settings]
 
