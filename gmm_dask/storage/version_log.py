@@ -7,8 +7,11 @@ earlier run is a new entry that points to it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.documents import (
@@ -98,15 +101,24 @@ def read_version(store: Store, number: int) -> Version:
     """
     path = store.path(entry_name(number))
     data = store.get(entry_name(number))
+    with _remedied():
+        document = parse_json(data, path)
+        check_format(document, path, FORMAT, sys.maxsize)
+    check_format(document, path, FORMAT, FORMAT_VERSION)  # a newer one must not be moved away
+    with _remedied():
+        return _version(document, path, number)
+
+
+@contextmanager
+def _remedied() -> Iterator[None]:
+    """Add to an error of damage within the block what can be done about it."""
     try:
-        return _parse(data, path, number)
+        yield
     except OutputError as error:
         raise OutputError(f"{error} {_REMEDY}") from None
 
 
-def _parse(data: bytes, path: str, number: int) -> Version:
-    document = parse_json(data, path)
-    check_format(document, path, FORMAT, FORMAT_VERSION)
+def _version(document: dict[str, Any], path: str, number: int) -> Version:
     if document["format_version"] > 1:
         document = unsealed(document, path)
     if document["format_version"] < 3:

@@ -111,6 +111,10 @@ def test_a_damaged_entry_hides_no_other_version(
         load_model(f"{out}@2")
     with pytest.raises(OutputError, match=r"00000002\.json"):
         load_model(out)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OutputError, match=r"00000002\.json"):  # and before any work
+        run(iris_settings(fit={"n_components": 1}))
+    assert sorted(tmp_path.rglob("*")) == before
     entry.unlink()
     assert load_model(out).parameters.n_components == 3
 

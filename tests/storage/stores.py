@@ -324,7 +324,10 @@ def published_rows(store: Store, version: Version) -> list[int]:
 
 @dataclass
 class Reader:
-    """Looks at all versions again and again: each it ever saw is there, whole, with its rows."""
+    """Looks at all versions again and again: each it ever saw is there, whole, with its rows.
+
+    Those that are new have higher numbers.
+    """
 
     store: Store
     rows: list[int]
@@ -334,6 +337,8 @@ class Reader:
         try:
             found = {version.number: version for version in list_versions(self.store)}
             assert found.items() >= self.seen.items(), "a version that was seen is lost"
+            new = found.keys() - self.seen.keys()
+            assert all(number > max(self.seen, default=0) for number in new), "numbers only grow"
             for number, version in found.items():
                 assert verify(self.store, version) == [], "a version is partial"
                 if number not in self.seen:

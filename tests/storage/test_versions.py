@@ -231,6 +231,13 @@ def test_an_entry_without_a_time_or_with_another_is_refused(content: bytes, mess
         read_version(MemoryStore({entry_name(1): content}), 1)
 
 
+def test_an_entry_of_newer_software_is_not_to_be_moved_away() -> None:
+    for content, is_damaged in ((entry(4, published=PUBLISHED), False), (entry(3), True)):
+        with pytest.raises(OutputError) as caught:
+            read_version(MemoryStore({entry_name(1): content}), 1)
+        assert ("move it away" in str(caught.value)) is is_damaged
+
+
 def test_a_run_of_an_older_format_is_read_promoted_and_left_as_it_is() -> None:
     store = MemoryStore()
     publish_run(store)
