@@ -32,7 +32,7 @@ class Show(StrEnum):
     NONE = "none"
 
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")]
 
 
 def carry_out(stage: Callable[[Any, Progress], Published], settings: Any, progress: Show) -> None:
@@ -67,7 +67,9 @@ def _watcher(progress: Show) -> Progress:
 
 
 @contextmanager
-def ending(debug: bool, *, prints: bool = False) -> Iterator[None]:
+def ending(
+    debug: bool, *, prints: bool = False, explained: Callable[[str], str] = str
+) -> Iterator[None]:
     """Turn every way a command can end badly into one message and its exit code.
 
     Parameters
@@ -77,6 +79,8 @@ def ending(debug: bool, *, prints: bool = False) -> Iterator[None]:
     prints : bool
         Whether what the command prints is all that it does. Then it fails where that is lost, and
         ends like other programs where its reader has gone; what others did stays done.
+    explained : message -> message
+        Adds what its reader needs to follow the advice.
     """
     try:
         yield
@@ -95,7 +99,7 @@ def ending(debug: bool, *, prints: bool = False) -> Iterator[None]:
             import traceback
 
             _complain(traceback.format_exc().rstrip())
-        _complain(_message(error))
+        _complain(explained(_message(error)))
         raise typer.Exit(USAGE if isinstance(error, SettingsError) else FAILED) from None
 
 

@@ -1,31 +1,219 @@
-"""Options of the command line as sections of the settings."""
+"""Options of the command line, made from the settings: every key of a section is one."""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from gmm_dask.stage.complaints import Location
+from gmm_dask.stage.settings import AnySettings, settings_from
+from gmm_dask.stage.settings_file import override, put
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Keys = tuple[str, ...]  # a section of the settings and its key
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Replace one setting, whatever the other options say; repeatable.",
+    ),
+]
+
+_DATA, _CLUSTER, _ADDRESS = ("data", "path"), ("cluster", "kind"), ("cluster", "address")
+_NAMES: dict[Keys, str] = {
+    ("output", "path"): "out",
+    _CLUSTER: "cluster",
+    ("labels", "enabled"): "labels",
+}
+_METAVARS: dict[Keys, str] = {
+    _DATA: "DATA",
+    ("output", "path"): "OUT",
+    ("model",): "OUT[@VERSION]",
+    _CLUSTER: "threads|processes|ADDRESS|NAME",
+}
+_WITHOUT_OPTION = {_ADDRESS, ("cluster", "options")}  # in --cluster; a mapping, for --set
+_REQUIRED = {("fit", "n_components")}  # beside what has no default
+_OTHERS = {"help", "version", "progress", "debug", "set"}  # options that are no settings
 
 
-def given(**values: Any) -> dict[str, Any]:
-    """The options that were given; what was not keeps the default of the settings."""
-    return {name: value for name, value in values.items() if value is not None}
+@dataclass(frozen=True)
+class _Setting:
+    """A key of the settings as an option; `name` is without dashes."""
+
+    keys: Keys
+    field: FieldInfo
+    name: str
+
+    @property
+    def variable(self) -> str:
+        """The name under which the value comes to the command."""
+        return "__".join(self.keys)
+
+    @property
+    def option(self) -> str:
+        """What it is called on the command line; a flag says what is not so by default."""
+        if self.keys == _DATA:
+            return "DATA"
+        return f"--no-{self.name}" if self.default is True else f"--{self.name}"
+
+    @property
+    def types(self) -> tuple[Any, ...]:
+        """What the value may be."""
+        return tuple(_alternatives(self.field.annotation))
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it may be a list."""
+        return any(get_origin(each) is tuple for each in self.types)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that it, or an item of it, may be; none where it may be any."""
+        items = (get_args(each)[0] if get_origin(each) is tuple else each for each in self.types)
+        return tuple(
+            word for each in items if get_origin(each) is Literal for word in get_args(each)
+        )
+
+    @property
+    def is_required(self) -> bool:
+        """Whether the command cannot do without."""
+        return self.field.is_required() or self.keys in _REQUIRED
+
+    @property
+    def default(self) -> Any:
+        """The value that need not be given; a list has none, or comes of a word."""
+        default = self.field.get_default()
+        return None if self.is_required or default == () else default
+
+    def parameter(self) -> inspect.Parameter:
+        """The option as typer reads it off a function."""
+        kinds = (each for each in (bool, int, float) if each in self.types)
+        kind: Any = next(kinds, list[str] if self.is_list and self.default is None else str)
+        how: dict[str, Any] = {"metavar": self._metavar(), "help": self._help()}
+        if self.keys == _DATA:
+            declared = typer.Argument(**how)
+        else:
+            panel = None if self.is_required else self.keys[0].capitalize()
+            declared = typer.Option(self.option, rich_help_panel=panel, **how)
+        default = False if kind is bool else self.default
+        return inspect.Parameter(
+            self.variable,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if self.is_required else default,
+            annotation=Annotated[kind if self.is_required else kind | None, declared],
+        )
+
+    def _help(self) -> str:
+        described = self.field.description or ""
+        return f"Do not: {described}" if self.default is True else described
+
+    def _metavar(self) -> str | None:
+        if self.keys in _METAVARS:
+            return _METAVARS[self.keys]
+        if bool in self.types:
+            return ""
+        if self.words:
+            names = ["A,B"] if self.is_list and self.default is not None else []
+            return ("," if self.is_list and not names else "|").join([*self.words, *names])
+        return "A,B" if self.is_list else None
+
+    def given(self, value: Any) -> Iterator[tuple[Keys, Any]]:
+        """The settings that a value of the option stands for; none where it is the default."""
+        if isinstance(self.default, bool):
+            value = self.default != value
+        if value is None or (value == self.default and not self.is_required):
+            return
+        if self.keys == _CLUSTER and "://" in value:
+            yield from ((_CLUSTER, "address"), (_ADDRESS, value))
+        elif self.keys == _DATA:
+            yield self.keys, value
+        elif self.is_list and value not in self.words:
+            texts = [value] if isinstance(value, str) else value
+            names = (name.strip() for text in texts for name in text.split(","))
+            yield self.keys, [name for name in names if name]
+        else:
+            yield self.keys, value
 
 
-def names(options: list[str] | None) -> list[str] | None:
-    """Column names, separated by commas or given in several options."""
-    if not options:
-        return None
-    return [name.strip() for option in options for name in option.split(",") if name.strip()]
+def takes(schema: type[AnySettings]) -> Callable[[Function], Function]:
+    """Have a command take every key of the settings, and --set, beside its own options."""
+
+    def decorated(function: Function) -> Function:
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        named = [each for each in own if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        settings = (each.parameter() for each in _settings(schema))
+        every = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*settings, *named)]
+        function.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        return function
+
+    return decorated
 
 
-def labels(keep: str | None, responsibilities: bool, *, enabled: bool) -> dict[str, Any]:
-    """The section `labels`."""
-    kept = keep if keep in (None, "ids", "all") else names([str(keep)])
-    return given(keep=kept) | {"responsibilities": responsibilities, "enabled": enabled}
+def settings_of(
+    schema: type[AnySettings], given: Mapping[str, Any], overrides: Sequence[str] | None
+) -> Any:
+    """The settings that a call of such a command gives; raises SettingsError, naming options."""
+    document: dict[str, Any] = {}
+    origins: dict[Location, str] = {}
+    for setting in _settings(schema):
+        for keys, value in setting.given(given[setting.variable]):
+            put(document, keys, value)
+            origins[keys] = setting.option
+    origins |= override(document, overrides or ())
+    return settings_from(document, schema, origins=origins)
 
 
-def cluster(
-    where: str | None, workers: int | None, ca_file: str | None, cert: str | None, key: str | None
-) -> dict[str, Any]:
-    """The section `cluster`; an address is known by its `://`."""
-    kind = {"kind": "address", "address": where} if "://" in (where or "") else {"kind": where}
-    return given(**kind, workers=workers, tls_ca_file=ca_file, tls_cert=cert, tls_key=key)
+def explained(schema: type[AnySettings]) -> Callable[[str], str]:
+    """Have a message say by which options the settings that it names are given."""
+
+    def with_options(message: str) -> str:
+        named = [
+            f"{'.'.join(each.keys)} is {each.option}"
+            for each in _settings(schema)
+            if len(each.keys) > 1  # a word may be one by chance
+            and re.search(rf"(?<![\w.']){re.escape('.'.join(each.keys))}(?!\w)", message)
+        ]
+        return f"{message}\nOn the command line {', '.join(named)}." if named else message
+
+    return with_options
+
+
+def _settings(schema: type[AnySettings]) -> list[_Setting]:
+    """Every key that is an option; two of one name have that of their section before it."""
+    fields = {keys: field for keys, field in _fields(schema) if keys not in _WITHOUT_OPTION}
+    names = {keys: _NAMES.get(keys, keys[-1].replace("_", "-")) for keys in fields}
+    counts = Counter(names.values())
+    return [
+        _Setting(keys, field, name if counts[name] == 1 and name not in _OTHERS else "-".join(keys))
+        for (keys, field), name in zip(fields.items(), names.values(), strict=True)
+    ]
+
+
+def _fields(schema: type[BaseModel], above: Keys = ()) -> Iterator[tuple[Keys, FieldInfo]]:
+    for name, field in schema.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            yield from _fields(section, (*above, name))
+        else:
+            yield (*above, name), field
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    """The types of a union, without None and without what pydantic is told beside them."""
+    if get_origin(annotation) is Annotated:
+        yield from _alternatives(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType):
+        for each in get_args(annotation):
+            yield from _alternatives(each)
+    elif annotation is not type(None):
+        yield annotation

@@ -87,7 +87,10 @@ def path(ref: Ref, what: Annotated[Part, typer.Argument()], debug: Debug = False
 def gc(
     out: Output,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", metavar="", help="Say what would be removed, and remove nothing."
+        ),
     ] = False,
     debug: Debug = False,
 ) -> None:

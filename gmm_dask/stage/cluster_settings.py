@@ -58,6 +58,12 @@ class ClusterSettings(Section):
         default={}, description="What the registered factory is called with, by name."
     )
 
+    @field_validator("address")
+    @classmethod
+    def _scheme_is_in_lower_case(cls, address: str | None) -> str | None:
+        scheme, separator, rest = (address or "").partition("://")
+        return f"{scheme.lower()}://{rest}" if separator else address
+
     @field_validator("memory_limit")
     @classmethod
     def _memory_is_enough(cls, limit: str | None) -> str | None:
@@ -70,10 +76,11 @@ class ClusterSettings(Section):
     @field_validator("kind")
     @classmethod
     def _kind_is_known(cls, kind: str) -> str:
-        from gmm_dask.engine.factories import known_kinds, registered
+        if kind not in KINDS:
+            from gmm_dask.engine.factories import known_kinds, registered
 
-        if kind not in KINDS and kind not in registered():
-            raise ValueError(known_kinds())
+            if kind not in registered():
+                raise ValueError(known_kinds())
         return kind
 
     @model_validator(mode="after")

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from gmm_dask.errors import SettingsError
-from gmm_dask.redaction import redacted, secrets_in
+from gmm_dask.redaction import secrets_in
 from gmm_dask.stage import text
 from gmm_dask.stage.cluster_settings import ClusterSettings
+from gmm_dask.stage.complaints import Location, complaints, no_text, refusal
 from gmm_dask.stage.sections import NO_SECRETS, Count, Flag, Number, Section
-from gmm_dask.stage.settings_file import parse_yaml, read_settings_file
-
-MAX_PROBLEMS = 20  # a list people can read; the rest is counted
+from gmm_dask.stage.settings_file import override, read_settings_file
 
 
 class DataSettings(Section):
@@ -65,7 +59,10 @@ class DataSettings(Section):
     @classmethod
     def _path_is_one_or_a_list(cls, path: Any) -> Any:
         several = path if isinstance(path, list | tuple) else [path]
-        if not several or not all(isinstance(each, str) and each for each in several):
+        for each in several:
+            if not isinstance(each, str):
+                raise no_text(each)
+        if not all(several) or not several:
             raise ValueError("it must be a path, or a list of paths such as [data/a, data/b]")
         return several[0] if len(several) == 1 else path
 
@@ -182,8 +179,12 @@ class LabelSettings(Section):
     @field_validator("keep", mode="before")
     @classmethod
     def _keep_is_a_word_or_a_list(cls, keep: Any) -> Any:
-        names = isinstance(keep, list | tuple) and all(isinstance(name, str) for name in keep)
-        if names or (isinstance(keep, str) and keep in ("ids", "all")):
+        if isinstance(keep, list | tuple):
+            for value in keep:
+                if not isinstance(value, str):
+                    raise no_text(value)
+            return keep
+        if isinstance(keep, str) and keep in ("ids", "all"):
             return keep
         raise ValueError("it must be ids, all, or a list of column names such as [flower]")
 
@@ -278,77 +279,70 @@ class ScoreSettings(Section):
     output: OutputSettings
 
 
+AnySettings = Settings | ScoreSettings
+
+
 def load_settings(
-    path: str | Path,
-    overrides: Sequence[str] = (),
-    schema: type[Settings | ScoreSettings] = Settings,
+    path: str | Path, overrides: Sequence[str] = (), schema: type[AnySettings] | None = Settings
 ) -> Any:
-    """Read a YAML settings file; `overrides` are `section.key=value` with YAML values.
+    """Read a YAML settings file.
+
+    Parameters
+    ----------
+    path : str or Path
+    overrides : sequence of str
+        `section.key=value` with YAML values, as `--set` takes them.
+    schema : type, optional
+        Where it is None, the document says itself which it is: settings to score have a `model`.
 
     Raises
     ------
     SettingsError
         Not readable, not YAML, an unknown key, a value out of range: all problems in one message.
     """
-    path = Path(path)
-    document = read_settings_file(path)
-    for override in overrides:
-        _apply(document, override)
-    return settings_from(document, schema, source=str(path))
+    document = read_settings_file(Path(path))
+    origins = override(document, overrides)
+    return settings_from(document, schema or schema_of(document), str(path), origins)
+
+
+def schema_of(document: Mapping[str, Any]) -> type[AnySettings]:
+    """What a document is: settings to label with a published model name it."""
+    if "model" in document and "fit" in document:
+        raise SettingsError(
+            "The settings have fit and model: with fit a mixture is fitted, with model rows are "
+            "labelled by one that is published. Leave one of them out."
+        )
+    return ScoreSettings if "model" in document else Settings
 
 
 def settings_from(
-    document: dict[str, Any],
-    schema: type[Settings | ScoreSettings] = Settings,
-    source: str = "the settings",
+    document: Mapping[str, Any],
+    schema: type[AnySettings] = Settings,
+    source: str = "",
+    origins: Mapping[Location, str] | None = None,
 ) -> Any:
-    """Validate a document; raises SettingsError with every problem, one a line."""
+    """Validate a document.
+
+    Parameters
+    ----------
+    document : mapping
+    schema : type
+    source : str
+        What the document is called in a message.
+    origins : mapping of location to str
+        What else a value comes from: an option of the command line.
+
+    Raises
+    ------
+    SettingsError
+        With every problem, one a line.
+    """
+    told = partial(refusal, document=document, source=source, origins=origins or {})
     if found := list(secrets_in(document)):
-        lines = [f"  {line}" for line in (*found[:MAX_PROBLEMS], NO_SECRETS)]
-        raise SettingsError(f"{source} cannot be used:\n" + "\n".join(lines))
+        lines = (line.partition(": ") for line in found)
+        problems = [(tuple(place.split(".")), what) for place, _, what in lines]
+        raise SettingsError(f"{told(problems)}\n  {NO_SECRETS}")
     try:
         return schema.model_validate(document)
     except ValidationError as error:
-        lines = [f"  {_where(item['loc'])}: {_what(item, schema)}" for item in error.errors()]
-        if len(lines) > MAX_PROBLEMS:
-            more = len(lines) - MAX_PROBLEMS
-            lines = [*lines[:MAX_PROBLEMS], f"  ... and {more} more."]
-        raise SettingsError(f"{source} cannot be used:\n" + "\n".join(lines)) from None
-
-
-def _apply(document: dict[str, Any], override: str) -> None:
-    dotted, equals, value = override.partition("=")
-    shown = redacted(text.bounded(override))
-    keys = dotted.strip().split(".")
-    if not equals or not all(keys):
-        raise SettingsError(f"--set takes section.key=value, got {shown}")
-    section = document
-    for key in keys[:-1]:
-        if section.get(key) is None:
-            section[key] = {}
-        section = section[key]
-        if not isinstance(section, dict):
-            raise SettingsError(f"--set {shown}: {key!r} is not a section")
-    section[keys[-1]] = parse_yaml(value, f"--set {shown}")
-
-
-def _where(location: tuple[int | str, ...]) -> str:
-    return ".".join(text.bounded(part).strip("'") for part in location) or "settings"
-
-
-def _what(item: Any, schema: type[BaseModel]) -> str:
-    if item["type"] == "extra_forbidden":
-        known = _keys_at(schema, item["loc"][:-1])
-        return f"unknown key; known here: {', '.join(known)}"
-    if item["type"] == "missing":
-        return "is required"
-    return str(item["msg"]).removeprefix("Value error, ") + f" (got {text.bounded(item['input'])})"
-
-
-def _keys_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = schema
-    for part in location:
-        annotation = model.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
-    return list(model.model_fields)
+        raise SettingsError(told(complaints(error, schema))) from None

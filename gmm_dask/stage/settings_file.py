@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import yaml
 
 from gmm_dask.errors import SettingsError
 from gmm_dask.redaction import redacted
+from gmm_dask.stage import text
+from gmm_dask.stage.complaints import Location
 
 MAX_SETTINGS_BYTES = 1 << 20  # a settings file is read by people; anything larger is not one
 
@@ -30,10 +33,10 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     return document
 
 
-def parse_yaml(text: str, name: str) -> Any:
+def parse_yaml(written: str, name: str) -> Any:
     """The value of a YAML text; raises SettingsError, in which `name` says where it is from."""
     try:
-        return yaml.load(text, _StrictLoader)
+        return yaml.load(written, _StrictLoader)
     except SettingsError as error:
         raise SettingsError(f"{name}, {error}") from None
     except yaml.YAMLError as error:
@@ -42,6 +45,46 @@ def parse_yaml(text: str, name: str) -> Any:
         raise SettingsError(f"{name} is nested too deeply to be settings.") from None
     except ValueError as error:  # a date that there is none of, an integer of too many digits
         raise SettingsError(f"{name} is not valid YAML: {error}") from error
+
+
+def override(document: dict[str, Any], overrides: Sequence[str]) -> dict[Location, str]:
+    """Put values of `section.key=value` into a document; returns which option each is from.
+
+    Raises
+    ------
+    SettingsError
+        One of them is not of that form, or its value is no YAML.
+    """
+    origins: dict[Location, str] = {}
+    for given in overrides:
+        dotted, equals, value = given.partition("=")
+        keys = tuple(dotted.strip().split("."))
+        option = f"--set {redacted(text.bounded(given))}"
+        if not equals or not all(keys):
+            raise SettingsError(f"{option}: it takes section.key=value, as in --set fit.tol=1e-4")
+        try:
+            put(document, keys, parse_yaml(value, option))
+        except KeyError as error:
+            raise SettingsError(f"{option}: {error.args[0]!r} is not a section") from None
+        origins[keys] = option
+    return origins
+
+
+def put(document: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    """Put a value where the keys say, in sections that are made where there are none.
+
+    Raises
+    ------
+    KeyError
+        Of a key that holds something else than a section.
+    """
+    for key in keys[:-1]:
+        if document.get(key) is None:
+            document[key] = {}
+        document = document[key]
+        if not isinstance(document, dict):
+            raise KeyError(key)
+    document[keys[-1]] = value
 
 
 def _where_and_what(error: yaml.YAMLError) -> str:

@@ -8,7 +8,6 @@ from reprlib import Repr
 from typing import Any
 
 from gmm_dask.redaction import redacted
-from gmm_dask.storage.documents import is_time
 
 MAX_NAME = 40  # characters of a feature name in a picture or a table
 MAX_VALUE = 600  # characters of one setting
@@ -51,6 +50,8 @@ def duration(seconds: float) -> str:
 
 def moment(time: Any) -> str:
     """A time of our documents to the second, as `2026-08-01 12:00:00 UTC`."""
+    from gmm_dask.storage.documents import is_time  # whose package is slow to load
+
     return f"{time[:10]} {time[11:19]} UTC" if is_time(time) else "unknown"
 
 

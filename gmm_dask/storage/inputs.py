@@ -214,6 +214,12 @@ def scheme_of(path: str) -> str:
     return match[1].lower() if match else "file"
 
 
+def with_lower_scheme(path: str) -> str:
+    """The path or URL with its scheme, if any, as libraries know it."""
+    match = _SCHEME.match(path)
+    return match[1].lower() + path[match.end(1) :] if match else path
+
+
 def local_path(path: str) -> Path:
     """The absolute path that a text without a scheme, or with file://, stands for.
 

@@ -225,8 +225,17 @@ def _features(
             "data.features: no column without another role is a number, and no single one a list "
             f"of numbers. The columns: {known}"
         )
+        line += "".join(_would_be_numbers(types))
         problems.add("no features", line)
     return tuple(names) or tuple(lists)
+
+
+def _would_be_numbers(types: Iterable[Column]) -> Iterator[str]:
+    """Sentences about columns that only have to be asked for."""
+    words = {name: cast_of(value_type(type_)) for name, type_ in types}
+    for word in sorted(set(filter(None, words.values()))):
+        names = [name for name in words if words[name] == word]
+        yield f". With data.cast: [{word}] these are taken for numbers: {_listed(names)}"
 
 
 def _check_name(name: str, problems: Problems) -> None:
@@ -259,14 +268,14 @@ def _is_column(
         problems.add("folder keys in the place of columns", line)
     elif len(lacking) == len(variants):
         known = (*_all_columns(variants), *keys)
-        line = f"{setting}: no file has a column {name!r}{_hint(name, known)}. They have: "
+        line = f"{setting}: no file has a column {name!r}.{_hint(name, known)} They have: "
         problems.add("columns that no file has", line + _listed(known))
     else:
         for variant in lacking:
             for file in variant.files:
                 line = (
-                    f"{shown(file)}: has no column {name!r}, as other files have"
-                    f"{_hint(name, variant.types)}. Write the column into the file, or leave it "
+                    f"{shown(file)}: has no column {name!r}, as other files have."
+                    f"{_hint(name, variant.types)} Write the column into the file, or leave it "
                     f"out of {setting}."
                 )
                 problems.add(f"files without the column {name!r}", line)
@@ -342,9 +351,9 @@ def _hint(name: str, known: Iterable[str]) -> str:
     known = list(known)
     for other in known:
         if other.strip().casefold() == name.strip().casefold():
-            return f"; did you mean {other!r}? (upper and lower case and spaces count)"
+            return f" Did you mean {other!r}? Upper and lower case and spaces count."
     close = get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _listed(names: Iterable[str]) -> str:

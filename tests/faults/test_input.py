@@ -138,7 +138,7 @@ SCHEMAS = {
     "C02 a column more": Case(files(a=xy(), b=xy(z=WHOLE)), n_rows=2 * N),
     "C03 another order": Case(files(a=xy(), b=xy().select(["y", "x"])), n_rows=2 * N),
     "C04 another case": Case(
-        files(a=xy(), b=xy().rename_columns(["x", "Y"])), ("b.parquet", "did you mean 'Y'?")
+        files(a=xy(), b=xy().rename_columns(["x", "Y"])), ("b.parquet", "Did you mean 'Y'?")
     ),
     "C05 a name twice": Case(
         one(pa.table([WHOLE, WHOLE, WHOLE], names=["x", "y", "y"])), ("a.parquet", "2 times")

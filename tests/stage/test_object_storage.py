@@ -123,6 +123,19 @@ def test_other_data_are_labelled_with_a_model_from_there(bucket: str, no_picture
     assert load_model(model).sha256 == published.model.sha256
 
 
+def test_a_scheme_may_be_in_upper_case(bucket: str, no_pictures: None) -> None:
+    places = {"data": {"path": f"S3://{bucket}/data"}, "output": {"path": f"S3://{bucket}/out"}}
+    published = run(settings(bucket, **places))
+    assert published.folder.store.url == f"s3://{bucket}/out"
+    assert run(settings(bucket)).version == published.version
+    for model in (f"S3://{bucket}/out", published.path("model").replace("s3://", "S3://")):
+        document = places | {"model": model, "output": {"path": f"S3://{bucket}/labels"}}
+        labelled = score(settings_from(document, ScoreSettings))
+        assert labelled.metrics["n_rows"] == ROWS
+    with pytest.raises(SettingsError, match="inside"):
+        plan(settings(bucket, output={"path": f"S3://{bucket}/data/out"}))
+
+
 def test_a_store_that_cannot_decide_is_told_in_log_metrics_and_report(
     bucket: str, service: ObjectService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

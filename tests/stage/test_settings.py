@@ -39,15 +39,21 @@ def test_one_path_in_a_list_is_that_path() -> None:
 
 
 WRONG = {
-    "unknown section": (MINIMAL | {"fitt": {}}, ["fitt", "unknown key", "data, fit"]),
+    "unknown section": (MINIMAL | {"fitt": {}}, ["fitt: unknown key; did you mean fit?"]),
     "unknown key": (with_keys(fit={"n_componentz": 3}), ["fit.n_componentz", "n_components"]),
     "out of range": (with_keys(fit={"n_components": 0}), ["fit.n_components", "got 0"]),
     "wrong word": (with_keys(fit={"covariance_type": "vvv"}), ["fit.covariance_type", "'full'"]),
     "wrong type": (with_keys(fit={"tol": "little"}), ["fit.tol", "number", "'little'"]),
     "missing path": ({"output": {"path": "out"}}, ["data", "is required"]),
-    "a path that is no text": (with_keys(data={"path": 7}), ["data.path: it must be a path, or"]),
+    "a path that is no text": (
+        with_keys(data={"path": 7}),
+        ["data.path: text is expected; it is read as 7"],
+    ),
     "no path in a list": (with_keys(data={"path": []}), ["data.path: it must be a path, or"]),
-    "no text in a list": (with_keys(data={"path": ["a", 7]}), ["data.path: it must be a path"]),
+    "no text in a list": (
+        with_keys(data={"path": ["a", 7]}),
+        ["data.path: text is expected; it is read"],
+    ),
     "an empty path": (with_keys(data={"path": ["a", ""]}), ["data.path: it must be a path, or"]),
     "feature twice": (with_keys(data={"features": ["a", "a"]}), ["data", "'a' is named twice"]),
     "no features": (with_keys(data={"features": []}), ["data.features"]),
@@ -77,17 +83,26 @@ WRONG = {
         with_keys(cluster={"kind": "os.system"}),
         ["cluster.kind", "threads, processes, address", "gmm_dask.clusters"],
     ),
-    "a flag for a count": (with_keys(fit={"n_components": True}), ["n_components", "got True"]),
+    "a flag for a count": (
+        with_keys(fit={"n_components": True}),
+        ["n_components", "a whole number is expected (got true)"],
+    ),
     "text for a count": (with_keys(fit={"n_components": "3"}), ["n_components", "got '3'"]),
-    "a flag for a number": (with_keys(fit={"tol": True}), ["fit.tol", "got True"]),
+    "a flag for a number": (
+        with_keys(fit={"tol": True}),
+        ["fit.tol", "a number is expected (got true)"],
+    ),
     "text for a flag": (with_keys(labels={"enabled": "yes"}), ["labels.enabled", "got 'yes'"]),
     "a word to keep": (
         with_keys(labels={"keep": "flower"}),
         ["labels.keep: it must be ids, all, or a list of column names"],
     ),
-    "a number to keep": (with_keys(labels={"keep": ["flower", 1]}), ["labels.keep: it must be"]),
+    "a number to keep": (
+        with_keys(labels={"keep": ["flower", 1]}),
+        ["labels.keep: text is expected; it is read as 1"],
+    ),
     "a version as output": (with_keys(output={"path": "out@5"}), ["output.path", "version 5"]),
-    "a key that is no text": (with_keys(data={1: 2}), ["data.1", "should be strings"]),  # type: ignore[dict-item]
+    "a key that is no text": (with_keys(data={1: 2}), ["data.1: a key is text"]),  # type: ignore[dict-item]
     "no port": (
         with_keys(cluster={"kind": "address", "address": "tcp://127.0.0.1:notaport"}),
         ["'notaport' is no port"],
@@ -126,6 +141,95 @@ def test_what_is_wrong_is_named(case: str) -> None:
         assert word in str(caught.value)
 
 
+# What a file says, and what is said of it.
+AS_PEOPLE_WRITE = {
+    "a name for a list of names": (
+        "data: {path: p, features: y}",
+        "data.features: a list is expected: features: [y]",
+    ),
+    "names with commas for a list": (
+        "data: {path: p, id_columns: 'a, b'}",
+        "data.id_columns: a list is expected: id_columns: [a, b]",
+    ),
+    "no, a word of YAML, for a name": (
+        "data: {path: p, features: [x, no]}",
+        "data.features, item 2: text is expected; no, off or false without quotes is read as "
+        "false: put the name in quotes",
+    ),
+    "on for a name": (
+        "data: {path: p, weight_column: on}",
+        "data.weight_column: text is expected; yes, on or true without quotes is read as true",
+    ),
+    "off for a list": ("data: {path: p, ignore: off}", "data.ignore: a list is expected"),
+    "yes to keep": ("labels: {keep: [yes]}", "labels.keep: text is expected; yes, on or true"),
+    "a number for a name": (
+        "data: {path: p, features: [2024]}",
+        "data.features, item 1: text is expected; it is read as 2024 without quotes: put it in",
+    ),
+    "a date for a name": (
+        "data: {path: p, id_columns: [2024-01-31]}",
+        "data.id_columns, item 1: text is expected; it is read as 2024-01-31 without quotes",
+    ),
+    "nothing for a name": (
+        "data:\n  path: p\n  features:\n    - x\n    -\n",
+        "data.features, item 2: text is expected; nothing, ~ or null without quotes is read",
+    ),
+    "nothing for a list": ("data: {path: p, ignore: }", "data.ignore: a list is expected: ignore:"),
+    "keys for a name": (
+        "data: {path: p, features: [a: b]}",
+        "data.features, item 1: text is expected (got {'a': 'b'}); put a name with such signs",
+    ),
+    "keys for a list": ("data: {path: p, cast: {decimal: true}}", "data.cast: a list is expected:"),
+    "no as a path": ("data: {path: no}", "data.path: text is expected; no, off or false"),
+    "no as a key": ("data: {path: p, no: 1}", "data.false: a key is text: put it in quotes"),
+    "a section without anything": (
+        "fit:",
+        "fit: a section of keys and values is expected; leave out one without any (got null)",
+    ),
+    "a list for a section": ("fit: [a]", "fit: a section of keys and values is expected"),
+    "a word for a number": ("fit: {tol: small}", "fit.tol: a number is expected (got 'small')"),
+    "a part for a count": (
+        "fit: {n_init: 2.5}",
+        "fit.n_init: a whole number is expected (got 2.5)",
+    ),
+    "a word for a flag": (
+        "output: {path: o, private: 'no'}",
+        "output.private: true or false is exp",
+    ),
+    "a flag for a word": (
+        "data: {path: p, missing: no}",
+        "missing: it must be 'error', 'drop' or ",
+    ),
+    "an infinity": ("fit: {tol: .inf}", "fit.tol: it must be a finite number (got inf)"),
+    "a key of another section": (
+        "data: {path: p, tol: 1}",
+        "data.tol: unknown key; did you mean fit.tol?",
+    ),
+    "a key without its section": ("n_init: 2", "n_init: unknown key; did you mean fit.n_init?"),
+    "a key that is not known at all": (
+        "data: {path: p, zzz: 1}",
+        "unknown key; known here: path, f",
+    ),
+    "a model to fit": (
+        "model: m",
+        "model: unknown key; settings with a model label and fit nothing",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(AS_PEOPLE_WRITE))
+def test_files_as_people_write_them_are_answered_in_plain_words(case: str, tmp_path: Path) -> None:
+    written, said = AS_PEOPLE_WRITE[case]
+    path = tmp_path / "settings.yaml"
+    rest = {"data": "data: {path: p}", "output": "output: {path: o}"}
+    path.write_text("\n".join([written, *(v for k, v in rest.items() if f"{k}:" not in written)]))
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    assert f"{path} cannot be used:\n  " in str(caught.value)
+    assert said in str(caught.value)
+    assert "Input should" not in str(caught.value)
+
+
 def test_all_problems_come_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         settings_from(with_keys(fit={"tol": -1, "n_init": 0}, labels={"keeep": 1}))
@@ -134,11 +238,11 @@ def test_all_problems_come_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["tcp://127.0.0.1:8786", "tcp://localhost:8786", "tcp://[::1]:8786"]
+    "address", ["tcp://127.0.0.1:8786", "TCP://localhost:8786", "tcp://[::1]:8786"]
 )
 def test_this_machine_needs_no_certificate(address: str) -> None:
     settings = settings_from(with_keys(cluster={"kind": "address", "address": address}))
-    assert settings.cluster.address == address
+    assert settings.cluster.address == address.lower()
 
 
 def test_a_file_is_read_and_overridden(tmp_path: Path) -> None:

@@ -296,8 +296,8 @@ def test_a_column_that_no_file_has_is_told_once_with_what_was_meant(
 ) -> None:
     for name in "abc":
         write(f"{name}.parquet", {"Sepal": [1.0], "petal_width": [1.0]})
-    only(problems_of(data, features=["sepal"]), "data.features", "did you mean 'Sepal'?")
-    only(problems_of(data, features=["petal_widht"]), "did you mean 'petal_width'?")
+    only(problems_of(data, features=["sepal"]), "data.features", "Did you mean 'Sepal'?")
+    only(problems_of(data, features=["petal_widht"]), "Did you mean 'petal_width'?")
     only(problems_of(data, features=["zzz"]), "'zzz'", "Sepal, petal_width")
     only(problems_of(data, id_columns=["SEPAL"]), "data.id_columns", "'Sepal'")
     only(problems_of(data, keep=["q"]), "labels.keep", "'q'")
@@ -307,7 +307,7 @@ def test_a_column_that_no_file_has_is_told_once_with_what_was_meant(
 def test_a_column_missing_from_one_file_names_the_file(write: Write, data: Path) -> None:
     write("a.parquet", GOOD)
     write("b.parquet", {"x": [1.0], "Y": [1.0]})
-    only(problems_of(data, features=["x", "y"]), "b.parquet", "'y'", "did you mean 'Y'?")
+    only(problems_of(data, features=["x", "y"]), "b.parquet", "'y'", "Did you mean 'Y'?")
     assert len(problems_of(data)) == 2  # y is missing in b, Y in a
 
 

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gmm_dask.errors import DataError
-from gmm_dask.storage.inputs import is_remote, local_path, remote_files, scheme_of
+from gmm_dask.storage.inputs import (
+    is_remote,
+    local_path,
+    remote_files,
+    scheme_of,
+    with_lower_scheme,
+)
 from gmm_dask.storage.listing.folders import Folders, LocalFolders, RemoteFolders
 from gmm_dask.storage.listing.globs import Pattern, alternatives, is_glob, split_glob
 from gmm_dask.storage.object_errors import os_errors
@@ -72,9 +78,9 @@ def without_scheme(url: str) -> str:
 
 
 def paths_of(paths: Paths) -> tuple[str, ...]:
-    """One path or several, as a tuple of texts."""
+    """One path or several, as a tuple of texts; `S3://` is `s3://`."""
     several = (paths,) if isinstance(paths, str | os.PathLike) else paths
-    return tuple(os.fspath(each) for each in several)
+    return tuple(with_lower_scheme(os.fspath(each)) for each in several)
 
 
 def places_of(path: str, problems: Problems) -> list[Place]:
