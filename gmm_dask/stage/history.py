@@ -40,7 +40,7 @@ class Listed:
     settings : str or None
         Those that are not as by default.
     data : str or None
-        Path of the input.
+        Path of the input, or paths.
     problem : str or None
         What is damaged, and the remedy.
     """
@@ -97,14 +97,15 @@ def _with_its_run(store: Store, listed: Listed) -> Listed:
     metrics = folder.get_verified_json("metrics.json", manifest)
     about = folder.get_verified_json("run.json", manifest)
     try:
+        paths = about["settings"]["data"]["path"]
         return replace(
             listed,
             n_components=len(metrics["n_labelled"]),
             log_likelihood=float(metrics["log_likelihood"]),
             settings=in_short(about["settings"]),
-            data=str(about["settings"]["data"]["path"]),
+            data=paths if isinstance(paths, str) else ", ".join(paths),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise OutputError(
             f"{folder.path()} was written by other software: its metrics.json or run.json has "
             f"other fields ({type(error).__name__}: {error})."

@@ -63,9 +63,10 @@ def find_version(store: Store, run_id: str) -> Version | None:
     OutputError
         There is a manifest, but another one; or an entry cannot be read.
     """
-    if not store.exists(f"runs/{run_id}/{MANIFEST}"):
+    folder = RunFolder(store, run_id)
+    if not folder.exists(MANIFEST):
         return None
-    found = sha256_hex(RunFolder(store, run_id).get(MANIFEST))
+    found = sha256_hex(folder.get(MANIFEST))
     entries = (_undamaged(store, number) for number in reversed(version_numbers(store)))
     of_run = (entry for entry in entries if entry is not None and entry.run_id == run_id)
     newest = next(of_run, None)
@@ -73,7 +74,11 @@ def find_version(store: Store, run_id: str) -> Version | None:
         return None
     same = (entry for entry in chain((newest,), of_run) if entry.manifest_sha256 == found)
     version = next(same, newest)
-    read_manifest(store, version)
+    try:
+        read_manifest(store, version)
+    except OutputError as error:
+        said = f"{error} Or move {folder.path()} away and run again."
+        raise OutputError(said) from error.__cause__
     return version
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from gmm_dask import load_model, read_labels
@@ -20,7 +21,7 @@ from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import Settings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import list_versions, open_store, read_manifest, verify
-from tests.stage.conftest import MakeSettings
+from tests.stage.conftest import IRIS, MakeSettings
 
 pytestmark = pytest.mark.usefixtures("nothing_drawn")
 
@@ -82,6 +83,20 @@ def test_a_run_that_was_moved_away_can_be_run_again(
     assert open_output(str(tmp_path / "out")).version == again.version
 
 
+def test_a_manifest_that_no_version_names_is_told_with_both_ways_out(
+    published: Published, iris_settings: MakeSettings, tmp_path: Path
+) -> None:
+    """As where a run is done again, its folder being gone, and killed before its version."""
+    folder, entry = Path(published.path("folder")), tmp_path / "out/versions/00000002.json"
+    shutil.rmtree(folder)
+    run(iris_settings())
+    entry.unlink()
+    with pytest.raises(OutputError, match=rf"Restore it from a copy\. Or move {folder} away"):
+        run(iris_settings())
+    shutil.rmtree(folder)
+    assert run(iris_settings()).version.number == 2
+
+
 def test_a_folder_that_came_back_is_published_again(
     published: Published, iris_settings: MakeSettings, tmp_path: Path
 ) -> None:
@@ -96,6 +111,26 @@ def test_a_folder_that_came_back_is_published_again(
     assert (again.version.number, again.earlier) == (3, published.version)
     assert again.version.manifest_sha256 == published.version.manifest_sha256
     assert open_output(str(tmp_path / "out")).version == again.version
+
+
+@pytest.mark.parametrize("restore", [shutil.move, shutil.copy])
+def test_when_a_lost_partition_is_restored_readers_see_its_rows_again(
+    restore: Callable[[Path, Path], object], iris_settings: MakeSettings, tmp_path: Path
+) -> None:
+    data, out = tmp_path / "data", str(tmp_path / "out")
+    shutil.copytree(IRIS, data)
+    lost = next((data / "species=virginica").glob("*.parquet"))
+    settings = iris_settings(data={"path": str(data)})
+    whole = run(settings)
+    shutil.move(lost, tmp_path / "kept.parquet")
+    assert run(settings).version.number == 2
+    assert len(read_labels(out)) == 150 - pq.read_metadata(tmp_path / "kept.parquet").num_rows
+    restore(tmp_path / "kept.parquet", lost)
+    again = run(settings)
+    assert (again.version.number, again.run_id, again.earlier) == (3, whole.run_id, whole.version)
+    assert len(read_labels(out)) == 150
+    assert load_model(out).sha256 == whole.model.sha256
+    assert not run(settings).new
 
 
 def test_a_damaged_entry_hides_no_other_version(
