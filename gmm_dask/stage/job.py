@@ -220,7 +220,7 @@ def _kept_columns(settings: Settings | ScoreSettings, dataset: Plan) -> tuple[st
     if keep == "ids":
         return dataset.id_columns
     if keep == "all":
-        return (*(name for name, _ in dataset.columns), *dataset.key_columns)
+        return tuple(dict.fromkeys((*dict(dataset.columns), *dataset.key_columns)))
     return tuple(dict.fromkeys((*dataset.id_columns, *keep)))
 
 

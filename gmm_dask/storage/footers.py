@@ -14,9 +14,17 @@ import pyarrow.parquet as pq
 
 from gmm_dask.errors import DataError
 from gmm_dask.storage.inputs import FileState, Input
+from gmm_dask.storage.key_columns import other_value
+from gmm_dask.storage.listing import Keys
 from gmm_dask.storage.problems import shown
 from gmm_dask.storage.roles import Roles
-from gmm_dask.storage.row_groups import ENCRYPTED_FILE, WRITE_AGAIN, Oddity, check_row_groups
+from gmm_dask.storage.row_groups import (
+    ENCRYPTED_FILE,
+    WRITE_AGAIN,
+    Oddity,
+    check_row_groups,
+    first_leaf,
+)
 from gmm_dask.storage.thrift import ThriftError
 
 MAGIC, ENCRYPTED = b"PAR1", b"PARE"
@@ -49,6 +57,13 @@ class Footer:
         Columns that pandas wrote from the index of a frame.
     lengths : mapping of str to int or None
         Of the lists of each column of lists of numbers; None where they are not known to have one.
+    keys : tuple of Key
+        Of its folders.
+    contradictions : tuple of (name, str)
+        Keys that are also columns, with a value of the column that is another.
+    moments : mapping of str to (int, int)
+        Of time stamps that may go to labels, the least and the greatest as far as the statistics
+        tell, in `stored_unit` of their type.
     """
 
     name: str
@@ -59,6 +74,9 @@ class Footer:
     oddities: tuple[Oddity, ...]
     index_columns: frozenset[str] = frozenset()
     lengths: Mapping[str, int | None] = field(default_factory=dict)
+    keys: Keys = ()
+    contradictions: tuple[tuple[str, str], ...] = ()
+    moments: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def n_rows(self) -> int:
@@ -66,8 +84,10 @@ class Footer:
         return sum(self.row_groups)
 
 
-def read_footer(name: str, file: Input, roles: Roles) -> Footer:
+def read_footer(name: str, file: Input, roles: Roles, keys: Keys = ()) -> Footer:
     """Read, hash and check the footer of an open file, as far as columns with a role go.
+
+    Columns that are also keys of its folders are compared with them, if need be value by value.
 
     Raises
     ------
@@ -76,7 +96,8 @@ def read_footer(name: str, file: Input, roles: Roles) -> Footer:
     """
     state = file.state()
     content = footer_bytes(name, file.stream, state.size)
-    schema = parse_footer(name, content).schema_arrow
+    footer = parse_footer(name, content)
+    schema = footer.schema_arrow
     try:
         found = check_row_groups(name, content, state.size - len(content), schema, roles)
     except ThriftError as error:
@@ -84,7 +105,21 @@ def read_footer(name: str, file: Input, roles: Roles) -> Footer:
     columns = tuple((field.name, field.type) for field in schema)
     sha256 = hashlib.sha256(content).hexdigest()
     index = frozenset(_index_columns(schema))
-    return Footer(name, state, sha256, found.rows, columns, found.oddities, index, found.lengths)
+    contradictions = tuple(_contradictions(name, file, footer.metadata, keys))
+    moments = dict(_moments(schema, footer.metadata, roles))
+    return Footer(
+        name,
+        state,
+        sha256,
+        found.rows,
+        columns,
+        found.oddities,
+        index,
+        found.lengths,
+        keys,
+        contradictions,
+        moments,
+    )
 
 
 def footer_bytes(name: str, stream: BinaryIO, size: int) -> bytes:
@@ -121,6 +156,45 @@ def parse_footer(name: str, content: bytes) -> pq.ParquetFile:
             f"{shown(name)}: the footer is damaged or of an unknown kind: {reason[:300]}. "
             f"{WRITE_AGAIN}"
         ) from error
+
+
+def stored_unit(type_: pa.DataType) -> str:
+    """The unit of moments in a file of this type: Parquet has no seconds."""
+    return "ms" if type_.unit == "s" else str(type_.unit)
+
+
+def _moments(
+    schema: pa.Schema, metadata: pq.FileMetaData, roles: Roles
+) -> Iterator[tuple[str, tuple[int, int]]]:
+    for each in schema:
+        if not pa.types.is_timestamp(each.type) or not roles.may_carry(each.name):
+            continue
+        leaf = first_leaf(schema, each.name)
+        groups = (metadata.row_group(i).column(leaf) for i in range(metadata.num_row_groups))
+        known = [group.statistics for group in groups if group.physical_type == "INT64"]
+        bounds = [(each.min_raw, each.max_raw) for each in known if each and each.has_min_max]
+        if bounds:
+            yield each.name, (min(low for low, _ in bounds), max(high for _, high in bounds))
+
+
+def _contradictions(
+    name: str, file: Input, metadata: pq.FileMetaData, keys: Keys
+) -> Iterator[tuple[str, str]]:
+    parquet = pq.ParquetFile(
+        file.stream, metadata=metadata, pre_buffer=False, buffer_size=file.buffer_size
+    )
+    for key in keys:
+        if parquet.schema_arrow.names.count(key.name) != 1:
+            continue  # no column, or two of that name, which is a problem of its own
+        try:
+            other = other_value(parquet, key)
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            where = f"{shown(name)}, column {key.name!r}"
+            raise DataError(f"{where}: the data are damaged. {WRITE_AGAIN}") from error
+        if other is not None:
+            yield key.name, other
 
 
 def _index_columns(schema: pa.Schema) -> Iterator[str]:

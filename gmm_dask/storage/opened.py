@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 
 from gmm_dask.errors import DataError, InputChangedError
 from gmm_dask.storage.arrays import OddValuesError, numbers
+from gmm_dask.storage.carried import carried_table
 from gmm_dask.storage.footers import footer_bytes, parse_footer
 from gmm_dask.storage.inputs import FileState, Input, open_input, readable, unreadable
 from gmm_dask.storage.lists import Place, places_of
 from gmm_dask.storage.object_errors import brief
 from gmm_dask.storage.problems import Problems, shown
-from gmm_dask.storage.roles import is_number, number_type, plain_type
+from gmm_dask.storage.roles import is_number, number_type
 from gmm_dask.storage.row_groups import WRITE_AGAIN
 from gmm_dask.storage.sources import ChunkSource
 
@@ -251,30 +252,22 @@ class OpenChunk:
         return np.asarray(self.features((column,), "float64")[:, 0], dtype=np.float64)
 
     def table(self, columns: Sequence[str]) -> pa.Table:
-        """Columns and folder keys, in the order given, in their own plain types.
+        """Columns and folder keys, in the order given, each with one type in all chunks of a plan.
 
-        Dictionaries are decoded and large strings become strings, so that the tables of all chunks
-        have one schema; folder keys are strings.
+        Dictionaries are decoded and large strings become strings; a column that files write with
+        several types has the one that holds them all. Folder keys are strings, unless files or the
+        log of their table give them a type.
+
+        Raises
+        ------
+        DataError
+            A moment is beyond the range of the finer unit that other files have; also as features.
         """
-        keys, n_rows = dict(self.source.keys), self.source.n_rows
+        keys = dict(self.source.keys)
         stored = [name for name in dict.fromkeys(columns) if name not in keys]
-        table = pa.table({"": pa.nulls(n_rows)})  # a table of no columns forgets its rows
-        if stored:
-            self.check_columns(stored)
-            types = {name: self.file.types.get(name, pa.null()) for name in stored}
-            schema = pa.schema([(name, plain_type(type_)) for name, type_ in types.items()])
-            batches = [
-                pa.RecordBatch.from_arrays(
-                    [_plain(batch.column(name)) for name in stored], schema=schema
-                )
-                for _, batch in self.batches(stored)
-            ]
-            table = pa.Table.from_batches(batches, schema=schema)
-        for name in dict.fromkeys(columns):
-            if name in keys:
-                value = pa.repeat(pa.scalar(keys[name], pa.string()), n_rows)
-                table = table.append_column(name, value)
-        return table.select(list(columns))
+        self.check_columns(stored)
+        found = (batch for _, batch in self.batches(stored)) if stored else iter(())
+        return carried_table(self.source, columns, self.file.types, found)
 
     def blocks(
         self, features: Sequence[str], dtype: str
@@ -383,11 +376,6 @@ def _input(source: ChunkSource) -> Input:
         raise DataError(
             f"{shown(source.name)}: cannot be read: {error.strerror}. Grant read access to it."
         ) from error
-
-
-def _plain(array: pa.Array) -> pa.Array:
-    plain = plain_type(array.type)
-    return array if array.type == plain else array.cast(plain)
 
 
 def changed(source: ChunkSource, what: str) -> InputChangedError:

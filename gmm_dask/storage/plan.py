@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 from gmm_dask.errors import DataError
 from gmm_dask.kinds import INEXACT
-from gmm_dask.storage.footers import Footer, read_footer
+from gmm_dask.storage.column_types import holds_moments
+from gmm_dask.storage.footers import Column, Footer, read_footer, stored_unit
 from gmm_dask.storage.inputs import REFUSALS, is_remote, open_input, unreadable
-from gmm_dask.storage.listing import Keys, Listing, Paths, hive_keys, joined, list_files
+from gmm_dask.storage.listing import Listing, Paths, joined, list_files
 from gmm_dask.storage.lists import column_of
+from gmm_dask.storage.one_type import ONE_TYPE
 from gmm_dask.storage.problems import Problems, shown
 from gmm_dask.storage.roles import Cast, Roles
 from gmm_dask.storage.schema import Schema, common_schema
@@ -61,7 +63,7 @@ class Partition:
     footer_sha256: str
     row_groups: tuple[int, ...]
     first_row: int
-    keys: Keys
+    keys: tuple[tuple[str, str | None], ...]
 
     @cached_property
     def n_rows(self) -> int:
@@ -99,6 +101,8 @@ class Plan:
         Columns that are taken for numbers because the settings ask for it.
     n_ignored, n_hidden : int
         Files left out as the settings ask, and names left out that start with "_" or ".".
+    widened : tuple of (name, Arrow type)
+        Columns and keys that have another type in labels than in some file.
     """
 
     root: str
@@ -115,6 +119,7 @@ class Plan:
     cast: tuple[tuple[str, str], ...] = ()
     n_ignored: int = 0
     n_hidden: int = 0
+    widened: tuple[Column, ...] = ()
 
     @cached_property
     def n_rows(self) -> int:
@@ -164,6 +169,7 @@ class Plan:
         """The plan as JSON holds it."""
         document = asdict(self) | {"n_rows": self.n_rows, "fingerprint": self.fingerprint}
         document["columns"], document["cast"] = dict(self.columns), dict(self.cast)
+        document["widened"] = {name: str(type_) for name, type_ in self.widened}
         for partition, entry in zip(self.partitions, document["partitions"], strict=True):
             entry["n_rows"] = partition.n_rows
             entry["keys"] = dict(partition.keys)
@@ -249,6 +255,7 @@ def plan_dataset(
         cast=schema.cast,
         n_ignored=listing.n_ignored,
         n_hidden=listing.n_hidden,
+        widened=schema.widened,
     )
 
 
@@ -258,7 +265,7 @@ def _read_footers(listing: Listing, roles: Roles, problems: Problems) -> list[Fo
     def read(name: str) -> Footer | DataError:
         try:
             with open_input(listing.url(name)) as file:
-                return read_footer(name, file, roles)
+                return read_footer(name, file, roles, listing.keys(name))
         except DataError as error:
             return error
         except OSError as error:
@@ -286,10 +293,18 @@ def _read_footers(listing: Listing, roles: Roles, problems: Problems) -> list[Fo
 def _check_values(
     footers: Sequence[Footer], schema: Schema, roles: Roles, problems: Problems
 ) -> None:
-    """Report what the statistics say of values that cannot be used."""
+    """Report what statistics and keys say of values that cannot be used."""
     names = dict(schema.columns)
     computed = {*(column_of(name, names) for name in schema.features), roles.weight_column}
     for footer in footers:
+        texts = {key.name: key.text for key in footer.keys}
+        for name, other in footer.contradictions:
+            line = (
+                f"{shown(footer.name)}, column {name!r}: holds {other}, but its folder is that of "
+                f"{name}={texts[name]!r}. Correct one of them, or rename the column or the folder."
+            )
+            problems.add(f"files with other values than their folder key {name!r}", line)
+        _check_moments(footer, schema, problems)
         for odd in footer.oddities:
             if odd.column not in computed:
                 continue
@@ -298,6 +313,20 @@ def _check_values(
                 remedy = "Give every row a weight."
             where = f"{shown(footer.name)}, row group {odd.row_group}, column {odd.column!r}"
             problems.add(f"{odd.kind} in column {odd.column!r}", f"{where}: {odd.what}. {remedy}")
+
+
+def _check_moments(footer: Footer, schema: Schema, problems: Problems) -> None:
+    """Report time stamps beyond the range of the finer unit that other files have."""
+    types = dict(footer.columns)
+    for name, type_ in schema.widened:
+        bounds = footer.moments.get(name)
+        if bounds is None or holds_moments(type_, stored_unit(types[name]), bounds):
+            continue
+        line = (
+            f"{shown(footer.name)}, column {name!r}: holds moments that {type_}, the type of other "
+            f"files, has no room for. {ONE_TYPE}, or leave it out of the labels."
+        )
+        problems.add(f"moments of column {name!r} beyond the range of their type", line)
 
 
 def _partitions(footers: Iterable[Footer]) -> Iterator[Partition]:
@@ -313,7 +342,7 @@ def _partitions(footers: Iterable[Footer]) -> Iterator[Partition]:
             footer_sha256=footer.sha256,
             row_groups=footer.row_groups,
             first_row=first_row,
-            keys=hive_keys(footer.name),
+            keys=tuple((key.name, key.text) for key in footer.keys),
         )
         first_row += footer.n_rows
 

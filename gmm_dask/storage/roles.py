@@ -81,9 +81,13 @@ class Roles:
         elements = (element_of(name) for name in self.features)
         return frozenset((*self.features, *(found[0] for found in elements if found)))
 
+    def may_carry(self, name: str) -> bool:
+        """Whether a column may go to the labels."""
+        return self.keep == "all" or name in self.carried
+
     def may_read(self, name: str, type_: pa.DataType) -> bool:
         """Whether a column of this type may be read at all."""
-        if self.keep == "all" or name in self.carried:
+        if self.may_carry(name):
             return True
         return self.may_compute(name) and self.is_number(value_type(type_))
 
@@ -119,22 +123,3 @@ def cast_of(type_: pa.DataType) -> Cast | None:
 def number_type(type_: pa.DataType) -> pa.DataType:
     """The type whose values a column has once it is taken for numbers."""
     return {"decimal": pa.float64(), "bool": pa.uint8(), None: type_}[cast_of(type_)]
-
-
-def has_nested_dictionary(type_: pa.DataType) -> bool:
-    """Whether there is a dictionary somewhere inside of a list, a structure or a map."""
-    if isinstance(type_, pa.BaseExtensionType):
-        return has_nested_dictionary(type_.storage_type)
-    if not pa.types.is_nested(type_):
-        return False
-    inner = [type_.field(i).type for i in range(type_.num_fields)]
-    return any(pa.types.is_dictionary(each) or has_nested_dictionary(each) for each in inner)
-
-
-def plain_type(type_: pa.DataType) -> pa.DataType:
-    """The type that labels carry: writers differ in dictionaries and in large strings."""
-    if pa.types.is_dictionary(type_):
-        return plain_type(type_.value_type)
-    if pa.types.is_large_string(type_):
-        return pa.string()
-    return pa.binary() if pa.types.is_large_binary(type_) else type_

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -241,6 +241,11 @@ def n_leaves(type_: pa.DataType) -> int:
     if not pa.types.is_nested(type_):
         return 1
     return sum(n_leaves(type_.field(i).type) for i in range(type_.num_fields))
+
+
+def first_leaf(schema: pa.Schema, name: str) -> int:
+    """Index of the first leaf of a column."""
+    return sum(n_leaves(field.type) for field in islice(schema, schema.get_field_index(name)))
 
 
 def _fault(chunk: Fields, n_rows: int, leaf: _Leaf, end: int) -> str | None:

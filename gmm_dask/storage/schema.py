@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
 from gmm_dask.kinds import refusal
+from gmm_dask.storage.column_types import common_type, plain_type
 from gmm_dask.storage.footers import Column, Footer
-from gmm_dask.storage.listing import hive_keys
 from gmm_dask.storage.lists import (
     check_elements,
     column_of,
@@ -23,22 +22,26 @@ from gmm_dask.storage.lists import (
     value_type,
 )
 from gmm_dask.storage.model_fields import MAX_TEXT
+from gmm_dask.storage.one_type import (
+    Variant,
+    check_one_type,
+    check_texts,
+    variants_of,
+    widened_columns,
+)
 from gmm_dask.storage.problems import Problems, shown
 from gmm_dask.storage.roles import (
     Roles,
     cast_of,
-    has_nested_dictionary,
     is_number,
     kind_of,
     number_type,
-    plain_type,
 )
 
 MAX_NAMES = 30  # columns that one message lists
 FLOAT32_HOLDS = {
     *(pa.float16(), pa.float32(), pa.int8(), pa.int16(), pa.uint8(), pa.uint16(), pa.null()),
 }
-ONE_TYPE = "Write it with one type in all files"
 
 
 @dataclass(frozen=True)
@@ -51,25 +54,7 @@ class Schema:
     columns: tuple[tuple[str, str], ...]
     key_columns: tuple[str, ...]
     cast: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Variant:
-    """A set of columns, and the files that have it.
-
-    Parameters
-    ----------
-    columns : tuple of (name, Arrow type)
-    files : tuple of str
-    """
-
-    columns: tuple[Column, ...]
-    files: tuple[str, ...]
-
-    @cached_property
-    def types(self) -> dict[str, pa.DataType]:
-        """Type by name."""
-        return dict(self.columns)
+    widened: tuple[Column, ...]
 
 
 def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -> Schema:
@@ -79,17 +64,17 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
     """
     in_use = [each for each in footers if each.n_rows]
     is_empty_batch = not in_use and not roles.to_fit
-    keys = _key_columns([footer.name for footer in footers], problems)
-    variants = _variants(in_use or footers)
+    keys = _key_columns(footers, problems)
+    variants = variants_of(in_use or footers)
     if is_empty_batch:
         variants = (_of_no_rows(variants, roles, keys),)
-    _check_names(variants, keys, problems)
+    _check_names(variants, problems)
     columns = _all_columns(variants)
     index = frozenset[str]().union(*(footer.index_columns for footer in footers))
     named = _features(variants, roles, {*keys, *index}, problems)
     used = dict.fromkeys(column_of(name, columns) for name in named)
     for name in used:
-        if _is_column(name, "data.features", variants, (), keys, problems):
+        if _is_column(name, "data.features", variants, keys, problems):
             _check_numbers(name, "data.features", variants, roles, problems)
     lengths = {
         name: common_length(name, in_use, problems)
@@ -101,20 +86,20 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
     for name in features:
         _check_name(name, problems)
     weight = roles.weight_column
-    if weight is not None and _is_column(
-        weight, "data.weight_column", variants, (), keys, problems
-    ):
+    if weight is not None and _is_column(weight, "data.weight_column", variants, keys, problems):
         _check_numbers(weight, "data.weight_column", variants, roles, problems)
-    carried = tuple(columns) if roles.keep == "all" else ()
-    for name in dict.fromkeys((*roles.carried, *carried)):
+    carried = dict.fromkeys((*roles.carried, *((*columns, *keys) if roles.keep == "all" else ())))
+    for name in carried:
         setting = "data.id_columns" if name in roles.id_columns else "labels.keep"
-        if _is_column(name, setting, variants, keys, keys, problems):
-            _check_one_type(name, setting, variants, problems)
+        if name in keys or _is_column(name, setting, variants, keys, problems):
+            check_one_type(name, setting, variants, problems)
     types = [
         {number_type(value_type(type_)) for type_ in _types_of(column_of(name, columns), variants)}
         for name in features
     ]
     narrow = all(each <= FLOAT32_HOLDS for each in types)
+    widened = tuple(widened_columns(carried, keys, variants))
+    check_texts(footers, dict(widened), problems)
     return Schema(
         features,
         "float32" if narrow else "float64",
@@ -122,14 +107,8 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
         tuple((name, str(type_)) for name, type_ in columns.items()),
         keys,
         tuple(_cast((*used, *(() if weight is None else (weight,))), variants)),
+        widened,
     )
-
-
-def _variants(footers: Sequence[Footer]) -> tuple[Variant, ...]:
-    files: dict[tuple[Column, ...], list[str]] = {}
-    for footer in footers:
-        files.setdefault(footer.columns, []).append(footer.name)
-    return tuple(Variant(columns, tuple(names)) for columns, names in files.items())
 
 
 def _of_no_rows(variants: Sequence[Variant], roles: Roles, keys: tuple[str, ...]) -> Variant:
@@ -145,37 +124,39 @@ def _of_no_rows(variants: Sequence[Variant], roles: Roles, keys: tuple[str, ...]
     files = (file for variant in variants for file in variant.files)
     return Variant(
         tuple((name, type_) for name, type_ in (columns | untyped).items() if name not in keys),
+        tuple((name, columns.get(name, pa.null())) for name in keys),
         tuple(files),
     )
 
 
 def _all_columns(variants: Iterable[Variant]) -> dict[str, pa.DataType]:
-    """Every column of any file, the first file's first, with the first type seen."""
-    columns: dict[str, pa.DataType] = {}
+    """Every column of any file, the first file's first, with the one type of all where it is."""
+    types: dict[str, list[pa.DataType]] = {}
     for variant in variants:
         for name, type_ in variant.columns:
-            columns.setdefault(name, plain_type(type_))
-    return columns
+            types.setdefault(name, []).append(type_)
+    return {name: common_type(each) or plain_type(each[0]) for name, each in types.items()}
 
 
-def _key_columns(names: Sequence[str], problems: Problems) -> tuple[str, ...]:
+def _key_columns(footers: Sequence[Footer], problems: Problems) -> tuple[str, ...]:
     """Keys of the folders `key=value`, which must be the same for all files."""
-    first = tuple(key for key, _ in hive_keys(names[0]))
-    for name in names:
-        keys = tuple(key for key, _ in hive_keys(name))
+    first = tuple(key.name for key in footers[0].keys)
+    for footer in footers:
+        keys, name = tuple(key.name for key in footer.keys), shown(footer.name)
         if len(set(keys)) < len(keys):
-            line = f"{shown(name)}: a folder key appears twice in its path. Rename one folder."
+            line = f"{name}: a folder key appears twice in its path. Rename one folder."
             problems.add("files with a folder key twice", line)
         elif keys != first:
             line = (
-                f"{shown(name)}: lies under the folder keys {_listed(keys)}, but {shown(names[0])} "
-                f"under {_listed(first)}. Give all files the same folders key=value."
+                f"{name}: lies under the folder keys {_listed(keys)}, but "
+                f"{shown(footers[0].name)} under {_listed(first)}. "
+                "Give all files the same folders key=value."
             )
             problems.add("files under other folder keys", line)
     return tuple(dict.fromkeys(first))
 
 
-def _check_names(variants: Iterable[Variant], keys: tuple[str, ...], problems: Problems) -> None:
+def _check_names(variants: Iterable[Variant], problems: Problems) -> None:
     for variant in variants:
         counts = Counter(name for name, _ in variant.columns)
         for name, count in counts.items():
@@ -185,13 +166,6 @@ def _check_names(variants: Iterable[Variant], keys: tuple[str, ...], problems: P
                     "Write the file with different names."
                 )
                 problems.add(f"files with two columns {name!r}", line)
-        for key in keys:
-            for file in variant.files if key in counts else ():
-                line = (
-                    f"{shown(file)}: the column {key!r} has the name of a folder key. "
-                    "Remove the column, or rename it or the folders."
-                )
-                problems.add(f"files with a column of the folder key {key!r}", line)
 
 
 def _features(
@@ -253,21 +227,18 @@ def _is_column(
     name: str,
     setting: str,
     variants: tuple[Variant, ...],
-    also: tuple[str, ...],
     keys: tuple[str, ...],
     problems: Problems,
 ) -> bool:
-    """Whether a name is a column of all files; one of `also` will do, but is no column."""
-    if name in also:
-        return False
+    """Whether a name is a column of all files."""
     lacking = [variant for variant in variants if name not in variant.types]
     if not lacking:
         return True
     if name in keys:
-        line = f"{setting}: {name!r} is a folder key, not a column of the files. Leave it out."
+        line = f"{setting}: {name!r} is a folder key, not a column of all files. Leave it out."
         problems.add("folder keys in the place of columns", line)
     elif len(lacking) == len(variants):
-        known = (*_all_columns(variants), *keys)
+        known = dict.fromkeys((*_all_columns(variants), *keys))
         line = f"{setting}: no file has a column {name!r}.{_hint(name, known)} They have: "
         problems.add("columns that no file has", line + _listed(known))
     else:
@@ -303,29 +274,6 @@ def _check_numbers(
     if roles.to_fit and all(pa.types.is_null(variant.types[name]) for variant in variants):
         line = f"{setting}: the column {name!r} holds no value in any file. Leave it out."
         problems.add("columns without values", line)
-
-
-def _check_one_type(
-    name: str, setting: str, variants: Sequence[Variant], problems: Problems
-) -> None:
-    first = variants[0]
-    expected = plain_type(first.types[name])
-    for variant in variants:
-        for file in variant.files if has_nested_dictionary(variant.types[name]) else ():
-            line = (
-                f"{shown(file)}, column {name!r}: is {variant.types[name]}; a dictionary inside of "
-                "another type cannot be read in pieces. Write plain values, or leave it out of "
-                f"{setting}."
-            )
-            problems.add(f"files where the column {name!r} has a dictionary inside", line)
-        if plain_type(variant.types[name]) == expected:
-            continue
-        for file in variant.files:
-            line = (
-                f"{shown(file)}, column {name!r}: is {variant.types[name]}, but {expected} in "
-                f"{shown(first.files[0])}. {ONE_TYPE}, or leave it out of {setting}."
-            )
-            problems.add(f"files where the column {name!r} is of another type", line)
 
 
 def _cast(names: Iterable[str], variants: Sequence[Variant]) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import pyarrow as pa
+
 from gmm_dask.storage.plan import Partition, Plan
 from gmm_dask.storage.shards import Chunk
 
@@ -33,6 +35,8 @@ class ChunkSource:
         Rows of the file.
     keys : tuple of (str, str or None)
         Folder keys of the file.
+    widened : tuple of (name, Arrow type)
+        Columns and keys that have another type in labels than in some file.
     """
 
     url: str
@@ -47,6 +51,7 @@ class ChunkSource:
     start: int
     stop: int
     keys: tuple[tuple[str, str | None], ...]
+    widened: tuple[tuple[str, pa.DataType], ...] = ()
 
     @property
     def n_rows(self) -> int:
@@ -117,4 +122,5 @@ def _source(plan: Plan, partition: Partition, stops: Sequence[int], chunk: Chunk
         start=chunk.start,
         stop=chunk.stop,
         keys=partition.keys,
+        widened=plan.widened,
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gmm_dask.storage.inputs import check_scheme, is_remote, remote_files, scheme_of
+from gmm_dask.storage.listing.keys import Keys, hive_keys
 from gmm_dask.storage.listing.places import Paths, Place, common_root, joined, paths_of, places_of
 from gmm_dask.storage.listing.table_formats import (
     refusal,
@@ -36,6 +37,10 @@ class Listing:
     names: tuple[str, ...]
     n_ignored: int = 0
     n_hidden: int = 0
+
+    def keys(self, name: str) -> Keys:
+        """Values that all rows of a file have."""
+        return hive_keys(name)
 
     def url(self, name: str) -> str:
         """Where a file of this listing is opened."""
