@@ -36,8 +36,7 @@ from gmm_dask.stage.hashing import hashing
 from gmm_dask.stage.job import Job, settings_hash, software_versions
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
-from gmm_dask.storage.model_file import Model, dump_model, load_model_file, parameters_table
-from gmm_dask.storage.tables import parquet_bytes
+from gmm_dask.storage.model_file import Model, dump_model, load_model_file, parameters_bytes
 
 REPORT_ROWS = 2000  # rows of the sample that the report draws
 
@@ -356,7 +355,8 @@ def _model(job: Job[Settings], result: fitting.FitResult) -> Model:
 
 def _write(job: Job[Any], model: Model) -> Model:
     """Store the model; where an earlier attempt of this run did so, that one is the model."""
-    if not job.folder.put_if_absent("model.json", dump_model(model)):
-        model = load_model_file(job.folder.get("model.json"), job.folder.path("model.json"))
-    job.folder.put_if_absent("parameters.parquet", parquet_bytes(parameters_table(model)))
+    folder = job.folder
+    if not folder.put_if_absent("model.json", dump_model(model)):
+        model = load_model_file(folder.get("model.json"), folder.path("model.json"))
+    folder.put_of_model("parameters.parquet", parameters_bytes(model), model.sha256)
     return model

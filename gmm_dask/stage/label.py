@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from gmm_dask.storage import Chunk, Plan, RunFolder
 from gmm_dask.storage.contents import content_of
 from gmm_dask.storage.documents import sealed, unsealed
 from gmm_dask.storage.labels import PartReceipt, label_table, write_part
+from gmm_dask.storage.model_fields import Fields
 from gmm_dask.storage.model_file import Model
 from gmm_dask.storage.opened import PlannedChunk, PlannedFiles
 from gmm_dask.storage.sources import ChunkSource, name_of, shard_sources
@@ -146,6 +147,7 @@ class _Work:
     columns: tuple[str, ...]
     write: bool
     responsibilities: bool
+    model_sha256: str
 
 
 def label(
@@ -158,7 +160,7 @@ def label(
 ) -> Labelled:
     """Score every row once; write one content-addressed part per chunk and its receipt.
 
-    A part that an earlier attempt of this run finished is verified and kept.
+    A part that an earlier attempt of this run made with the same model is verified and kept.
 
     Parameters
     ----------
@@ -185,6 +187,7 @@ def label(
         job.read_columns,
         settings.labels.enabled,
         settings.labels.responsibilities,
+        model.sha256,
     )
     rows = [None] * n_parts if held is None else rows_here(held.chunks)
     tasks = list(_tasks(plan, rows, contents or {}))
@@ -241,7 +244,7 @@ def label_chunk(
 ) -> LabelledChunk:
     """Label one chunk, write its part and receipt."""
     source = planned.source
-    earlier = _earlier(work, chunk) if work.write else None
+    earlier = _earlier(work, chunk, source) if work.write else None
     if earlier is not None:
         return earlier
     rows = planned.open()
@@ -268,6 +271,7 @@ def label_chunk(
         file=source.name,
         start=chunk.start,
         stop=chunk.stop,
+        model_sha256=work.model_sha256,
     )
     document = receipt.to_dict() | {"content": content, "sums": asdict(sums)}
     work.folder.put_json(_receipt_name(chunk), sealed(document))
@@ -330,19 +334,37 @@ def _scored(
     return _Scored(score, usable, resp, n_incomplete)
 
 
-def _earlier(work: _Work, chunk: Chunk) -> LabelledChunk | None:
-    """What an earlier attempt noted of a part that is already there and whole."""
-    name = _receipt_name(chunk)
+def _earlier(work: _Work, chunk: Chunk, source: ChunkSource) -> LabelledChunk | None:
+    """What an earlier attempt noted of a part of this chunk and model that is there and whole."""
     try:
-        document = unsealed(work.folder.get_json(name), work.folder.path(name))
-        sums, content = document.pop("sums"), document.pop("content")
-        receipt = PartReceipt.from_dict(document)
-    except (OutputError, KeyError):
+        found, receipt = _noted(work, _receipt_name(chunk))
+    except OutputError:
         return None  # absent, damaged or of another version: the part is made once more
-    if not receipt.is_whole(work.folder):
-        return None
-    sums = LabelSums(**sums | {"n_labelled": tuple(sums["n_labelled"])})
-    return LabelledChunk(receipt, content, sums)
+    noted = (receipt.index, receipt.file, receipt.start, receipt.stop, receipt.first_row)
+    here = (chunk.index, source.name, chunk.start, chunk.stop, chunk.first_row)
+    belongs = noted == here and receipt.model_sha256 == work.model_sha256
+    return found if belongs and receipt.is_whole(work.folder) else None
+
+
+def _noted(work: _Work, name: str) -> tuple[LabelledChunk, PartReceipt]:
+    path = work.folder.path(name)
+    document = unsealed(work.folder.get_json(name), path)
+    beside = {key: document.pop(key, None) for key in ("content", "sums")}
+    receipt, reader = PartReceipt.from_dict(document), Fields(beside, path, OutputError)
+    sums = _load_sums(reader.inner("sums", [field.name for field in fields(LabelSums)]), work)
+    return LabelledChunk(receipt, reader.sha256("content"), sums), receipt
+
+
+def _load_sums(reader: Fields, work: _Work) -> LabelSums:
+    return LabelSums(
+        reader.count("n_rows"),
+        reader.count("n_dropped"),
+        reader.count("n_incomplete"),
+        reader.size("sum_weight"),
+        reader.number("log_likelihood"),
+        reader.number("sum_log_max"),
+        reader.counts("n_labelled", work.parameters.n_components),
+    )
 
 
 def _check_finite(scored: _Scored, chunk: Chunk, source: ChunkSource) -> None:

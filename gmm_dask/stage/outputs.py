@@ -17,7 +17,8 @@ from gmm_dask.storage import (
     parse_ref,
     read_manifest,
 )
-from gmm_dask.storage.model_file import Model, load_model_file
+from gmm_dask.storage.labels import content_problem
+from gmm_dask.storage.model_file import MODEL_KEY, Model, load_model_file
 from gmm_dask.storage.runs import damage_of
 from gmm_dask.storage.version_log import read_version, version_numbers
 
@@ -130,7 +131,8 @@ def label_parts(ref: str) -> list[str]:
 def read_labels(ref: str) -> Any:
     """The labels of OUT or OUT@7 as a Dask DataFrame, one partition per part, in row order.
 
-    Each part is compared with the manifest as it is read; one that is damaged raises OutputError.
+    Each part is compared with the manifest as it is read: one whose bytes, rows or model are not
+    those of the version raises OutputError.
     """
     import dask
     import dask.dataframe as dd
@@ -153,11 +155,13 @@ class _LabelPart:
     name: str
     bytes: int
     sha256: str
+    first_row: int
+    rows: int
+    model_sha256: str | None
 
     @classmethod
     def of(cls, folder: RunFolder, name: str, manifest: dict[str, Any]) -> _LabelPart:
-        entry = manifest["files"][name]
-        return cls(folder, name, entry["bytes"], entry["sha256"])
+        return cls(folder, name, **manifest["files"][name], model_sha256=manifest[MODEL_KEY])
 
 
 def _read_part(part: _LabelPart, columns: list[str] | None = None) -> Any:
@@ -165,9 +169,11 @@ def _read_part(part: _LabelPart, columns: list[str] | None = None) -> Any:
     import pandas as pd
 
     data = part.folder.get(part.name)  # SHA-256 takes a quarter of the time that decoding does
-    damage = damage_of(data, part.bytes, part.sha256)
+    path, of_version = part.folder.path(part.name), part.model_sha256
+    damage = damage_of(data, part.bytes, part.sha256) or content_problem(
+        data, path, first_row=part.first_row, rows=part.rows, model_sha256=of_version
+    )
     if damage is not None:
-        path = part.folder.path(part.name)
         raise OutputError(f"{path} is damaged: {damage}. Restore it from a copy.")
     return pd.read_parquet(io.BytesIO(data), columns=columns)
 

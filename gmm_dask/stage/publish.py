@@ -34,7 +34,8 @@ from gmm_dask.storage import (
 )
 from gmm_dask.storage.contents import file_contents
 from gmm_dask.storage.documents import Clock, is_time, utc_now
-from gmm_dask.storage.model_file import Model
+from gmm_dask.storage.model_file import MODEL_KEY, Model
+from gmm_dask.storage.runs import html_of_model
 
 
 def publish(
@@ -62,11 +63,17 @@ def publish(
     (watcher or Watcher()).phase("publish", f"run {job.run_id}")
     folder, n_rows = job.folder, labelled.sums.n_rows
     note_contents(folder, file_contents(job.plan, labelled.contents))
+    model_sha256 = fitted.model.sha256
     metrics = _noted(folder, summarise(job, fitted, labelled) | {"published": now()})
     data = report_data(job, fitted, metrics, pictures)
-    folder.put_if_absent("report.html", render_report(data).encode())
+    report = html_of_model(render_report(data), model_sha256)
+    folder.put_of_model("report.html", report, model_sha256)
     manifest_sha256 = write_manifest(
-        folder, labelled.receipts, n_rows=n_rows, published=metrics["published"]
+        folder,
+        labelled.receipts,
+        n_rows=n_rows,
+        published=metrics["published"],
+        model_sha256=model_sha256,
     )
     version = publish_version(folder.store, job.run_id, manifest_sha256, n_rows, now)
     return load_published(folder, version, new=True)
@@ -136,8 +143,7 @@ def promote(ref: str, watcher: Watcher | None = None, now: Clock = utc_now) -> P
 
 def _noted(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
     """Store the metrics; publishing began when an earlier attempt of this run stored its own."""
-    if folder.put_if_absent("metrics.json", canonical_json(metrics)):
-        return metrics
+    folder.put_of_model("metrics.json", canonical_json(metrics), metrics[MODEL_KEY])
     published = folder.get_json("metrics.json").get("published")
     if not is_time(published):
         raise OutputError(
@@ -192,6 +198,7 @@ def _before_labels(job: Job[Any], fitted: Fitted) -> dict[str, Any]:
     labels_alone = isinstance(settings, ScoreSettings)
     return {
         "run_id": job.run_id,
+        MODEL_KEY: model.sha256,
         "model_from": redacted(settings.model) if labels_alone else None,
         "objective": None if labels_alone else settings.fit.objective,
         "lower_bounds": list(model.lower_bounds),

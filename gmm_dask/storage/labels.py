@@ -14,7 +14,8 @@ from gmm_dask.errors import DataError, OutputError
 from gmm_dask.mixture import RowScores
 from gmm_dask.storage.arrays import to_arrow, to_arrow_lists, to_numpy
 from gmm_dask.storage.documents import check_keys, is_count, is_sha256, sha256_hex, shown
-from gmm_dask.storage.runs import RunFolder, damage_of
+from gmm_dask.storage.model_file import MODEL_KEY
+from gmm_dask.storage.runs import RunFolder, damage_of, wrong_model
 from gmm_dask.storage.tables import parquet_bytes, read_parquet_bytes
 
 MISSING = "missing"  # the reason of a row that could not be used
@@ -116,6 +117,8 @@ class PartReceipt:
         The input file, relative to the data set.
     start, stop : int
         Rows of that file.
+    model_sha256 : str
+        Checksum of the model that gave the labels.
     """
 
     index: int
@@ -127,6 +130,7 @@ class PartReceipt:
     file: str
     start: int
     stop: int
+    model_sha256: str
 
     def to_dict(self) -> dict[str, Any]:
         """For a JSON document."""
@@ -138,7 +142,7 @@ class PartReceipt:
         check_keys(dict(document), "receipt", [field.name for field in fields(cls)])
         for field in fields(cls):
             value = document[field.name]
-            if field.name == "sha256":
+            if field.name in ("sha256", MODEL_KEY):
                 right = is_sha256(value)
             else:
                 right = is_count(value) if field.type == "int" else isinstance(value, str)
@@ -147,14 +151,17 @@ class PartReceipt:
         return cls(**document)
 
     def damage(self, folder: RunFolder) -> str | None:
-        """What is wrong with the part, naming it; None where bytes and rows are as recorded."""
+        """What is wrong with the part, naming it; None where all of it is as recorded."""
         try:
             data = folder.get(self.name)
         except OutputError as error:
             return str(error)
+        path = folder.path(self.name)
         wrong = damage_of(data, self.bytes, self.sha256)
-        wrong = wrong or _wrong_rows(data, self.first_row, self.rows)
-        return None if wrong is None else f"{folder.path(self.name)} is damaged: {wrong}."
+        wrong = wrong or content_problem(
+            data, path, first_row=self.first_row, rows=self.rows, model_sha256=self.model_sha256
+        )
+        return None if wrong is None else f"{path} is damaged: {wrong}."
 
     def is_whole(self, folder: RunFolder) -> bool:
         """Whether the part was read back and is what the receipt says."""
@@ -170,8 +177,14 @@ def write_part(
     file: str,
     start: int,
     stop: int,
+    model_sha256: str,
 ) -> PartReceipt:
     """Write one part under a name made of its content; doing it again writes nothing.
+
+    Parameters
+    ----------
+    model_sha256 : str
+        Checksum of the model that gave the labels; the part says it.
 
     Raises
     ------
@@ -181,7 +194,8 @@ def write_part(
     """
     if table.num_rows != stop - start:
         raise DataError(f"{file}, rows {start} to {stop}: {table.num_rows} labels were made")
-    origin = {"first_row": first_row, "file": file, "start": start, "stop": stop}
+    origin: dict[str, Any] = {"first_row": first_row, "file": file, "start": start, "stop": stop}
+    origin |= {MODEL_KEY: model_sha256}
     metadata = {f"gmm_dask.{key}": str(value) for key, value in origin.items()}
     data = parquet_bytes(table, metadata, counting=["row_id"], plain=["label", "log_density"])
     sha256 = sha256_hex(data)
@@ -189,7 +203,20 @@ def write_part(
     if not folder.put_if_absent(name, data):
         # The name says what the content must be, so what is there is damaged.
         folder.put(name, data)
-    return PartReceipt(index, name, sha256, len(data), table.num_rows, first_row, file, start, stop)
+    return PartReceipt(index, name, sha256, len(data), table.num_rows, **origin)
+
+
+def content_problem(
+    data: bytes, path: str, *, first_row: int, rows: int, model_sha256: str | None
+) -> str | None:
+    """Why a part does not hold exactly these rows with labels of that model; None if it does."""
+    try:
+        row_ids = read_parquet_bytes(data, ["row_id"]).column(0).combine_chunks()
+    except (pa.ArrowException, OSError, IndexError) as error:
+        return f"it is no label file ({error})"
+    if not np.array_equal(to_numpy(row_ids), np.arange(first_row, first_row + rows)):
+        return f"it does not hold exactly the {rows} rows from {first_row} on"
+    return wrong_model(data, path, model_sha256)
 
 
 def _reasons(usable: npt.NDArray[np.bool_]) -> pa.Array:
@@ -206,13 +233,3 @@ def _lists(values: npt.NDArray[np.float64], nulls: npt.NDArray[np.bool_]) -> pa.
             "memory.chunk_bytes lower, or labels.responsibilities: false."
         )
     return to_arrow_lists(values, nulls)
-
-
-def _wrong_rows(data: bytes, first_row: int, rows: int) -> str | None:
-    try:
-        row_ids = read_parquet_bytes(data, ["row_id"]).column(0).combine_chunks()
-    except (pa.ArrowException, OSError, IndexError) as error:
-        return f"it is no label file ({error})"
-    if not np.array_equal(to_numpy(row_ids), np.arange(first_row, first_row + rows)):
-        return f"it does not hold exactly the {rows} rows from {first_row} on"
-    return None

@@ -19,21 +19,34 @@ from gmm_dask.storage.documents import (
     sha256_hex,
     shown,
 )
-from gmm_dask.storage.labels import PartReceipt
-from gmm_dask.storage.model_file import load_model_file
-from gmm_dask.storage.runs import MANIFEST, MANIFEST_FORMAT, RUN_FILES, RunFolder, damage_of
+from gmm_dask.storage.labels import PartReceipt, content_problem
+from gmm_dask.storage.model_file import MODEL_KEY, load_model_file
+from gmm_dask.storage.runs import (
+    MADE_WITH_MODEL,
+    MANIFEST,
+    MANIFEST_FORMAT,
+    RUN_FILES,
+    RunFolder,
+    damage_of,
+    wrong_model,
+)
 from gmm_dask.storage.store import Store, create_once
 from gmm_dask.storage.tables import read_parquet_bytes
 from gmm_dask.storage.version_log import Version
 
 FORMAT = "gmm_dask.manifest"
 
-_KEYS = ("format", "format_version", "run_id", "published", "rows", "labels", "files")
+_KEYS = ("format", "format_version", "run_id", "published", "rows", MODEL_KEY, "labels", "files")
 _REMEDY = "Run again; if that does not help, move the run's folder away first."
 
 
 def write_manifest(
-    folder: RunFolder, receipts: Iterable[PartReceipt], *, n_rows: int, published: str
+    folder: RunFolder,
+    receipts: Iterable[PartReceipt],
+    *,
+    n_rows: int,
+    published: str,
+    model_sha256: str,
 ) -> str:
     """Read every file of the run back, then create MANIFEST.json; returns its SHA-256.
 
@@ -48,11 +61,13 @@ def write_manifest(
         Rows of the plan, which the parts must cover: each row once, in order.
     published : str
         When publishing of the run began: UTC, ISO 8601.
+    model_sha256 : str
+        Checksum of the model, which is to be that of model.json and of all that is made with it.
 
     Raises
     ------
     OutputError
-        A file is absent or damaged, or rows are lost or double; each is named.
+        A file is absent, damaged or of another model, or rows are lost or double; each is named.
     """
     parts = sorted(receipts, key=lambda receipt: receipt.index)
     document: dict[str, Any] = {
@@ -61,6 +76,7 @@ def write_manifest(
         "run_id": folder.run_id,
         "published": published,
         "rows": n_rows,
+        MODEL_KEY: model_sha256,
         "labels": [part.name for part in parts],
         "files": {part.name: _part_entry(part) for part in parts},
     }
@@ -68,14 +84,16 @@ def write_manifest(
     problems += [damage for part in parts if (damage := part.damage(folder)) is not None]
     for name in RUN_FILES:
         try:
-            document["files"][name] = _file_entry(folder, name)
+            data = folder.get(name)
+            problems += _content_problems(folder, name, data, document)
+            document["files"][name] = {"bytes": len(data), "sha256": sha256_hex(data)}
         except (OutputError, ModelFileError) as error:
             problems.append(str(error))
     _refuse(folder, problems)
     data = canonical_json(document)
     held = create_once(folder.store, f"runs/{folder.run_id}/{MANIFEST}", data)
     if held != data:
-        _check_earlier(folder, held, n_rows)
+        _check_earlier(folder, held, n_rows, model_sha256)
     return sha256_hex(held)
 
 
@@ -83,8 +101,9 @@ def read_manifest(store: Store, version: Version) -> dict[str, Any]:
     """The manifest of a version, as it was published.
 
     `manifest["files"]` has for each name `bytes`, `sha256` and, for label parts, `first_row` and
-    `rows`; `manifest["labels"]` are the names of the label parts in row order;
-    `manifest["published"]` is when publishing of the run began, None in those of older formats.
+    `rows`; `manifest["labels"]` are the names of the label parts in row order. In those of older
+    formats `manifest["published"]`, when publishing of the run began, and
+    `manifest["model_sha256"]`, the checksum of the model that gave the labels, are None.
 
     Raises
     ------
@@ -111,7 +130,8 @@ def read_manifest(store: Store, version: Version) -> dict[str, Any]:
 def verify(store: Store, version: Version) -> list[str]:
     """Read a version's files and compare them with its manifest: one line per problem.
 
-    An empty list means that the version is whole.
+    An empty list means that the version is whole: every file has its bytes, every label part has
+    the rows that the manifest promises, and all that is made with a model is of this model.
     """
     try:
         manifest = read_manifest(store, version)
@@ -129,18 +149,34 @@ def _part_entry(part: PartReceipt) -> dict[str, Any]:
     }
 
 
-def _file_entry(folder: RunFolder, name: str) -> dict[str, Any]:
-    data, path = folder.get(name), folder.path(name)
-    if name == "model.json":
-        load_model_file(data, path)
+def _content_problems(
+    folder: RunFolder, name: str, data: bytes, manifest: Mapping[str, Any]
+) -> list[str]:
+    """What is wrong within a file whose bytes are as they were written."""
+    path, model_sha256 = folder.path(name), manifest[MODEL_KEY]
+    wrong = None
+    if name in manifest["labels"]:
+        entry = manifest["files"][name]
+        where = {"first_row": entry["first_row"], "rows": entry["rows"]}
+        wrong = content_problem(data, path, **where, model_sha256=model_sha256)
+    elif name == "model.json":
+        found = load_model_file(data, path).sha256
+        if found != (model_sha256 or found):
+            wrong = f"it is the model {found[:16]}, that of the run is {model_sha256[:16]}"
+    elif name in MADE_WITH_MODEL:
+        _check_decodes(data, path)
+        wrong = wrong_model(data, path, model_sha256)
     elif name.endswith(".json"):
         parse_json(data, path)
-    elif name.endswith(".parquet"):
+    return [] if wrong is None else [f"{path} is damaged: {wrong}."]
+
+
+def _check_decodes(data: bytes, path: str) -> None:
+    if path.endswith(".parquet"):
         try:
             read_parquet_bytes(data)
         except (pa.ArrowException, OSError) as error:
             raise OutputError(f"{path} is damaged: {error}.") from error
-    return {"bytes": len(data), "sha256": sha256_hex(data)}
 
 
 def _uncovered_rows(
@@ -160,13 +196,17 @@ def _uncovered_rows(
     return problems
 
 
-def _check_earlier(folder: RunFolder, held: bytes, n_rows: int) -> None:
+def _check_earlier(folder: RunFolder, held: bytes, n_rows: int, model_sha256: str) -> None:
     manifest = _parse_manifest(folder, held)
     problems = _damaged_files(folder, manifest)
     if manifest["rows"] != n_rows:
         problems.append(
             f"{folder.path(MANIFEST)} of an earlier attempt says {manifest['rows']} rows, "
             f"the input has {n_rows}."
+        )
+    if manifest[MODEL_KEY] != model_sha256:
+        problems.append(
+            f"{folder.path(MANIFEST)} of an earlier attempt is of another model than this one's."
         )
     _refuse(folder, problems)
 
@@ -176,15 +216,17 @@ def _parse_manifest(folder: RunFolder, data: bytes) -> dict[str, Any]:
     document = parse_json(data, path)
     check_format(document, path, FORMAT, MANIFEST_FORMAT)
     if document["format_version"] < 2:
-        document = {"published": None} | document
+        document = {"published": None, MODEL_KEY: None} | document
     check_keys(document, path, _KEYS)
     if document["run_id"] != folder.run_id:
         raise OutputError(f"{path}: run_id is {shown(document['run_id'])}; it is another run's.")
     if not is_count(document["rows"]):
         raise OutputError(f"{path}: rows is {shown(document['rows'])}, not a number of rows.")
-    published = document["published"]
+    published, model_sha256 = document["published"], document[MODEL_KEY]
     if published is not None and not is_time(published):
         raise OutputError(f"{path}: published is {shown(published)}, not a time.")
+    if model_sha256 is not None and not is_sha256(model_sha256):
+        raise OutputError(f"{path}: {MODEL_KEY} is {shown(model_sha256)}; it is damaged.")
     files, labels = document["files"], document["labels"]
     if not isinstance(files, dict) or not all(map(_is_entry, files.values())):
         raise OutputError(f"{path}: files must hold bytes and sha256 of each; it is damaged.")
@@ -209,12 +251,14 @@ def _damaged_files(folder: RunFolder, manifest: Mapping[str, Any]) -> list[str]:
     problems = []
     for name, entry in manifest["files"].items():
         try:
-            damage = damage_of(folder.get(name), entry["bytes"], entry["sha256"])
-        except OutputError as error:
-            problems.append(str(error))
-        else:
+            data = folder.get(name)
+            damage = damage_of(data, entry["bytes"], entry["sha256"])
             if damage is not None:
                 problems.append(f"{folder.path(name)} is damaged: {damage}.")
+            else:
+                problems += _content_problems(folder, name, data, manifest)
+        except (OutputError, ModelFileError) as error:
+            problems.append(str(error))
     return problems
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,11 @@ from gmm_dask.storage.documents import (
 )
 from gmm_dask.storage.model_checks import covariances_problem, factors_problem
 from gmm_dask.storage.model_fields import Fields
+from gmm_dask.storage.tables import parquet_bytes
 
 FORMAT = "gmm_dask.model"
 FORMAT_VERSION = 1
+MODEL_KEY = "model_sha256"  # what a file that is made with a model calls its checksum
 MAX_BYTES = 64 << 20  # far above any mixture that can be fitted; a bomb is refused unread
 MAX_MARKS = 1 << 20  # brackets, colons, quotes: small in a file, large once they are objects
 WEIGHTS_SLACK = 1e-8  # of the sum of the weights about one
@@ -77,7 +80,7 @@ class Model:
     settings_hash: str
     created_by: dict[str, str]
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """The checksum of its file: equal models, equal checksum."""
         return _checksum(_document(self), "model")
@@ -151,6 +154,11 @@ def parameters_table(model: Model) -> pa.Table:
     columns |= {name: to_arrow(values, pa.float64()) for name, values in numbers.items()}
     columns |= {f"covariance_{name}": to_arrow_lists(dense[:, i]) for i, name in enumerate(names)}
     return pa.table(columns)
+
+
+def parameters_bytes(model: Model) -> bytes:
+    """The content of parameters.parquet: that table, with the checksum of the model."""
+    return parquet_bytes(parameters_table(model), {f"gmm_dask.{MODEL_KEY}": model.sha256})
 
 
 def _document(model: Model) -> dict[str, Any]:

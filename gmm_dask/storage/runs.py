@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.documents import canonical_json, parse_json, sha256_hex
 from gmm_dask.storage.local_store import Names
 from gmm_dask.storage.model_file import FORMAT_VERSION as MODEL_FORMAT
+from gmm_dask.storage.model_file import MODEL_KEY
 from gmm_dask.storage.store import Store, create_once
 
-LABELS_FORMAT = 1
-MANIFEST_FORMAT = 2  # manifests of version 1 have no time
+LABELS_FORMAT = 2  # parts of version 1 do not say which model they were made with
+MANIFEST_FORMAT = 2  # manifests of version 1 say neither that nor the time
 CONTENTS_FORMAT = 1
 MANIFEST = "MANIFEST.json"
 CONTENTS = "contents.json"
@@ -29,6 +34,11 @@ RUN_FILES = (
     "report.html",
 )
 
+# Those of them that are made with the model, and say with which.
+MADE_WITH_MODEL = ("parameters.parquet", "metrics.json", "report.html")
+
+_REMARK = "<!-- gmm_dask.{}: {} -->\n"  # the last line of a report
+_REMARKED = re.compile(_REMARK.format(MODEL_KEY, "([0-9a-f]{64})").encode() + rb"\Z")
 _RESTORE = "Restore it from a copy, or move the run's folder away and run again."
 _RUN_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}", re.ASCII)
 
@@ -90,6 +100,18 @@ class RunFolder:
         else:
             self.store.put(self._full(name), data)
 
+    def put_of_model(self, name: str, data: bytes, model_sha256: str) -> None:
+        """Create an object that is made with a model, unless one of that model stands there.
+
+        One of another model is left from an attempt whose model is lost: it is replaced, unless a
+        manifest lists it.
+        """
+        held = create_once(self.store, self._full(name), data)
+        if held == data or wrong_model(held, self.path(name), model_sha256) is None:
+            return
+        if not self.exists(MANIFEST):
+            self.store.put(self._full(name), data)
+
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
         return self.store.exists(self._full(name))
@@ -142,3 +164,41 @@ def damage_of(data: bytes, size: int, sha256: str) -> str | None:
     if found != sha256:
         return f"its SHA-256 begins {found[:16]}, {sha256[:16]} was written"
     return None
+
+
+def html_of_model(html: str, model_sha256: str) -> bytes:
+    """The page with a last line that says, unseen, which model it was made with."""
+    return f"{html.rstrip()}\n{_REMARK.format(MODEL_KEY, model_sha256)}".encode()
+
+
+def wrong_model(data: bytes, path: str, model_sha256: str | None) -> str | None:
+    """Why a file of a run was not made with that model, in words; None where it was.
+
+    Where no model is said nothing is wrong: manifests of format 1 name none.
+
+    Raises
+    ------
+    OutputError
+        The file is damaged.
+    """
+    named = _model_of(data, path)
+    if model_sha256 in (None, named):
+        return None
+    if named is None:
+        return "it does not say which model it was made with"
+    return f"it was made with the model {named[:16]}, that of the run is {str(model_sha256)[:16]}"
+
+
+def _model_of(data: bytes, path: str) -> str | None:
+    if path.endswith(".parquet"):
+        try:
+            metadata = pq.read_metadata(io.BytesIO(data)).metadata or {}
+        except (pa.ArrowException, OSError) as error:
+            raise OutputError(f"{path} is damaged: {error}.") from error
+        named = metadata.get(f"gmm_dask.{MODEL_KEY}".encode())
+        return None if named is None else str(named, "ascii", "replace")
+    if path.endswith(".json"):
+        found = parse_json(data, path).get(MODEL_KEY)
+        return found if isinstance(found, str) else None
+    remark = _REMARKED.search(data)
+    return None if remark is None else str(remark[1], "ascii")

@@ -132,7 +132,8 @@ def looked_at_once(patch: pytest.MonkeyPatch) -> None:
 
 
 def by_its_number(folder: RunFolder, index: int, table: pa.Table, **where: Any) -> PartReceipt:
-    data, name = parquet_bytes(table), f"labels/part-{index:05d}.parquet"
+    of_model = {"gmm_dask.model_sha256": where["model_sha256"]}
+    data, name = parquet_bytes(table, of_model), f"labels/part-{index:05d}.parquet"
     folder.put(name, data)
     rows = table.num_rows
     return PartReceipt(index, name, sha256_hex(data), len(data), rows, **where)

@@ -14,11 +14,12 @@ import pyarrow as pa
 
 from gmm_dask.errors import OutputError
 from gmm_dask.mixture import Parameters, RowScores
+from gmm_dask.storage.documents import canonical_json
 from gmm_dask.storage.labels import PartReceipt, label_table, write_part
-from gmm_dask.storage.model_file import Model, dump_model, parameters_table
-from gmm_dask.storage.runs import RunFolder
+from gmm_dask.storage.model_file import Model, dump_model, parameters_bytes
+from gmm_dask.storage.runs import RunFolder, html_of_model
 from gmm_dask.storage.store import Store
-from gmm_dask.storage.tables import parquet_bytes, read_parquet_bytes
+from gmm_dask.storage.tables import read_parquet_bytes
 from gmm_dask.storage.version_log import Version, list_versions
 from gmm_dask.storage.versions import (
     find_version,
@@ -274,6 +275,7 @@ def put_part(folder: RunFolder, index: int, noise: float = 0.0) -> PartReceipt:
         file="part-0.parquet",
         start=index * CHUNK,
         stop=(index + 1) * CHUNK,
+        model_sha256=small_model().sha256,
     )
 
 
@@ -282,13 +284,16 @@ def put_files(folder: RunFolder, note: str = "") -> None:
     folder.put_if_absent("run.json", b'{"plan":1}\n')
     folder.put_if_absent("contents.json", b'{"files":[]}\n')
     folder.put_if_absent("model.json", dump_model(small_model()))
-    folder.put_if_absent("parameters.parquet", parquet_bytes(parameters_table(small_model())))
-    folder.put_if_absent("report.html", f"<html>{note}</html>".encode())
-    folder.put_if_absent("metrics.json", b'{"seconds":"%s"}\n' % note.encode())
+    sha256 = small_model().sha256
+    metrics = canonical_json({"model_sha256": sha256, "seconds": note})
+    folder.put_of_model("parameters.parquet", parameters_bytes(small_model()), sha256)
+    folder.put_of_model("report.html", html_of_model(f"<html>{note}</html>", sha256), sha256)
+    folder.put_of_model("metrics.json", metrics, sha256)
 
 
 def put_manifest(folder: RunFolder, receipts: Sequence[PartReceipt], n_rows: int) -> str:
-    return write_manifest(folder, receipts, n_rows=n_rows, published=PUBLISHED)
+    sha256 = small_model().sha256
+    return write_manifest(folder, receipts, n_rows=n_rows, published=PUBLISHED, model_sha256=sha256)
 
 
 def publish_run(

@@ -20,7 +20,15 @@ from gmm_dask.storage.labels import LABEL_COLUMNS, PartReceipt, label_table, wri
 from gmm_dask.storage.local_store import LocalStore
 from gmm_dask.storage.runs import RunFolder
 from gmm_dask.storage.tables import parquet_bytes, read_parquet_bytes
-from tests.storage.stores import CHUNK, RUN, FaultStore, MemoryStore, part_table, put_part
+from tests.storage.stores import (
+    CHUNK,
+    RUN,
+    FaultStore,
+    MemoryStore,
+    part_table,
+    put_part,
+    small_model,
+)
 
 USABLE = np.array([True, False, True])
 SCORES = RowScores(
@@ -199,6 +207,7 @@ def test_a_part_is_named_by_its_content_and_says_where_its_rows_come_from() -> N
     assert name == f"runs/{RUN}/labels/part-00001-{receipt.sha256[:16]}.parquet"
     assert (receipt.bytes, receipt.rows, receipt.first_row) == (len(data), CHUNK, CHUNK)
     metadata = pq.read_metadata(io.BytesIO(data)).metadata
+    assert metadata[b"gmm_dask.model_sha256"].decode() == small_model().sha256
     assert metadata[b"gmm_dask.file"] == b"part-0.parquet"
     assert (metadata[b"gmm_dask.start"], metadata[b"gmm_dask.stop"]) == (b"4", b"8")
 
@@ -232,7 +241,16 @@ def test_a_damaged_part_is_not_taken_for_a_whole_one_and_is_written_again() -> N
 def test_a_table_of_another_length_than_its_range_is_refused() -> None:
     folder = RunFolder(MemoryStore(), RUN)
     with pytest.raises(DataError, match=r"in\.parquet, rows 0 to 5: 4 labels were made"):
-        write_part(folder, 0, part_table(0), first_row=0, file="in.parquet", start=0, stop=5)
+        write_part(
+            folder,
+            0,
+            part_table(0),
+            first_row=0,
+            file="in.parquet",
+            start=0,
+            stop=5,
+            model_sha256="0" * 64,
+        )
 
 
 def test_a_run_folder_crosses_process_borders(tmp_path: Path) -> None:
@@ -254,7 +272,7 @@ def test_pandas_and_duckdb_read_a_part_without_us(tmp_path: Path) -> None:
 
 # --- receipts --------------------------------------------------------------------------------
 
-RECEIPT = PartReceipt(3, "labels/p.parquet", "0" * 64, 10, 4, 12, "a/b.parquet", 0, 4)
+RECEIPT = PartReceipt(3, "labels/p.parquet", "0" * 64, 10, 4, 12, "a/b.parquet", 0, 4, "1" * 64)
 
 
 def test_a_receipt_survives_a_document() -> None:
@@ -274,6 +292,8 @@ def test_a_receipt_survives_a_document() -> None:
         ("sha256", "0" * 63),
         ("sha256", "G" * 64),
         ("sha256", None),
+        ("model_sha256", None),
+        ("model_sha256", "1" * 16),
         ("bytes", "10"),
         ("rows", None),
         ("file", ["a"]),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage.runs import RUN_FILES, RunFolder
-from gmm_dask.storage.version_log import read_version
+from gmm_dask.storage.documents import canonical_json, sha256_hex
+from gmm_dask.storage.labels import PartReceipt
+from gmm_dask.storage.model_file import dump_model
+from gmm_dask.storage.runs import MADE_WITH_MODEL, RUN_FILES, RunFolder
+from gmm_dask.storage.tables import parquet_bytes, read_parquet_bytes
+from gmm_dask.storage.version_log import Version, read_version
 from gmm_dask.storage.versions import (
     LATEST,
     latest,
@@ -28,6 +34,7 @@ from tests.storage.stores import (
     put_files,
     put_manifest,
     put_part,
+    small_model,
 )
 
 # --- rows are counted against the plan -------------------------------------------------------
@@ -97,6 +104,87 @@ def test_only_the_manifest_that_was_written_is_published() -> None:
     with pytest.raises(OutputError, match="says 5 rows"):
         publish_version(store, RUN, sha256, 5)
     assert latest(store) is None
+
+
+# --- every file is of the model of the run ---------------------------------------------------
+
+
+def with_changed(content: bytes, name: str) -> bytes:
+    """The content with another model named in it; as good as any other in every other way."""
+    if name.endswith(".parquet"):
+        metadata = {"gmm_dask.model_sha256": "0" * 64}
+        return parquet_bytes(read_parquet_bytes(content), metadata)
+    return content.replace(small_model().sha256.encode(), b"0" * 64)
+
+
+@pytest.mark.parametrize("name", [*MADE_WITH_MODEL, "labels/"])
+def test_what_another_model_made_is_refused_and_found(name: str) -> None:
+    store = MemoryStore()
+    version = publish_run(store)
+    key = next(key for key in store.objects if key.startswith(f"runs/{RUN}/{name}"))
+    changed = with_changed(store.objects[key], key)
+    assert changed != store.objects[key]
+    told = rf"{key} is damaged: it was made with the model 0{{16}}, that of the run is \w{{16}}"
+    forged = forge(store, version, {key: changed})
+    assert len(problems := verify(forged, latest(forged))) == 1
+    assert re.search(told, problems[0])
+    del store.objects[f"runs/{RUN}/MANIFEST.json"]
+    store.objects[key] = changed
+    folder, bytes_now = (
+        RunFolder(store, RUN),
+        {"sha256": sha256_hex(changed), "bytes": len(changed)},
+    )
+    receipts = [PartReceipt.from_dict(folder.get_json(f"receipts/0000{i}.json")) for i in range(3)]
+    receipts = [replace(each, **bytes_now) if each.name in key else each for each in receipts]
+    with pytest.raises(OutputError, match=told):
+        put_manifest(folder, receipts, 12)
+
+
+def test_a_model_that_is_not_that_of_the_labels_is_refused_and_found() -> None:
+    store = MemoryStore()
+    version = publish_run(store)
+    key, told = (
+        f"runs/{RUN}/model.json",
+        r"model\.json is damaged: it is the model \w+, that of the",
+    )
+    other = dump_model(replace(small_model(), n_rows=13))
+    forged = forge(store, version, {key: other})
+    assert len(problems := verify(forged, latest(forged))) == 1
+    assert re.search(told, problems[0])
+    del store.objects[f"runs/{RUN}/MANIFEST.json"]
+    store.objects[key] = other
+    folder = RunFolder(store, RUN)
+    with pytest.raises(OutputError, match=told):
+        put_manifest(folder, [put_part(folder, i) for i in range(3)], 12)
+
+
+def test_rows_that_a_part_does_not_have_are_found() -> None:
+    """Every hash is right, and the manifest has all rows once: in parts that hold others."""
+    store = MemoryStore()
+    version = publish_run(store)
+    manifest = read_manifest(store, version)
+    one, two, _ = (manifest["files"][name] for name in manifest["labels"])
+    one["rows"], two["first_row"], two["rows"] = 5, 5, 3
+    forged = forge(store, version, {}, manifest)
+    problems = verify(forged, latest(forged))
+    assert ["does not hold exactly" in line for line in problems] == [True, True]
+
+
+def forge(
+    store: MemoryStore,
+    version: Version,
+    changed: dict[str, bytes],
+    manifest: dict[str, Any] | None = None,
+) -> MemoryStore:
+    """A store with other objects, whose manifest and version entry have the right hashes."""
+    manifest = manifest or read_manifest(store, version)
+    for key, data in changed.items():
+        entry = manifest["files"][key.removeprefix(f"runs/{RUN}/")]
+        entry |= {"bytes": len(data), "sha256": sha256_hex(data)}
+    data = canonical_json(manifest)
+    entry = replace(version, manifest_sha256=sha256_hex(data))
+    objects = changed | {f"runs/{RUN}/MANIFEST.json": data, version.name: entry.to_json()}
+    return MemoryStore(store.objects | objects)
 
 
 # --- damage ----------------------------------------------------------------------------------
