@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,6 +93,8 @@ class Survey:
         Whether there were more rows than the sample has room for.
     is_all : bool
         Whether the sample says all that the rows say: there are not more different ones.
+    contents : mapping of int to str
+        What `survey` was given to note of the pieces, by piece.
     """
 
     chunks: tuple[ChunkSurvey, ...]
@@ -101,6 +104,7 @@ class Survey:
     n_reads: int = 1
     is_drawn: bool = False
     is_all: bool = True
+    contents: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def replaces_rows(self) -> bool:
@@ -143,6 +147,7 @@ def survey(
     missing: Missing = "error",
     by_value: bool = True,
     n_components: int = 0,
+    noting: Mapping[int, Callable[[], str]] | None = None,
 ) -> tuple[Survey, RowChunks]:
     """Look at every row; also returns the chunks with their lengths known.
 
@@ -161,6 +166,8 @@ def survey(
         sample to look at, for which one look is nearly always enough.
     n_components : int
         Of the fit that follows: where its passes are compiled, so is this look.
+    noting : mapping of int to callable, optional
+        Called by the tasks that look at these pieces; what they return is in `contents`.
     """
     chunk_map = ChunkMap(chunks, backend)
     if chunks.lengths is None:
@@ -174,14 +181,16 @@ def survey(
         draw = Draw.first(seed, sample_rows, max(sample_rows, size), n_rows, by_value)
     arithmetic = arithmetic_for(chunks, missing, n_components)
     pieces = chunks.pieces or tuple((n,) for n in lengths)
-    each = list(zip(first_rows, pieces, strict=True))
+    each = list(zip(first_rows, pieces, _by_chunk(noting or {}, pieces), strict=True))
     of_chunks = chunk_map("survey", partial(_survey_pieces, arithmetic), draw, each)
     looked = [of_piece for of_chunk in of_chunks for of_piece in of_chunk]
-    seen = tuple(piece for piece, _ in looked)
-    parts = [part for _, part in looked]
+    seen = tuple(piece for piece, _, _ in looked)
+    parts = [part for _, part, _ in looked]
+    contents = {i: noted for i, (_, _, noted) in enumerate(looked) if noted is not None}
     if draw is None:
         weights = None if chunks.weights is None else np.concatenate([w for _, w in parts])
-        return Survey(seen, np.concatenate([X for X, _ in parts]), weights), chunks
+        sample = np.concatenate([X for X, _ in parts])
+        return Survey(seen, sample, weights, contents=contents), chunks
     found, n_reads = Sketch.merged(draw, parts), 1
     n_eligible = sum(chunk.n_eligible for chunk in seen)
     while (again := found.next_draw(draw, n_eligible)) is not None:
@@ -189,7 +198,8 @@ def survey(
         parts = chunk_map("sample", partial(sample_chunk, arithmetic), draw, first_rows)
         found = Sketch.merged(draw, parts)
     is_all = found.is_all(draw) and n_eligible == sum(chunk.n_counted for chunk in seen)
-    drawn = Survey(seen, *found.chosen(draw), found.unit, n_reads, True, by_value and is_all)
+    is_all = by_value and is_all
+    drawn = Survey(seen, *found.chosen(draw), found.unit, n_reads, True, is_all, contents)
     return drawn, chunks
 
 
@@ -276,22 +286,28 @@ def _is_cheap(larger_rows: int, chunks: RowChunks, n_rows: int, missing: Missing
     )
 
 
+def _by_chunk(
+    noting: Mapping[int, Callable[[], str]], pieces: Sequence[Sequence[int]]
+) -> Iterator[tuple[Callable[[], str] | None, ...]]:
+    of_pieces = map(noting.get, count())
+    return (tuple(islice(of_pieces, len(lengths))) for lengths in pieces)
+
+
 def _survey_pieces(
     arithmetic: RowArithmetic,
     draw: Draw | None,
-    place: tuple[int, Sequence[int]],
+    place: tuple[int, Sequence[int], Sequence[Callable[[], str] | None]],
     X: Rows,
     weights: Rows | None = None,
-) -> list[tuple[ChunkSurvey, Any]]:
+) -> list[tuple[ChunkSurvey, Any, str | None]]:
     """Survey of each piece of a chunk, so that what is wrong can be told by file."""
-    first_row, lengths = place
-    if len(lengths) == 1:
-        return [survey_chunk(arithmetic, draw, first_row, X, weights)]
+    first_row, lengths, noting = place
     found, start = [], 0
-    for n_rows in lengths:
+    for n_rows, note in zip(lengths, noting, strict=True):
         at = slice(start, start + n_rows)
         of_piece = None if weights is None else weights[at]
-        found.append(survey_chunk(arithmetic, draw, first_row + start, X[at], of_piece))
+        looked = survey_chunk(arithmetic, draw, first_row + start, X[at], of_piece)
+        found.append((*looked, None if note is None else note()))
         start = at.stop
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -32,7 +32,7 @@ from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints import Keeper, Seconds
 from gmm_dask.stage.checks import check_survey, check_total
-from gmm_dask.stage.hashing import hashing
+from gmm_dask.stage.hashing import Contents, hashing, note_early, on_look
 from gmm_dask.stage.job import Job, settings_hash, software_versions
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
@@ -67,7 +67,7 @@ class Fitted:
     n_resumed : int
         Passes that an earlier attempt of this run made.
     contents : mapping of int to str
-        SHA-256 of the input's pages, of the chunks that were hashed meanwhile.
+        SHA-256 of the input's pages as they were read for it, by chunk.
     """
 
     model: Model
@@ -81,7 +81,7 @@ class Fitted:
     compiling: float
     seconds: float
     n_resumed: int = 0
-    contents: Mapping[int, str] = field(default_factory=dict)
+    contents: Contents = field(default_factory=dict)
 
 
 def fit(
@@ -118,7 +118,8 @@ def fit(
         surveyed = _surveyed(job, held.chunks, backend, sample_seed, keeper)
         guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
         held = keeper.begin(held, arithmetic.kernel)
-        with hashing(job, held.chunks) as contents:
+        note_early(job, surveyed.contents)
+        with hashing(job, held.chunks) as hashed:
             compiling += _warm_up(job, backend, loaded)
             if loaded == "compiled":
                 watcher.detail(f"the compiled kernel was ready after {text.duration(compiling)}")
@@ -164,7 +165,7 @@ def fit(
         compiling,
         keeper.seconds,
         keeper.n_resumed,
-        contents,
+        {**surveyed.contents, **hashed},
     )
 
 
@@ -200,6 +201,7 @@ def adopt(
         held,
         0.0,
         time.perf_counter() - begun,
+        contents=surveyed.contents,
     )
 
 
@@ -269,7 +271,8 @@ def _survey(
             "larger_rows": fitting.settling_rows(_method(settings), len(job.plan.features)),
             "n_components": settings.fit.n_components,
         }
-    surveyed, _ = survey(chunks, backend, seed=seed, missing=missing, **way)
+    way |= {"seed": seed, "missing": missing, "noting": on_look(job, chunks)}
+    surveyed, _ = survey(chunks, backend, **way)
     check_survey(surveyed, job.plan, missing=missing, at_least=at_least)
     return surveyed
 

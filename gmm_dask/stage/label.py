@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
@@ -18,20 +18,26 @@ from gmm_dask.engine import (
     rows_here,
     tree_sum,
 )
-from gmm_dask.errors import DataError, OutputError
+from gmm_dask.errors import DataError
 from gmm_dask.mixture import Parameters, RowScores
 from gmm_dask.mixture.row_arithmetic import RowArithmetic, incomplete_rows
 from gmm_dask.stage import text
 from gmm_dask.stage.checks import check_total
+from gmm_dask.stage.hashing import Contents
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import Chunk, Plan, RunFolder
 from gmm_dask.storage.contents import content_of
-from gmm_dask.storage.documents import sealed, unsealed
-from gmm_dask.storage.labels import PartReceipt, label_table, write_part
-from gmm_dask.storage.model_fields import Fields
+from gmm_dask.storage.labels import (
+    LabelledChunk,
+    LabelSums,
+    PartReceipt,
+    label_table,
+    labelled_before,
+    write_part,
+)
 from gmm_dask.storage.model_file import Model
-from gmm_dask.storage.opened import PlannedChunk, PlannedFiles
+from gmm_dask.storage.opened import OpenChunk, PlannedChunk, PlannedFiles, changed
 from gmm_dask.storage.sources import ChunkSource, name_of, shard_sources
 
 PARTS_AT_ONCE = 64  # files that a task writes: they take longer than to read small ones
@@ -40,7 +46,7 @@ _Rows = npt.NDArray[np.floating[Any]]
 
 
 class _Item(NamedTuple):
-    """One chunk to label; its rows and the hash of its pages, where somebody has them."""
+    """One chunk to label; its rows, and the hash that its pages had, where somebody has them."""
 
     chunk: Chunk
     source: ChunkSource
@@ -49,47 +55,6 @@ class _Item(NamedTuple):
 
 
 _Shard = tuple[_Item, ...]  # what one task labels
-
-
-@dataclass(frozen=True)
-class LabelSums:
-    """Sums over labelled rows; they add up.
-
-    Parameters
-    ----------
-    n_rows, n_dropped, n_incomplete : int
-        Rows, rows left without a label, and rows labelled by what they hold beside missing values.
-    sum_weight, log_likelihood : float
-        Weighted.
-    sum_log_max : float
-        Weighted sum of log largest responsibility, for the integrated completed likelihood.
-    n_labelled : tuple of int
-        Rows of each component.
-    """
-
-    n_rows: int
-    n_dropped: int
-    n_incomplete: int
-    sum_weight: float
-    log_likelihood: float
-    sum_log_max: float
-    n_labelled: tuple[int, ...]
-
-    @property
-    def largest(self) -> float:
-        """The largest magnitude among the sums over densities."""
-        return max(abs(self.log_likelihood), abs(self.sum_log_max))
-
-    def __add__(self, other: LabelSums) -> LabelSums:
-        return LabelSums(
-            self.n_rows + other.n_rows,
-            self.n_dropped + other.n_dropped,
-            self.n_incomplete + other.n_incomplete,
-            self.sum_weight + other.sum_weight,
-            self.log_likelihood + other.log_likelihood,
-            self.sum_log_max + other.sum_log_max,
-            tuple(a + b for a, b in zip(self.n_labelled, other.n_labelled, strict=True)),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,24 +81,6 @@ class Labelled:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledChunk:
-    """One chunk labelled.
-
-    Parameters
-    ----------
-    receipt : PartReceipt or None
-        None where nothing is written.
-    content : str
-        SHA-256 of the input's pages.
-    sums : LabelSums
-    """
-
-    receipt: PartReceipt | None
-    content: str
-    sums: LabelSums
-
-
-@dataclass(frozen=True, eq=False)
 class _Work:
     """What every label task is told."""
 
@@ -156,7 +103,7 @@ def label(
     watcher: Watcher | None = None,
     backend: Backend | None = None,
     held: Held | None = None,
-    contents: Mapping[int, str] | None = None,
+    contents: Contents | None = None,
 ) -> Labelled:
     """Score every row once; write one content-addressed part per chunk and its receipt.
 
@@ -167,7 +114,13 @@ def label(
     held : Held, optional
         As the fit left it: what this process has decoded is not decoded again.
     contents : mapping of int to str, optional
-        SHA-256 of the input's pages of the chunks that were hashed already.
+        SHA-256 of the input's pages as they were read before, by chunk. What is read again must
+        have the same pages.
+
+    Raises
+    ------
+    InputChangedError
+        A file is not the planned one, or has other pages than before.
     """
     watcher = watcher or Watcher()
     begun = time.perf_counter()
@@ -215,9 +168,7 @@ def label(
     )
 
 
-def _tasks(
-    plan: Plan, decoded: Sequence[_Rows | None], contents: Mapping[int, str]
-) -> Iterator[_Shard]:
+def _tasks(plan: Plan, decoded: Sequence[_Rows | None], contents: Contents) -> Iterator[_Shard]:
     """The chunks of each task, with their sources and what is there of them already."""
     rows = iter(decoded)
     for shard, sources in zip(plan.shards, shard_sources(plan), strict=True):
@@ -243,9 +194,16 @@ def label_chunk(
     work: _Work, chunk: Chunk, planned: PlannedChunk, content: str | None = None
 ) -> LabelledChunk:
     """Label one chunk, write its part and receipt."""
-    source = planned.source
-    earlier = _earlier(work, chunk, source) if work.write else None
-    if earlier is not None:
+    source, index = planned.source, chunk.index
+    origin: dict[str, Any] = {
+        "first_row": chunk.first_row,
+        "file": source.name,
+        "start": chunk.start,
+        "stop": chunk.stop,
+        "model_sha256": work.model_sha256,
+    }
+    earlier = labelled_before(work.folder, index, **origin) if work.write else None
+    if earlier is not None and content in (None, earlier.content):
         return earlier
     rows = planned.open()
     weights = None if work.weight_column is None else rows.weights(work.weight_column)
@@ -253,7 +211,8 @@ def label_chunk(
     _check_finite(scored, chunk, source)
     sums = _sums(scored, weights, work.parameters.n_components)
     check_total(sums.largest, sums.sum_weight, source.name, work.weight_column)
-    content = content or content_of(rows, work.columns)
+    if content is None or planned.decoded is None:
+        content = _content(work, rows, content)
     if not work.write:
         return LabelledChunk(None, content, sums)
     table = label_table(
@@ -263,19 +222,10 @@ def label_chunk(
         usable=scored.usable,
         responsibilities=scored.responsibilities,
     )
-    receipt = write_part(
-        work.folder,
-        chunk.index,
-        table,
-        first_row=chunk.first_row,
-        file=source.name,
-        start=chunk.start,
-        stop=chunk.stop,
-        model_sha256=work.model_sha256,
-    )
-    document = receipt.to_dict() | {"content": content, "sums": asdict(sums)}
-    work.folder.put_json(_receipt_name(chunk), sealed(document))
-    return LabelledChunk(receipt, content, sums)
+    receipt = write_part(work.folder, index, table, **origin)
+    labelled = LabelledChunk(receipt, content, sums)
+    labelled.note(work.folder)
+    return labelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,37 +284,12 @@ def _scored(
     return _Scored(score, usable, resp, n_incomplete)
 
 
-def _earlier(work: _Work, chunk: Chunk, source: ChunkSource) -> LabelledChunk | None:
-    """What an earlier attempt noted of a part of this chunk and model that is there and whole."""
-    try:
-        found, receipt = _noted(work, _receipt_name(chunk))
-    except OutputError:
-        return None  # absent, damaged or of another version: the part is made once more
-    noted = (receipt.index, receipt.file, receipt.start, receipt.stop, receipt.first_row)
-    here = (chunk.index, source.name, chunk.start, chunk.stop, chunk.first_row)
-    belongs = noted == here and receipt.model_sha256 == work.model_sha256
-    return found if belongs and receipt.is_whole(work.folder) else None
-
-
-def _noted(work: _Work, name: str) -> tuple[LabelledChunk, PartReceipt]:
-    path = work.folder.path(name)
-    document = unsealed(work.folder.get_json(name), path)
-    beside = {key: document.pop(key, None) for key in ("content", "sums")}
-    receipt, reader = PartReceipt.from_dict(document), Fields(beside, path, OutputError)
-    sums = _load_sums(reader.inner("sums", [field.name for field in fields(LabelSums)]), work)
-    return LabelledChunk(receipt, reader.sha256("content"), sums), receipt
-
-
-def _load_sums(reader: Fields, work: _Work) -> LabelSums:
-    return LabelSums(
-        reader.count("n_rows"),
-        reader.count("n_dropped"),
-        reader.count("n_incomplete"),
-        reader.size("sum_weight"),
-        reader.number("log_likelihood"),
-        reader.number("sum_log_max"),
-        reader.counts("n_labelled", work.parameters.n_components),
-    )
+def _content(work: _Work, rows: OpenChunk, before: str | None) -> str:
+    """SHA-256 of the pages of rows that were read now; they must be as they were before."""
+    content = content_of(rows, work.columns)
+    if before not in (None, content):
+        raise changed(rows.source, "its pages hold other values than those that were read before")
+    return content
 
 
 def _check_finite(scored: _Scored, chunk: Chunk, source: ChunkSource) -> None:
@@ -397,7 +322,3 @@ def _sums(scored: _Scored, weights: npt.NDArray[np.float64] | None, n_components
 def _weighted_sum(values: npt.NDArray[np.float64], weight: npt.NDArray[np.float64] | None) -> float:
     with np.errstate(over="ignore"):
         return float(values.sum() if weight is None else weight @ values)
-
-
-def _receipt_name(chunk: Chunk) -> str:
-    return f"receipts/{chunk.index:05d}.json"

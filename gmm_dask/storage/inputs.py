@@ -9,7 +9,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -58,13 +58,24 @@ class FileState:
         The object store's name for the content, whole.
     changed_ns : int
         Time at which a local file, its name or its rights last changed, which nobody can set; 0 in
-        a store. Two states are not compared by it: a copy on another machine has its own.
+        a store. A copy has its own.
     """
 
     size: int
     mtime_ns: int
     etag: str | None
-    changed_ns: int = field(default=0, compare=False)
+    changed_ns: int = 0
+
+    def difference_of(self, now: FileState) -> str:
+        """What a later state says has happened to the file, in words."""
+        if now.size != self.size:
+            return f"its size went from {self.size} to {now.size} bytes"
+        if (now.mtime_ns, now.etag) != (self.mtime_ns, self.etag):
+            return "it was written to or replaced"
+        return (
+            "nothing but its time of status (ctime) says so: it was rewritten under its size and "
+            "time, renamed, linked or given other rights, or it is a copy"
+        )
 
 
 class Input(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ import pyarrow as pa
 from gmm_dask.errors import DataError, OutputError
 from gmm_dask.mixture import RowScores
 from gmm_dask.storage.arrays import to_arrow, to_arrow_lists, to_numpy
-from gmm_dask.storage.documents import check_keys, is_count, is_sha256, sha256_hex, shown
+from gmm_dask.storage.documents import check_keys, sealed, sha256_hex, unsealed
+from gmm_dask.storage.model_fields import Fields
 from gmm_dask.storage.model_file import MODEL_KEY
 from gmm_dask.storage.runs import RunFolder, damage_of, wrong_model
 from gmm_dask.storage.tables import parquet_bytes, read_parquet_bytes
@@ -139,16 +140,24 @@ class PartReceipt:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> PartReceipt:
         """The receipt in a JSON document; raises OutputError naming the field that is wrong."""
-        check_keys(dict(document), "receipt", [field.name for field in fields(cls)])
-        for field in fields(cls):
-            value = document[field.name]
-            if field.name in ("sha256", MODEL_KEY):
-                right = is_sha256(value)
-            else:
-                right = is_count(value) if field.type == "int" else isinstance(value, str)
-            if not right:
-                raise OutputError(f"receipt: {field.name} is {shown(value)}; the file is damaged.")
-        return cls(**document)
+        check_keys(dict(document), "receipt", _names(cls))
+        return cls.read(Fields(document, "receipt", OutputError))
+
+    @classmethod
+    def read(cls, reader: Fields) -> PartReceipt:
+        """The receipt in a document, checked."""
+        return cls(
+            reader.count("index"),
+            reader.word("name"),
+            reader.sha256("sha256"),
+            reader.count("bytes"),
+            reader.count("rows"),
+            reader.count("first_row"),
+            reader.text("file"),
+            reader.count("start"),
+            reader.count("stop"),
+            reader.sha256(MODEL_KEY),
+        )
 
     def damage(self, folder: RunFolder) -> str | None:
         """What is wrong with the part, naming it; None where all of it is as recorded."""
@@ -166,6 +175,116 @@ class PartReceipt:
     def is_whole(self, folder: RunFolder) -> bool:
         """Whether the part was read back and is what the receipt says."""
         return self.damage(folder) is None
+
+
+@dataclass(frozen=True)
+class LabelSums:
+    """Sums over labelled rows; they add up.
+
+    Parameters
+    ----------
+    n_rows, n_dropped, n_incomplete : int
+        Rows, rows left without a label, and rows labelled by what they hold beside missing values.
+    sum_weight, log_likelihood : float
+        Weighted.
+    sum_log_max : float
+        Weighted sum of log largest responsibility, for the integrated completed likelihood.
+    n_labelled : tuple of int
+        Rows of each component.
+    """
+
+    n_rows: int
+    n_dropped: int
+    n_incomplete: int
+    sum_weight: float
+    log_likelihood: float
+    sum_log_max: float
+    n_labelled: tuple[int, ...]
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude among the sums over densities."""
+        return max(abs(self.log_likelihood), abs(self.sum_log_max))
+
+    @classmethod
+    def read(cls, reader: Fields) -> LabelSums:
+        """The sums in a document, checked."""
+        return cls(
+            reader.count("n_rows"),
+            reader.count("n_dropped"),
+            reader.count("n_incomplete"),
+            reader.size("sum_weight"),
+            reader.number("log_likelihood"),
+            reader.number("sum_log_max"),
+            reader.counts("n_labelled"),
+        )
+
+    def __add__(self, other: LabelSums) -> LabelSums:
+        return LabelSums(
+            self.n_rows + other.n_rows,
+            self.n_dropped + other.n_dropped,
+            self.n_incomplete + other.n_incomplete,
+            self.sum_weight + other.sum_weight,
+            self.log_likelihood + other.log_likelihood,
+            self.sum_log_max + other.sum_log_max,
+            tuple(a + b for a, b in zip(self.n_labelled, other.n_labelled, strict=True)),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledChunk:
+    """One chunk labelled; its receipt is the note of it that a later attempt of the run reads.
+
+    Parameters
+    ----------
+    receipt : PartReceipt or None
+        None where nothing is written.
+    content : str
+        SHA-256 of the input's pages.
+    sums : LabelSums
+    """
+
+    receipt: PartReceipt | None
+    content: str
+    sums: LabelSums
+
+    def note(self, folder: RunFolder) -> None:
+        """Write the receipt; nothing where there is none."""
+        if self.receipt is not None:
+            document = {
+                "receipt": self.receipt.to_dict(),
+                "content": self.content,
+                "sums": asdict(self.sums),
+            }
+            folder.put_json(_receipt_name(self.receipt.index), sealed(document))
+
+
+def labelled_before(folder: RunFolder, index: int, **origin: Any) -> LabelledChunk | None:
+    """What an earlier attempt noted of a part that is there, whole and of this origin.
+
+    None where there is no such part, or its receipt is damaged: then it is made once more.
+
+    Parameters
+    ----------
+    index : int
+        Of the chunk.
+    origin
+        As `write_part` takes it.
+    """
+    name = _receipt_name(index)
+    path = folder.path(name)
+    try:
+        document = unsealed(folder.get_json(name), path)
+        check_keys(document, path, ("receipt", "content", "sums"))
+        reader = Fields(document, path, OutputError)
+        receipt = PartReceipt.read(reader.inner("receipt", _names(PartReceipt)))
+        sums = LabelSums.read(reader.inner("sums", _names(LabelSums)))
+        content = reader.sha256("content")
+    except OutputError:
+        return None
+    if receipt != replace(receipt, index=index, **origin) or not receipt.is_whole(folder):
+        return None
+    return LabelledChunk(receipt, content, sums)
 
 
 def write_part(
@@ -204,6 +323,14 @@ def write_part(
         # The name says what the content must be, so what is there is damaged.
         folder.put(name, data)
     return PartReceipt(index, name, sha256, len(data), table.num_rows, **origin)
+
+
+def _names(record: type[Any]) -> list[str]:
+    return [field.name for field in fields(record)]
+
+
+def _receipt_name(index: int) -> str:
+    return f"receipts/{index:05d}.json"
 
 
 def content_problem(

@@ -18,7 +18,7 @@ from gmm_dask.errors import DataError, InputChangedError
 from gmm_dask.storage.arrays import OddValuesError, numbers
 from gmm_dask.storage.carried import carried_table
 from gmm_dask.storage.footers import footer_bytes, parse_footer
-from gmm_dask.storage.inputs import FileState, Input, open_input, readable, unreadable
+from gmm_dask.storage.inputs import Input, open_input, readable, unreadable
 from gmm_dask.storage.lists import Place, places_of
 from gmm_dask.storage.object_errors import brief
 from gmm_dask.storage.problems import Problems, shown
@@ -143,11 +143,8 @@ class OpenFile:
             state = self._file.state()
         except FileNotFoundError as error:
             raise changed(source, "it is gone") from error
-        if state != FileState(source.size, source.mtime_ns, source.etag):
-            what = "it was written to or replaced"
-            if state.size != source.size:
-                what = f"its size went from {source.size} to {state.size} bytes"
-            raise changed(source, what)
+        if state != source.state:
+            raise changed(source, source.state.difference_of(state))
 
     def rows(
         self, source: ChunkSource, columns: Sequence[str], n_values: int

@@ -9,6 +9,7 @@ from itertools import accumulate
 
 import pyarrow as pa
 
+from gmm_dask.storage.inputs import FileState
 from gmm_dask.storage.plan import Partition, Plan
 from gmm_dask.storage.shards import Chunk
 
@@ -23,7 +24,7 @@ class ChunkSource:
         Where the file is opened.
     name : str
         What the file is called in messages and labels.
-    size, mtime_ns, etag, footer_sha256
+    size, mtime_ns, etag, changed_ns, footer_sha256
         The file as it was planned.
     row_groups : tuple of int
         Indices of the row groups that hold the rows.
@@ -44,6 +45,7 @@ class ChunkSource:
     size: int
     mtime_ns: int
     etag: str | None
+    changed_ns: int
     footer_sha256: str
     row_groups: tuple[int, ...]
     group_stops: tuple[int, ...]
@@ -52,6 +54,11 @@ class ChunkSource:
     stop: int
     keys: tuple[tuple[str, str | None], ...]
     widened: tuple[tuple[str, pa.DataType], ...] = ()
+
+    @property
+    def state(self) -> FileState:
+        """The state of the file when it was planned."""
+        return FileState(self.size, self.mtime_ns, self.etag, self.changed_ns)
 
     @property
     def n_rows(self) -> int:
@@ -115,6 +122,7 @@ def _source(plan: Plan, partition: Partition, stops: Sequence[int], chunk: Chunk
         size=partition.size,
         mtime_ns=partition.mtime_ns,
         etag=partition.etag,
+        changed_ns=partition.changed_ns,
         footer_sha256=partition.footer_sha256,
         row_groups=groups,
         group_stops=tuple(stops[group] for group in groups),

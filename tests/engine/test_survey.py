@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -39,6 +41,17 @@ def test_a_small_data_set_is_its_own_sample() -> None:
     X = np.random.default_rng(0).normal(size=(40, 2))
     found, _ = survey(row_chunks(X, chunk_bytes=100), LocalBackend(1), sample_rows=40, seed=SEED)
     np.testing.assert_array_equal(found.sample, X)
+
+
+def test_what_is_to_be_noted_of_a_piece_is_asked_once_by_the_task_that_looks_at_it(
+    backend: Backend,
+) -> None:
+    chunks = replace(row_chunks(np.zeros((10, 2)), chunk_bytes=80), pieces=((2, 3), (5,)))
+    noting = {0: partial(str, "first"), 2: partial(str, "third")}
+    for sample_rows in (4, 100):
+        found, _ = survey(chunks, backend, sample_rows=sample_rows, seed=SEED, noting=noting)
+        assert found.contents == {0: "first", 2: "third"}
+        assert [each.n_rows for each in found.chunks] == [2, 3, 5]
 
 
 def test_unusable_values_are_counted_and_placed(backend: Backend) -> None:

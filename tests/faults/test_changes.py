@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -35,6 +36,18 @@ def rewrite_and_hide(folder: Path) -> None:
     inputs.write(folder / "a.parquet", xy(x=np.roll(xy()["x"].to_numpy(), 1) + 1), **PLAIN)
     os.utime(folder / "a.parquet", ns=(state.st_atime_ns, state.st_mtime_ns))
     assert (folder / "a.parquet").stat().st_size == state.st_size
+
+
+def rewrite_within(folder: Path) -> None:
+    """The same size, footer and time of change; values deal places out anew, but the bounds."""
+    path, table = folder / "a.parquet", xy()
+    state, footer = path.stat(), pq.read_metadata(path)
+    x = table["x"].to_numpy().copy()
+    inner = np.flatnonzero((x > x.min()) & (x < x.max()))
+    x[inner] = x[inner][::-1]
+    inputs.write(path, xy(x=x), **PLAIN)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert (path.stat().st_size, pq.read_metadata(path)) == (state.st_size, footer)
 
 
 def append(folder: Path) -> None:
@@ -65,9 +78,10 @@ CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "H02 appended to": (append, "size went from"),
     "H03 deleted": (delete, "it is gone"),
     "H04 touched": (touch, "written to or replaced"),
-    "H05 rewritten with size and time as before": (rewrite_and_hide, "footer is another"),
+    "H05 rewritten with size and time as before": (rewrite_and_hide, "its time of status"),
     "H06 renamed": (rename, "it is gone"),
     "H07 replaced by a folder": (make_folder, "a folder took its place"),
+    "H08 rewritten with size, footer and time as before": (rewrite_within, "its time of status"),
 }
 
 

@@ -15,6 +15,7 @@ SHARE = 8  # a sample of more than this part of all bytes is read again as quick
 
 _COUNTS = ("n_rows", "n_usable", "n_counted", "n_eligible")
 _SPREAD = ("weight", "mean", "scatter", "least", "greatest")
+_NOTED = ("chunk", "sha256")
 BODY = (
     *_COUNTS,
     "sum_weight",
@@ -28,6 +29,7 @@ BODY = (
     "n_reads",
     "is_drawn",
     "is_all",
+    "contents",
 )
 
 
@@ -55,6 +57,7 @@ def dump_survey(surveyed: Survey) -> dict[str, Any]:
         "n_reads": surveyed.n_reads,
         "is_drawn": surveyed.is_drawn,
         "is_all": surveyed.is_all,
+        "contents": [{"chunk": i, "sha256": sha256} for i, sha256 in surveyed.contents.items()],
     }
 
 
@@ -80,6 +83,7 @@ def load_survey(reader: Fields, n_features: int) -> Survey:
         reader.count("n_reads", least=1),
         reader.flag("is_drawn"),
         reader.flag("is_all"),
+        {each.count("chunk"): each.sha256("sha256") for each in reader.inners("contents", _NOTED)},
     )
 
 
