@@ -2,13 +2,14 @@
 # make bench  the benchmarks                          make test-heavy  the long tests
 PYTHON ?= python3
 PY := .venv/bin/python
+CORE := $(wildcard gmm_dask/mixture/core/src/*)
 # Two processes take the test files in turn: half of the time is spent on waiting for servers.
 TWO := -n 2 --dist loadfile
 # The long tests of servers and lost workers wait more than they compute: a third process takes the others.
 THREE := -n 3 --dist loadfile
 PIP := $(PY) -m pip --disable-pip-version-check
 
-.PHONY: demo test test-heavy bench lint lock clean
+.PHONY: demo test test-heavy bench lint lock wheel clean
 
 demo: .venv/installed
 	@$(PY) -m flows.cluster config/iris.yaml
@@ -27,6 +28,13 @@ lint: .venv/installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(PY) -c "from importlinter.cli import lint_imports_command as c; c()"
+
+# A wheel for each platform, from this one: the core is compiled for all of them by zig.
+wheel: .venv/installed
+	@for target in linux-x86_64 linux-aarch64 musl-x86_64 musl-aarch64 macos-x86_64 macos-aarch64 windows-x86_64; do \
+		echo "$$target ..."; \
+		GMM_DASK_TARGET=$$target $(PIP) wheel -q --no-deps --no-build-isolation --no-index -w dist . || exit 1; \
+	done; ls -l dist
 
 # Hashed requirements for every supported Python; needs uv on the path.
 lock:
@@ -51,13 +59,13 @@ clean:
 	@$(PIP) install -q --require-hashes -r requirements-pip.lock
 	@touch $@
 
-.venv/installed: requirements.lock pyproject.toml | .venv/pip
+.venv/installed: requirements.lock pyproject.toml hatch_build.py $(CORE) | .venv/pip
 	@echo "Installing the locked packages into .venv (once) ..."
 	@$(PIP) install -q --require-hashes -r requirements.lock
 	@$(PIP) install -q --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 
-.venv/installed-dev: requirements-dev.lock pyproject.toml | .venv/pip
+.venv/installed-dev: requirements-dev.lock pyproject.toml hatch_build.py $(CORE) | .venv/pip
 	@echo "Installing the locked packages and tools into .venv (once) ..."
 	@$(PIP) install -q --require-hashes -r requirements-dev.lock
 	@$(PIP) install -q --no-deps --no-build-isolation --no-index -e .

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.timing import Run
 from gmm_dask.engine import LocalBackend, expectation, row_chunks
-from gmm_dask.mixture import Parameters, kernels, m_step
+from gmm_dask.mixture import Parameters, core, m_step
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 
 REG_COVAR = 1e-6
@@ -24,11 +24,11 @@ Make = Callable[[np.ndarray, Parameters, int], Run]
 
 
 def gmm_dask(
-    X: np.ndarray, start: Parameters, threads: int, arithmetic: kernels.Arithmetic = "double"
+    X: np.ndarray, start: Parameters, threads: int, arithmetic: core.Precision = "double"
 ) -> Run:
     """The compiled E-step and the M-step; several threads share chunks through the engine."""
     if threads == 1:
-        statistics = lambda parameters: kernels.e_step(X, parameters, arithmetic=arithmetic)
+        statistics = lambda parameters: core.e_step(X, parameters, precision=arithmetic)
     else:
         chunks = row_chunks(X, None, X.size * 8 // (TASKS_PER_THREAD * threads))
         statistics = expectation(

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from benchmarks import machine
 from benchmarks.data import write_parquet
 from benchmarks.programs.job import Job, carry_out
-from gmm_dask.mixture import Parameters, kernels
+from gmm_dask.mixture import Parameters, core
 
 FEATURES, COMPONENTS, TOL = 8, 8, 1e-3
 PROGRAMS = {
@@ -104,7 +104,7 @@ def _log_likelihood(data: Path, model: Path) -> float:
     )
     total = n = 0
     for X in _files(data):
-        total += float(kernels.score_rows(X, parameters).log_density.sum())
+        total += float(core.score_rows(X, parameters).log_density.sum())
         n += len(X)
     return total / n
 

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 from threadpoolctl import threadpool_info
 
-from gmm_dask.mixture.kernels.lanes import LANES
+from gmm_dask.mixture.core import level_name
 
 QUIET = 0.25
 PACKAGES = (
@@ -21,7 +21,6 @@ PACKAGES = (
     "numpy",
     "scikit-learn",
     "dask",
-    "numba",
     "pyarrow",
     "scikit-learn-intelex",
     "pomegranate",
@@ -35,7 +34,7 @@ def describe() -> dict[str, Any]:
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
-        "vector_bits": 64 * LANES,  # of the compiled kernel
+        "level": level_name(),  # of the compiled core
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -60,7 +60,7 @@ def _machine(results: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {v}" for name, v in first["packages"].items() if v)
     blas = ", ".join(first["blas"])
     return (
-        f"Machine: {first['cpu']}, {first['cores']} cores, vectors of {first['vector_bits']} bits, "
+        f"Machine: {first['cpu']}, {first['cores']} cores, level {first.get('level', 'unknown')}, "
         f"{first['memory_gib']} GiB, {first['system']}, Python {first['python']}; BLAS {blas}.\n"
         f"Versions: {packages}.\n"
         f"Load as each benchmark began: {min(loads)} to {max(loads)}.\n"

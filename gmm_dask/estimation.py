@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from gmm_dask import engine, fitting
 from gmm_dask.mixture import Parameters, PriorSettings
 from gmm_dask.mixture.prior import in_one_unit
+from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.rows import check_survey
 
 logger = logging.getLogger("gmm_dask")
@@ -47,7 +48,6 @@ def fit_all(
         larger_rows=fitting.settling_rows(method, chunks.n_features) if begins_anew else 0,
         seed=seeds[0],
         missing=settings.missing,
-        n_components=settings.n_components,
     )
     check_survey(surveyed, settings.n_components, settings.missing)
     shape = (settings.n_components, chunks.n_features)
@@ -57,7 +57,7 @@ def fit_all(
         surveyed,
         chunks,
         backend,
-        arithmetic=engine.arithmetic_for(chunks, settings.missing, settings.n_components),
+        arithmetic=RowArithmetic.chosen(settings.missing),
         unit=guards[0].unit,
         sample_rows=INIT_ROWS,
         part_rows=fitting.telling_rows(*shape),

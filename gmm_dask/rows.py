@@ -28,7 +28,7 @@ from gmm_dask.engine.backends import Backend
 from gmm_dask.engine.chunks import dask_array
 from gmm_dask.engine.cluster import available_cores
 from gmm_dask.errors import ClusterError, DataError
-from gmm_dask.mixture import Parameters, kernels
+from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic, incomplete_rows
 
 CHUNK_BYTES = 4 << 20  # arrays in memory are cut this fine, so that every core has work
@@ -172,7 +172,7 @@ def map_rows(
     columns : list, optional
         Names of the result's columns where it has two axes; imputed frames keep their own.
     """
-    work = _RowFunction(function, np.dtype(dtype), _arithmetic(X, parameters, missing))
+    work = _RowFunction(function, np.dtype(dtype), RowArithmetic.chosen(missing))
     if not is_lazy(X) and not is_path(X):
         X = _float_array(estimator, X, reset=False)
         with _thread_pools().limit(limits=1):  # the matrices are too small for more
@@ -214,15 +214,6 @@ class _RowFunction:
         if columns is None:
             return pd.Series(values, index=frame.index)
         return pd.DataFrame(values, index=frame.index, columns=columns)
-
-
-def _arithmetic(X: Any, parameters: Parameters, missing: Missing) -> RowArithmetic:
-    """The arithmetic for X as a whole, not for its blocks; its length may be unknown."""
-    shape: Any = getattr(X, "shape", ())
-    known = isinstance(shape, tuple) and len(shape) == 2 and isinstance(shape[0], int)
-    n_rows = shape[0] if known else 0
-    kernel = kernels.choose(n_rows, parameters.n_components, parameters.n_features)
-    return RowArithmetic(missing, kernel)
 
 
 @cache

@@ -267,7 +267,6 @@ def test_a_warm_start_needs_the_same_columns_and_covariances() -> None:
 def test_in_single_precision_a_fit_ends_where_it_ends_in_double(
     dtype: str, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GMM_DASK_KERNEL", "compiled")
     X = da.from_array((blobs.X + 1e3).astype(dtype), chunks=(170, 4))
     double = GaussianMixture(3, random_state=0, tol=1e-9, max_iter=500).fit(X)
     single = clone(double).set_params(arithmetic="single").fit(X)

@@ -22,14 +22,14 @@ def resident_mib() -> float:
 def beyond_the_chunk(d: int, k: int, n: int) -> float:
     """MiB that an E-step of n rows takes beyond what is there before it."""
     from benchmarks.data import mixture, rows_of
-    from gmm_dask.mixture import kernels
+    from gmm_dask.mixture import core
 
     parameters = mixture(d, k)
     X = rows_of(parameters, n)
-    kernels.e_step(X[:2000], parameters)
+    core.e_step(X[:2000], parameters)
     RESET.write_text("5")
     before = resident_mib()
-    kernels.e_step(X, parameters)
+    core.e_step(X, parameters)
     return peak_mib() - before
 
 

@@ -103,7 +103,6 @@ def imported() -> float:
     """Resident memory of this process, in MiB, with all that a worker imports."""
     import gmm_dask.dataset
     import gmm_dask.stage.label  # noqa: F401
-    from gmm_dask.mixture.kernels import dense  # noqa: F401
 
     return resident_mib()
 

@@ -13,13 +13,10 @@ from gmm_dask.engine.disk import check_folder
 from gmm_dask.engine.hold import Held, hold, rows_here
 from gmm_dask.engine.passes import (
     WeightedSum,
-    arithmetic_for,
     completed_log_likelihood,
     expectation,
     log_likelihood,
     map_items,
-    warm_up,
-    warm_up_look,
 )
 from gmm_dask.engine.recovery import Given
 from gmm_dask.engine.reduce import tree_sum
@@ -39,7 +36,6 @@ __all__ = [
     "Stream",
     "Survey",
     "WeightedSum",
-    "arithmetic_for",
     "array_from_sources",
     "completed_log_likelihood",
     "check_folder",
@@ -55,6 +51,4 @@ __all__ = [
     "rows_here",
     "survey",
     "tree_sum",
-    "warm_up",
-    "warm_up_look",
 ]

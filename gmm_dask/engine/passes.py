@@ -17,8 +17,7 @@ from gmm_dask.engine.backends import Backend, Done
 from gmm_dask.engine.chunk_map import ChunkMap, identity
 from gmm_dask.engine.chunks import RowChunks
 from gmm_dask.engine.reduce import tree_sum, tree_tasks
-from gmm_dask.mixture import Parameters, SufficientStatistics, kernels
-from gmm_dask.mixture.kernels import Arithmetic, Kernel
+from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
 from gmm_dask.mixture.spread import weight_unit
 from gmm_dask.mixture.statistics import statistics_bytes
@@ -144,34 +143,11 @@ def _summed(
     parameters: Parameters,
     missing: Missing,
 ) -> WeightedSum:
-    arithmetic = arithmetic_for(chunks, missing, parameters.n_components)
+    arithmetic = RowArithmetic.chosen(missing)
     total: WeightedSum = tree_sum(
         ChunkMap(chunks, backend)(name, partial(function, arithmetic), parameters)
     )
     return total
-
-
-def arithmetic_for(chunks: RowChunks, missing: Missing, n_components: int) -> RowArithmetic:
-    """The arithmetic for all these rows together."""
-    n_rows = sum(chunks.lengths or ())
-    return RowArithmetic.chosen(missing, n_rows, n_components, chunks.n_features)
-
-
-def warm_up(
-    backend: Backend, kernel: Kernel, dtype: Any, arithmetic: Arithmetic = "double"
-) -> float:
-    """Have the kernel ready on every worker; the most seconds that took one of them."""
-    if kernel == "numpy":
-        return 0.0
-    work = partial(kernels.warm_up, str(np.dtype(dtype)), arithmetic)
-    return float(max(backend.everywhere(work)))
-
-
-def warm_up_look(backend: Backend, kernel: Kernel, dtype: Any) -> float:
-    """As `warm_up`, for the survey."""
-    if kernel == "numpy":
-        return 0.0
-    return float(max(backend.everywhere(partial(kernels.warm_up_look, str(np.dtype(dtype))))))
 
 
 def map_items(

@@ -15,7 +15,7 @@ from gmm_dask.engine.backends import Backend, LocalBackend
 from gmm_dask.engine.chunk_map import ChunkMap
 from gmm_dask.engine.chunks import RowChunks, row_chunks
 from gmm_dask.engine.cluster import available_cores
-from gmm_dask.engine.passes import Expectation, arithmetic_for, expectation
+from gmm_dask.engine.passes import Expectation, expectation
 from gmm_dask.engine.reduce import tree_sum
 from gmm_dask.engine.sample import Draw, Sketch, fewer
 from gmm_dask.mixture import ColumnSpread
@@ -146,7 +146,6 @@ def survey(
     seed: np.random.SeedSequence,
     missing: Missing = "error",
     by_value: bool = True,
-    n_components: int = 0,
     noting: Mapping[int, Callable[[], str]] | None = None,
 ) -> tuple[Survey, RowChunks]:
     """Look at every row; also returns the chunks with their lengths known.
@@ -164,8 +163,6 @@ def survey(
     by_value : bool
         False draws each row by its place, whatever its weight and however many are equal: a
         sample to look at, for which one look is nearly always enough.
-    n_components : int
-        Of the fit that follows: where its passes are compiled, so is this look.
     noting : mapping of int to callable, optional
         Called by the tasks that look at these pieces; what they return is in `contents`.
     """
@@ -179,7 +176,7 @@ def survey(
     if n_rows > sample_rows:
         size = larger_rows if _is_cheap(larger_rows, chunks, n_rows, missing) else 0
         draw = Draw.first(seed, sample_rows, max(sample_rows, size), n_rows, by_value)
-    arithmetic = arithmetic_for(chunks, missing, n_components)
+    arithmetic = RowArithmetic.chosen(missing)
     pieces = chunks.pieces or tuple((n,) for n in lengths)
     each = list(zip(first_rows, pieces, _by_chunk(noting or {}, pieces), strict=True))
     of_chunks = chunk_map("survey", partial(_survey_pieces, arithmetic), draw, each)

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import DataError
-from gmm_dask.mixture import kernels, look, steps
+from gmm_dask.mixture import core, look, steps
 from gmm_dask.mixture import missing as incomplete
-from gmm_dask.mixture.kernels import Arithmetic, Kernel
+from gmm_dask.mixture.core import Precision
 from gmm_dask.mixture.look import Keys
 from gmm_dask.mixture.parameters import Parameters
 from gmm_dask.mixture.spread import ColumnSpread
@@ -24,6 +24,7 @@ from gmm_dask.mixture.steps import RowScores, positive
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
 Missing = Literal["error", "drop", "em"]
+Kernel = Literal["numpy", "compiled"]
 
 
 class Steps(Protocol):
@@ -68,21 +69,17 @@ class RowArithmetic:
     kernel : {"numpy", "compiled"}
         The kernel that complete rows go through.
     precision : {"double", "single"}
-        Precision of the E-step; only the compiled kernel has a single one.
+        Precision of the E-step; only the compiled core has a single one.
     """
 
     missing: Missing = "error"
     kernel: Kernel = "numpy"
-    precision: Arithmetic = "double"
+    precision: Precision = "double"
 
     @classmethod
-    def chosen(
-        cls, missing: Missing, n_rows: int, n_components: int, n_features: int
-    ) -> RowArithmetic:
-        """The arithmetic for that many rows in all; the number is 0 where nobody knows it."""
-        if missing == "em":
-            return cls(missing)
-        return cls(missing, kernels.choose(n_rows, n_components, n_features))
+    def chosen(cls, missing: Missing) -> RowArithmetic:
+        """The arithmetic of this installation: the compiled core wherever it is there."""
+        return cls(missing, "compiled" if core.is_there() else "numpy")
 
     def in_single(self) -> RowArithmetic | None:
         """The arithmetic in single precision; None where rows go through NumPy."""
@@ -144,7 +141,7 @@ class RowArithmetic:
         if weight is not None:
             weight = weight / unit
         if self.precision == "single":
-            found = kernels.e_step(rows, parameters, weight, self.precision)
+            found = core.e_step(rows, parameters, weight, self.precision)
         else:
             found = self._steps.e_step(rows, parameters, weight)
         return found if len(rows) == n_used else replace(found, n_rows=n_used)
@@ -153,8 +150,8 @@ class RowArithmetic:
         self, X: Rows, sample_weight: Array | None = None, salt: int | None = None
     ) -> tuple[ColumnSpread, Keys]:
         """Moments of the columns of usable rows, and with a salt a hash of each row, (n,)."""
-        if self.kernel == "compiled":
-            return kernels.spread_and_keys(X, sample_weight, salt)
+        if self.kernel == "compiled" and self.missing != "em":
+            return core.spread_and_keys(X, sample_weight, salt)
         return look.spread_and_keys(X, sample_weight, salt)
 
     def score(self, X: Rows, parameters: Parameters) -> RowScores:
@@ -173,7 +170,7 @@ class RowArithmetic:
     def _steps(self) -> Steps:
         if self.missing == "em":
             return incomplete
-        return kernels if self.kernel == "compiled" else steps
+        return core if self.kernel == "compiled" else steps
 
 
 def incomplete_rows(X: Rows) -> npt.NDArray[np.bool_]:

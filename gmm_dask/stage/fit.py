@@ -18,17 +18,14 @@ from gmm_dask.engine import (
     Held,
     RowChunks,
     Survey,
-    arithmetic_for,
     expectations,
     hold,
     release,
     survey,
-    warm_up,
-    warm_up_look,
 )
-from gmm_dask.mixture import PriorSettings
-from gmm_dask.mixture.kernels import Kernel
+from gmm_dask.mixture import PriorSettings, core
 from gmm_dask.mixture.prior import in_one_unit
+from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints import Keeper, Seconds
 from gmm_dask.stage.checks import check_survey, check_total
@@ -60,8 +57,8 @@ class Fitted:
         Times that all rows were read, by the survey and in every start.
     held : Held
         The chunks, and how many stayed decoded between the passes.
-    compiling : float
-        Seconds until the compiled kernel was ready; 0 where it was not used.
+    kernel : str
+        The level of the compiled core that complete rows went through, or "numpy".
     seconds : float
         In all attempts.
     n_resumed : int
@@ -78,7 +75,7 @@ class Fitted:
     pass_seconds: tuple[float, ...]
     n_reads: int
     held: Held
-    compiling: float
+    kernel: str
     seconds: float
     n_resumed: int = 0
     contents: Contents = field(default_factory=dict)
@@ -112,17 +109,14 @@ def fit(
         job.backend(backend) as backend,
         _holding(job, watcher, backend, in_use=not keeper.is_over) as held,
     ):
-        arithmetic = arithmetic_for(held.chunks, settings.data.missing, settings.fit.n_components)
-        loaded: Kernel = "numpy" if keeper.is_over else arithmetic.kernel
-        compiling = warm_up_look(backend, loaded, job.plan.dtype)
+        arithmetic = RowArithmetic.chosen(settings.data.missing)
+        if arithmetic.kernel == "numpy":
+            watcher.warn(core.SLOWER)
         surveyed = _surveyed(job, held.chunks, backend, sample_seed, keeper)
         guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
-        held = keeper.begin(held, arithmetic.kernel)
+        held = keeper.begin(held, core.level_name())
         note_early(job, surveyed.contents)
         with hashing(job, held.chunks) as hashed:
-            compiling += _warm_up(job, backend, loaded)
-            if loaded == "compiled":
-                watcher.detail(f"the compiled kernel was ready after {text.duration(compiling)}")
             over_all, sample, part, on_larger = expectations(
                 surveyed,
                 held.chunks,
@@ -162,7 +156,7 @@ def fit(
         surveyed.n_reads
         + (0 if surveyed.replaces_rows else sum(each.n_passes for each in results)),
         held,
-        compiling,
+        core.level_name(),
         keeper.seconds,
         keeper.n_resumed,
         {**surveyed.contents, **hashed},
@@ -199,7 +193,7 @@ def adopt(
         (),
         surveyed.n_reads,
         held,
-        0.0,
+        core.level_name(),
         time.perf_counter() - begun,
         contents=surveyed.contents,
     )
@@ -233,11 +227,6 @@ def _holding(
         release(held.chunks)
 
 
-def _warm_up(job: Job[Settings], backend: Backend, kernel: Kernel) -> float:
-    """Have the kernel ready everywhere before the first pass; the seconds that took."""
-    return warm_up(backend, kernel, job.plan.dtype, job.settings.fit.arithmetic)
-
-
 def _surveyed(
     job: Job[Settings],
     chunks: RowChunks,
@@ -269,7 +258,6 @@ def _survey(
         way = {
             "sample_rows": settings.fit.init_rows,
             "larger_rows": fitting.settling_rows(_method(settings), len(job.plan.features)),
-            "n_components": settings.fit.n_components,
         }
     way |= {"seed": seed, "missing": missing, "noting": on_look(job, chunks)}
     surveyed, _ = survey(chunks, backend, **way)

@@ -132,9 +132,7 @@ def label(
         model.parameters,
         plan.features,
         plan.dtype,
-        RowArithmetic.chosen(
-            settings.data.missing, n_rows, model.parameters.n_components, len(plan.features)
-        ),
+        RowArithmetic.chosen(settings.data.missing),
         plan.weight_column,
         job.kept_columns,
         job.read_columns,

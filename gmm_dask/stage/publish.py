@@ -213,6 +213,7 @@ def _before_labels(job: Job[Any], fitted: Fitted) -> dict[str, Any]:
         "n_hidden": job.plan.n_hidden,
         "n_reads": fitted.n_reads + 1,
         "n_resumed": fitted.n_resumed,
+        "kernel": fitted.kernel,
         "n_taken_back": fitted.result.n_taken_back,
         "chunks_held": fitted.held.n_held,
         "bytes_held": fitted.held.bytes_held,
@@ -222,7 +223,6 @@ def _before_labels(job: Job[Any], fitted: Fitted) -> dict[str, Any]:
         "seconds": {
             "plan": job.seconds,
             "fit": fitted.seconds,
-            "compile": fitted.compiling,
             "passes": list(fitted.pass_seconds),
         },
         "events": [event.to_dict() for event in fitted.result.events_],

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmm_dask.mixture import ColumnSpread, kernels, look
+from gmm_dask.mixture import ColumnSpread, core, look
 from gmm_dask.mixture.look import row_keys
 from tests.strategies import seeds
 
@@ -49,7 +49,7 @@ def test_the_compiled_look_finds_the_same(layout: str, seed: int, n: int, d: int
     X = LAYOUTS[layout](rng.normal(size=(n, d)) * 10.0 ** rng.uniform(-3, 3, d) + 1.0)
     X[rng.uniform(size=X.shape) < 0.1] = -0.0
     expected, expected_keys = look.spread_and_keys(X, None, seed)
-    found, keys = kernels.spread_and_keys(X, None, seed)
+    found, keys = core.spread_and_keys(X, None, seed)
     np.testing.assert_array_equal(keys, expected_keys)
     np.testing.assert_array_equal(keys, row_keys(X, seed))
     scale = np.abs(X.astype(float)).max(axis=0)
@@ -58,7 +58,7 @@ def test_the_compiled_look_finds_the_same(layout: str, seed: int, n: int, d: int
     assert (np.abs(found.scatter - expected.scatter) <= 1e-12 * expected.scatter + rounding).all()
     for name in ("weight", "least", "greatest", "unit"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-    assert not len(kernels.spread_and_keys(X)[1])
+    assert not len(core.spread_and_keys(X)[1])
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6, -1e12])
@@ -67,7 +67,7 @@ def test_the_compiled_moments_are_those_of_exact_fractions(
     offset: float, seed: int, n: int
 ) -> None:
     x = np.random.default_rng(seed).normal(size=n) + offset
-    spread, _ = kernels.spread_and_keys(np.stack([x, np.ones(n)], axis=1))
+    spread, _ = core.spread_and_keys(np.stack([x, np.ones(n)], axis=1))
     exact = [Fraction(value) for value in x.tolist()]
     mean = sum(exact) / n
     scatter = sum((value - mean) ** 2 for value in exact)
@@ -77,7 +77,7 @@ def test_the_compiled_moments_are_those_of_exact_fractions(
 
 @pytest.mark.parametrize("value", [0.1, 1e9 + 0.1, -1e300, 5e-324])
 def test_equal_values_have_no_variance_at_all_in_the_compiled_look(value: float) -> None:
-    spread, _ = kernels.spread_and_keys(np.full((5000, 3), value))
+    spread, _ = core.spread_and_keys(np.full((5000, 3), value))
     assert spread.scatter.tolist() == [0.0] * 3
     assert spread.mean.tolist() == [value] * 3
     assert spread.constant.all()
@@ -86,7 +86,7 @@ def test_equal_values_have_no_variance_at_all_in_the_compiled_look(value: float)
 def test_one_other_value_among_equal_ones_is_a_variance() -> None:
     X = np.full((4000, 1), 1e9)
     X[3000] = np.nextafter(1e9, 2e9)
-    spread, _ = kernels.spread_and_keys(X)
+    spread, _ = core.spread_and_keys(X)
     ulp = np.spacing(1e9)
     np.testing.assert_allclose(spread.scatter, [ulp**2 * (1 - 1 / 4000)], rtol=1e-12)
 
@@ -95,17 +95,17 @@ def test_one_other_value_among_equal_ones_is_a_variance() -> None:
 def test_what_is_not_finite_is_left_to_numpy(odd: float) -> None:
     X = np.random.default_rng(0).normal(size=(500, 3))
     X[0, 1], X[78, 1] = odd, -odd  # 1.7e308: their difference is infinite
-    _assert_equal(kernels.spread_and_keys(X, None, 5), look.spread_and_keys(X, None, 5))
+    _assert_equal(core.spread_and_keys(X, None, 5), look.spread_and_keys(X, None, 5))
 
 
 def test_rows_with_weights_are_left_to_numpy() -> None:
     X, weight = np.random.default_rng(0).normal(size=(500, 3)), np.arange(500.0)
-    _assert_equal(kernels.spread_and_keys(X, weight, 5), look.spread_and_keys(X, weight, 5))
+    _assert_equal(core.spread_and_keys(X, weight, 5), look.spread_and_keys(X, weight, 5))
 
 
 def test_of_no_rows_nothing_is_known() -> None:
     X = np.zeros((0, 2))
-    _assert_equal(kernels.spread_and_keys(X, None, 5), look.spread_and_keys(X, None, 5))
+    _assert_equal(core.spread_and_keys(X, None, 5), look.spread_and_keys(X, None, 5))
 
 
 def _assert_equal(

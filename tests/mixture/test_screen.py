@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import eigh
 
-from gmm_dask.mixture import Parameters, kernels, steps
-from gmm_dask.mixture.kernels.screen import FEW, MORE, MORE_FROM, SCREENED_FROM, screen_of
-from tests.mixture.test_kernels import assert_same
+from gmm_dask.mixture import Parameters, core, steps
+from gmm_dask.mixture.core.screen import FEW, MORE, MORE_FROM, SCREENED_FROM, screen_of
+from tests.mixture.test_core import assert_same
 from tests.strategies import random_mixture
 
 KINDS = ("full", "tied")
@@ -111,7 +111,7 @@ def test_where_it_cannot_help_there_is_none(parameters: Parameters) -> None:
     screen = screen_of(parameters)
     assert screen.directions.shape[1] == screen.means.shape[1] == 0
     X = np.random.default_rng(0).normal(size=(100, parameters.n_features))
-    assert_same(kernels.e_step(X, parameters), steps.e_step(X, parameters))
+    assert_same(core.e_step(X, parameters), steps.e_step(X, parameters))
 
 
 @pytest.mark.parametrize(("far", "narrow"), [(1e12, 1e-8), (1e9, 1e-12), (1e3, 1e-9)])
@@ -125,9 +125,9 @@ def test_where_rounding_would_decide_a_component_is_always_looked_at(
     parameters = Parameters.from_covariances(np.full(4, 0.25), means, covariances, "full")
     assert not screen_of(parameters).factors[3].any()
     X = drawn(parameters, 3000)
-    assert_same(kernels.e_step(X, parameters), steps.e_step(X, parameters))
+    assert_same(core.e_step(X, parameters), steps.e_step(X, parameters))
     np.testing.assert_array_equal(
-        kernels.score_rows(X, parameters).labels, steps.labels(X, parameters)
+        core.score_rows(X, parameters).labels, steps.labels(X, parameters)
     )
 
 
@@ -138,12 +138,12 @@ def test_sums_and_scores_are_those_of_numpy(kind: str, k: int, d: int, distance:
     """Screened or, where that is not worth its time, left alone: over many tiles."""
     parameters = apart(kind, k, d, 1, distance)
     X = drawn(parameters, 20_001)
-    assert_same(kernels.e_step(X, parameters), steps.e_step(X, parameters))
-    found, expected = kernels.score_rows(X, parameters), steps.score_rows(X, parameters)
+    assert_same(core.e_step(X, parameters), steps.e_step(X, parameters))
+    found, expected = core.score_rows(X, parameters), steps.score_rows(X, parameters)
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_allclose(found.log_density, expected.log_density, rtol=1e-12)
     np.testing.assert_allclose(
-        kernels.responsibilities(X, parameters), steps.responsibilities(X, parameters), atol=1e-11
+        core.responsibilities(X, parameters), steps.responsibilities(X, parameters), atol=1e-11
     )
 
 
@@ -152,11 +152,11 @@ def test_a_rows_scores_do_not_depend_on_the_rows_beside_it(distance: float) -> N
     parameters = apart("full", 12, 16, 2, distance)
     X = np.concatenate([drawn(parameters, 5000), 50 * drawn(parameters, 200)])
     shuffled = np.random.default_rng(0).permutation(len(X))
-    together = kernels.responsibilities(X, parameters)
+    together = core.responsibilities(X, parameters)
     np.testing.assert_array_equal(
-        kernels.responsibilities(X[shuffled], parameters), together[shuffled]
+        core.responsibilities(X[shuffled], parameters), together[shuffled]
     )
     alone = np.concatenate(
-        [kernels.responsibilities(X[i : i + 1], parameters) for i in range(0, len(X), 40)]
+        [core.responsibilities(X[i : i + 1], parameters) for i in range(0, len(X), 40)]
     )
     np.testing.assert_array_equal(alone, together[::40])

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, SufficientStatistics, kernels, m_step
-from gmm_dask.mixture.kernels.arguments import in_single, takes
+from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, SufficientStatistics, core, m_step
+from gmm_dask.mixture.core.arguments import in_single, takes
 from tests.mixture.test_screen import drawn
 from tests.strategies import random_mixture
 
@@ -24,7 +24,7 @@ STANDARD_DEVIATIONS = 1e-5  # of a component, that its mean and covariance are o
 def single(
     X: np.ndarray, parameters: Parameters, weight: np.ndarray | None = None
 ) -> SufficientStatistics:
-    return kernels.e_step(X, parameters, weight, arithmetic="single")
+    return core.e_step(X, parameters, weight, precision="single")
 
 
 def bits(found: SufficientStatistics) -> bytes:
@@ -33,7 +33,7 @@ def bits(found: SufficientStatistics) -> bytes:
 
 def assert_close(X: np.ndarray, parameters: Parameters, weight: np.ndarray | None = None) -> None:
     """The promise of single precision, for rows of one mixture."""
-    found, expected = single(X, parameters, weight), kernels.e_step(X, parameters, weight)
+    found, expected = single(X, parameters, weight), core.e_step(X, parameters, weight)
     assert found.n_rows == expected.n_rows
     assert found.sum_weight == pytest.approx(expected.sum_weight, rel=1e-14)
     assert abs(found.lower_bound - expected.lower_bound) < PER_ROW
@@ -62,7 +62,7 @@ def test_a_step_is_that_of_double_to_a_hundred_thousandth(
     X = drawn(parameters, 2500).astype(dtype)
     assert_close(X, parameters)
     assert_close(X, parameters, np.random.default_rng(1).integers(0, 4, len(X)) * 0.5)
-    assert single(X, parameters).log_likelihood != kernels.e_step(X, parameters).log_likelihood
+    assert single(X, parameters).log_likelihood != core.e_step(X, parameters).log_likelihood
 
 
 @settings(max_examples=40)
@@ -79,7 +79,7 @@ def test_any_mixture_and_rows(
         start.weights, (start.means + offset) * scale, start.covariances * scale**2, kind
     )
     X = (np.random.default_rng(seed).normal(scale=spread, size=(n, d)) + offset) * scale
-    found, expected = single(X, parameters), kernels.e_step(X, parameters)
+    found, expected = single(X, parameters), core.e_step(X, parameters)
     assert abs(found.log_likelihood - expected.log_likelihood) <= 1e-6 * n * (
         d + abs(expected.lower_bound) if n else 0
     )
@@ -118,7 +118,7 @@ def test_a_mixture_that_rounding_would_change_is_computed_in_double(kind: str) -
     for parameters in (away, thin, small, wide):
         assert in_single(parameters) is None
         X = drawn(parameters, 700)
-        assert bits(single(X, parameters)) == bits(kernels.e_step(X, parameters))
+        assert bits(single(X, parameters)) == bits(core.e_step(X, parameters))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -131,7 +131,7 @@ def test_far_rows_are_computed_in_double(kind: str) -> None:
         X = rows.copy()
         X[chosen] *= np.array(factors)[:, None]
         near = single(np.delete(X, chosen, axis=0), parameters)
-        expected = near + kernels.e_step(X[chosen], parameters)
+        expected = near + core.e_step(X[chosen], parameters)
         found = single(X, parameters)
         for name in names:
             value = np.asarray(getattr(expected, name))
@@ -142,8 +142,8 @@ def test_far_rows_are_computed_in_double(kind: str) -> None:
 
 def test_where_most_rows_are_far_all_are_computed_in_double() -> None:
     parameters = random_mixture("full", 3, 9, 0)
-    X = drawn(parameters, kernels.FAR_ROWS + 100) + 1e3
-    assert bits(single(X, parameters)) == bits(kernels.e_step(X, parameters))
+    X = drawn(parameters, core.FAR_ROWS + 100) + 1e3
+    assert bits(single(X, parameters)) == bits(core.e_step(X, parameters))
 
 
 def test_weights_beyond_float32_are_computed_in_double() -> None:
@@ -151,7 +151,7 @@ def test_weights_beyond_float32_are_computed_in_double() -> None:
     X = drawn(parameters, 300)
     weight = np.geomspace(1e-50, 1e50, 300)
     assert not takes(weight)
-    assert bits(single(X, parameters, weight)) == bits(kernels.e_step(X, parameters, weight))
+    assert bits(single(X, parameters, weight)) == bits(core.e_step(X, parameters, weight))
     weight[:] = 0.0
     assert takes(weight)
     assert single(X, parameters, weight).sum_weight == 0.0
@@ -165,7 +165,7 @@ def test_components_of_any_weight_keep_their_rows(kind: str) -> None:
     empty = replace(parameters, weights=np.array([0.0, 0.5, 0.25, 0.25]))
     X = drawn(parameters, 3000)
     for each in (small, empty):
-        found, expected = single(X, each), kernels.e_step(X, each)
+        found, expected = single(X, each), core.e_step(X, each)
         np.testing.assert_allclose(found.sum_resp, expected.sum_resp, rtol=1e-5)
 
 
@@ -195,7 +195,7 @@ def test_covariances_stay_positive_definite(kind: str, d: int, power: float, see
         one.weights, one.means @ mixing, covariances if kind == "full" else covariances[0], kind
     )
     X = drawn(parameters, 500, seed)
-    sums, wanted = single(X, parameters), kernels.e_step(X, parameters)
+    sums, wanted = single(X, parameters), core.e_step(X, parameters)
     assert in_single(parameters) is not None or bits(sums) == bits(wanted)
     found, expected = m_step(parameters, sums, 0.0), m_step(parameters, wanted, 0.0)
     off = found.dense_covariances() - expected.dense_covariances()

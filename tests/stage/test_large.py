@@ -13,6 +13,8 @@ import pytest
 from gmm_dask import load_model
 from gmm_dask.engine import Backend
 from gmm_dask.errors import SettingsError
+from gmm_dask.mixture import core
+from gmm_dask.mixture.core import library
 from gmm_dask.stage.fit import fit
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.run import run
@@ -178,9 +180,13 @@ class Listening(Watcher):
 
     def __init__(self) -> None:
         self.heard: list[str] = []
+        self.warned: list[str] = []
 
     def detail(self, message: str) -> None:
         self.heard.append(message)
+
+    def warn(self, message: str) -> None:
+        self.warned.append(message)
 
 
 def short(
@@ -235,17 +241,16 @@ def test_a_cluster_by_address_says_what_stays_decoded(data: Path, tmp_path: Path
     assert ALL_STAY in watcher.heard
 
 
-@pytest.mark.parametrize("kind", ["threads", "processes"])
-def test_the_compiled_kernel_publishes_what_numpy_does(
-    data: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+def test_without_the_compiled_core_a_run_says_so_and_publishes_the_same(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster = {"kind": kind, "workers": 2}
-    monkeypatch.setenv("GMM_DASK_KERNEL", "numpy")
-    slow = published(data, tmp_path / "slow", cluster=cluster)
-    monkeypatch.setenv("GMM_DASK_KERNEL", "compiled")
-    fast = published(data, tmp_path / "fast", cluster=cluster)
-    assert slow.metrics["seconds"]["compile"] == 0
-    assert fast.metrics["seconds"]["compile"] > 0
+    fast = published(data, tmp_path / "fast")
+    assert fast.metrics["kernel"] == core.level_name() != "numpy"
+    monkeypatch.setattr(library, "library", lambda: None)
+    watcher = Listening()
+    slow = published(data, tmp_path / "slow", watcher)
+    assert core.SLOWER in watcher.warned
+    assert slow.metrics["kernel"] == "numpy"
     a, b = (load_model(str(tmp_path / name)).parameters for name in ("slow", "fast"))
     np.testing.assert_allclose(a.means, b.means, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(a.covariances, b.covariances, rtol=1e-9, atol=1e-9)

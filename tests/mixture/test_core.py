@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import subprocess
@@ -17,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmm_dask.errors import DataError, SettingsError
-from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, SufficientStatistics, kernels, steps
+from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, SufficientStatistics, core, steps
+from gmm_dask.mixture.core import library
+from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from tests.strategies import random_mixture
 
 KINDS = list(COVARIANCE_FAMILIES)
@@ -48,8 +49,8 @@ def assert_same(
 def test_the_sums_are_those_of_numpy(kind: str, k: int, d: int, n: int) -> None:
     parameters = random_mixture(kind, k, d, 0)
     X, weight = rows_of(parameters, n), np.random.default_rng(1).integers(0, 4, n) * 0.5
-    assert_same(kernels.e_step(X, parameters), steps.e_step(X, parameters))
-    assert_same(kernels.e_step(X, parameters, weight), steps.e_step(X, parameters, weight))
+    assert_same(core.e_step(X, parameters), steps.e_step(X, parameters))
+    assert_same(core.e_step(X, parameters, weight), steps.e_step(X, parameters, weight))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -57,14 +58,14 @@ def test_the_sums_are_those_of_numpy(kind: str, k: int, d: int, n: int) -> None:
 def test_the_scores_are_those_of_numpy(kind: str, k: int, d: int) -> None:
     parameters = random_mixture(kind, k, d, 0)
     X = rows_of(parameters, 1500)
-    found, expected = kernels.score_rows(X, parameters), steps.score_rows(X, parameters)
+    found, expected = core.score_rows(X, parameters), steps.score_rows(X, parameters)
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_allclose(found.log_density, expected.log_density, rtol=1e-13)
     np.testing.assert_allclose(found.max_responsibility, expected.max_responsibility, rtol=1e-12)
-    shares = kernels.responsibilities(X, parameters)
+    shares = core.responsibilities(X, parameters)
     np.testing.assert_allclose(shares, steps.responsibilities(X, parameters), rtol=0, atol=1e-13)
-    np.testing.assert_array_equal(kernels.score_rows(X, parameters).labels, found.labels)
-    np.testing.assert_array_equal(kernels.score_rows(X, parameters).log_density, found.log_density)
+    np.testing.assert_array_equal(core.score_rows(X, parameters).labels, found.labels)
+    np.testing.assert_array_equal(core.score_rows(X, parameters).log_density, found.log_density)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,24 +75,24 @@ def test_a_rows_scores_do_not_depend_on_the_rows_beside_it(kind: str, d: int) ->
     parameters = random_mixture(kind, 5, d, 3)
     X = rows_of(parameters, 300)
     X[7] += 40.0
-    whole = kernels.score_rows(X, parameters)
-    shares = kernels.responsibilities(X, parameters)
+    whole = core.score_rows(X, parameters)
+    shares = core.responsibilities(X, parameters)
     for part in (slice(7, 8), slice(0, 33), slice(100, 300)):
-        found = kernels.score_rows(X[part], parameters)
+        found = core.score_rows(X[part], parameters)
         for each, of_all in zip(found, whole, strict=True):
             np.testing.assert_array_equal(each, of_all[part])
-        np.testing.assert_array_equal(kernels.responsibilities(X[part], parameters), shares[part])
+        np.testing.assert_array_equal(core.responsibilities(X[part], parameters), shares[part])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_layout_and_width_of_float_will_do(kind: str) -> None:
     parameters = random_mixture(kind, 3, 10, 0)
     X = rows_of(parameters, 40_000).astype(np.float32)
-    expected = kernels.e_step(X.astype(np.float64), parameters)
+    expected = core.e_step(X.astype(np.float64), parameters)
     wide = np.zeros((len(X), 20), np.float32)
     wide[:, ::2] = X
     for same in (X, np.asfortranarray(X), wide[:, ::2], np.asfortranarray(X.astype(np.float64))):
-        assert_same(kernels.e_step(same, parameters), expected, rtol=1e-13)
+        assert_same(core.e_step(same, parameters), expected, rtol=1e-13)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,7 +105,7 @@ def test_offsets_and_scales_lose_nothing(kind: str, d: int, offset: float, scale
     )
     X = rows_of(start, 700) * scale + offset
     # Where numbers of 1e9 are subtracted, both kernels see the same rounded rows.
-    assert_same(kernels.e_step(X, parameters), steps.e_step(X, parameters), rtol=1e-11)
+    assert_same(core.e_step(X, parameters), steps.e_step(X, parameters), rtol=1e-11)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -116,7 +117,7 @@ def test_clusters_however_far_apart(kind: str, d: int) -> None:
     parameters = Parameters.from_covariances(one.weights, means, one.covariances, kind)
     rng = np.random.default_rng(0)
     X = means[rng.integers(0, k, 2000)] + rng.normal(size=(2000, d))
-    assert_same(kernels.e_step(X, parameters), steps.e_step(X, parameters))
+    assert_same(core.e_step(X, parameters), steps.e_step(X, parameters))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,21 +128,21 @@ def test_far_rows_are_left_to_numpy(kind: str, d: int) -> None:
     X = rows_of(parameters, 500)
     X[[3, 64, 65, 499]] *= [[1e20], [1e155], [1e200], [1e307]]
     expected = steps.score_rows(X, parameters)
-    found = kernels.score_rows(X, parameters)
+    found = core.score_rows(X, parameters)
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_allclose(found.log_density, expected.log_density, rtol=1e-12)
-    np.testing.assert_allclose(kernels.responsibilities(X, parameters).sum(axis=1), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(core.responsibilities(X, parameters).sum(axis=1), 1.0, rtol=1e-12)
     finite = np.isfinite(expected.log_density)
-    near = kernels.e_step(X[finite], parameters)
+    near = core.e_step(X[finite], parameters)
     assert_same(near, steps.e_step(X[finite], parameters))
-    assert kernels.e_step(X, parameters).log_likelihood == -np.inf
+    assert core.e_step(X, parameters).log_likelihood == -np.inf
 
 
 def test_more_far_rows_than_are_noted() -> None:
     parameters = random_mixture("full", 3, 2, 0)
-    X = rows_of(parameters, kernels.FAR_ROWS + 100) * 1e20
-    assert_same(kernels.e_step(X, parameters), steps.e_step(X, parameters))
-    found, expected = kernels.score_rows(X, parameters), steps.score_rows(X, parameters)
+    X = rows_of(parameters, core.FAR_ROWS + 100) * 1e20
+    assert_same(core.e_step(X, parameters), steps.e_step(X, parameters))
+    found, expected = core.score_rows(X, parameters), steps.score_rows(X, parameters)
     np.testing.assert_array_equal(found.labels, expected.labels)
 
 
@@ -152,7 +153,7 @@ def test_an_outlier_weighs_what_it_weighs(d: int) -> None:
     X = rows_of(parameters, 300)
     X[5] = 1e7
     X[6] = -1e5
-    assert_same(kernels.e_step(X, parameters), steps.e_step(X, parameters))
+    assert_same(core.e_step(X, parameters), steps.e_step(X, parameters))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -161,9 +162,7 @@ def test_the_scale_of_the_weights_drops_no_row(kind: str, power: int) -> None:
     parameters = random_mixture(kind, 3, 12, 0)
     X = rows_of(parameters, 400)
     weight = np.random.default_rng(0).uniform(0.5, 2.0, 400) * 10.0**power
-    assert_same(
-        kernels.e_step(X, parameters, weight), steps.e_step(X, parameters, weight), rtol=1e-11
-    )
+    assert_same(core.e_step(X, parameters, weight), steps.e_step(X, parameters, weight), rtol=1e-11)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -174,11 +173,11 @@ def test_a_component_of_weight_zero_and_equal_components(kind: str) -> None:
     twins = replace(twins, weights=np.full(4, 0.25))
     X = rows_of(parameters, 500)
     for each in (empty, twins):
-        assert_same(kernels.e_step(X, each), steps.e_step(X, each))
-        found = kernels.score_rows(X, each).labels
+        assert_same(core.e_step(X, each), steps.e_step(X, each))
+        found = core.score_rows(X, each).labels
         np.testing.assert_array_equal(found, steps.labels(X, each))
-    assert 1 not in kernels.score_rows(X, empty).labels
-    assert set(kernels.score_rows(X, twins).labels) <= {0, 2}  # ties go to the lowest index
+    assert 1 not in core.score_rows(X, empty).labels
+    assert set(core.score_rows(X, twins).labels) <= {0, 2}  # ties go to the lowest index
 
 
 @settings(max_examples=60)
@@ -189,14 +188,14 @@ def test_a_component_of_weight_zero_and_equal_components(kind: str) -> None:
 def test_any_mixture_and_rows(kind: str, k: int, d: int, n: int, spread: float, seed: int) -> None:
     parameters = random_mixture(kind, k, d, seed)
     X = np.random.default_rng(seed).normal(scale=spread, size=(n, d))
-    assert_same(kernels.e_step(X, parameters), steps.e_step(X, parameters), rtol=1e-11)
+    assert_same(core.e_step(X, parameters), steps.e_step(X, parameters), rtol=1e-11)
 
 
 def test_the_log_likelihood_is_summed_without_loss(rng: np.random.Generator) -> None:
     parameters = random_mixture("full", 3, 4, 0)
     X = rows_of(parameters, 50_000)
-    exact = math.fsum(kernels.score_rows(X, parameters).log_density)
-    assert kernels.e_step(X, parameters).log_likelihood == pytest.approx(exact, rel=1e-14)
+    exact = math.fsum(core.score_rows(X, parameters).log_density)
+    assert core.e_step(X, parameters).log_likelihood == pytest.approx(exact, rel=1e-14)
 
 
 def test_threads_and_processes_give_the_same_bits() -> None:
@@ -204,7 +203,7 @@ def test_threads_and_processes_give_the_same_bits() -> None:
     X = rows_of(parameters, 5000)
 
     def bits(_: int = 0) -> bytes:
-        found = kernels.e_step(X, parameters)
+        found = core.e_step(X, parameters)
         return b"".join(np.asarray(getattr(found, name)).tobytes() for name in NAMES)
 
     with ThreadPoolExecutor(4) as pool:
@@ -214,7 +213,7 @@ def test_threads_and_processes_give_the_same_bits() -> None:
 PEAK = """
 from pathlib import Path
 import numpy as np
-from gmm_dask.mixture import kernels
+from gmm_dask.mixture import core
 from tests.strategies import random_mixture
 
 def peak():
@@ -224,10 +223,10 @@ def peak():
 for kind in ("full", "diag"):
     parameters = random_mixture(kind, 16, 16, 0)
     X = np.random.default_rng(0).normal(size=(200_000, 16))
-    kernels.e_step(X[:2000], parameters)
+    core.e_step(X[:2000], parameters)
     Path("/proc/self/clear_refs").write_text("5")
     before = peak()
-    kernels.e_step(X, parameters)
+    core.e_step(X, parameters)
     assert peak() - before < 4 << 20, (kind, peak() - before)
 """
 
@@ -243,127 +242,123 @@ def test_bad_input_is_refused_as_by_numpy() -> None:
     X = rows_of(parameters, 10)
     for bad in (np.full(10, np.nan), np.full(10, -1.0), np.ones(9)):
         with pytest.raises(DataError):
-            kernels.e_step(X, parameters, bad)
+            core.e_step(X, parameters, bad)
     with pytest.raises(ValueError, match="features"):
-        kernels.e_step(X[:, :2], parameters)
+        core.e_step(X[:, :2], parameters)
     with pytest.raises(ValueError, match="features"):
-        kernels.score_rows(X[:, :2], parameters)
+        core.score_rows(X[:, :2], parameters)
 
 
-def test_the_choice_depends_on_the_size_of_the_whole_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("GMM_DASK_KERNEL", raising=False)
-    assert kernels.choose(150, 3, 4) == "numpy"
-    assert kernels.choose(10_000_000, 8, 8) == "compiled"
-    monkeypatch.setenv("GMM_DASK_KERNEL", "compiled")
-    assert kernels.choose(150, 3, 4) == "compiled"
-    monkeypatch.setenv("GMM_DASK_KERNEL", "fortran")
-    with pytest.raises(SettingsError, match="numpy, compiled"):
-        kernels.choose(150, 3, 4)
-
-
-ALONE = """
-import sys
+LEVEL_BITS = """
+import hashlib, sys
 import numpy as np
-import gmm_dask.mixture
-from gmm_dask.mixture import kernels, steps
-from tests.strategies import random_mixture
-assert "numba" not in sys.modules
-parameters = random_mixture("full", 2, 3, 0)
-X = np.random.default_rng(0).normal(size=(100, 3))
-a, b = kernels.e_step(X, parameters), steps.e_step(X, parameters)
-np.testing.assert_allclose(a.sum_xx, b.sum_xx, rtol=1e-12)
-assert "numba" in sys.modules
-assert kernels.warm_up("float64") >= 0
+from gmm_dask.mixture import core
+from gmm_dask.mixture.core.library import level_name
+from tests.mixture.test_core import BIT_CASES, bits_of_case
+assert level_name() == sys.argv[1], level_name()
+digest = hashlib.sha256()
+for case in BIT_CASES:
+    digest.update(bits_of_case(*case))
+print(len(BIT_CASES), digest.hexdigest())
 """
+BIT_CASES = [
+    (kind, d, k, way)
+    for kind in KINDS
+    for d, k in ((1, 2), (2, 3), (5, 2), (8, 8), (9, 3), (13, 5), (16, 16), (21, 4), (40, 6))
+    for way in ("near", "over", "weights", "far", "float32 rows")
+]
 
 
-def test_numba_is_loaded_when_it_is_needed_and_reads_what_another_process_compiled() -> None:
-    kernels.e_step(np.zeros((1, 3)), random_mixture("full", 2, 3, 0))  # it compiles, if none did
-    read = "\nassert kernels._dense().add_expectation.stats.cache_hits.total() == 1"
-    root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", ALONE + read], cwd=root, check=True, timeout=250)
+def bits_of_case(kind: str, d: int, k: int, way: str) -> bytes:
+    """Everything that the core says of some rows of a mixture, in double and in single."""
+    parameters = random_mixture(kind, k, d, d * k)
+    rng = np.random.default_rng(d + k)
+    spread = 4.0 if way == "over" else 1.0
+    X = parameters.means[rng.integers(0, k, 700)] + spread * rng.normal(size=(700, d))
+    weight = rng.integers(0, 3, 700).astype(float) if way == "weights" else None
+    if way == "far":
+        X[::50] *= 1e9
+    if way == "float32 rows":
+        X = X.astype(np.float32)
+    found = []
+    for precision in ("double", "single"):
+        sums = core.e_step(X, parameters, weight, precision)
+        found += [np.asarray(getattr(sums, name)) for name in NAMES]
+    found += [*core.score_rows(X, parameters), core.responsibilities(X, parameters)]
+    if way != "far":
+        spread_of, keys = core.spread_and_keys(X, None, 3)
+        found += [spread_of.mean, spread_of.scatter, keys]
+    return b"".join(each.tobytes() for each in found)
 
 
-@pytest.mark.heavy
-def test_what_numba_compiled_is_kept_where_its_variable_says(tmp_path: Path) -> None:
-    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "HOME": "/proc/nowhere"}
-    root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", ALONE], cwd=root, env=env, check=True, timeout=250)
-    assert list(tmp_path.rglob("*.nbc"))
+def digest_at(level: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", LEVEL_BITS, level], cwd=Path(__file__).parents[2], check=True,
+        env=os.environ | {"GMM_DASK_LEVEL": level}, capture_output=True, text=True, timeout=250,
+    )  # fmt: skip
+    return done.stdout
 
 
-def test_without_a_place_on_disk_it_compiles_in_every_process(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.skipif(
+    library.level() < 4, reason="this processor has one level with fused operations"
+)
+def test_every_level_with_fused_multiply_add_gives_the_same_bits() -> None:
+    assert len(BIT_CASES) >= 150
+    assert digest_at("x86-64-v3") == digest_at("x86-64-v4")
+
+
+@pytest.mark.skipif(library.level() < 3 or library.level() == 8, reason="it is of x86-64 alone")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_level_without_fused_multiply_add_gives_the_same_to_rounding(
+    kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gmm_dask.mixture.kernels import compiling
-
-    real = compiling.numba.njit
-
-    def njit(*functions: object, **options: bool) -> object:
-        if options.pop("cache", False):
-            raise RuntimeError("cannot cache function: no locator available")
-        return real(*functions, **options)
-
-    monkeypatch.setattr(compiling.numba, "njit", njit)
-    assert compiling.cached(lambda x: x + 1)(2) == 3
-
-
-@pytest.mark.parametrize("kind", ["full", "diag"])
-@pytest.mark.parametrize("d", [2, 13])
-def test_what_the_loops_do_not_count_is_freed_all_the_same(kind: str, d: int) -> None:
-    """Arrays that compiled code made are all gone, and those it was given are held by no one."""
-    from numba.core.runtime import _nrt_python as runtime
-    from numba.core.runtime import rtsys
-
-    parameters = random_mixture(kind, 3, d, 0)
+    parameters = random_mixture(kind, 4, 6, 0)
     X = rows_of(parameters, 3000)
+    expected, scores = core.e_step(X, parameters), core.score_rows(X, parameters)
+    monkeypatch.setenv("GMM_DASK_LEVEL", "x86-64-v2")
+    assert library.level_name() == "x86-64-v2"
+    assert_same(core.e_step(X, parameters), expected)
+    np.testing.assert_array_equal(core.score_rows(X, parameters).labels, scores.labels)
 
-    def all_of_it() -> list[int]:
-        for arithmetic in ("double", "single"):
-            kernels.e_step(X, parameters, arithmetic=arithmetic)
-        kernels.score_rows(X, parameters)
-        return [sys.getrefcount(each) for each in (X, parameters, parameters.means)]
 
-    held = all_of_it()  # compiled, and what is kept of the mixture made
-    runtime.memsys_enable_stats()
-    try:
-        before, still_held = rtsys.get_allocation_stats(), all_of_it()
-        after = rtsys.get_allocation_stats()
-    finally:
-        runtime.memsys_disable_stats()
-    assert after.alloc - before.alloc == after.free - before.free > 0
-    assert still_held == held
+@pytest.mark.parametrize("asked", ["x86-64-v9", "avx2", "aarch64"])
+def test_a_level_that_the_processor_has_not_is_refused(
+    asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if library.level_name() == asked:
+        pytest.skip("it is this processor's own")
+    monkeypatch.setenv("GMM_DASK_LEVEL", asked)
+    with pytest.raises(SettingsError, match="this processor runs"):
+        library.level()
+
+
+def test_exp_and_log_are_right_to_two_units_in_the_last_place() -> None:
+    x = -np.concatenate([np.linspace(0, 700, 3200), np.geomspace(1e-300, 1e6, 3200)])
+    exps, logs = np.empty_like(x), np.empty_like(x)
+    loaded = library.library()
+    assert loaded is not None
+    assert not loaded.gmm_exp_log(x.ctypes.data, exps.ctypes.data, logs.ctypes.data, len(x), 0)
+    within = x >= -700
+    np.testing.assert_allclose(exps[within], np.exp(x[within]), rtol=2 * np.finfo(float).eps)
+    np.testing.assert_allclose(logs, np.log(1 - x), rtol=2 * np.finfo(float).eps, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_arrays_and_mixtures_of_any_kind_go_through_functions_that_are_compiled_already(
-    dtype: type,
-) -> None:
-    from gmm_dask.mixture.kernels import dense, look
+def test_arrays_that_lie_in_memory_in_any_way_have_the_same_bits(dtype: type) -> None:
+    parameters = random_mixture("full", 3, 11, 0)
+    X = rows_of(parameters, 300).astype(dtype)
+    read_only = X.copy()
+    read_only.flags.writeable = False
+    apart = np.frombuffer(b" " + X.tobytes(), np.uint8)[1:].view(dtype).reshape(X.shape)
+    assert not apart.flags.aligned
+    expected = core.score_rows(X, parameters).log_density
+    for rows in (read_only, apart, X.T.copy().T, np.repeat(X, 2, axis=0)[::2]):
+        np.testing.assert_array_equal(core.score_rows(rows, parameters).log_density, expected)
 
-    compiled = (dense.add_expectation, dense.write_scores, look.write_look)
-    kernels.warm_up(np.dtype(dtype).name, "single")
-    kernels.warm_up_look(np.dtype(dtype).name)
-    before = [len(function.signatures) for function in compiled]
-    for kind, d in itertools.product(KINDS, (4, 13)):
-        parameters = random_mixture(kind, 3, d, 0)
-        X, weight = rows_of(parameters, 100).astype(dtype), np.ones(100)
-        X[7] *= 1e20  # too far for float32
-        read_only, kept = X.copy(), weight.copy()
-        read_only.flags.writeable = kept.flags.writeable = False
-        apart = np.frombuffer(b" " + X.tobytes(), np.uint8)[1:].view(dtype).reshape(X.shape)
-        assert not apart.flags.aligned
-        for rows, weights in (
-            (X, weight),
-            (read_only, kept),
-            (apart, weight),
-            (X.T.copy().T, None),
-        ):
-            kernels.e_step(rows, parameters, weights)
-            kernels.e_step(rows, parameters, weights, arithmetic="single")
-            kernels.score_rows(rows, parameters)
-            kernels.responsibilities(rows, parameters)
-            kernels.spread_and_keys(rows, None, 5)
-    assert [len(function.signatures) for function in compiled] == before
+
+def test_without_the_library_rows_go_through_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "library", lambda: None)
+    assert RowArithmetic.chosen("error").kernel == "numpy"
+    assert core.level_name() == "numpy"
+    with pytest.raises(SettingsError, match="compiled core and this process has not"):
+        core.e_step(np.zeros((1, 3)), random_mixture("full", 2, 3, 0))

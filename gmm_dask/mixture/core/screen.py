@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.mixture.kernels.lanes import LANES
 from gmm_dask.mixture.parameters import Parameters
 
 Array = npt.NDArray[np.float64]
@@ -24,11 +23,12 @@ NOTHING = 1e-3  # pooled standard deviations that all components are apart in a 
 WIDE = 6.0  # standard deviations from its mean, where the rows of a component are
 EXACT, CERTAIN = 1e-6, 1e-8  # rounding of a distance, and of a covariance in units of its least
 EXACT_SINGLE = 0.03  # a bound of 36 is then off by 1 %, which `ROUNDED` allows for
+LINE_BYTES = 64  # directions are filled up to whole lines
 DENSE = 1.3  # operations of a distance, subtractions included, in units of its multiplications
 
 
 class Screen(NamedTuple):
-    """What the kernel needs to leave components alone; without directions it looks at all.
+    """What the core needs to leave components alone; without directions it looks at all.
 
     Parameters
     ----------
@@ -56,6 +56,23 @@ class Screen(NamedTuple):
     factors: Array
     offsets: Array
     worth: float
+
+    def narrowed(self) -> Screen:
+        """The screen with its arrays in float32."""
+        return Screen(
+            narrow(self.centre),
+            narrow(self.directions),
+            narrow(self.means),
+            narrow(self.biases),
+            narrow(self.factors),
+            narrow(self.offsets),
+            self.worth,
+        )
+
+
+def narrow(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array in float32, its values side by side."""
+    return array.astype(np.float32, order="C")
 
 
 @lru_cache(maxsize=4)
@@ -105,7 +122,7 @@ def _screen(parameters: Parameters, at_most: int, kind: np.dtype[Any]) -> Screen
     if len(factors) == 1:
         sure = np.broadcast_to(sure.all(), (k,))
     operations = n * (n + 1) / 2 + n * d / k + n
-    fill, lanes = ((0, 0), (0, -n % STEP)), LANES * 8 // kind.itemsize
+    fill, lanes = ((0, 0), (0, -n % STEP)), LINE_BYTES // kind.itemsize
     return Screen(
         centre,
         np.pad(directions, ((0, 0), (0, -n % lanes))),

@@ -1,0 +1,165 @@
+"""The compiled core as ctypes sees it: where the library is, its records and its functions."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.errors import SettingsError
+
+LEVELS = {2: "x86-64-v2", 3: "x86-64-v3", 4: "x86-64-v4", 8: "aarch64"}
+ALIGNMENT = 64  # bytes: a cache line, which sums begin with
+
+_POINTER = ctypes.c_void_p
+_INTEGER = ctypes.c_int64
+_NUMBER = ctypes.c_double
+
+
+class Task(ctypes.Structure):
+    """Rows and a mixture; the fields are those of gmm_task in core.h."""
+
+    _fields_ = [
+        ("n", _INTEGER), ("d", _INTEGER), ("k", _INTEGER),
+        ("is_single", _INTEGER), ("is_matrix", _INTEGER), ("has_float_rows", _INTEGER),
+        ("X", _POINTER), ("weights", _POINTER),
+        ("n_factors", _INTEGER),
+        ("means", _POINTER), ("rests", _POINTER), ("factors", _POINTER), ("log_weights", _POINTER),
+        ("shift", _POINTER), ("top", _NUMBER), ("far_limit", _NUMBER), ("least", _NUMBER),
+        ("n_directions", _INTEGER), ("n_seen", _INTEGER), ("n_screen_factors", _INTEGER),
+        ("centre", _POINTER), ("directions", _POINTER), ("screen_means", _POINTER),
+        ("biases", _POINTER), ("screen_factors", _POINTER), ("offsets", _POINTER),
+        ("worth", _NUMBER),
+        ("far", _POINTER), ("most_far", _INTEGER), ("n_far", _INTEGER),
+    ]  # fmt: skip
+    kept_alive: object  # an array that only this record refers to
+
+
+class Sums(ctypes.Structure):
+    """Sums over rows; the fields are those of gmm_sums in core.h."""
+
+    _fields_ = [
+        ("log_likelihood", _NUMBER),
+        ("sum_resp", _POINTER),
+        ("sum_x", _POINTER),
+        ("sum_xx", _POINTER),
+    ]
+
+
+class Scores(ctypes.Structure):
+    """Scores of rows; the fields are those of gmm_scores in core.h."""
+
+    _fields_ = [
+        ("labels", _POINTER),
+        ("log_density", _POINTER),
+        ("max_responsibility", _POINTER),
+        ("responsibilities", _POINTER),
+    ]
+
+
+class Look(ctypes.Structure):
+    """A first look at rows; the fields are those of gmm_look in core.h."""
+
+    _fields_ = [
+        ("n", _INTEGER), ("d", _INTEGER), ("has_float_rows", _INTEGER), ("X", _POINTER),
+        ("moments", _POINTER), ("salt", ctypes.c_uint64), ("keys", _POINTER),
+    ]  # fmt: skip
+
+
+def library_name() -> str:
+    """The file name of the library for this platform: a checkout on a shared disk may have many."""
+    suffix = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
+    return f"_core-{sys.platform}-{platform.machine().lower()}.{suffix}"
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The library; None where it was not built for this platform."""
+    path = Path(__file__).parent / library_name()
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError:
+        return None
+    for name, record in (("gmm_expect", Sums), ("gmm_score", Scores)):
+        getattr(loaded, name).argtypes = [
+            ctypes.POINTER(Task),
+            ctypes.POINTER(record),
+            ctypes.c_int,
+        ]
+    loaded.gmm_look_at.argtypes = [ctypes.POINTER(Look), ctypes.c_int]
+    loaded.gmm_exp_log.argtypes = [_POINTER, _POINTER, _POINTER, _INTEGER, ctypes.c_int]
+    return loaded
+
+
+def is_there() -> bool:
+    """Whether this installation has the compiled core."""
+    return library() is not None
+
+
+def level() -> int:
+    """The level that runs: the best of this processor, or a lower one that GMM_DASK_LEVEL names.
+
+    Raises
+    ------
+    SettingsError
+        The processor, or the library, has no such level.
+    """
+    loaded, asked = library(), os.environ.get("GMM_DASK_LEVEL")
+    if loaded is None:
+        return 0
+    best = int(loaded.gmm_level())
+    if not asked:
+        return best
+    names = {name: number for number, name in LEVELS.items()}
+    if asked not in names or not (names[asked] == best or names[asked] <= best < 8):
+        able = ", ".join(name for number, name in LEVELS.items() if number <= best)
+        raise SettingsError(f"GMM_DASK_LEVEL is {asked!r}; this processor runs {able}.")
+    return names[asked]
+
+
+def level_name() -> str:
+    """The level that runs in words; "numpy" where there is no compiled core."""
+    return LEVELS.get(level(), "numpy")
+
+
+def call(function: str, *records: ctypes.Structure) -> None:
+    """Call a function of the library, without Python's lock.
+
+    Raises
+    ------
+    MemoryError
+        There is no room for a tile.
+    SettingsError
+        There is no library here.
+    """
+    loaded = library()
+    if loaded is None:
+        raise SettingsError(
+            f"{Path(__file__).parent / library_name()} cannot be loaded: the driver has the "
+            "compiled core and this process has not. Install gmm_dask in the same way everywhere."
+        )
+    failed = getattr(loaded, function)(*map(ctypes.byref, records), level())
+    if failed:
+        raise MemoryError(f"{function}: no memory for the rows of a tile.")
+
+
+def aligned_zeros(*shape: int) -> npt.NDArray[np.float64]:
+    """Zeros that begin with a cache line and share none with another array."""
+    n = int(np.prod(shape))
+    raw = np.zeros(n + 2 * ALIGNMENT // 8)
+    first = -(raw.ctypes.data // 8) % (ALIGNMENT // 8)
+    return raw[first : first + n].reshape(shape)
+
+
+def address(array: npt.NDArray[Any] | None) -> int | None:
+    """Where the values of a C-contiguous array lie; the caller keeps the array alive."""
+    if array is None or not array.size:
+        return None
+    return array.ctypes.data

@@ -1,0 +1,82 @@
+/* What Python hands over: pointers and sizes of C-contiguous arrays; see gmm_dask/mixture/core/library.py.
+ *
+ * Shapes are those of the fields' comments: n rows, d columns, k components, r directions of the screen,
+ * s of them that separate (a multiple of 4). "Own" is the arithmetic's kind of float: float32 where
+ * is_single, else float64. */
+#pragma once
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+  int64_t n, d, k;
+  int64_t is_single;      /* arithmetic in float32, with sums in float64 */
+  int64_t is_matrix;      /* factors are matrices; else reciprocal standard deviations */
+  int64_t has_float_rows; /* X is float32 */
+  const void *X;          /* (n, d) */
+  const double *weights;  /* (n,) or NULL */
+  /* the mixture */
+  int64_t n_factors;       /* k, or 1 where all components share the factor */
+  const void *means;       /* (k, d), own */
+  const void *rests;       /* (k, d), own: what the means lack of their digits; NULL for none */
+  const void *factors;     /* (n_factors, d, d) upper triangular, or (k, d), own */
+  const void *log_weights; /* (k,), own: log weight plus log of the density at the mean, less `top` */
+  const void *shift;       /* (SHIFT_ROWS, d) as X: what rows are lessened by in single precision */
+  double top;
+  double far_limit; /* log-density at or below which a row is far */
+  double least;     /* log of a responsibility that is nothing, in single precision */
+  /* the screen; n_seen is 0 where there is none */
+  int64_t n_directions, n_seen, n_screen_factors;
+  const void *centre;         /* (d,), own */
+  const void *directions;     /* (d, r), own; r fills whole lines */
+  const void *screen_means;   /* (k, s), own */
+  const void *biases;         /* (k,), own */
+  const void *screen_factors; /* (n_screen_factors, s, s), own */
+  const void *offsets;        /* (k, s), own */
+  double worth;               /* part of the components that must be out of reach for the screen to pay */
+  /* rows that are left to NumPy */
+  int64_t *far; /* (most_far,): the first of them */
+  int64_t most_far;
+  int64_t n_far; /* out: all of them */
+} gmm_task;
+
+/* Sums over rows, to add to. `in_lists` of them is said by gmm_sums_in_lists. */
+typedef struct {
+  double log_likelihood; /* out */
+  double *sum_resp;      /* (k, 8) */
+  double *sum_x;         /* in lists (k, p), p = d filled up to whole lines; else (k, d, 8) */
+  double *sum_xx;        /* in lists (n_factors, p, p); else (k, d, d, 8), or (k, d, 8) without matrices */
+} gmm_sums;
+
+typedef struct {
+  int32_t *labels;              /* (n,) */
+  double *log_density;          /* (n,) */
+  double *max_responsibility;   /* (n,) */
+  double *responsibilities;     /* (n, k) or NULL */
+} gmm_scores;
+
+typedef struct {
+  int64_t n, d;
+  int64_t has_float_rows;
+  const void *X; /* (n, d) */
+  double *moments; /* (4, d): mean, scatter, least, greatest */
+  uint64_t salt;
+  uint64_t *keys; /* (n,) or NULL */
+} gmm_look;
+
+/* Levels: 2, 3, 4 are x86-64-v2, v3 and v4; 8 is aarch64. 0 asks for the best that this processor runs.
+ * The functions return 0, or 1 where there is no memory, or 2 where the level is none of this processor. */
+__attribute__((visibility("default"))) int gmm_level(void);
+__attribute__((visibility("default"))) int gmm_expect(gmm_task *task, gmm_sums *sums, int level);
+__attribute__((visibility("default"))) int gmm_score(gmm_task *task, gmm_scores *scores, int level);
+__attribute__((visibility("default"))) int gmm_look_at(gmm_look *look, int level);
+__attribute__((visibility("default"))) int gmm_sums_in_lists(int64_t d, int64_t is_matrix);
+/* For tests: e^x of x <= 0, and log of 1 - x. n is a multiple of 32. */
+__attribute__((visibility("default"))) int gmm_exp_log(const double *x, double *e, double *l, int64_t n, int level);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,129 @@
+// The E-step: one fused pass over tiles of rows, of which nothing of size n x k leaves a tile.
+//
+// Dempster, Laird, Rubin 1977; Bishop, PRML, equations 9.23 to 9.27, with x measured from the current means.
+#pragma once
+
+#include "densities.hpp"
+
+namespace LEVEL {
+
+template <class T> INLINE void load_weights(const Room<T> &m, const double *weights, int64_t t, int64_t count) {
+  typedef Strip<T> S;
+  if (!weights && t + ROWS<T> <= count) {
+    for (int l = 0; l < ROWS<T>; l += S::size) store(m.weight + l, all<S>(T(1)));
+    return;
+  }
+  for (int l = 0; l < ROWS<T>; l++)
+    m.weight[l] = t + l >= count ? T(0) : weights ? T(weights[m.order[t + l]]) : T(1);
+}
+
+// lead = log-density of each row less `top`, and summed = weight over the sum of shares; 0 for rows of weight 0.
+template <class T> INLINE void log_densities(const Room<T> &m) {
+  typedef Strip<T> S;
+  const S zero = all<S>(T(0));
+  for (int l = 0; l < ROWS<T>; l += S::size) {
+    const S w = load<S>(m.weight + l), sum = load<S>(m.summed + l);
+    store(m.lead + l, where_greater(w, zero, load<S>(m.largest + l) + log_of(sum), zero));
+    store(m.summed + l, where_greater(w, zero, w / sum, zero));
+  }
+}
+
+// Add each row's weight times log-density to a place of its own, in float64.
+template <class T> INLINE void add_log_likelihood(const Room<T> &m, double top, double *sum) {
+  typedef Strip<double> S;
+  constexpr int R = ROWS<T>;
+  alignas(64) double w[R], v[R];
+  for (int l = 0; l < R; l++) {
+    w[l] = double(m.weight[l]);
+    v[l] = double(m.lead[l]) + top;
+  }
+  for (int l = 0; l < R; l += S::size) store(sum + l, multiply_add(load<S>(w + l), load<S>(v + l), load<S>(sum + l)));
+}
+
+// Add what the block says of each component, or put its rows on the component's list.
+template <class T> INLINE void add_block(const Mixture<T> &g, const Room<T> &m, gmm_sums &sums, int64_t t) {
+  typedef Strip<T> S;
+  constexpr int R = ROWS<T>;
+  for (int64_t j = 0; j < g.k; j++) {
+    T *resp = m.joint + j * R;
+    if (!rows_greater(resp, T(0))) continue;
+    for (int l = 0; l < R; l += S::size) store(resp + l, load<S>(resp + l) * load<S>(m.summed + l));
+    add_folded(sums.sum_resp + j * SUM_LANES, folded(column(resp)));
+    if (g.in_lists) {
+      const int64_t at = j * HELD + m.counts[j];
+      m.counts[j] += append(m.order + t, resp, rows_greater(resp, T(0)), m.listed + at, m.shares + at);
+      continue;
+    }
+    double *sum_x = sums.sum_x + j * g.d * SUM_LANES;
+    if (g.is_matrix)
+      add_products(m.x, m.mean + j * g.p, m.rest + j * g.p, resp, g.d, m.D, sum_x,
+                   sums.sum_xx + j * g.d * g.d * SUM_LANES);
+    else
+      add_squares(m.x, m.mean + j * g.p, m.rest + j * g.p, resp, g.d, sum_x, sums.sum_xx + j * g.d * SUM_LANES);
+  }
+}
+
+template <class T>
+INLINE void add_lists(const Mixture<T> &g, const Room<T> &m, gmm_sums &sums, const T *rows) {
+  for (int64_t j = 0; g.in_lists && j < g.k; j++) {
+    add_listed(rows, g.d, m.listed + j * HELD, m.shares + j * HELD, m.counts[j], m.mean + j * g.p, m.rest + j * g.p,
+               m.V, m.listed_D, sums.sum_x + j * g.p, sums.sum_xx + (g.n_factors > 1 ? j : 0) * g.p * g.p);
+    m.counts[j] = 0;
+  }
+}
+
+INLINE double total(double *sum, int n) {
+  for (int half = n / 2; half >= 1; half /= 2)
+    for (int l = 0; l < half; l++) sum[l] += sum[l + half];
+  return sum[0];
+}
+
+// Rows of X in the arithmetic T: add their statistics to the sums.
+template <class T, class X> static int expect(gmm_task &task, gmm_sums &sums) {
+  constexpr int R = ROWS<T>;
+  const Mixture<T> g(task);
+  constexpr bool copies_rows = sizeof(T) == 4 || sizeof(X) == 4;
+  Arena arena;
+  Room<T> m;
+  m.take_from(arena, g, copies_rows);
+  if (!arena.allocate()) return 1;
+  m.take_from(arena, g, copies_rows);
+  m.fill(g);
+  Tally tally;
+  double log_likelihood = 0.0;
+  task.n_far = 0;
+  for (int64_t start = 0, tile = 0; start < g.n; start += TILE_ROWS, tile++) {
+    const int64_t count = g.n - start < TILE_ROWS ? g.n - start : TILE_ROWS;
+    const T *rows = own_rows((const X *)task.X + start * g.d, count, g.d, (const X *)task.shift, m.tile);
+    const double *weights = task.weights ? task.weights + start : nullptr;
+    const bool is_screened = tally.is_worth(g, tile);
+    arrange(g, m, rows, count, is_screened);
+    alignas(64) double tile_sum[R] = {0.0};
+    for (int64_t t = 0; t < count; t += R) {
+      transpose(rows, g.d, m.order + t, g.d, m.x);
+      load_weights(m, weights, t, count);
+      Range likely = {0, 0};
+      if (is_screened) {
+        transpose(m.projected, g.n_directions, m.order + t, g.n_seen, m.y);
+        likely = likely_of(m, t, count);
+      }
+      log_joints(g, m, likely, tally);
+      note_far(task, g, m, rows_greater(m.largest, g.far_limit), start, t, count);
+      shares_of(g, m);
+      log_densities(m);
+      add_log_likelihood(m, g.top, tile_sum);
+      add_block(g, m, sums, t);
+    }
+    log_likelihood += total(tile_sum, R);
+    add_lists(g, m, sums, rows);
+  }
+  sums.log_likelihood = log_likelihood;
+  return 0;
+}
+
+inline int expect(gmm_task &task, gmm_sums &sums) {
+  if (task.is_single) return task.has_float_rows ? expect<float, float>(task, sums) : expect<float, double>(task, sums);
+  return task.has_float_rows ? expect<double, float>(task, sums) : expect<double, double>(task, sums);
+}
+
+}  // namespace LEVEL

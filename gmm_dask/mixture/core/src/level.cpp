@@ -1,0 +1,28 @@
+// Everything once for one processor level; it is compiled several times, with LEVEL naming the level.
+#include "expectation.hpp"
+#include "look.hpp"
+#include "scores.hpp"
+
+#define CONCATENATED(a, b) a##b
+#define NAME(function, level) CONCATENATED(function, level)
+
+extern "C" {
+
+int NAME(gmm_expect_, LEVEL)(gmm_task *task, gmm_sums *sums) { return LEVEL::expect(*task, *sums); }
+
+int NAME(gmm_score_, LEVEL)(gmm_task *task, gmm_scores *scores) { return LEVEL::score(*task, *scores); }
+
+int NAME(gmm_look_at_, LEVEL)(gmm_look *look) { return LEVEL::look_at(*look); }
+
+void NAME(gmm_exp_log_, LEVEL)(const double *x, double *e, double *l, int64_t n) {
+  typedef LEVEL::Strip<double> S;
+  for (int64_t i = 0; i + S::size <= n; i += S::size) {
+    const S value = LEVEL::load_row<S>(x + i);
+    alignas(64) double exps[S::size], logs[S::size];
+    LEVEL::store(exps, LEVEL::exp_of(value));
+    LEVEL::store(logs, LEVEL::log_of(LEVEL::all<S>(1.0) - value));
+    memcpy(e + i, exps, sizeof exps);
+    memcpy(l + i, logs, sizeof logs);
+  }
+}
+}

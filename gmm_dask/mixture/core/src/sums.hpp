@@ -1,0 +1,168 @@
+// Sums of r (x - m) and r (x - m)(x - m)^T, over the rows of a block or over the rows of a list.
+#pragma once
+
+#include "block.hpp"
+
+namespace LEVEL {
+
+constexpr int FEW_COLUMNS = 8;  // up to which sums are taken over rows in lanes; beyond, over rows in a list
+constexpr int LIST_ROWS = 64;   // rows of a component that are weighted and multiplied at once
+
+constexpr bool sums_in_lists(int64_t d, bool is_matrix) { return is_matrix && d > FEW_COLUMNS; }
+
+// The four lines of a block in one column.
+template <class T> struct Column {
+  Line<T> a, b, c, d;
+};
+template <class T> INLINE Column<T> column(const T *p) {
+  constexpr int V = LINE_VALUES<T>;
+  typedef Line<T> L;
+  return {load<L>(p), load<L>(p + V), load<L>(p + 2 * V), load<L>(p + 3 * V)};
+}
+template <class T> INLINE void store(T *p, Column<T> x) {
+  constexpr int V = LINE_VALUES<T>;
+  store(p, x.a);
+  store(p + V, x.b);
+  store(p + 2 * V, x.c);
+  store(p + 3 * V, x.d);
+}
+template <class T> INLINE Column<T> operator*(Column<T> x, Column<T> y) {
+  return {x.a * y.a, x.b * y.b, x.c * y.c, x.d * y.d};
+}
+template <class T> INLINE Line<T> folded(Column<T> x) { return (x.a + x.c) + (x.b + x.d); }
+template <class T> INLINE Line<T> folded_product(Column<T> x, Column<T> y) {
+  return multiply_add(x.d, y.d, multiply_add(x.c, y.c, multiply_add(x.b, y.b, x.a * y.a)));
+}
+
+// x - m; in float32 the mean is in two parts and has all its digits.
+template <class P> INLINE P from_mean(P x, Register<typename P::value> mean, Register<typename P::value> rest) {
+  return sizeof(typename P::value) == 4 ? (x - mean) - rest : x - mean;
+}
+template <class P> INLINE P from_mean(P x, P mean, P rest) {
+  return sizeof(typename P::value) == 4 ? (x - mean) - rest : x - mean;
+}
+template <class T> INLINE Column<T> column_from_mean(const T *x, T mean, T rest) {
+  const Register<T> m = broadcast(mean), e = broadcast(rest);
+  const Column<T> v = column(x);
+  return {from_mean(v.a, m, e), from_mean(v.b, m, e), from_mean(v.c, m, e), from_mean(v.d, m, e)};
+}
+
+// Add a block's r (x - m) (d, 8) and the lower triangle of r (x - m)(x - m)^T (d, d, 8); D is workspace.
+template <class T>
+INLINE void add_products(const T *x, const T *mean, const T *rest, const T *resp, int64_t d, T *D, double *sum_x,
+                         double *sum_xx) {
+  const Column<T> r = column(resp);
+  for (int64_t a = 0; a < d; a++) {
+    const Column<T> difference = column_from_mean(x + a * ROWS<T>, mean[a], rest[a]), weighted = r * difference;
+    store(D + a * ROWS<T>, difference);
+    add_folded(sum_x + a * SUM_LANES, folded(weighted));
+    add_folded(sum_xx + (a * d + a) * SUM_LANES, folded_product(weighted, difference));
+    double *to = sum_xx + a * d * SUM_LANES;
+    for (int64_t b = 0; b < a; b++)
+      add_folded(to + b * SUM_LANES, folded_product(weighted, column(D + b * ROWS<T>)));
+  }
+}
+
+// Add a block's r (x - m) (d, 8) and r (x - m)^2 (d, 8).
+template <class T>
+INLINE void add_squares(const T *x, const T *mean, const T *rest, const T *resp, int64_t d, double *sum_x,
+                        double *sum_xx) {
+  const Column<T> r = column(resp);
+  for (int64_t a = 0; a < d; a++) {
+    const Column<T> difference = column_from_mean(x + a * ROWS<T>, mean[a], rest[a]), weighted = r * difference;
+    add_folded(sum_x + a * SUM_LANES, folded(weighted));
+    add_folded(sum_xx + a * SUM_LANES, folded_product(weighted, difference));
+  }
+}
+
+// Append the rows of a block that have a share, and their shares; how many there are.
+template <class T>
+INLINE int64_t append(const int32_t *order, const T *resp, uint64_t has_share, int32_t *rows, T *shares) {
+  int64_t n = 0;
+#if REGISTER_BYTES == 64
+  constexpr int L = LANES_OF<T>;
+  for (int l = 0; l < ROWS<T>; l += L) {
+    const uint32_t bits = uint32_t(has_share >> l) & ((1u << L) - 1);
+    if constexpr (sizeof(T) == 4) {
+      const __mmask16 m = __mmask16(bits);
+      _mm512_storeu_ps(shares + n, _mm512_maskz_compress_ps(m, *(const Floats *)(resp + l)));
+      _mm512_storeu_si512(rows + n, _mm512_maskz_compress_epi32(m, _mm512_loadu_si512(order + l)));
+    } else {
+      const __mmask8 m = __mmask8(bits);
+      _mm512_storeu_pd(shares + n, _mm512_maskz_compress_pd(m, *(const Doubles *)(resp + l)));
+      _mm256_storeu_si256((__m256i *)(rows + n),
+                          _mm256_maskz_compress_epi32(m, _mm256_loadu_si256((const __m256i *)(order + l))));
+    }
+    n += __builtin_popcount(bits);
+  }
+#else
+  for (int l = 0; l < ROWS<T>; l++) {  // without a branch: what has no share is written over
+    rows[n] = order[l];
+    shares[n] = resp[l];
+    n += int64_t(has_share >> l & 1);
+  }
+#endif
+  return n;
+}
+
+// Features a to a + N - 1 of D by a pack of features of V, summed over n rows that lie `stride` apart.
+template <int N, class P>
+INLINE void add_corner(const typename P::value *V, const typename P::value *D, int64_t stride, int64_t n, int64_t a,
+                       int64_t c, double *sum_xx) {
+  typedef typename P::value T;
+  P sum[N];
+  _Pragma("GCC unroll 8") for (int q = 0; q < N; q++) sum[q] = all<P>(T(0));
+  const T *v = V + c, *w = D + a;
+  for (int64_t p = 0; p < n; p++, v += stride, w += stride) {
+    const P t = load<P>(v);
+    _Pragma("GCC unroll 8") for (int q = 0; q < N; q++) sum[q] = multiply_add(t, broadcast(w[q]), sum[q]);
+  }
+  _Pragma("GCC unroll 8") for (int q = 0; q < N; q++) add_to(sum_xx + (a + q) * stride + c, sum[q]);
+}
+
+// Add r (x - m) (p,) and the lower triangle of r (x - m)(x - m)^T (p, p) of the listed rows of X (., d).
+//
+// p is d filled up to whole lines, as mean and rest are. V and D (LIST_ROWS, p) are workspace: r (x - m) and x - m.
+template <class T>
+static void add_listed(const T *X, int64_t d, const int32_t *rows, const T *shares, int64_t count, const T *mean,
+                       const T *rest, T *V, T *D, double *sum_x, double *sum_xx) {
+  typedef Line<T> L;
+  constexpr int W = LINE_VALUES<T>;
+  const int64_t p = filled_up(d, W);
+  const int64_t at_once = d * int64_t(sizeof(T)) > 192 ? LIST_ROWS / 2 : LIST_ROWS;  // V and D stay in the first cache
+  for (int64_t start = 0; start < count; start += at_once) {
+    const int64_t n = count - start < at_once ? count - start : at_once;
+    for (int64_t c = 0; c < p; c += W) {
+      const L m = load<L>(mean + c), e = load<L>(rest + c);
+      L sum = all<L>(T(0));
+      for (int64_t i = 0; i < n; i++) {
+        const T *row = X + int64_t(rows[start + i]) * d + c;
+        alignas(64) T end_of_row[W];
+        if (d - c < W) {
+          for (int64_t j = 0; j < W; j++) end_of_row[j] = j < d - c ? row[j] : T(0);
+          row = end_of_row;
+        }
+        const L difference = from_mean(load_row<L>(row), m, e), weighted = difference * broadcast(shares[start + i]);
+        store(D + i * p + c, difference);
+        store(V + i * p + c, weighted);
+        sum = sum + weighted;
+      }
+      add_to(sum_x + c, sum);
+    }
+    for (int64_t a = 0; a < d; a += 8) {
+      const int64_t end = ((a + 7) / W + 1) * W;
+      int64_t c = 0;
+#if REGISTER_BYTES == 64
+      for (; c + 2 * W <= end; c += 2 * W) add_corner<8, Pack<T, 2>>(V, D, p, n, a, c, sum_xx);
+      if (c < end) add_corner<8, Pack<T, 1>>(V, D, p, n, a, c, sum_xx);
+#else
+      for (; c < end; c += Narrow<T>::size) {
+        add_corner<4, Narrow<T>>(V, D, p, n, a, c, sum_xx);
+        add_corner<4, Narrow<T>>(V, D, p, n, a + 4, c, sum_xx);
+      }
+#endif
+    }
+  }
+}
+
+}  // namespace LEVEL
