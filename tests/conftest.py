@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,11 +24,32 @@ settings.register_profile(
 )
 settings.load_profile("default")
 
-SEED = int(os.environ.get("GMM_DASK_TEST_SEED", "20261124"))
+FIRST = ("flows/test_deployment.py", "engine/test_recovery.py")  # long, and mostly waiting
+
+USUAL_SEED = 20261124
+SEED = int(os.environ.get("GMM_DASK_TEST_SEED", USUAL_SEED))
 
 
 def pytest_report_header() -> str:
     return f"random seed: {SEED} (set GMM_DASK_TEST_SEED to change it)"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the files that take longest begun first, so that at the end none is waited for."""
+    folder = Path(__file__).parent
+    first = {folder / name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
+
+
+def seeds(cases: Iterable[int]) -> Iterator[int]:
+    """A seed for each case, printed when the case begins: the last that a failure shows is its own.
+
+    With the usual seed of the tests they are the cases' numbers, with another all are others.
+    """
+    for case in cases:
+        seed = case + (SEED - USUAL_SEED) % (1 << 32)
+        print(f"seed {seed}")
+        yield seed
 
 
 @pytest.fixture

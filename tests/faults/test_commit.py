@@ -13,6 +13,7 @@ import pytest
 from gmm_dask.errors import GmmDaskError, OutputError
 from gmm_dask.storage import Store, Version, latest, list_versions, verify
 from gmm_dask.storage.local_store import LocalStore
+from tests.conftest import seeds
 from tests.faults.conftest import ROWS, Drive
 from tests.object_service import ObjectService
 from tests.storage.stores import (
@@ -108,7 +109,7 @@ def test_a_second_fault_in_the_restart_changes_nothing_on_a_service(
 ) -> None:
     """On models of stores 400 pairs are tried, in test_steps.py."""
     n_operations = len(operations(drive))
-    for seed in range(40):
+    for seed in seeds(range(40)):
         dice, store = random.Random(seed), service.store()
         for _ in range(2):
             with suppress(Crash, OutputError):
@@ -153,7 +154,7 @@ def test_two_drivers_of_one_run_publish_one_version_in_any_order(
     undisturbed = new_store()
     drive(undisturbed)
     (model,) = (name for name in undisturbed.list("") if name.endswith("/model.json"))
-    for seed in range(n):
+    for seed in seeds(range(n)):
         store = new_store()
         drivers = [lambda store, name=name: drive(store, name).version for name in ("one", "two")]
         one, two = in_turns(store, seed, drivers)
@@ -167,7 +168,7 @@ def test_two_drivers_of_one_run_publish_one_version_in_any_order(
 def test_two_runs_publish_two_versions_in_any_order(
     new_store: NewStore, n: int, drive: Drive
 ) -> None:
-    for seed in range(n):
+    for seed in seeds(range(n)):
         store = new_store()
         drivers = [
             lambda store, name=name, k=k: drive(store, name, n_components=k).version
@@ -203,7 +204,7 @@ def test_without_an_atomic_creation_versions_would_be_lost(drive: Drive) -> None
             list(pool.map(work, (0, 1)))
         return len(list_versions(memory))
 
-    assert any(versions(seed) < 2 for seed in range(200))
+    assert any(versions(seed) < 2 for seed in seeds(range(200)))
 
 
 def test_a_damaged_object_of_an_unfinished_run_is_made_again_or_named(drive: Drive) -> None:

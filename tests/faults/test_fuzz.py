@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import seeds
+
 FUZZ = Path(__file__).with_name("fuzz.py")
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 )
 def test_mutants_are_refused_or_read_right(first: int, count: int, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, FUZZ, tmp_path, str(first), str(count)],
+        [sys.executable, FUZZ, tmp_path, str(*seeds([first])), str(count)],
         capture_output=True, text=True, check=False, timeout=240, env={"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     last = tmp_path / "last"

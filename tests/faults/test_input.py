@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,6 @@ from tests.faults.inputs import (
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
-SECONDS = 10
 TEXT = pa.array(["1"] * N)
 HALF = pa.array(np.arange(N, dtype=np.float16))
 WHOLE = np.arange(N)
@@ -316,7 +314,7 @@ CASES = FILES | SETS | SCHEMAS | VALUES | SIZES | DEGENERATE | KEYS | BOMBS
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
 @pytest.mark.parametrize("name", list(CASES))
 def test_input_is_refused_by_its_place_or_read_right(name: str, tmp_path: Path) -> None:
-    case, begun = CASES[name], time.monotonic()
+    case = CASES[name]
     if case.said:
         with pytest.raises(case.error) as caught:
             run_case(case, tmp_path)
@@ -327,7 +325,6 @@ def test_input_is_refused_by_its_place_or_read_right(name: str, tmp_path: Path) 
     else:
         check_labels(case, run_case(case, tmp_path))
         check_values(case, tmp_path / "data")
-    assert time.monotonic() - begun < SECONDS
     assert {path.name for path in tmp_path.iterdir()} <= {"data", "out"}  # no path from data
 
 

@@ -19,6 +19,7 @@ from gmm_dask.stage.outputs import Published
 from gmm_dask.storage import Store, Version, list_versions, local_store, object_store
 from gmm_dask.storage.garbage import find_garbage, remove
 from gmm_dask.storage.object_store import ObjectStore
+from tests.conftest import seeds
 from tests.faults.conftest import ROWS, Drive
 from tests.faults.steps import FAULTS, NEW_STORES, REQUESTS, FaultAt, Harm, InTurn, led_by
 from tests.storage.stores import Crash, Reader, Turns
@@ -97,12 +98,12 @@ PAIRS = [pytest.param(range(8), id="some"), pytest.param(range(8, 408), marks=py
 
 
 @KINDS
-@pytest.mark.parametrize("seeds", PAIRS)
+@pytest.mark.parametrize("cases", PAIRS)
 def test_after_any_two_faults_a_rerun_publishes_one_whole_version(
-    kind: str, seeds: range, drive: Drive, tmp_path: Path
+    kind: str, cases: range, drive: Drive, tmp_path: Path
 ) -> None:
     n = len(steps(kind, drive, tmp_path))
-    for seed in seeds:
+    for seed in seeds(cases):
         dice = random.Random(seed)
         with new_store(kind, tmp_path / str(seed)) as store:
             reader = read_by(store)
@@ -162,12 +163,12 @@ ORDERS = [pytest.param(range(6), id="some"), pytest.param(range(6, 256), marks=p
 
 
 @KINDS
-@pytest.mark.parametrize("seeds", ORDERS)
+@pytest.mark.parametrize("cases", ORDERS)
 def test_two_drivers_of_one_run_and_gc_publish_one_version_in_any_order(
-    kind: str, seeds: range, drive: Drive, tmp_path: Path
+    kind: str, cases: range, drive: Drive, tmp_path: Path
 ) -> None:
     n = len(steps(kind, drive, tmp_path))
-    for seed in seeds:
+    for seed in seeds(cases):
         with new_store(kind, tmp_path / str(seed)) as store:
             drivers = [partial(drive, store, name) for name in ("one", "two")]
             all_three = [*drivers, partial(collect, store)]
@@ -176,12 +177,12 @@ def test_two_drivers_of_one_run_and_gc_publish_one_version_in_any_order(
 
 
 @KINDS
-@pytest.mark.parametrize("seeds", ORDERS)
+@pytest.mark.parametrize("cases", ORDERS)
 def test_two_runs_and_gc_publish_two_versions_in_any_order(
-    kind: str, seeds: range, drive: Drive, tmp_path: Path
+    kind: str, cases: range, drive: Drive, tmp_path: Path
 ) -> None:
     n = len(steps(kind, drive, tmp_path))
-    for seed in seeds:
+    for seed in seeds(cases):
         with new_store(kind, tmp_path / str(seed)) as store:
             drivers = [partial(drive, store, str(k), n_components=k) for k in (1, 2)]
             all_three = [*drivers, partial(collect, store)]
@@ -216,7 +217,7 @@ def test_without_an_atomic_creation_a_version_would_be_lost(
     """The tests above can fail: some of their orders show it."""
     n, said = len(steps(kind, drive, tmp_path)), []
     monkeypatch.setattr(target, name, mutant)
-    for seed in range(506):
+    for seed in seeds(range(506)):
         with new_store(kind, tmp_path / str(seed)) as store:
             drivers = [partial(drive, store, str(k), n_components=k) for k in (1, 2)]
             try:

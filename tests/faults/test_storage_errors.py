@@ -18,6 +18,7 @@ from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import Settings, settings_from
 from gmm_dask.storage import Store, latest, list_versions, open_store, opened, plan, verify
 from gmm_dask.storage.inputs import open_input
+from tests.conftest import seeds
 from tests.faults.conftest import ROWS, Drive
 from tests.faults.steps import NEW_STORES, Unreliable, led_by, step
 from tests.object_service import ObjectService, failure, files
@@ -90,10 +91,10 @@ def bits(store: Store) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", NEW_STORES)
-@pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 106), marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("cases", [range(6), pytest.param(range(6, 106), marks=pytest.mark.heavy)])
 def test_steps_that_fail_at_random_change_no_bit(
     kind: str,
-    seeds: range,
+    cases: range,
     drive: Drive,
     data_by_steps: None,
     tmp_path: Path,
@@ -102,7 +103,7 @@ def test_steps_that_fail_at_random_change_no_bit(
     undisturbed = NEW_STORES[kind](monkeypatch, tmp_path)
     drive(undisturbed)
     n_ended = 0
-    for seed in seeds:
+    for seed in seeds(cases):
         with monkeypatch.context() as patch:
             store = NEW_STORES[kind](patch, tmp_path / str(seed))
             # Hundreds of steps all succeed only where few of them fail.
@@ -115,7 +116,7 @@ def test_steps_that_fail_at_random_change_no_bit(
                     n_ended += failing.n_failed > 0
             drive(store)
             assert bits(store) == bits(undisturbed)
-    assert n_ended or len(seeds) < 50, "no run ended though steps of it failed"
+    assert n_ended or len(cases) < 50, "no run ended though steps of it failed"
 
 
 def settings(bucket: str, out: str) -> Settings:
@@ -148,7 +149,7 @@ def failing_by(seed: int) -> Callable[..., Any]:
 @pytest.mark.usefixtures("no_pictures")
 def test_requests_that_fail_at_random_change_no_bit(service: ObjectService, tmp_path: Path) -> None:
     """Input and output on S3: its library repeats what failed, and the stage what that gave up."""
-    for seed in range(6):
+    for seed in seeds(range(6)):
         bucket = service.bucket()
         x = [0.1 * (i % 8) + 9.0 * (i // 8) for i in range(ROWS)]
         pq.write_table(pa.table({"x": x}), tmp_path / "rows.parquet", row_group_size=4)
