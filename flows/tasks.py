@@ -37,6 +37,7 @@ from gmm_dask.stage.publish import make_latest as stage_make_latest
 from gmm_dask.stage.publish import publish as stage_publish
 from gmm_dask.stage.report import Pictures
 from gmm_dask.stage.settings import ScoreSettings, Settings
+from gmm_dask.stage.text import table_versions
 
 # What ends a run with one clear message; anything else is a defect and keeps its traceback.
 EXPECTED = (GmmDaskError, OSError)
@@ -89,6 +90,8 @@ def plan(settings: Settings | ScoreSettings) -> Job[Any]:
     job = stage_plan(settings)
     if job.caution is not None:
         get_run_logger().warning(job.caution)
+    if job.plan.tables:
+        get_run_logger().info("Delta table: %s.", table_versions(dict(job.plan.tables)))
     return job
 
 

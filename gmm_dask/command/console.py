@@ -290,6 +290,8 @@ def _rows(metrics: Mapping[str, Any]) -> str:
         rows += f", {dropped:,} of them without a label: a value is missing"
     if incomplete := metrics.get("n_incomplete"):
         rows += f", {incomplete:,} of them used though values are missing"
+    if tables := metrics.get("tables"):
+        rows += f"; of the Delta table, {text.table_versions(tables)}"
     if ignored := metrics.get("n_ignored"):
         rows += f"; {text.numbered(ignored, 'file')} ignored, as asked"
     if cast := metrics.get("cast"):

@@ -137,6 +137,7 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
         missing=data.missing,
         cast=data.cast,
         ignore=data.ignore,
+        version=data.version,
         to_fit=model is None,
     )
     check_kept(_kept_columns(settings, dataset))
@@ -231,7 +232,7 @@ def _read_columns(settings: Settings | ScoreSettings, dataset: Plan) -> tuple[st
 
 
 def _data_that_matters(settings: Settings | ScoreSettings) -> dict[str, Any]:
-    return settings.data.model_dump(mode="json", exclude={"path"})
+    return settings.data.model_dump(mode="json", exclude={"path", "version"})
 
 
 def _describe(settings: Settings | ScoreSettings, dataset: Plan, identity: str) -> dict[str, Any]:

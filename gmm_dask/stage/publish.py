@@ -209,6 +209,7 @@ def _before_labels(job: Job[Any], fitted: Fitted) -> dict[str, Any]:
         "n_starts": 0 if labels_alone else settings.fit.n_init,
         "cast": dict(job.plan.cast),
         "caution": job.caution,
+        "tables": dict(job.plan.tables),
         "n_ignored": job.plan.n_ignored,
         "n_hidden": job.plan.n_hidden,
         "n_reads": fitted.n_reads + 1,
@@ -257,6 +258,7 @@ def report_data(
         settings=job.settings.model_dump(mode="json"),
         plan={
             "path": plan.root,
+            "tables": text.table_versions(dict(plan.tables)) or None,
             "n_files": len(plan.partitions),
             "n_rows": plan.n_rows,
             "n_chunks": plan.n_arrays,

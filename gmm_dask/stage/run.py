@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gmm_dask.engine import Backend
+from gmm_dask.stage import text
 from gmm_dask.stage.drawing import drawing
 from gmm_dask.stage.fit import Fitted, adopt, fit
 from gmm_dask.stage.job import Job, SettingsT, plan
@@ -43,6 +44,8 @@ def _carry_out(
         return make_latest(job.folder, job.published, watcher)
     if job.caution is not None:
         watcher.warn(job.caution)
+    if job.plan.tables:
+        watcher.detail(f"Delta table: {text.table_versions(dict(job.plan.tables))}.")
     with job.backend() as backend:
         fitted = model_of(job, watcher, backend)
         with drawing(job, fitted) as pictures:

@@ -24,6 +24,11 @@ class DataSettings(Section):
     path: str | tuple[str, ...] = Field(
         description="Folder, file, glob or URL of Parquet files, or a list of them."
     )
+    version: Count | None = Field(
+        default=None,
+        ge=0,
+        description="Version of the Delta table to read; its latest where not given.",
+    )
     features: tuple[str, ...] | None = Field(
         default=None,
         min_length=1,

@@ -120,6 +120,14 @@ def numbered(count_of: int, noun: str) -> str:
     return f"{count_of:,} {noun if count_of == 1 else plural}"
 
 
+def table_versions(tables: Mapping[str, int]) -> str:
+    """Which version of which Delta table was read; one that is the whole input has no name."""
+    return ", ".join(
+        f"{name}, version {number}" if name else f"version {number}"
+        for name, number in tables.items()
+    )
+
+
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested settings as `section.key` and a value to read, without secrets."""
     for key, value in settings.items():

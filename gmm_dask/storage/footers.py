@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -50,7 +50,7 @@ class Footer:
     row_groups : tuple of int
         Rows of each.
     columns : tuple of (name, Arrow type)
-        Top-level columns in the file's order.
+        Top-level columns in the file's order; those that it is older than come last, without type.
     oddities : tuple of Oddity
         Of the columns of interest.
     index_columns : frozenset of str
@@ -61,6 +61,8 @@ class Footer:
         Of its folders.
     contradictions : tuple of (name, str)
         Keys that are also columns, with a value of the column that is another.
+    absent : tuple of str
+        Columns of its table that the file is older than.
     moments : mapping of str to (int, int)
         Of time stamps that may go to labels, the least and the greatest as far as the statistics
         tell, in `stored_unit` of their type.
@@ -76,6 +78,7 @@ class Footer:
     lengths: Mapping[str, int | None] = field(default_factory=dict)
     keys: Keys = ()
     contradictions: tuple[tuple[str, str], ...] = ()
+    absent: tuple[str, ...] = ()
     moments: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
@@ -84,10 +87,13 @@ class Footer:
         return sum(self.row_groups)
 
 
-def read_footer(name: str, file: Input, roles: Roles, keys: Keys = ()) -> Footer:
+def read_footer(
+    name: str, file: Input, roles: Roles, keys: Keys = (), table_columns: Sequence[str] = ()
+) -> Footer:
     """Read, hash and check the footer of an open file, as far as columns with a role go.
 
     Columns that are also keys of its folders are compared with them, if need be value by value.
+    Of a file that is part of a table the missing ones of `table_columns` hold no values.
 
     Raises
     ------
@@ -102,7 +108,17 @@ def read_footer(name: str, file: Input, roles: Roles, keys: Keys = ()) -> Footer
         found = check_row_groups(name, content, state.size - len(content), schema, roles)
     except ThriftError as error:
         raise DataError(f"{shown(name)}: the footer is damaged: {error}. {WRITE_AGAIN}") from error
-    columns = tuple((field.name, field.type) for field in schema)
+    absent = tuple(each for each in table_columns if each not in schema.names)
+    columns = (
+        *((field.name, field.type) for field in schema),
+        *((each, pa.null()) for each in absent),
+    )
+    unknown = (
+        Oddity("null", group, each, f"{n_rows} nulls, as the file is older than the column")
+        for each in absent
+        if roles.minds("null", each)
+        for group, n_rows in enumerate(found.rows)
+    )
     sha256 = hashlib.sha256(content).hexdigest()
     index = frozenset(_index_columns(schema))
     contradictions = tuple(_contradictions(name, file, footer.metadata, keys))
@@ -113,11 +129,12 @@ def read_footer(name: str, file: Input, roles: Roles, keys: Keys = ()) -> Footer
         sha256,
         found.rows,
         columns,
-        found.oddities,
+        (*found.oddities, *unknown),
         index,
         found.lengths,
         keys,
         contradictions,
+        absent,
         moments,
     )
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from gmm_dask.errors import DataError, InputChangedError
 from gmm_dask.storage.arrays import OddValuesError, numbers
+from gmm_dask.storage.batches import Cursor, with_absent
 from gmm_dask.storage.carried import carried_table
 from gmm_dask.storage.footers import footer_bytes, parse_footer
 from gmm_dask.storage.inputs import Input, open_input, readable, unreadable
@@ -122,7 +123,8 @@ class OpenFile:
         self.stream = file.stream
         self.metadata, self.schema = footer.metadata, footer.schema_arrow
         self.types = {field.name: field.type for field in self.schema}
-        self._cursors: dict[tuple[Any, ...], _Cursor] = {}
+        self.types |= dict.fromkeys(source.absent, pa.null())
+        self._cursors: dict[tuple[Any, ...], Cursor] = {}
         self._parquet = pq.ParquetFile(
             file.stream,
             metadata=footer.metadata,
@@ -163,7 +165,7 @@ class OpenFile:
             least = BLOCK_ROWS if n_values == len(columns) else LEAST_VECTORS
             size = min(max(size // least * least, least), MAX_BATCH_ROWS)
             batches = self.iterate(size, source.row_groups, columns)
-            cursor = _Cursor(batches, source.start - source.skip)
+            cursor = Cursor(batches, source.start - source.skip)
         if source.stop < source.group_stops[-1]:
             self._keep(key, cursor)
         yield from cursor.rows(source.start, source.stop)
@@ -171,40 +173,31 @@ class OpenFile:
     def iterate(
         self, size: int, groups: Sequence[int], columns: Sequence[str]
     ) -> Iterator[pa.RecordBatch]:
-        """All rows of the row groups from their first on."""
+        """All rows of the row groups from their first on; missing values in absent columns."""
+        stored = [name for name in columns if name not in self._source.absent]
+        if len(stored) == len(columns):
+            return self._stored(size, groups, stored)
+        batches = self._stored(size, groups, stored) if stored else self._no_columns(size, groups)
+        return (with_absent(batch, columns) for batch in batches)
+
+    def _stored(
+        self, size: int, groups: Sequence[int], columns: list[str]
+    ) -> Iterator[pa.RecordBatch]:
         return self._parquet.iter_batches(  # type: ignore[no-any-return]
-            size, row_groups=list(groups), columns=list(columns), use_threads=False
+            size, row_groups=list(groups), columns=columns, use_threads=False
         )
 
-    def _keep(self, key: tuple[Any, ...], cursor: _Cursor) -> None:
+    def _no_columns(self, size: int, groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
+        for group in groups:
+            n_rows = self.metadata.row_group(group).num_rows
+            for first in range(0, n_rows, size):
+                yield pa.record_batch([pa.nulls(min(size, n_rows - first))], [""])
+
+    def _keep(self, key: tuple[Any, ...], cursor: Cursor) -> None:
         """Have the cursor for the next part, and as many others as there is room for."""
         self._cursors[key] = cursor
         while sum(len(columns) for _, columns in self._cursors) > MAX_OPEN_COLUMNS:
             del self._cursors[next(iter(self._cursors))]  # the one that was used least lately
-
-
-class _Cursor:
-    """A place in the rows of a file that batches are decoded from; it only goes on."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch], row: int) -> None:
-        self.row = row  # of the file, that comes next
-        self._batches = batches
-        self._rest: pa.RecordBatch | None = None  # decoded, but of the next part
-
-    def rows(self, start: int, stop: int) -> Iterator[pa.RecordBatch]:
-        """Rows start..stop of the file; fewer where there are no more."""
-        while self.row < stop:
-            batch = next(self._batches, None) if self._rest is None else self._rest
-            if batch is None:
-                return
-            skip = min(max(start - self.row, 0), batch.num_rows)
-            wanted = batch.slice(skip, stop - self.row - skip)
-            taken = skip + wanted.num_rows
-            self._rest = batch.slice(taken) if taken < batch.num_rows else None
-            self.row += taken
-            del batch  # only the caller holds it while it is used
-            if wanted.num_rows:
-                yield wanted
 
 
 class OpenChunk:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from gmm_dask.kinds import INEXACT
 from gmm_dask.storage.column_types import holds_moments
 from gmm_dask.storage.footers import Column, Footer, read_footer, stored_unit
 from gmm_dask.storage.inputs import REFUSALS, is_remote, open_input, unreadable
-from gmm_dask.storage.listing import Listing, Paths, joined, list_files
+from gmm_dask.storage.listing import File, Listing, Paths, joined, list_files
 from gmm_dask.storage.lists import column_of
 from gmm_dask.storage.one_type import ONE_TYPE
 from gmm_dask.storage.problems import Problems, shown
@@ -52,6 +53,8 @@ class Partition:
         Position of its first row in the dataset.
     keys : tuple of (str, str or None)
         Folder keys in path order; None stands for a missing value.
+    absent : tuple of str
+        Columns of its table that the file is older than: it has missing values there.
     """
 
     index: int
@@ -64,6 +67,7 @@ class Partition:
     row_groups: tuple[int, ...]
     first_row: int
     keys: tuple[tuple[str, str | None], ...]
+    absent: tuple[str, ...] = ()
 
     @cached_property
     def n_rows(self) -> int:
@@ -103,6 +107,8 @@ class Plan:
         Files left out as the settings ask, and names left out that start with "_" or ".".
     widened : tuple of (name, Arrow type)
         Columns and keys that have another type in labels than in some file.
+    tables : tuple of (str, int)
+        The Delta tables that the files are of: name relative to the root, and version.
     """
 
     root: str
@@ -120,6 +126,7 @@ class Plan:
     n_ignored: int = 0
     n_hidden: int = 0
     widened: tuple[Column, ...] = ()
+    tables: tuple[tuple[str, int], ...] = ()
 
     @cached_property
     def n_rows(self) -> int:
@@ -152,13 +159,17 @@ class Plan:
     def fingerprint(self) -> str:
         """SHA-256 of names, sizes and footers, the same wherever and whenever they were copied.
 
-        Other data have another fingerprint, but for values between the least and the greatest of a
-        column; storage.contents tells those apart.
+        Of Delta tables also their versions, and the partition values in their logs. Other data have
+        another fingerprint, but for values between the least and the greatest of a column;
+        storage.contents tells those apart.
         """
         digest = hashlib.sha256()
-        for each in self.partitions:
-            line = json.dumps([each.name, each.size, each.footer_sha256], ensure_ascii=True)
-            digest.update(line.encode() + b"\n")
+        lines: list[Any] = [
+            [each.name, each.size, each.footer_sha256, *([each.keys] if self.tables else [])]
+            for each in self.partitions
+        ]
+        for line in (*lines, *self.tables):
+            digest.update(json.dumps(line, ensure_ascii=True).encode() + b"\n")
         return digest.hexdigest()
 
     def url(self, partition: Partition) -> str:
@@ -169,6 +180,7 @@ class Plan:
         """The plan as JSON holds it."""
         document = asdict(self) | {"n_rows": self.n_rows, "fingerprint": self.fingerprint}
         document["columns"], document["cast"] = dict(self.columns), dict(self.cast)
+        document["tables"] = dict(self.tables)
         document["widened"] = {name: str(type_) for name, type_ in self.widened}
         for partition, entry in zip(self.partitions, document["partitions"], strict=True):
             entry["n_rows"] = partition.n_rows
@@ -187,6 +199,7 @@ def plan_dataset(
     missing: Literal["error", "drop", "em"] = "error",
     cast: Sequence[Cast] = (),
     ignore: Sequence[str] = (),
+    version: int | None = None,
     to_fit: bool = True,
 ) -> Plan:
     """Plan a dataset from its footers alone; the same files give the same chunks everywhere.
@@ -210,6 +223,8 @@ def plan_dataset(
         Types that are taken for numbers: decimals are rounded to double, true is 1.
     ignore : sequence of str
         Globs of files to leave out; see list_files.
+    version : int, optional
+        Of the Delta table to read; its latest where not given.
     to_fit : bool
         Whether no rows, and a feature of no values, are problems.
 
@@ -228,7 +243,7 @@ def plan_dataset(
         to_fit,
     )
     problems = Problems()
-    listing = list_files(path, problems, ignore)
+    listing = list_files(path, problems, ignore, version)
     footers = _read_footers(listing, roles, problems)
     if not footers:
         problems.raise_any()
@@ -256,16 +271,18 @@ def plan_dataset(
         n_ignored=listing.n_ignored,
         n_hidden=listing.n_hidden,
         widened=schema.widened,
+        tables=listing.tables,
     )
 
 
 def _read_footers(listing: Listing, roles: Roles, problems: Problems) -> list[Footer]:
     """The footers of all files that have one, in order."""
 
-    def read(name: str) -> Footer | DataError:
+    def read(each: File) -> Footer | DataError:
+        name = each.name
         try:
             with open_input(listing.url(name)) as file:
-                return read_footer(name, file, roles, listing.keys(name))
+                return read_footer(name, file, roles, each.keys, each.columns)
         except DataError as error:
             return error
         except OSError as error:
@@ -273,13 +290,15 @@ def _read_footers(listing: Listing, roles: Roles, problems: Problems) -> list[Fo
                 raise unreadable(name, error) from error
             reason = error.strerror or error
             remedy = "Grant read access, or remove the file from the dataset."
+            if error.errno == errno.ENOENT and listing.tables:
+                remedy = "VACUUM removes files of old versions: correct data.version."
             return DataError(f"{shown(name)}: cannot be read: {reason}. {remedy}")
 
     if is_remote(listing.root):
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            results = list(pool.map(read, listing.names))
+            results = list(pool.map(read, listing.files))
     else:
-        results = list(map(read, listing.names))
+        results = list(map(read, listing.files))
     footers = []
     for result in results:
         if isinstance(result, Footer):
@@ -343,6 +362,7 @@ def _partitions(footers: Iterable[Footer]) -> Iterator[Partition]:
             row_groups=footer.row_groups,
             first_row=first_row,
             keys=tuple((key.name, key.text) for key in footer.keys),
+            absent=footer.absent,
         )
         first_row += footer.n_rows
 

@@ -38,6 +38,8 @@ class ChunkSource:
         Folder keys of the file.
     widened : tuple of (name, Arrow type)
         Columns and keys that have another type in labels than in some file.
+    absent : tuple of str
+        Columns that the file is older than: it has missing values there.
     """
 
     url: str
@@ -54,6 +56,7 @@ class ChunkSource:
     stop: int
     keys: tuple[tuple[str, str | None], ...]
     widened: tuple[tuple[str, pa.DataType], ...] = ()
+    absent: tuple[str, ...] = ()
 
     @property
     def state(self) -> FileState:
@@ -131,4 +134,5 @@ def _source(plan: Plan, partition: Partition, stops: Sequence[int], chunk: Chunk
         stop=chunk.stop,
         keys=partition.keys,
         widened=plan.widened,
+        absent=partition.absent,
     )

@@ -220,7 +220,7 @@ def test_two_buckets_are_one_dataset(service: ObjectService) -> None:
     for each in lakes:
         each.put("a/b.parquet")
     listed = list_files([f"{each.root}/a" for each in lakes], Problems())
-    assert [listed.url(name) for name in listed.names] == [f"{x.root}/a/b.parquet" for x in lakes]
+    assert {listed.url(name) for name in listed.names} == {f"{x.root}/a/b.parquet" for x in lakes}
 
 
 def test_a_folder_whose_name_has_braces_or_brackets_is_itself(tmp_path: Path) -> None:

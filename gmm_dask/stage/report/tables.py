@@ -130,6 +130,7 @@ def input_lines(data: ReportData) -> list[tuple[str, str]]:
     """Where the rows came from."""
     named = {
         "path": "Input",
+        "tables": "Delta table",
         "n_files": "Files",
         "n_ignored": "Files ignored, as asked",
         "n_hidden": "Names passed over: they start with _ or .",

@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gmm_dask.storage.inputs import check_scheme, is_remote, remote_files, scheme_of
+from gmm_dask.errors import DataError
+from gmm_dask.storage.inputs import check_scheme, is_remote
+from gmm_dask.storage.listing import delta
 from gmm_dask.storage.listing.keys import Keys, hive_keys
 from gmm_dask.storage.listing.places import Paths, Place, common_root, joined, paths_of, places_of
 from gmm_dask.storage.listing.table_formats import (
     refusal,
     refusal_below,
     refusal_inside,
-    table_above,
+    table_around,
 )
 from gmm_dask.storage.listing.walk import Choice, Walk, unlistable
 from gmm_dask.storage.problems import Problems, shown
+
+NO_VERSION = (
+    "data.version: is that of one Delta table, and data.path names none or several. Leave it out."
+)
+
+
+@dataclass(frozen=True)
+class File:
+    """One file.
+
+    Parameters
+    ----------
+    name : str
+        Posix path relative to the root.
+    keys : tuple of Key
+        Values that all its rows have.
+    columns : tuple of str
+        Of the table that its log makes it a part of; it may be older than one of them.
+    """
+
+    name: str
+    keys: Keys
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -27,28 +52,35 @@ class Listing:
     ----------
     root : str
         Absolute path or URL of the folder that names are relative to.
-    names : tuple of str
-        Posix paths relative to the root.
+    files : tuple of File
+    tables : tuple of (str, int)
+        The Delta tables that are read: name relative to the root, and version.
     n_ignored, n_hidden : int
         Files left out as the settings ask, and files and folders left out for their names.
     """
 
     root: str
-    names: tuple[str, ...]
+    files: tuple[File, ...]
+    tables: tuple[tuple[str, int], ...] = ()
     n_ignored: int = 0
     n_hidden: int = 0
 
-    def keys(self, name: str) -> Keys:
-        """Values that all rows of a file have."""
-        return hive_keys(name)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the files."""
+        return tuple(file.name for file in self.files)
 
     def url(self, name: str) -> str:
         """Where a file of this listing is opened."""
         return joined(self.root, name)
 
 
-def list_files(paths: Paths, problems: Problems, ignore: Sequence[str] = ()) -> Listing:
+def list_files(
+    paths: Paths, problems: Problems, ignore: Sequence[str] = (), version: int | None = None
+) -> Listing:
     """List the Parquet files of folders, files and globs; what cannot be goes to `problems`.
+
+    A folder that is a Delta table stands for the files of one of its versions.
 
     Names are relative to the folder that all places have in common, and do not depend on the order
     of the paths. A path with braces stands for several.
@@ -63,6 +95,8 @@ def list_files(paths: Paths, problems: Problems, ignore: Sequence[str] = ()) -> 
     problems : Problems
     ignore : sequence of str
         Globs of files to leave out; see Choice.
+    version : int, optional
+        Of the Delta table that is read; its latest where not given.
 
     Raises
     ------
@@ -76,14 +110,24 @@ def list_files(paths: Paths, problems: Problems, ignore: Sequence[str] = ()) -> 
         check_scheme(text)
     places = {text: _places(text, problems) for text in dict.fromkeys(texts)}
     roots = [place.root for each in places.values() for place in each]
-    root = common_root(roots) if roots else texts[0]
-    choice, found_by = Choice(ignore, problems), dict[str, str]()
+    search = _Search(
+        common_root(roots) if roots else texts[0], Choice(ignore, problems), version, {}
+    )
+    files, found_by = dict[str, File](), dict[str, str]()
     for text in texts:
-        names = _names(text, places[text], root, choice)
-        _check_twice(text, names, found_by, problems)
-        found_by.update(dict.fromkeys(names, text))
-    sound = tuple(sorted(_sound(found_by, problems)))
-    listing = Listing(root, sound, choice.n_ignored, choice.n_hidden)
+        found = search.files_of(text, places[text])
+        _check_twice(text, found.keys(), found_by, problems)
+        files.update(found)
+        found_by.update(dict.fromkeys(found, text))
+    if version is not None and len(search.tables) != 1 and not problems:
+        problems.add("version", NO_VERSION)
+    listing = Listing(
+        search.root,
+        tuple(files[name] for name in sorted(_sound(files, problems))),
+        tuple(sorted(search.tables.items())),
+        search.choice.n_ignored,
+        search.choice.n_hidden,
+    )
     _check_links(listing, problems)
     return listing
 
@@ -96,17 +140,94 @@ def _places(text: str, problems: Problems) -> list[Place]:
         return []
 
 
-def _names(text: str, places: Sequence[Place], root: str, choice: Choice) -> set[str]:
-    """The files of one path by their names below the root; a path without any is a problem."""
-    names, problems, n_before = set[str](), choice.problems, len(choice.problems)
-    for place in places:
-        n_known, found = len(problems), _names_of(place, root, choice)
-        if not found and len(problems) == n_known and _must_hold_files(place, places):
-            problems.add("empty", _nothing(place.path, place.kind))
-        names |= found
-    if places and not names and len(problems) == n_before:
-        problems.add("empty", _nothing(text, "glob"))
-    return names
+@dataclass
+class _Search:
+    """The search for the files of all paths.
+
+    Parameters
+    ----------
+    root : str
+        That names are relative to.
+    choice : Choice
+    version : int or None
+        Of a Delta table.
+    tables : dict of str to int
+        Versions of the Delta tables found, by name.
+    """
+
+    root: str
+    choice: Choice
+    version: int | None
+    tables: dict[str, int]
+
+    def files_of(self, text: str, places: Sequence[Place]) -> dict[str, File]:
+        """The files of one path by name; a path without any is a problem."""
+        files, problems, n_before = dict[str, File](), self.choice.problems, self._n_problems
+        for place in places:
+            n_known = self._n_problems
+            try:
+                found = self._files_of_place(place)
+                if not found and self._n_problems == n_known and _must_hold_files(place, places):
+                    problems.add("empty", _nothing(place.path, place.kind))
+                files.update(found)
+            except OSError as error:
+                problems.add("places that cannot be listed", unlistable(place.path, error))
+        if places and not files and self._n_problems == n_before:
+            problems.add("empty", _nothing(text, "glob"))
+        return files
+
+    @property
+    def _n_problems(self) -> int:
+        return len(self.choice.problems)
+
+    def _files_of_place(self, place: Place) -> dict[str, File]:
+        prefix = self._prefix(place)
+        if place.kind == "file":
+            return _plain_files([prefix + place.pattern.parts[0]])
+        if not (place.is_remote or place.is_there()):
+            return {}
+        table = table_around(place.key, place.filesystem())
+        if table is not None:
+            return self._files_of_table(place, *table)
+        found = Walk(place, self.choice, prefix).found()
+        for folder, kind in found.tables.items():
+            line = refusal_below(place.path, joined(place.root, folder), kind)
+            self.choice.problems.add("tables", line)
+        return _plain_files([prefix + name for name in found.names])
+
+    def _files_of_table(self, place: Place, table: str, kind: str) -> dict[str, File]:
+        """The files of a Delta table; a part of a table, or one of another kind, is a problem."""
+        problems = self.choice.problems
+        is_whole = place.kind == "folder" and table in (place.key, os.path.realpath(place.key))
+        if is_whole and kind == "Delta" and delta.is_installed():
+            return self._files_of_snapshot(place)
+        where = place.root.removesuffix(place.key) + table
+        refused = refusal(place.path, kind) if is_whole else refusal_inside(place.path, where, kind)
+        problems.add("tables", refused)
+        return {}
+
+    def _files_of_snapshot(self, place: Place) -> dict[str, File]:
+        try:
+            snapshot = delta.read_snapshot(place.root, self.version)
+        except DataError as error:
+            self.choice.problems.add("tables", str(error))
+            return {}
+        prefix = self._prefix(place)
+        self.tables[prefix.rstrip("/")] = snapshot.version
+        return {
+            prefix + name: File(prefix + name, (*hive_keys(prefix), *keys), snapshot.columns)
+            for name, keys in snapshot.keys.items()
+            if not self.choice.ignores(name)
+        }
+
+    def _prefix(self, place: Place) -> str:
+        """What comes before the names that are relative to the place."""
+        inner = place.root.removeprefix(self.root).strip("/")
+        return f"{inner}/" if inner else ""
+
+
+def _plain_files(names: Iterable[str]) -> dict[str, File]:
+    return {name: File(name, hive_keys(name)) for name in names}
 
 
 def _must_hold_files(place: Place, places: Sequence[Place]) -> bool:
@@ -114,50 +235,15 @@ def _must_hold_files(place: Place, places: Sequence[Place]) -> bool:
     return place.kind == "folder" or (len(places) > 1 and not place.is_there())
 
 
-def _names_of(place: Place, root: str, choice: Choice) -> set[str]:
-    inner = place.root.removeprefix(root).strip("/")
-    prefix = f"{inner}/" if inner else ""
-    if place.kind == "file":
-        return {prefix + place.pattern.parts[0]}
-    if not (place.is_remote or place.is_there()) or _is_inside_a_table(place, choice.problems):
-        return set()
-    found = Walk(place, choice, prefix).found()
-    for folder, kind in found.tables.items():
-        choice.problems.add("tables", _refused(place, folder, kind))
-    return {prefix + name for name in found.names}
-
-
-def _is_inside_a_table(place: Place, problems: Problems) -> bool:
-    files = remote_files(scheme_of(place.root)) if place.is_remote else None
-    try:
-        found = table_above(place.key, files)
-    except OSError as error:
-        problems.add("places that cannot be listed", unlistable(place.path, error))
-        return True
-    if found is None:
-        return False
-    table, kind = found
-    where = place.root.removesuffix(place.key) + table
-    problems.add("tables", refusal_inside(place.path, where, kind))
-    return True
-
-
-def _refused(place: Place, folder: str, kind: str) -> str:
-    """Why a table that a walk came upon is not read as a folder of files."""
-    if folder:
-        return refusal_below(place.path, joined(place.root, folder), kind)
-    if place.kind == "glob":
-        return refusal_inside(place.path, place.root, kind)
-    return refusal(place.path, kind)
-
-
 def _nothing(path: str, kind: str) -> str:
     what = "holds no Parquet files" if kind == "folder" else "matches no files"
     return f"{shown(path)}: {what}. Check data.path."
 
 
-def _check_twice(text: str, names: set[str], found_by: dict[str, str], problems: Problems) -> None:
-    for name in sorted(names & found_by.keys()):
+def _check_twice(
+    text: str, names: Iterable[str], found_by: Mapping[str, str], problems: Problems
+) -> None:
+    for name in sorted(set(names) & found_by.keys()):
         line = (
             f"{shown(name)}: is found by two of the paths of data.path, {shown(found_by[name])} "
             f"and {shown(text)}, so its rows would count twice. Name it by one of them."

@@ -60,10 +60,14 @@ class Place:
         """Whether it lies in an object store."""
         return is_remote(self.root)
 
+    def filesystem(self) -> Any:
+        """That of the store; None for a place of this machine."""
+        return remote_files(scheme_of(self.root)) if self.is_remote else None
+
     def folders(self) -> Folders:
         """The folders below the root."""
         if self.is_remote:
-            return RemoteFolders(remote_files(scheme_of(self.root)), self.key)
+            return RemoteFolders(self.filesystem(), self.key)
         return LocalFolders(self.root)
 
 
@@ -171,15 +175,20 @@ def _remote_places(path: str) -> list[Place]:
     with os_errors():
         files.invalidate_cache()
         whole = str(files._strip_protocol(path))
-        texts = (whole,) if _is_object(files, whole) else alternatives(whole)
-        return [_remote_place(files, f"{scheme}://", text) for text in texts]
+        if _is_object(files, whole):
+            return [_remote_file(f"{scheme}://{whole}")]
+        texts = alternatives(whole)
+        return [
+            _remote_file(f"{scheme}://{text}")
+            if len(texts) > 1 and _is_object(files, text)
+            else _remote_pattern(f"{scheme}://", text)
+            for text in texts
+        ]
 
 
-def _remote_place(files: Any, start: str, text: str) -> Place:
-    if _is_object(files, text):
-        root, _, name = text.rpartition("/")
-        return Place(start + root, Pattern((name,)), "file")
-    return _remote_pattern(start, text)
+def _remote_file(url: str) -> Place:
+    root, _, name = url.rpartition("/")
+    return Place(root, Pattern((name,)), "file")
 
 
 def _remote_pattern(start: str, text: str) -> Place:

@@ -17,9 +17,9 @@ from gmm_dask.storage.object_errors import os_errors
 from gmm_dask.storage.problems import shown
 
 DELTA_MARK = "_delta_log"
-HUDI_MARKS = (".hoodie", ".hoodie_partition_metadata")
+HUDI_MARK = ".hoodie"  # and with more after it, in the folder of a partition
 ICEBERG_FOLDER = "metadata"
-MARKS = (DELTA_MARK, *HUDI_MARKS, ICEBERG_FOLDER)
+MARKS = (DELTA_MARK, HUDI_MARK, ICEBERG_FOLDER)
 REQUESTS_AT_ONCE = 16
 COUNTS = "a log says which of the files in its folder count, others may hold deleted rows"
 INSTEAD = "an export of it, or a list of the files that count, each by name"
@@ -37,15 +37,15 @@ def table_format(names: Collection[str], names_in: Callable[[str], Collection[st
     """
     if DELTA_MARK in names:
         return "Delta"
-    if any(name.startswith(HUDI_MARKS[0]) for name in names):
+    if any(name.startswith(HUDI_MARK) for name in names):
         return "Hudi"
     if ICEBERG_FOLDER in names and any(map(_is_icebergs, names_in(ICEBERG_FOLDER))):
         return "Iceberg"
     return None
 
 
-def table_above(root: str, files: Any = None) -> tuple[str, str] | None:
-    """The nearest folder above a root that is a table, and what kind of table it is.
+def table_around(root: str, files: Any = None) -> tuple[str, str] | None:
+    """The nearest table that a folder is or lies in, and what kind of table it is.
 
     Parameters
     ----------
@@ -59,18 +59,21 @@ def table_above(root: str, files: Any = None) -> tuple[str, str] | None:
     """
     if files is None:
         links = dict.fromkeys((root, os.path.realpath(root)))
-        above = [str(folder) for link in links for folder in Path(link).parents]
-        found: Iterator[str | None] = map(_local_format, above)
+        folders = [str(each) for link in links for each in (link, *Path(link).parents)]
+        found: Iterator[str | None] = map(_local_format, folders)
     else:
-        above = ["/".join(root.split("/")[:n]) for n in range(root.count("/"), 0, -1)]
+        parts = root.split("/")
+        folders = ["/".join(parts[:n]) for n in range(len(parts), 0, -1)]
         with os_errors(), ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            found = iter(list(pool.map(lambda folder: _remote_format(files, folder), above)))
-    return next(((where, kind) for where, kind in zip(above, found, strict=True) if kind), None)
+            found = iter(list(pool.map(lambda folder: _remote_format(files, folder), folders)))
+    return next(((where, kind) for where, kind in zip(folders, found, strict=True) if kind), None)
 
 
 def refusal(place: str, kind: str) -> str:
     """What is said of a table that cannot be read as one."""
-    return f"{shown(place)}: is {_a(kind)} table: {COUNTS}. Give data.path {INSTEAD}."
+    install = "Install the library that reads it (pip install 'gmm-dask[delta]'), or give"
+    verb = install if kind == "Delta" else "Give"
+    return f"{shown(place)}: is {_a(kind)} table: {COUNTS}. {verb} data.path {INSTEAD}."
 
 
 def refusal_inside(place: str, table: str, kind: str) -> str:

@@ -13,7 +13,7 @@ from gmm_dask.storage.inputs import REFUSALS, unreadable
 from gmm_dask.storage.listing.folders import Entry, Folders
 from gmm_dask.storage.listing.globs import ANY_FOLDERS, Pattern, States
 from gmm_dask.storage.listing.places import Place, is_hidden, is_hidden_folder, joined
-from gmm_dask.storage.listing.table_formats import table_above, table_format
+from gmm_dask.storage.listing.table_formats import table_around, table_format
 from gmm_dask.storage.object_errors import as_os_error
 from gmm_dask.storage.problems import Problems, shown
 
@@ -145,8 +145,8 @@ class Walk:
         """What kind of table a folder is, or is a part of where a link led to it."""
         kind = table_format([each.name for each in entries], self._names_in(folder))
         if kind is None and folder in self._links:
-            above = table_above(joined(self._place.root, folder))
-            return above[1] if above else None
+            around = table_around(joined(self._place.root, folder))
+            return around[1] if around else None
         return kind
 
     def _below(self, step: _Step, folders: Sequence[Entry]) -> list[_Step]:
