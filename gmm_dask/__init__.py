@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gmm_dask.estimator import GaussianMixture
+    from gmm_dask.stage.job import show_versions
     from gmm_dask.stage.outputs import load_model, read_labels
 
 __version__ = "0.1.0"
@@ -16,9 +17,10 @@ _PUBLIC = {
     "GaussianMixture": "gmm_dask.estimator",
     "load_model": "gmm_dask.stage.outputs",
     "read_labels": "gmm_dask.stage.outputs",
+    "show_versions": "gmm_dask.stage.job",
 }
 
-__all__ = ["GaussianMixture", "load_model", "read_labels"]
+__all__ = ["GaussianMixture", "load_model", "read_labels", "show_versions"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import Backend, ClusterSpec, RowChunks, check_folder, open_backend
 from gmm_dask.engine.address import check_certificates
 from gmm_dask.errors import SettingsError
+from gmm_dask.mixture import core
 from gmm_dask.redaction import redacted, redacted_document
 from gmm_dask.stage.cluster_settings import ClusterSettings
 from gmm_dask.stage.identity import begin, run_folder
@@ -180,6 +182,12 @@ def software_versions() -> dict[str, str]:
     """Versions of everything the numbers may depend on."""
     names = ("gmm-dask", "numpy", "scipy", "scikit-learn", "dask", "distributed", "pyarrow")
     return {"python": platform.python_version()} | {name: _installed(name) for name in names}
+
+
+def show_versions() -> None:
+    """Print what the numbers may depend on: versions of software, and the level of the core."""
+    for name, version in (software_versions() | {"compiled core": core.level_name()}).items():
+        sys.stdout.write(f"{name}: {version}\n")
 
 
 @cache
