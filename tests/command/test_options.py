@@ -83,9 +83,8 @@ def another_value(key: str, field: Any) -> Any:
 
 def as_options(key: str, value: Any) -> list[str]:
     name = "--" + key.partition(".")[2].replace("_", "-")
-    name = {"--kind": "--cluster", "--address": "--cluster", "--enabled": "--labels"}.get(
-        name, name
-    )
+    others = {"--kind": "--cluster", "--address": "--cluster", "--enabled": "--labels"}
+    name = (others | {"--version": "--data-version"}).get(name, name)
     if isinstance(value, bool):
         return [name if value else name.replace("--", "--no-", 1)]
     return [name, ",".join(value) if isinstance(value, list) else str(value)]
