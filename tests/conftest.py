@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+# Threads of BLAS that wait for each other in turn take ten times as long where all cores are busy,
+# and most matrices here are small. NumPy reads this when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
