@@ -51,6 +51,10 @@ class DataError(GmmDaskError, ValueError):
         super().__init__("\n".join(self.problems))
 
 
+class NotNumbersError(DataError, TypeError):
+    """Columns whose values are no numbers, or none that float64 holds: each with the remedy."""
+
+
 class InputChangedError(DataError):
     """A file is no longer the one that was planned; a result would mix two data sets."""
 

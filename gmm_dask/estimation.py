@@ -14,7 +14,7 @@ from gmm_dask import engine, fitting
 from gmm_dask.mixture import Parameters, PriorSettings
 from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
-from gmm_dask.rows import check_survey
+from gmm_dask.rows import check_survey, names_of
 
 logger = logging.getLogger("gmm_dask")
 
@@ -49,7 +49,7 @@ def fit_all(
         seed=seeds[0],
         missing=settings.missing,
     )
-    check_survey(surveyed, settings.n_components, settings.missing)
+    check_survey(surveyed, settings.n_components, settings.missing, names_of(settings))
     shape = (settings.n_components, chunks.n_features)
     given = fitting.checked_start(*starts_given, shape, settings.covariance_type)
     guards = [_maximisation(settings, surveyed, 1 + i) for i in range(settings.n_init)]
@@ -133,6 +133,7 @@ def _maximisation(settings: Any, surveyed: engine.Survey, start: int) -> fitting
 
 
 def _seed_sequence(random_state: Any) -> np.random.SeedSequence:
-    if random_state is None or isinstance(random_state, Integral):
-        return np.random.SeedSequence(None if random_state is None else int(random_state))
+    """Of a seed, or of what NumPy's generator draws next; the global one where none is given."""
+    if isinstance(random_state, Integral):
+        return np.random.SeedSequence(int(random_state))
     return np.random.SeedSequence(int(check_random_state(random_state).randint(2**31 - 1)))

@@ -39,8 +39,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     """A mixture of Gaussians fitted by EM, one pass over the rows per iteration.
 
     Parameters, attributes and methods are those of `sklearn.mixture.GaussianMixture`. Rows may
-    also be an Arrow table, a Dask array or DataFrame of any size, or a path to Parquet files;
-    every row may have a weight, and values may be missing. Predictions on Dask input are Dask
+    also be an Arrow table, a Polars DataFrame, a Dask array or DataFrame of any size, or paths to
+    Parquet files; every row may have a weight, and values may be missing. In every form numbers
+    are taken exactly, None, pd.NA and null are missing as NaN is, and all else is refused by the
+    name of its column. Columns with names go by them. Predictions on Dask input are Dask
     collections with the same chunks and index; everything else gives NumPy arrays.
 
     Parameters
@@ -77,7 +79,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         many complete rows, whatever float they are in. It ends where double does, to `tol`;
         predictions are always in float64.
     missing : {"error", "drop", "em"}, default="error"
-        What NaN means: an error; a row to leave out of the fit and to label -1; or a value
+        What a missing value means: an error; a row to leave out of the fit and to label -1; or one
         missing at random, for which EM is exact. In a row of weight 0 it means nothing.
     component_policy : {"floor", "reseed", "drop", "raise"}, default="floor"
         What to do with a component that holds no rows, collapses to a point or becomes singular:
@@ -191,7 +193,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : (n, d) array, DataFrame or Arrow table, Dask array or DataFrame, or path to Parquet
+        X : (n, d) array, lists, DataFrame, Arrow table, Dask array or DataFrame, or path to Parquet
+            A column of lists of one length is a feature for each of their values.
         y : ignored
         sample_weight : (n,), optional
             Non-negative; an integer weight stands for so many equal rows, and a row of weight 0
@@ -227,7 +230,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return map_rows(self, X, "log_density", np.float64, self._parameters(), self.missing)
 
     def impute(self, X: Any) -> Any:
-        """X with each missing value (NaN) replaced by its mean given the row, (n, d)."""
+        """X with each missing value replaced by its mean given the row, (n, d), columns as in X."""
         parameters = self._parameters()
         columns: list[Any] = list(range(parameters.n_features))
         return map_rows(self, X, "impute", np.float64, parameters, "em", columns)

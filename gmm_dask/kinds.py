@@ -7,6 +7,7 @@ name of its column, with the remedy.
 from __future__ import annotations
 
 import datetime
+import re
 import sys
 from decimal import Decimal
 from functools import cache
@@ -19,10 +20,11 @@ MAX_EXACT = 2**53  # beyond it float64 does not hold every integer
 INEXACT = "float64 would round them: subtract an offset, or leave the column out."
 
 Kind = Literal[
-    "number", "absent",
+    "number", "absent", "object",
     "bool", "decimal", "date", "duration", "text", "category", "complex", "nested", "long", "other",
 ]  # fmt: skip
 TAKEN: frozenset[Kind] = frozenset({"number", "absent"})
+MAY_BE_TAKEN = TAKEN | {"object"}  # of a column of objects each has a kind of its own
 REMEDIES: dict[Kind, str] = {
     "bool": "convert it to float64, true as 1",
     "decimal": "convert it to float64, which rounds",
@@ -36,6 +38,7 @@ REMEDIES: dict[Kind, str] = {
     "other": "convert it to float64",
 }
 
+_ELEMENT = re.compile(r"(.+)\[(0|[1-9][0-9]{0,8})\]", re.DOTALL)
 _OF_DTYPE: dict[str, Kind] = {
     **dict.fromkeys("iuf", "number"),
     **dict.fromkeys("UST", "text"),
@@ -44,6 +47,7 @@ _OF_DTYPE: dict[str, Kind] = {
     "M": "date",
     "m": "duration",
     "V": "nested",
+    "O": "object",
 }
 _OF_CLASS: tuple[tuple[Kind, tuple[type, ...]], ...] = (
     ("bool", (bool, np.bool_)),
@@ -77,7 +81,7 @@ def refusal(where: str, what: str, kind: Kind, without: str = "", remedy: str = 
 
 
 def kind_of_dtype(dtype: np.dtype[Any]) -> Kind:
-    """What the values of an array of NumPy are; of objects each has a kind of its own."""
+    """What the values of an array of NumPy are."""
     if dtype.kind == "f" and dtype.itemsize > 8:
         return "long"
     return _OF_DTYPE.get(dtype.kind, "other")
@@ -120,3 +124,14 @@ def is_exact(integer: int) -> bool:
         return abs(integer) <= MAX_EXACT or int(float(integer)) == integer
     except OverflowError:
         return False
+
+
+def element(column: str, index: int) -> str:
+    """What the feature is called that is an element of a column of lists."""
+    return f"{column}[{index}]"
+
+
+def element_of(feature: str) -> tuple[str, int] | None:
+    """The column of lists and the place in them that a name of that form stands for."""
+    found = _ELEMENT.fullmatch(feature)
+    return (found[1], int(found[2])) if found else None

@@ -22,6 +22,7 @@ from sklearn.mixture import GaussianMixture as SklearnMixture
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -373,6 +374,14 @@ def test_a_random_state_is_whatever_scikit_learn_takes() -> None:
     np.testing.assert_array_equal(first, drawn(np.random.RandomState(7)))
     assert (first != drawn(shared)).any()  # it moves on
     assert (drawn(None) != drawn(None)).any()
+    of_all = check_random_state(None)  # what numpy.random.seed seeds
+    state = of_all.get_state()
+    of_all.seed(7)
+    first = drawn(None), drawn(None)
+    of_all.seed(7)
+    np.testing.assert_array_equal(first, (drawn(None), drawn(None)))
+    assert (first[0] != first[1]).any()
+    of_all.set_state(state)
     with pytest.raises(InvalidParameterError, match="RandomState"):
         drawn(np.random.default_rng(7))
 

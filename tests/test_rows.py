@@ -136,16 +136,6 @@ def test_every_form_of_a_missing_value_gives_the_same_model(form: str, missing: 
         GaussianMixture(3).fit(X)
 
 
-@pytest.mark.parametrize("form", ["numpy", "dask array", "dask dataframe"])
-def test_true_and_false_are_one_and_zero(form: str) -> None:
-    X = np.greater(ROWS, ROWS.mean(axis=0))
-    given = frame(X, bool) if form.endswith("frame") else X
-    given = in_parts(given) if form.endswith("frame") else given
-    given = da.from_array(X, chunks=40) if form == "dask array" else given
-    reference = model_of(X.astype(float))
-    np.testing.assert_allclose(model_of(given).means_, reference.means_, atol=1e-9)
-
-
 def test_a_path_stands_for_its_numeric_columns() -> None:
     data = pd.read_parquet("examples/iris").select_dtypes("number")
     model, reference = model_of("examples/iris"), model_of(data)
@@ -233,10 +223,11 @@ def test_names_are_kept_checked_and_forgotten() -> None:
     numbered = in_parts(frame(ROWS).set_axis(range(4), axis=1))
     model = model_of(named)
     assert list(model.feature_names_in_) == NAMES
-    with pytest.raises(DataError, match="same order"):
-        model.predict(named[NAMES[::-1]])
     with pytest.raises(DataError, match="expecting 4 features"):
         model.predict(named[NAMES[:3]])
+    for X in (named, frame(ROWS)):
+        with pytest.raises(ValueError, match=r"(?s)unseen at fit time:\n- z\n.*missing:\n- a\n"):
+            model.predict(X.rename(columns={"a": "z"}))
     for other in (plain, numbered):
         with pytest.warns(UserWarning, match="valid feature names"):
             model.predict(other)
@@ -251,12 +242,6 @@ UNUSABLE = {
     "a series": (lambda: in_parts(frame(ROWS))["a"], "two axes"),
     "unknown columns": (lambda: (X := da.from_array(ROWS))[:, X[0] > 0], "compute_chunk_sizes"),
     "no columns": (lambda: da.zeros((10, 0)), "features?"),
-    "complex": (lambda: da.from_array(ROWS * 1j), r"complex128.*astype"),
-    "times": (lambda: da.zeros((9, 4), dtype="datetime64[s]"), r"datetime64.*astype"),
-    "strings": (lambda: in_parts(frame(ROWS).assign(a="x")), r"a \(str.*\)\. Leave them out"),
-    "categories": (
-        lambda: in_parts(frame(ROWS).astype({"a": "category"})), r"a \(category\)\. Leave them out"
-    ),
     "some columns without a name": (
         lambda: in_parts(frame(ROWS).set_axis(["a", "b", 0, 1], axis=1)), "string names"
     ),
@@ -338,16 +323,16 @@ def with_first(value: float) -> np.ndarray:
 
 
 BAD_WEIGHTS = {
-    "negative": (with_first(-1), "negative, NaN or infinite"),
-    "NaN": (with_first(np.nan), "negative, NaN or infinite"),
-    "infinite": (with_first(np.inf), "negative, NaN or infinite"),
-    "masked": (np.ma.masked_equal(WEIGHT, WEIGHT[0]), "negative, NaN or infinite"),
+    "negative": (with_first(-1), r"negative, missing \(NaN\) or infinite"),
+    "NaN": (with_first(np.nan), r"negative, missing \(NaN\) or infinite"),
+    "infinite": (with_first(np.inf), r"negative, missing \(NaN\) or infinite"),
+    "masked": (np.ma.masked_equal(WEIGHT, WEIGHT[0]), r"negative, missing \(NaN\) or infinite"),
     "all zero": (WEIGHT * 0, "weights (are|sum to) zero"),
     "too few": (WEIGHT[1:], "one value for each"),
     "of two axes": (WEIGHT[:, None], r"shape \(150, 1\)|one axis"),
-    "complex": (WEIGHT * 1j, "real numbers"),
-    "strings": (np.array(["1"] * 149 + ["a"]), "real numbers"),
-    "times": (WEIGHT.astype("datetime64[s]"), "real numbers"),
+    "complex": (WEIGHT * 1j, "sample_weight: is complex128, not a number"),
+    "strings": (np.array(["1"] * 149 + ["a"]), "sample_weight: is <U1, not a number"),
+    "times": (WEIGHT.astype("datetime64[s]"), "sample_weight: is datetime64"),
 }
 
 
@@ -428,5 +413,5 @@ def test_errors_of_the_rows_are_value_errors_too() -> None:
 def test_a_feature_without_any_value_cannot_be_learnt() -> None:
     X = load_iris().data.copy()
     X[:, 2] = np.nan
-    with pytest.raises(DataError, match="Feature 2 has no value"):
+    with pytest.raises(DataError, match="no value in any row that counts in column 2"):
         GaussianMixture(2, missing="em").fit(X)

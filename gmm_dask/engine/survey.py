@@ -41,8 +41,8 @@ class ChunkSurvey:
         Rows, and rows that a fit can use.
     n_missing, n_infinite : (d,)
         Values per feature that are NaN and infinite.
-    has_missing, has_infinite : bool
-        Whether there are such values in rows that are not of weight 0.
+    has_missing, has_infinite : (d,)
+        Whether a feature has such values in rows that are not of weight 0.
     first_missing, first_infinite : (d,)
         Row within the chunk of the first such value; -1 where there is none.
     n_bad_weights : int
@@ -62,8 +62,8 @@ class ChunkSurvey:
     n_usable: int
     n_missing: npt.NDArray[np.int64]
     n_infinite: npt.NDArray[np.int64]
-    has_missing: bool
-    has_infinite: bool
+    has_missing: npt.NDArray[np.bool_]
+    has_infinite: npt.NDArray[np.bool_]
     first_missing: npt.NDArray[np.int64]
     first_infinite: npt.NDArray[np.int64]
     n_bad_weights: int
@@ -340,8 +340,8 @@ def survey_chunk(
         len(taken),
         odd.absent.sum(axis=0),
         odd.infinite.sum(axis=0),
-        bool((odd.absent.any(axis=1) & counts[odd.rows]).any()),
-        bool((odd.infinite.any(axis=1) & counts[odd.rows]).any()),
+        odd.absent[counts[odd.rows]].any(axis=0),
+        odd.infinite[counts[odd.rows]].any(axis=0),
         odd.first(odd.absent),
         odd.first(odd.infinite),
         int(bad_weight.sum()),

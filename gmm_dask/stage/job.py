@@ -17,6 +17,7 @@ from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import Backend, ClusterSpec, RowChunks, check_folder, open_backend
 from gmm_dask.engine.address import check_certificates
 from gmm_dask.errors import SettingsError
+from gmm_dask.kinds import element_of
 from gmm_dask.mixture import core
 from gmm_dask.redaction import redacted, redacted_document
 from gmm_dask.stage.cluster_settings import ClusterSettings
@@ -37,7 +38,6 @@ from gmm_dask.storage import (
 )
 from gmm_dask.storage.labels import check_kept
 from gmm_dask.storage.listing import would_list
-from gmm_dask.storage.lists import element_of
 from gmm_dask.storage.model_file import Model, load_model_file
 
 SettingsT = TypeVar("SettingsT", Settings, ScoreSettings)

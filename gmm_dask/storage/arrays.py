@@ -54,13 +54,18 @@ def numbers(array: pa.Array, length: int | None = None) -> npt.NDArray[Any]:
 
 def list_length(array: pa.Array) -> int | None:
     """Of the first list that is there."""
-    there = array.drop_null()
-    return len(there[0]) if len(there) else None
+    lengths = _lists(array).drop_null().value_lengths()
+    return int(to_numpy(lengths)[0]) if len(lengths) else None
+
+
+def _lists(array: pa.Array) -> pa.Array:
+    """The lists of an array of lists; a tensor stores them."""
+    return array.storage if isinstance(array, pa.ExtensionArray) else array
 
 
 def _vectors(array: pa.Array, length: int) -> npt.NDArray[Any]:
     """Lists of one length as rows; one that is null is a row of NaN."""
-    lists = array.storage if isinstance(array, pa.ExtensionArray) else array
+    lists = _lists(array)
     absent = nulls(lists) if lists.null_count else None
     there = lists if absent is None else lists.drop_null()
     lengths = to_numpy(there.value_lengths())

@@ -16,6 +16,8 @@ UNITS = ("s", "ms", "us", "ns")
 
 def plain_type(type_: pa.DataType) -> pa.DataType:
     """The type that labels carry: writers differ in dictionaries, large and viewed strings."""
+    if isinstance(type_, pa.OpaqueType):
+        return plain_type(type_.storage_type)
     if pa.types.is_dictionary(type_):
         return plain_type(type_.value_type)
     if pa.types.is_large_string(type_) or pa.types.is_string_view(type_):

@@ -17,7 +17,7 @@ from gmm_dask.storage.inputs import FileState, Input
 from gmm_dask.storage.key_columns import other_value
 from gmm_dask.storage.listing import Keys
 from gmm_dask.storage.problems import shown
-from gmm_dask.storage.roles import Roles
+from gmm_dask.storage.roles import Roles, type_of
 from gmm_dask.storage.row_groups import (
     ENCRYPTED_FILE,
     WRITE_AGAIN,
@@ -110,7 +110,7 @@ def read_footer(
         raise DataError(f"{shown(name)}: the footer is damaged: {error}. {WRITE_AGAIN}") from error
     absent = tuple(each for each in table_columns if each not in schema.names)
     columns = (
-        *((field.name, field.type) for field in schema),
+        *((field.name, type_of(field)) for field in schema),
         *((each, pa.null()) for each in absent),
     )
     unknown = (

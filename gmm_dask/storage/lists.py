@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +9,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from gmm_dask.kinds import element, element_of
 from gmm_dask.storage.problems import Problems, shown
-
-_ELEMENT = re.compile(r"(.+)\[(0|[1-9][0-9]{0,8})\]", re.DOTALL)
 
 
 def is_list(type_: pa.DataType) -> bool:
@@ -31,17 +29,6 @@ def value_type(type_: pa.DataType) -> pa.DataType:
     return type_.value_type if is_list(type_) else type_
 
 
-def element(column: str, index: int) -> str:
-    """What the feature is called that is an element of a column of lists."""
-    return f"{column}[{index}]"
-
-
-def element_of(feature: str) -> tuple[str, int] | None:
-    """The column of lists and the place in them that a name of that form stands for."""
-    found = _ELEMENT.fullmatch(feature)
-    return (found[1], int(found[2])) if found else None
-
-
 def column_of(feature: str, columns: Container[str]) -> str:
     """The column that a feature is, or is an element of."""
     found = None if feature in columns else element_of(feature)
@@ -49,7 +36,7 @@ def column_of(feature: str, columns: Container[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
+class Slot:
     """Where in a row of features the numbers of a column go.
 
     Parameters
@@ -75,17 +62,17 @@ class Place:
         return type_ if self.length is None else value_type(type_)
 
 
-def places_of(features: Sequence[str], columns: Container[str]) -> list[Place]:
+def slots_of(features: Sequence[str], columns: Container[str]) -> list[Slot]:
     """Where the columns that features are read from go, in order."""
-    found: list[Place] = []
+    found: list[Slot] = []
     for i, feature in enumerate(features):
-        column, last = column_of(feature, columns), found[-1] if found else Place("", -1)
+        column, last = column_of(feature, columns), found[-1] if found else Slot("", -1)
         if column == feature:
-            found.append(Place(column, i))
+            found.append(Slot(column, i))
         elif last.column == column and feature == element(column, last.length or 0):
             found[-1] = replace(last, length=(last.length or 0) + 1)
         else:
-            found.append(Place(column, i, 1))
+            found.append(Slot(column, i, 1))
     return found
 
 
@@ -142,11 +129,11 @@ def check_elements(
     problems: Problems,
 ) -> None:
     """The elements of a list are features together, in order, or none of them is."""
-    places = places_of(features, lengths)
-    times = Counter(place.column for place in places)
-    for place in places:
-        name, length = place.column, lengths.get(place.column)
-        if length and (place.length != length or times[name] > 1):
+    slots = slots_of(features, lengths)
+    times = Counter(slot.column for slot in slots)
+    for slot in slots:
+        name, length = slot.column, lengths.get(slot.column)
+        if length and (slot.length != length or times[name] > 1):
             line = (
                 f"data.features: the lists of {name!r} have {length} values, which are features "
                 "together, in order. Name the column, for all of them."

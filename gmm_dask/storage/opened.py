@@ -20,7 +20,7 @@ from gmm_dask.storage.batches import Cursor, with_absent
 from gmm_dask.storage.carried import carried_table
 from gmm_dask.storage.footers import footer_bytes, parse_footer
 from gmm_dask.storage.inputs import Input, open_input, readable, unreadable
-from gmm_dask.storage.lists import Place, places_of
+from gmm_dask.storage.lists import Slot, slots_of
 from gmm_dask.storage.object_errors import brief
 from gmm_dask.storage.problems import Problems, shown
 from gmm_dask.storage.roles import is_number, number_type
@@ -212,22 +212,22 @@ class OpenChunk:
         A chunk of no rows needs no columns: the plan has looked at what its file has.
         """
         problems, types = Problems(), self.file.types
-        for place in places_of(columns, types) if self.source.n_rows else ():
-            name = place.column
+        for slot in slots_of(columns, types) if self.source.n_rows else ():
+            name = slot.column
             where = f"{shown(self.source.name)}, column {name!r}"
             if name not in types:
                 has = ", ".join(types)
                 problems.add("columns", f"{where}: is missing. The file has: {has}.")
-            elif numbers and not is_number(number_type(place.value_type(types[name]))):
+            elif numbers and not is_number(number_type(slot.value_type(types[name]))):
                 problems.add("columns", f"{where}: is {types[name]}, not a number.")
         problems.raise_any()
 
     def fill(self, X: npt.NDArray[Any], features: Sequence[str]) -> None:
         """Put the features into X (n, len(features)), row by row."""
         self.check_columns(features, numbers=True)
-        places = places_of(features, self.file.types)
-        for first in range(0, len(places), COLUMNS_AT_ONCE):
-            group = places[first : first + COLUMNS_AT_ONCE]
+        slots = slots_of(features, self.file.types)
+        for first in range(0, len(slots), COLUMNS_AT_ONCE):
+            group = slots[first : first + COLUMNS_AT_ONCE]
             for row, batch in self._batches(group):
                 self._fill(X[row : row + batch.num_rows], batch, group, row)
 
@@ -264,28 +264,28 @@ class OpenChunk:
     ) -> Iterator[tuple[int, npt.NDArray[np.floating[Any]]]]:
         """The same rows batch by batch, where so many columns are read at once."""
         self.check_columns(features, numbers=True)
-        places = places_of(features, self.file.types)
-        if len(places) > COLUMNS_AT_ONCE:
+        slots = slots_of(features, self.file.types)
+        if len(slots) > COLUMNS_AT_ONCE:
             yield 0, self.features(features, dtype)
             return
-        for row, batch in self._batches(places):
+        for row, batch in self._batches(slots):
             X = np.empty((batch.num_rows, len(features)), dtype=dtype)
-            self._fill(X, batch, places, row)
+            self._fill(X, batch, slots, row)
             yield row, X
 
     def _fill(
-        self, rows: npt.NDArray[Any], batch: pa.RecordBatch, places: Sequence[Place], first: int
+        self, rows: npt.NDArray[Any], batch: pa.RecordBatch, slots: Sequence[Slot], first: int
     ) -> None:
         """A batch into rows, a block at a time: its rows stay in the cache meanwhile."""
-        columns = [self.numbers(batch, place, first) for place in places]
+        columns = [self.numbers(batch, slot, first) for slot in slots]
         for start in range(0, rows.shape[0], BLOCK_ROWS):
             block = rows[start : start + BLOCK_ROWS]
-            for place, column in zip(places, columns, strict=True):
-                block[:, place.where] = column[start : start + BLOCK_ROWS]
+            for slot, column in zip(slots, columns, strict=True):
+                block[:, slot.where] = column[start : start + BLOCK_ROWS]
 
-    def _batches(self, places: Sequence[Place]) -> Iterator[tuple[int, pa.RecordBatch]]:
-        n_values = sum(place.length or 1 for place in places)
-        return self.batches([place.column for place in places], n_values)
+    def _batches(self, slots: Sequence[Slot]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        n_values = sum(slot.length or 1 for slot in slots)
+        return self.batches([slot.column for slot in slots], n_values)
 
     def batches(
         self, columns: Sequence[str], n_values: int | None = None
@@ -310,12 +310,12 @@ class OpenChunk:
         if done != self.source.n_rows:
             raise changed(self.source, f"it has {done} of the {self.source.n_rows} rows")
 
-    def numbers(self, batch: pa.RecordBatch, place: Place, row: int) -> npt.NDArray[Any]:
+    def numbers(self, batch: pa.RecordBatch, slot: Slot, row: int) -> npt.NDArray[Any]:
         """A column of a batch as numbers, NaN for null; raises DataError where that rounds."""
         try:
-            return numbers(batch.column(place.column), place.length)
+            return numbers(batch.column(slot.column), slot.length)
         except OddValuesError as error:
-            where = f"{self._where(row)}, column {place.column!r}"
+            where = f"{self._where(row)}, column {slot.column!r}"
             raise DataError(f"{where}: {error}") from None
 
     def _where(self, row: int) -> str:

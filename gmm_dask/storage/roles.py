@@ -9,8 +9,8 @@ from typing import Literal
 
 import pyarrow as pa
 
-from gmm_dask.kinds import TAKEN, Kind
-from gmm_dask.storage.lists import element_of, value_type
+from gmm_dask.kinds import TAKEN, Kind, element_of
+from gmm_dask.storage.lists import value_type
 
 Cast = Literal["decimal", "bool"]
 
@@ -107,6 +107,17 @@ class Roles:
 def kind_of(type_: pa.DataType) -> Kind:
     """What the values of an Arrow type are."""
     return next((kind for kind, is_one in _KINDS if is_one(type_)), "other")
+
+
+def type_of(field: pa.Field) -> pa.DataType:
+    """The type of a column; where Arrow does not know whose it is, not that of what it stores.
+
+    Who has not imported pandas has no word for its periods, which are stored as integers.
+    """
+    name = (field.metadata or {}).get(b"ARROW:extension:name")
+    if name is None or isinstance(field.type, pa.BaseExtensionType):
+        return field.type
+    return pa.opaque(field.type, name.decode(errors="replace"), "unknown")
 
 
 def is_number(type_: pa.DataType) -> bool:

@@ -1,0 +1,246 @@
+"""Columns and frames of pandas and Arrow as numbers; what others have comes as one of Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from gmm_dask.errors import DataError, NotNumbersError
+from gmm_dask.kinds import TAKEN, Kind, element, kind_of_class, kind_of_dtype, refusal
+from gmm_dask.rows.values import (
+    Headings,
+    Values,
+    array_of,
+    array_values,
+    listed_values,
+    object_values,
+)
+
+Lengths = Mapping[Any, int]  # of the lists of a column, by its name
+
+
+class Numbers(NamedTuple):
+    """Rows as numbers.
+
+    Parameters
+    ----------
+    values : (n, d)
+    names : tuple or None
+        Of the columns, where they have names; an element of a column of lists is one.
+    """
+
+    values: Values
+    names: tuple[Any, ...] | None
+
+
+def column_values(column: Any, where: str) -> Values:
+    """One column in any form in memory, (n,), as numbers; raises NotNumbersError."""
+    if hasattr(column, "iloc"):
+        if np.ndim(column) == 1:
+            return series_values(column, where)
+        return array_values(np.asarray(column), Headings(only=where))
+    if is_of_arrow(column):
+        column = of_arrow("chunked_array", column, where)
+        return arrow_values(column, column.type, where)
+    if isinstance(column, list | tuple):
+        return object_values(column, where)
+    return array_values(array_of(column), Headings(only=where))
+
+
+def frame_values(frame: Any, within: str = "", lengths: Lengths | None = None) -> Numbers:
+    """A pandas DataFrame as numbers.
+
+    Parameters
+    ----------
+    within : str
+        Where it is, for messages.
+    lengths : mapping, optional
+        Of the lists of columns of lists, where they are known.
+
+    Raises
+    ------
+    NotNumbersError
+        All columns that cannot be taken.
+    DataError
+        Two columns of one name.
+    """
+    names = tuple(frame.columns)
+    check_unique(names, within)
+    dtypes = set(frame.dtypes)
+    if len(dtypes) == 1 and kind_of_pandas(next(iter(dtypes))) == "number":
+        only = dtypes.pop()
+        if isinstance(only, np.dtype):  # no copy where all is one block
+            return Numbers(array_values(frame.to_numpy(), Headings(within, names)), names)
+    return _joined(frame.items(), series_values, within, lengths or {}, len(frame))
+
+
+def table_values(table: Any, within: str = "", lengths: Lengths | None = None) -> Numbers:
+    """An Arrow table as numbers; raises as frame_values does."""
+    names = tuple(table.column_names)
+    check_unique(names, within)
+    from gmm_dask.storage.roles import type_of
+
+    def converted(column: tuple[Any, Any], where: str, length: int | None) -> Values:
+        return arrow_values(*column, where, length)
+
+    typed = zip(table.columns, map(type_of, table.schema), strict=True)
+    columns = zip(names, typed, strict=True)
+    return _joined(columns, converted, within, lengths or {}, table.num_rows)
+
+
+def series_values(series: Any, where: str, length: int | None = None) -> Values:
+    """A pandas Series (n,) as numbers, or of lists (n, length); raises NotNumbersError."""
+    dtype = series.dtype
+    if hasattr(dtype, "pyarrow_dtype"):
+        return arrow_values(series.array.__arrow_array__(), dtype.pyarrow_dtype, where, length)
+    if isinstance(dtype, np.dtype):
+        if dtype.kind == "O":
+            return _object_column(series.to_numpy(), where, length)
+        return array_values(series.to_numpy(), Headings(only=where))
+    kind = kind_of_pandas(dtype)
+    if kind not in TAKEN:
+        raise NotNumbersError(refusal(where, f"is {dtype}", kind))
+    if hasattr(dtype, "subtype"):
+        return array_values(np.asarray(series), Headings(only=where))  # sparse
+    values = series.to_numpy(dtype=dtype.numpy_dtype, na_value=0)
+    masked = np.ma.masked_array(values, series.isna().to_numpy())
+    return array_values(masked, Headings(only=where))
+
+
+def arrow_values(column: Any, type_: Any, where: str, length: int | None = None) -> Values:
+    """An array of Arrow (n,) as numbers, or one of lists (n, length); raises NotNumbersError.
+
+    Parameters
+    ----------
+    type_ : Arrow type
+        What the column is, which may say more than the type of the array.
+    """
+    from gmm_dask.storage.arrays import OddValuesError, list_length, numbers
+    from gmm_dask.storage.lists import is_list, value_type
+    from gmm_dask.storage.roles import is_number, kind_of
+
+    chunks = getattr(column, "chunks", [column])
+    value = value_type(type_)
+    if not is_number(value):
+        raise NotNumbersError(refusal(where, f"is {type_}", kind_of(value)))
+    if is_list(type_) and length is None:
+        length = next(filter(None, map(list_length, chunks)), None)
+        if length is None:
+            raise NotNumbersError(f"{where}: holds no list with a value. Leave it out.")
+    try:
+        parts = [numbers(chunk, length) for chunk in chunks]
+    except OddValuesError as error:
+        raise NotNumbersError(f"{where}: {error}") from None
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0 if length is None else (0, length))
+
+
+def kind_of_pandas(dtype: Any) -> Kind:
+    """What the values of a column of pandas are."""
+    import pandas as pd
+
+    if isinstance(dtype, np.dtype):
+        return kind_of_dtype(dtype)
+    if isinstance(dtype, pd.ArrowDtype):
+        from gmm_dask.storage.lists import value_type
+        from gmm_dask.storage.roles import kind_of
+
+        return kind_of(value_type(dtype.pyarrow_dtype))
+    if isinstance(dtype, pd.SparseDtype):
+        return kind_of_dtype(np.dtype(dtype.subtype))
+    if hasattr(dtype, "numpy_dtype"):
+        return kind_of_dtype(dtype.numpy_dtype)
+    kinds: tuple[tuple[Kind, type], ...] = (
+        ("category", pd.CategoricalDtype),
+        ("text", pd.StringDtype),
+        ("date", pd.DatetimeTZDtype),
+        ("date", pd.PeriodDtype),
+    )
+    return next((kind for kind, cls in kinds if isinstance(dtype, cls)), "other")
+
+
+def check_unique(names: Sequence[Any], within: str = "") -> None:
+    """Raise DataError where two columns have one name."""
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if list(names).count(name) > 1)
+        raise DataError(f"{within}column {twice!r}: there are two of this name. Rename one.")
+
+
+def _joined(
+    columns: Iterable[tuple[Any, Any]],
+    converted: Callable[[Any, str, int | None], Values],
+    within: str,
+    lengths: Lengths,
+    n_rows: int,
+) -> Numbers:
+    parts: list[Values] = []
+    names: list[Any] = []
+    problems: list[str] = []
+    for name, column in columns:
+        try:
+            part = converted(column, f"{within}column {name!r}", lengths.get(name))
+        except NotNumbersError as error:
+            problems += error.problems
+            continue
+        parts.append(part)
+        names += [name] if part.ndim == 1 else [element(name, i) for i in range(part.shape[1])]
+    if problems:
+        raise NotNumbersError(problems)
+    all_narrow = parts and all(part.dtype == np.float32 for part in parts)
+    X = np.empty((n_rows, len(names)), np.float32 if all_narrow else np.float64)
+    first = 0
+    for part in parts:
+        width = 1 if part.ndim == 1 else part.shape[1]
+        X[:, first : first + width] = part.reshape(n_rows, width)
+        first += width
+    return Numbers(X, tuple(names))
+
+
+def _object_column(objects: Values, where: str, length: int | None) -> Values:
+    """Numbers, or where all that is there are lists of one length, a row of each."""
+    absent = np.array([kind_of_class(cls) == "absent" for cls in map(type, objects)], np.bool_)
+    lists = objects[~absent]
+    if not all(map(_is_vector, lists)) or not (length or len(lists)):
+        return object_values(objects, where)  # which names what is no number
+    try:
+        found = listed_values(list(lists), Headings(only=where)) if len(lists) else lists
+    except NotNumbersError:
+        raise
+    except DataError as error:
+        raise NotNumbersError(f"{where}: {error}") from None
+    width = length or found.shape[1]
+    if len(lists) and found.shape[1] != width:
+        raise NotNumbersError(
+            f"{where}: a list of {found.shape[1]} values, where others have {width}. Give all "
+            "lists one length."
+        )
+    values = np.full((len(objects), width), np.nan)
+    values[~absent] = found.reshape(-1, width)
+    return values
+
+
+def _is_vector(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1)
+
+
+def is_of_arrow(X: Any) -> bool:
+    """Whether X can be handed to Arrow as it is, and is not of pandas, whose way is another."""
+    by_arrow = hasattr(X, "__arrow_c_stream__") or hasattr(X, "__arrow_c_array__")
+    return by_arrow and not hasattr(X, "iloc")
+
+
+def of_arrow(kind: Literal["table", "chunked_array"], X: Any, where: str = "X") -> Any:
+    """A table or column of another library as one of Arrow, without a copy; raises DataError."""
+    import pyarrow as pa
+
+    try:
+        return pa.table(X) if kind == "table" else pa.chunked_array(X)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DataError(
+            f"{where}: a {type(X).__name__} that cannot be read as Arrow's: {reason}. Convert its "
+            "columns to float64."
+        ) from error

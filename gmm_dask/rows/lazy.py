@@ -1,0 +1,283 @@
+"""Dask collections as blocks of features: each is looked at as it is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from sklearn.utils.validation import _check_feature_names, _check_n_features
+
+from gmm_dask.errors import DataError, NotNumbersError
+from gmm_dask.kinds import MAY_BE_TAKEN, element, kind_of_dtype, refusal
+from gmm_dask.rows.checks import Names, names_of, weight_values
+from gmm_dask.rows.forms import header, lengths_of, order_of
+from gmm_dask.rows.frames import check_unique, frame_values, kind_of_pandas
+from gmm_dask.rows.values import Headings, Values, array_values
+
+
+@dataclass(frozen=True)
+class FramePart:
+    """Partitions of a Dask DataFrame as features: by name, whatever their columns' order.
+
+    Parameters
+    ----------
+    columns : tuple
+        That the DataFrame declares.
+    own : tuple
+        The features as these columns give them: an element of a list is one.
+    features : tuple
+        The same in the model's order.
+    lengths : tuple of (name, int)
+        Of the lists of columns of lists.
+    dtype : str
+        That the result has at least.
+    """
+
+    columns: tuple[Any, ...]
+    own: tuple[Any, ...]
+    features: tuple[Any, ...]
+    lengths: tuple[tuple[Any, int], ...]
+    dtype: str
+
+    def __call__(self, frame: Any, partition_info: dict[str, Any] | None = None) -> Values:
+        """The features (n, d) of one partition.
+
+        Raises
+        ------
+        DataError
+            It has other columns than were declared, or of a kind that is no number.
+        """
+        number = "of the metadata" if partition_info is None else partition_info["number"]
+        self._check(frame, f"partition {number}")
+        if not len(frame):
+            return np.empty((0, len(self.features)), self.dtype)
+        if tuple(frame.columns) != self.columns:
+            frame = frame[list(self.columns)]
+        found = frame_values(frame, f"partition {number}, ", dict(self.lengths)).values
+        if self._order is not None:
+            found = found[:, list(self._order)]
+        return found.astype(np.result_type(found, np.dtype(self.dtype)), copy=False)
+
+    def in_own_order(self, result: Values) -> Values:
+        """A result (n, d) of the model with its columns in the DataFrame's order."""
+        order = order_of(self.features, self.own)
+        return result if order is None else result[:, list(order)]
+
+    @cached_property
+    def _order(self) -> tuple[int, ...] | None:
+        return order_of(self.own, self.features)
+
+    def _check(self, frame: Any, partition: str) -> None:
+        if not hasattr(frame, "iloc") or not hasattr(frame, "columns"):
+            raise DataError(f"{partition}: is a {type(frame).__name__}, not a pandas DataFrame.")
+        names = tuple(frame.columns)
+        check_unique(names, f"{partition}, ")
+        problems = [
+            f"{partition}, column {name!r}: is missing, but the DataFrame declares it."
+            for name in self.columns
+            if name not in names
+        ]
+        problems += [
+            f"{partition}, column {name!r}: is there, but the DataFrame does not declare it."
+            for name in names
+            if name not in self.columns
+        ]
+        if problems:
+            remedy = "Give all partitions the columns of the metadata."
+            raise DataError([*problems, remedy])
+
+
+@dataclass(frozen=True)
+class ArrayBlock:
+    """Blocks of a Dask array as features.
+
+    Parameters
+    ----------
+    n_features : int
+    dtype : str
+        That the result has at least.
+    """
+
+    n_features: int
+    dtype: str
+
+    def __call__(self, block: Any, block_id: tuple[int, ...] | None = None) -> Values:
+        """The features (n, d) of one block; raises DataError where it is not as declared."""
+        where = f"block {block_id[0] if block_id else 0}"
+        if not isinstance(block, np.ndarray):
+            raise DataError(
+                f"{where}: is a {type(block).__name__}, not a NumPy array: convert it with "
+                "map_blocks."
+            )
+        if block.ndim != 2 or block.shape[1] != self.n_features:
+            raise DataError(
+                f"{where}: has the shape {block.shape}, but the Dask array declares "
+                f"{self.n_features} columns. Give all blocks as many."
+            )
+        found = array_values(block, Headings(f"{where}, "))
+        return found.astype(np.result_type(found, np.dtype(self.dtype)), copy=False)
+
+
+def frame_part(estimator: Any, X: Any, *, reset: bool) -> FramePart:
+    """How the partitions of a Dask DataFrame become features; what it declares is checked."""
+    columns = tuple(X.columns)
+    check_unique(columns)
+    _check_dtypes(X._meta)
+    fitted = None if reset else names_of(estimator)
+    lengths = _lengths(X, fitted, None if reset else estimator.n_features_in_)
+    own = tuple(
+        feature
+        for name in columns
+        for feature in (
+            [element(name, i) for i in range(lengths[name])] if name in lengths else [name]
+        )
+    )
+    features = own if fitted is None or order_of(own, fitted) is None else fitted
+    _check_features(estimator, header(features), reset)
+    narrow = len(columns) > 0 and all(_is_narrow(dtype) for dtype in X._meta.dtypes)
+    dtype = "float32" if narrow else "float64"
+    return FramePart(columns, own, features, tuple(lengths.items()), dtype)
+
+
+def checked_weights(weights: Any) -> da.Array:
+    """Dask weights as an array of float64, which are looked at as they come."""
+    _check_kind(weights, "sample_weight")
+    if weights.ndim != 1:
+        raise DataError(
+            f"sample_weight must have one axis, one value a row; it has {weights.ndim}."
+        )
+    if not isinstance(weights, da.Array):
+        kind = kind_of_pandas(weights.dtype)
+        if kind not in MAY_BE_TAKEN:
+            raise NotNumbersError(refusal("sample_weight", f"is {weights.dtype}", kind))
+        return weights.map_partitions(weight_values, meta=np.empty(0))
+    _check_blocks(weights, "sample_weight")
+    return weights.map_blocks(weight_values, dtype=np.float64, meta=np.empty(0))
+
+
+def lazy_features(estimator: Any, X: Any, *, reset: bool) -> da.Array:
+    """Rows of Dask as an array of features; raises DataError where they cannot be that."""
+    _check_kind(X, "X")
+    if not is_frame(X):
+        return _array_features(estimator, X, reset)
+    part = frame_part(estimator, X, reset=reset)
+    if not part.features:
+        raise DataError("X must have at least one feature.")
+    return X.map_partitions(part, meta=np.empty((0, len(part.features)), part.dtype))
+
+
+def is_frame(X: Any) -> bool:
+    """Whether a Dask collection is a DataFrame."""
+    return hasattr(type(X), "to_dask_array") and not isinstance(X, da.Array) and X.ndim == 2
+
+
+def _array_features(estimator: Any, X: Any, reset: bool) -> da.Array:
+    if X.ndim != 2:
+        raise DataError(f"X must have two axes, rows and features; it has {X.ndim}.")
+    if np.isnan(X.shape[1]):
+        raise DataError("The number of X's columns must be known: call compute_chunk_sizes first.")
+    _check_blocks(X, "every column")
+    n_features = int(X.shape[1])
+    _check_features(estimator, np.empty((1, n_features)), reset)
+    if not n_features:
+        raise DataError("X must have at least one feature.")
+    X = X.rechunk({1: -1}) if len(X.chunks[1]) > 1 else X
+    dtype = "float32" if X.dtype == np.float32 else "float64"
+    meta = np.empty((0, 0), dtype)
+    return X.map_blocks(ArrayBlock(n_features, dtype), dtype=dtype, meta=meta)
+
+
+def _check_kind(lazy: Any, name: str) -> None:
+    if not isinstance(lazy, da.Array) and not hasattr(type(lazy), "to_dask_array"):
+        raise DataError(
+            f"{name} is a Dask {type(lazy).__name__}: make it a Dask array or DataFrame, or "
+            "compute it first."
+        )
+
+
+def _check_blocks(array: da.Array, name: str) -> None:
+    if not isinstance(array._meta, np.ndarray):
+        raise DataError(
+            f"The blocks of the Dask array are {type(array._meta).__name__}, not NumPy arrays: "
+            "convert them with map_blocks."
+        )
+    kind = kind_of_dtype(array.dtype)
+    if kind not in MAY_BE_TAKEN:
+        raise NotNumbersError(refusal(name, f"is {array.dtype}", kind))
+
+
+def _check_dtypes(meta: Any) -> None:
+    """Raise NotNumbersError for all columns that are declared to be no numbers."""
+    problems = []
+    for name, dtype in meta.dtypes.items():
+        kind = kind_of_pandas(dtype)
+        if kind not in MAY_BE_TAKEN:
+            problems.append(refusal(f"column {name!r}", f"is {dtype}", kind))
+    if problems:
+        raise NotNumbersError(problems)
+
+
+def _check_features(estimator: Any, named: Any, reset: bool) -> None:
+    try:
+        _check_n_features(estimator, named, reset=reset)
+        _check_feature_names(estimator, named, reset=reset)
+    except (TypeError, ValueError) as error:
+        raise DataError(str(error)) from None
+
+
+def _lengths(X: Any, fitted: Names, n_features: int | None) -> dict[Any, int]:
+    """Of the lists of columns of lists; nothing is computed unless a type leaves them open.
+
+    Parameters
+    ----------
+    fitted : sequence, optional
+        The names of the model's features.
+    n_features : int, optional
+        Their number.
+    """
+    known = {name: n for name, n in lengths_of(fitted or ()).items() if name in X.columns}
+    open_ones = []
+    for name, dtype in X._meta.dtypes.items():
+        of_type = getattr(getattr(dtype, "pyarrow_dtype", None), "list_size", None)
+        if of_type is not None:
+            known[name] = of_type
+        elif name not in known and _may_hold_lists(dtype):
+            open_ones.append(name)
+    if fitted is not None or not open_ones:
+        return known
+    if n_features is None:
+        found = {name: _first_length(X[[name]]) for name in open_ones}
+        return known | {name: length for name, length in found.items() if length is not None}
+    others = len(X.columns) - 1 - len(known) + sum(known.values())
+    if len(open_ones) == 1 and (others + 1 != n_features or _is_list(X._meta.dtypes[open_ones[0]])):
+        known[open_ones[0]] = max(n_features - others, 1)
+    return known
+
+
+def _first_length(column: Any) -> int | None:
+    """Of the first list of a column of a DataFrame; None where it holds no lists."""
+    first = column.dropna().head(1, npartitions=-1)
+    if not len(first):
+        return None
+    value = first.iloc[0, 0]
+    return len(value) if isinstance(value, list | tuple | np.ndarray) and np.ndim(value) else None
+
+
+def _is_list(dtype: Any) -> bool:
+    type_ = getattr(dtype, "pyarrow_dtype", None)
+    if type_ is None:
+        return False
+    from gmm_dask.storage.lists import is_list
+
+    return is_list(type_)
+
+
+def _may_hold_lists(dtype: Any) -> bool:
+    return kind_of_pandas(dtype) == "object" or _is_list(dtype)
+
+
+def _is_narrow(dtype: Any) -> bool:
+    return str(dtype) in ("float32", "Float32", "float[pyarrow]")
