@@ -11,6 +11,7 @@ from gmm_dask.engine.chunks import (
 from gmm_dask.engine.cluster import ClusterSpec, open_backend
 from gmm_dask.engine.disk import check_folder
 from gmm_dask.engine.hold import Held, hold, rows_here
+from gmm_dask.engine.link import Limits, Listener
 from gmm_dask.engine.passes import (
     WeightedSum,
     completed_log_likelihood,
@@ -22,7 +23,6 @@ from gmm_dask.engine.recovery import Given
 from gmm_dask.engine.reduce import tree_sum
 from gmm_dask.engine.scratch import release
 from gmm_dask.engine.survey import Survey, expectations, survey
-from gmm_dask.engine.waiting import Limits
 
 __all__ = [
     "Backend",
@@ -31,6 +31,7 @@ __all__ = [
     "Given",
     "Held",
     "Limits",
+    "Listener",
     "LocalBackend",
     "RowChunks",
     "Stream",

@@ -12,18 +12,11 @@ from typing import Any, Protocol, TypeVar
 from dask.optimization import cull
 
 from gmm_dask.engine import flat
-from gmm_dask.engine.kept import Kept, kept_in, new_names, with_names
+from gmm_dask.engine.kept import Kept, as_read, kept_in, new_names, settle, with_names
+from gmm_dask.engine.link import Link
 from gmm_dask.engine.memory import free_memory
 from gmm_dask.engine.recovery import Session, repeated
-from gmm_dask.engine.waiting import (
-    DEFAULT_LIMITS,
-    Limits,
-    LostError,
-    asked,
-    last_tasks,
-    loss,
-    waited,
-)
+from gmm_dask.engine.waiting import LostError, asked, in_one_line, last_tasks, loss, waited
 
 T = TypeVar("T")
 Done = Callable[[], None]
@@ -145,13 +138,10 @@ class ClusterBackend:
     Parameters
     ----------
     session : Session
-        Gives the client.
-    limits : Limits
-        How long to wait, and how often to repeat.
+        Gives the connection.
     """
 
     session: Session
-    limits: Limits = DEFAULT_LIMITS
 
     @property
     def n_workers(self) -> int:
@@ -185,25 +175,25 @@ class ClusterBackend:
         """
         told, attempts = _Told(on_done), count()
         return self._repeated(
-            lambda client: self._computed(client, graph, keys, told, anew=next(attempts) > 0),
-            partial(self._alone, graph),
+            lambda link: _computed(link, graph, keys, told, anew=next(attempts) > 0),
+            partial(_alone, graph),
             names,
         )
 
     def everywhere(self, function: Callable[[], Any]) -> list[Any]:
         """See Backend; workers that are lost meanwhile do not count, the first is waited for."""
 
-        def run(client: Any) -> list[Any]:
-            asked(client, partial(client._wait_for_workers, 1), self.limits)
-            on_all = partial(client._run, function, on_error="return")
-            replies = asked(client, on_all, self.limits).values()
+        def run(link: Link) -> list[Any]:
+            client = link.client
+            asked(link, partial(client._wait_for_workers, 1))
+            replies = asked(link, partial(client._run, function, on_error="return")).values()
             found = [reply for reply in replies if not isinstance(reply, Exception)]
             failed = [reply for reply in replies if isinstance(reply, Exception)]
             for error in failed:
                 if not isinstance(error, OSError):
                     raise error
             if not found:
-                raise LostError(f"no worker answered ({failed})")
+                raise LostError(f"no worker answered ({', '.join(map(in_one_line, failed))})")
             return found
 
         return self._repeated(run)
@@ -215,13 +205,15 @@ class ClusterBackend:
         names: Names = None,
         at_end: Done | None = None,
     ) -> dict[Any, Any]:
-        """See Backend; what a worker takes with it is read again, and spread evenly."""
+        """See Backend; what a worker takes with it is read again, and spread evenly.
+
+        Raises
+        ------
+        ClusterError
+            As `compute` does.
+        """
         kept = Kept(graph, chunks, at_end)
-        self._repeated(
-            lambda client: kept.make_ready(client, self.limits),
-            partial(self._alone, graph),
-            names,
-        )
+        self._repeated(kept.make_ready, partial(_alone, graph), names)
         return kept.nodes()
 
     def _workers(self) -> list[dict[str, Any]]:
@@ -230,68 +222,71 @@ class ClusterBackend:
 
     def _repeated(
         self,
-        work: Callable[[Any], T],
-        alone: Callable[[Any, Any], object] | None = None,
+        work: Callable[[Link], T],
+        alone: Callable[[Link, Any], object] | None = None,
         names: Names = None,
     ) -> T:
-        return repeated(self.session, self.limits, work, alone=alone, names=names)
+        return repeated(self.session, work, alone=alone, names=names)
 
     def _ask(self, question: Callable[[Any], Awaitable[T]]) -> T:
         """The answer of the scheduler."""
-        return self._repeated(
-            lambda client: asked(client, lambda: question(client.scheduler), self.limits)
+        return self._repeated(lambda link: asked(link, lambda: question(link.client.scheduler)))
+
+
+def _alone(graph: Mapping[Any, Any], link: Link, key: Any) -> None:
+    """Run one task of the graph and what it needs; raises LostError and what tasks raise."""
+    tasks = as_read(graph)
+    if key not in tasks:
+        return
+    needed = cull(tasks, [key])[0]
+    names = new_names(needed)
+    futures = link.client.get(with_names(needed, (), names), [names[key]], sync=False)
+    try:
+        settle(link, futures, names)
+    finally:
+        for future in futures:
+            future.release()  # a traceback may keep it alive
+
+
+def _computed(
+    link: Link,
+    graph: Mapping[Any, Any],
+    keys: Sequence[Any],
+    told: _Told,
+    *,
+    anew: bool,
+) -> list[Any]:
+    """Values of the keys, once; raises LostError and what tasks raise.
+
+    Parameters
+    ----------
+    anew : bool
+        Whether it was tried before: the tasks get other names, because for some time a client
+        remembers how those of an earlier attempt failed.
+    """
+    client, kept = link.client, kept_in(graph)
+    for each in kept:
+        each.make_ready(link)
+    names = new_names(graph) if anew else {}
+    tasks = with_names(graph, kept, names)
+    futures = client.get(tasks, [names.get(key, key) for key in keys], sync=False)
+    try:
+        gathered: list[Any] = waited(
+            link, lambda: client._gather(futures), tell=partial(told.count, futures), tasks=tasks
         )
-
-    def _alone(self, graph: Mapping[Any, Any], client: Any, key: Any) -> None:
-        """Run one task of the graph and what it needs."""
-        if key in graph:
-            self._computed(client, cull(graph, [key])[0], [key], anew=True)
-
-    def _computed(
-        self,
-        client: Any,
-        graph: Mapping[Any, Any],
-        keys: Sequence[Any],
-        told: _Told | None = None,
-        *,
-        anew: bool = False,
-    ) -> list[Any]:
-        """Values of the keys, once; raises LostError and what tasks raise.
-
-        Parameters
-        ----------
-        anew : bool
-            Whether it was tried before: the tasks get other names, because for some time a client
-            remembers how those of an earlier attempt failed.
-        """
-        kept = kept_in(graph)
-        for each in kept:
-            each.make_ready(client, self.limits)
-        names = new_names(graph) if anew else {}
-        named = [names.get(key, key) for key in keys]
-        futures = client.get(with_names(graph, kept, names), named, sync=False)
-        try:
-            gathered: list[Any] = waited(
-                client,
-                lambda: client._gather(futures),
-                self.limits,
-                tell=None if told is None else partial(told.count, futures),
-                of_tasks=True,
-            )
-        except Exception as error:
-            lost = loss(error, futures, names)
-            if lost is None:
-                raise
-            if lost.no_worker and not lost.suspects:
-                suspects = last_tasks(client, self.limits, graph.keys(), names)
-                lost = LostError(str(lost), suspects, no_worker=True)
-            raise lost from error
-        finally:
-            for future in futures:
-                future.release()  # a traceback may keep it alive
-        if told is not None:
-            told.reach(len(keys))
-        return gathered
+    except Exception as error:
+        lost = loss(error, futures, names)
+        if lost is None:
+            raise
+        if lost.no_worker and not lost.suspects:
+            suspects = last_tasks(link, graph.keys(), names)
+            lost = LostError(str(lost), suspects, no_worker=True)
+        raise lost from error
+    finally:
+        for future in futures:
+            future.release()  # a traceback may keep it alive
+    told.reach(len(keys))
+    return gathered
 
 
 class _Told:

@@ -16,14 +16,17 @@ from typing import Any
 from gmm_dask.engine.address import check_address, check_certificates
 from gmm_dask.engine.backends import Backend, ClusterBackend, LocalBackend
 from gmm_dask.engine.factories import factory_named
-from gmm_dask.engine.recovery import Opened
-from gmm_dask.engine.waiting import Limits, LostError, asked
+from gmm_dask.engine.in_task import beside_the_pool, open_client
+from gmm_dask.engine.link import Limits, Link, Listener, Log, Roll
+from gmm_dask.engine.recovery import Given, Opened
+from gmm_dask.engine.waiting import LostError, asked, in_one_line
 from gmm_dask.errors import ClusterError, SettingsError
 
 MIN_MEMORY = 256 << 20  # bytes of a worker process; its libraries alone take 200 MB
 CLOSE_SECONDS = 10  # for a client to say goodbye
 GRACE_SECONDS = 1  # for a client to say itself that nobody answers
 POLL_SECONDS = 0.05
+SOON = 2  # seconds that worker processes take to start: not worth a word
 
 _OWN_WORKERS = {
     # One whose libraries alone fill most of its memory would pause for ever: let it end, by name.
@@ -88,11 +91,16 @@ def available_cores() -> int:
 
 
 @contextmanager
-def open_backend(spec: ClusterSpec) -> Iterator[Backend]:
+def open_backend(spec: ClusterSpec, listener: Listener | None = None) -> Iterator[Backend]:
     """A backend for the time of the block; clusters and clients opened here are closed here.
 
     BLAS and OpenMP run on one thread meanwhile: chunks are the parallelism, and the bits do not
     depend on the number of cores.
+
+    Parameters
+    ----------
+    listener : Listener, optional
+        Is told what becomes of the cluster; the log where not given.
 
     Raises
     ------
@@ -105,14 +113,46 @@ def open_backend(spec: ClusterSpec) -> Iterator[Backend]:
         if spec.kind == "threads":
             yield LocalBackend(spec.workers or available_cores())
             return
-        session = Opened(partial(_opener(spec), spec), brings_workers=spec.kind != "address")
+        open_link = partial(_opener(spec), spec, listener or Log())
+        session = Opened(open_link, brings_workers=spec.kind != "address")
         try:
-            yield ClusterBackend(session, spec.limits)
+            with beside_the_pool(spec.timeout):
+                yield ClusterBackend(session)
         finally:
             session.close()
 
 
-def _opener(spec: ClusterSpec) -> Callable[[ClusterSpec], AbstractContextManager[Any]]:
+@contextmanager
+def users_backend(n_threads: int, *, is_elsewhere: bool) -> Iterator[Backend]:
+    """A backend for the time of the block: the client that the user has open, or threads.
+
+    BLAS and OpenMP run on one thread meanwhile.
+
+    Parameters
+    ----------
+    n_threads : int
+        At most, where there is no client.
+    is_elsewhere : bool
+        Whether the rows are not in this process; those that are go through threads in any case.
+
+    Raises
+    ------
+    ClusterError
+        The client cannot be waited for here.
+    """
+    from threadpoolctl import threadpool_limits
+
+    client = open_client() if is_elsewhere else None
+    with threadpool_limits(1):
+        if client is None:
+            yield LocalBackend(min(available_cores(), max(1, n_threads)))
+            return
+        session = Given(client, another=open_client)
+        with beside_the_pool(session.link.limits.timeout):
+            yield ClusterBackend(session)
+
+
+def _opener(spec: ClusterSpec) -> Callable[[ClusterSpec, Listener], AbstractContextManager[Link]]:
     if spec.kind == "processes":
         return _processes
     return _connected if spec.kind == "address" else _made
@@ -134,7 +174,7 @@ def check_memory_limit(limit: str) -> None:
 
 
 @contextmanager
-def _processes(spec: ClusterSpec) -> Iterator[Any]:
+def _processes(spec: ClusterSpec, listener: Listener) -> Iterator[Link]:
     import dask
     from distributed import LocalCluster
 
@@ -157,17 +197,16 @@ def _processes(spec: ClusterSpec) -> Iterator[Any]:
                 # A worker that misses its scheduler as all of them end would print a traceback.
                 silence_logs=logging.CRITICAL,
             ) as cluster,
-            _client(cluster, spec.timeout) as client,
+            _linked(cluster, spec, listener) as link,
         ):
             cluster.scale(n_workers)
             _wait_for(
-                client,
+                link,
                 n_workers,
-                spec,
                 f"The {n_workers} worker processes were not ready within {spec.timeout:g} s. Use "
                 "fewer (cluster.workers), raise cluster.timeout, or use cluster.kind: threads.",
             )
-            yield client
+            yield link
     finally:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
@@ -175,52 +214,52 @@ def _processes(spec: ClusterSpec) -> Iterator[Any]:
 
 
 @contextmanager
-def _connected(spec: ClusterSpec) -> Iterator[Any]:
+def _connected(spec: ClusterSpec, listener: Listener) -> Iterator[Link]:
     assert spec.address is not None
     check_address(spec.address, has_tls=spec.tls_ca_file is not None, insecure=spec.insecure)
-    with _client(spec.address, spec.timeout, _security(spec)) as client:
+    with _linked(spec.address, spec, listener, _security(spec)) as link:
         _wait_for(
-            client,
+            link,
             1,
-            spec,
             f"The scheduler at {spec.address} had no worker within {spec.timeout:g} s. "
             f"Start one with `dask worker {spec.address}`.",
         )
-        yield client
+        yield link
 
 
 @contextmanager
-def _made(spec: ClusterSpec) -> Iterator[Any]:
+def _made(spec: ClusterSpec, listener: Listener) -> Iterator[Link]:
     """A client of a cluster that a registered factory makes."""
     with factory_named(spec.kind)(spec.options) as cluster:
         check_address(cluster.scheduler_address, has_tls=True, insecure=spec.insecure)
         if spec.workers is not None:
             cluster.scale(spec.workers)
-        with _client(cluster, spec.timeout, _security(spec)) as client:
+        with _linked(cluster, spec, listener, _security(spec)) as link:
             _wait_for(
-                client,
+                link,
                 1,
-                spec,
                 f"The cluster of cluster.kind: {spec.kind} had no worker within {spec.timeout:g} "
                 "s. Raise cluster.timeout where workers wait in a queue, or ask for some with "
                 "cluster.workers or cluster.options.",
             )
-            yield client
+            yield link
 
 
 @contextmanager
-def _client(where: Any, timeout: float, security: Any = None) -> Iterator[Any]:
+def _linked(
+    where: Any, spec: ClusterSpec, listener: Listener, security: Any = None
+) -> Iterator[Link]:
     """A client of the cluster or address; closed without waiting for what is dead."""
     try:
-        client = _open_client(where, timeout, security)
+        client = _open_client(where, spec.timeout, security)
     except (OSError, TimeoutError, ValueError) as error:
         address = getattr(where, "scheduler_address", where)
         raise ClusterError(
-            f"No scheduler answers at {address} within {timeout:g} s ({error}). "
+            f"No scheduler answers at {address} within {spec.timeout:g} s ({in_one_line(error)}). "
             "Start one with `dask scheduler`, or correct cluster.address and the certificates."
         ) from error
     try:
-        yield client
+        yield Link(client, spec.limits, listener, Roll())
     finally:
         _close(client)
 
@@ -272,13 +311,20 @@ def _security(spec: ClusterSpec) -> Any:
     )
 
 
-def _wait_for(client: Any, n_workers: int, spec: ClusterSpec, otherwise: str) -> None:
+def _wait_for(link: Link, n_workers: int, otherwise: str) -> None:
     """Return as soon as there are so many workers; raise ClusterError where it takes too long."""
-    deadline = time.monotonic() + spec.timeout
+    begun, limit, is_told = time.monotonic(), link.limits.timeout, False
     try:
-        while len(asked(client, lambda: client.scheduler.ncores(), spec.limits)) < n_workers:
-            if time.monotonic() > deadline:
+        while len(asked(link, lambda: link.client.scheduler.ncores())) < n_workers:
+            waited = time.monotonic() - begun
+            if waited > limit:
                 raise ClusterError(otherwise)
+            if waited > SOON and not is_told:
+                is_told = True
+                link.listener.waiting("workers", limit - waited)
             time.sleep(POLL_SECONDS)
     except LostError as error:
         raise ClusterError(f"{otherwise} ({error})") from error
+    finally:
+        if is_told:
+            link.listener.waiting(None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +14,12 @@ from uuid import uuid4
 from dask._task_spec import DataNode, GraphNode
 from dask.utils import key_split
 
+from gmm_dask.engine.link import Limits, Link
 from gmm_dask.engine.placement import moves
-from gmm_dask.engine.waiting import Limits, asked, loss, waited
+from gmm_dask.engine.waiting import asked, loss, waited
 
 FAREWELL = Limits(timeout=5.0, stuck_after=5.0)  # a cluster that does not hear it may be gone
+NO_LINK = Link(None)
 
 
 class Kept:
@@ -39,28 +41,29 @@ class Kept:
         chunks: Sequence[tuple[Any, ...]],
         at_end: Callable[[], None] | None = None,
     ) -> None:
-        self._graph = {key: graph[key] for key in _ancestors(graph, chunks)}
+        self.tasks = {key: graph[key] for key in _ancestors(graph, chunks)}
         self._chunks, self._at_end = tuple(chunks), at_end
-        self._client: Any = None
+        self._link = NO_LINK
         self._futures: dict[Any, Any] = {}
 
     def nodes(self) -> dict[Any, GraphNode]:
         """For each key a node that stands for its value."""
         return {key: DataNode(key, _Stand(self)) for of_chunk in self._chunks for key in of_chunk}
 
-    def make_ready(self, client: Any, limits: Limits) -> None:
+    def make_ready(self, link: Link) -> None:
         """Have every chunk on the client's workers, or under way to one, spread evenly.
 
         Raises
         ------
         LostError
         """
-        gone = any(future.status in ("cancelled", "error") for future in self._futures.values())
-        if client is not self._client or gone:
-            self._forget(self._futures)  # those of another client are of no use
-            self._client = client
-            self._read(dict.fromkeys(range(len(self._chunks))), limits)
-        self._even_out(limits)
+        if link.client is not self._link.client:
+            self._forget([*self._futures])  # those of another client are of no use
+            self._link = link
+        absent = [i for i, keys in enumerate(self._chunks) if not all(map(self._is_kept, keys))]
+        if absent:
+            self._read(dict.fromkeys(absent))
+        self._even_out()
 
     def names(self) -> dict[Any, Any]:
         """What each key is called on the cluster at present."""
@@ -68,20 +71,26 @@ class Kept:
 
     def release(self) -> None:
         """Let the workers forget the chunks; another pass would read them again."""
-        client, self._client = self._client, None
-        self._forget(self._futures)
-        if client is None or self._at_end is None or client.status != "running":
+        link, self._link = self._link, NO_LINK
+        self._forget([*self._futures])
+        if link.client is None or self._at_end is None or link.client.status != "running":
             return
+        farewell = Link(link.client, FAREWELL)
         with suppress(Exception):  # a cluster that is dead has nothing to give back
-            asked(client, partial(client._run, self._at_end, on_error="return"), FAREWELL)
+            asked(farewell, partial(link.client._run, self._at_end, on_error="return"))
+
+    def _is_kept(self, key: Any) -> bool:
+        """Whether a worker has the value, or will have it again without being asked."""
+        future = self._futures.get(key)
+        return future is not None and future.status not in ("cancelled", "error")
 
     def _forget(self, keys: Iterable[Any]) -> None:
-        for key in [*keys]:
+        for key in keys:
             future = self._futures.pop(key, None)
             if future is not None:
                 future.release()  # a traceback may keep it alive
 
-    def _read(self, targets: Mapping[int, str | None], limits: Limits) -> None:
+    def _read(self, targets: Mapping[int, str | None]) -> None:
         """Read chunks, each on its worker if that is still there; wait until they are there."""
         by_worker: dict[str | None, list[Any]] = defaultdict(list)
         for chunk, worker in targets.items():
@@ -89,26 +98,23 @@ class Kept:
         found: dict[Any, Any] = {}
         names: dict[Any, Any] = {}
         for worker, keys in by_worker.items():
-            names |= (new := new_names(_ancestors(self._graph, [keys])))
-            graph = {name: self._graph[key].substitute(new, key=name) for key, name in new.items()}
+            names |= (new := new_names(_ancestors(self.tasks, [keys])))
+            graph = {name: self.tasks[key].substitute(new, key=name) for key, name in new.items()}
             where = {} if worker is None else {"workers": [worker], "allow_other_workers": True}
-            futures = self._client.get(graph, [new[key] for key in keys], sync=False, **where)
+            futures = self._link.client.get(graph, [new[key] for key in keys], sync=False, **where)
             found |= dict(zip(keys, futures, strict=True))
         try:
-            settle(self._client, list(found.values()), limits)
-        except Exception as error:
-            lost = loss(error, found.values(), names)
+            settle(self._link, found.values(), names)
+        except BaseException:
             for future in found.values():
                 future.release()  # a traceback may keep it alive
-            if lost is None:
-                raise
-            raise lost from error
+            raise
         self._forget(found)  # where they were before
         self._futures |= found
         if any(worker is not None for worker in by_worker):
-            self._set_free([*(future.key for future in found.values()), *names.values()], limits)
+            self._set_free([*(future.key for future in found.values()), *names.values()])
 
-    def _set_free(self, names: Sequence[Any], limits: Limits) -> None:
+    def _set_free(self, names: Sequence[Any]) -> None:
         """Let any worker read these again.
 
         A task that may go elsewhere still waits for its own worker for ever, if that was lost
@@ -116,21 +122,18 @@ class Kept:
         """
         anywhere = dict.fromkeys(names)
         with suppress(KeyError):  # one that is forgotten will not be read again
-            asked(
-                self._client,
-                lambda: self._client.scheduler.set_restrictions(worker=anywhere),
-                limits,
-            )
+            scheduler = self._link.client.scheduler
+            asked(self._link, lambda: scheduler.set_restrictions(worker=anywhere))
 
-    def _even_out(self, limits: Limits) -> None:
-        scheduler, keys = self._client.scheduler, [f.key for f in self._futures.values()]
+    def _even_out(self) -> None:
+        scheduler, keys = self._link.client.scheduler, [f.key for f in self._futures.values()]
 
         async def look() -> tuple[Any, ...]:
             return await asyncio.gather(
                 scheduler.who_has(keys=keys), scheduler.ncores(), scheduler.nbytes(keys=keys)
             )
 
-        who_has, threads, n_bytes = asked(self._client, look, limits)
+        who_has, threads, n_bytes = asked(self._link, look)
         holders, sizes = [], []
         for of_chunk in self._chunks:
             names = [self._futures[key].key for key in of_chunk]
@@ -139,7 +142,7 @@ class Kept:
             sizes.append(float(max(1, sum(max(0, n_bytes.get(name, 0)) for name in names))))
         targets = moves(holders, sizes, threads)
         if targets:
-            self._read(targets, limits)
+            self._read(targets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,16 +176,38 @@ def with_names(
     }
 
 
-def settle(client: Any, futures: Sequence[Any], limits: Limits) -> None:
-    """Wait until all futures are there; raises what the first that failed failed with."""
+def as_read(graph: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The graph with the tasks that read what is kept in the place of what they read."""
+    return dict(graph) | {key: node for each in kept_in(graph) for key, node in each.tasks.items()}
+
+
+def settle(link: Link, futures: Collection[Any], names: Mapping[Any, Any]) -> None:
+    """Wait until all futures are there.
+
+    Parameters
+    ----------
+    names : mapping
+        What the tasks are called on the cluster, by key.
+
+    Raises
+    ------
+    LostError
+    As the first task that failed does.
+    """
     from distributed.client import as_completed
 
     async def until_all() -> None:
-        async for future in as_completed(futures, loop=client.loop, raise_errors=False):
+        async for future in as_completed(futures, loop=link.client.loop, raise_errors=False):
             if future.status != "finished":
                 await future
 
-    waited(client, until_all, limits, of_tasks=True)
+    try:
+        waited(link, until_all, tasks=names.values())
+    except Exception as error:
+        lost = loss(error, futures, names)
+        if lost is None:
+            raise
+        raise lost from error
 
 
 def _stands_for_value(node: Any) -> bool:

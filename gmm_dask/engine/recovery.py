@@ -2,84 +2,128 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from gmm_dask.engine.waiting import Limits, LostError, loss
+from gmm_dask.engine.link import Limits, Link
+from gmm_dask.engine.waiting import LostError, loss
 from gmm_dask.errors import ClusterError, DeadlyChunkError
-
-logger = logging.getLogger("gmm_dask")
 
 FIRST_PAUSE = 0.5  # seconds before the cluster is opened anew, doubled each time
 LONGEST_PAUSE = 15.0
 MAX_NAMED = 5  # a list people can read
 
+# What to start again; a worker ends with its scheduler.
+BOTH = "Workers end with their scheduler: start both again"
+GOES_ON = (
+    "run the same again: a fit goes on from its last checkpoint, and label parts that are written "
+    "are kept"
+)
+
 T = TypeVar("T")
 
 
 class Session(Protocol):
-    """The client to use at present."""
+    """The connection to use at present."""
 
     @property
-    def client(self) -> Any:
-        """A distributed.Client."""
+    def link(self) -> Link:
+        """With a client that was there when it was last looked at."""
 
-    def renew(self, lost: LostError, limits: Limits) -> None:
+    def renew(self, lost: LostError) -> None:
         """Have a client that works again; raises ClusterError where there is none in time."""
 
 
 class Given:
-    """A client that somebody else opened, and will close."""
-
-    def __init__(self, client: Any) -> None:
-        self.client = client
-
-    def renew(self, lost: LostError, limits: Limits) -> None:
-        """Wait until the client found its scheduler again, by itself."""
-        deadline = time.monotonic() + limits.timeout
-        while self.client.status == "connecting" and time.monotonic() < deadline:
-            time.sleep(0.1)
-        if self.client.status != "running" or lost.no_worker:
-            raise ClusterError(f"The cluster of the open Dask client was lost: {lost}. {REMEDY}")
-
-
-class Opened:
-    """A client of our own; where it is lost, another is opened in its place.
+    """A client that somebody else opened, and will close.
 
     Parameters
     ----------
-    open_client : callable
-        Gives a context manager whose value is the client.
+    client : distributed.Client
+    limits : Limits, optional
+    another : callable, optional
+        Gives the client that is open where this one was closed: in the process of a worker tasks
+        find each other's.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        limits: Limits | None = None,
+        another: Callable[[], Any] | None = None,
+    ) -> None:
+        self.link, self._another = Link(client, limits or Limits()), another
+        self._address = client.scheduler.address
+
+    def renew(self, lost: LostError) -> None:
+        """Wait until the client found its scheduler again, by itself."""
+        client, limits = self.link.client, self.link.limits
+        if client.status == "connecting":
+            self.link.listener.waiting("the scheduler", limits.timeout)
+        deadline = time.monotonic() + limits.timeout
+        while client.status in ("connecting", "closing") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if client.status == "closed" and self._another is not None:
+            client = self._another() or client
+        if client.status != "running" or client.scheduler.address != self._address:
+            raise ClusterError(
+                f"The cluster of the open Dask client was lost: {lost}. {BOTH}, open a client, and "
+                "call this again."
+            )
+        if lost.no_worker:
+            raise ClusterError(
+                f"The cluster of the open Dask client was lost: {lost}. Start workers, and call "
+                "this again."
+            )
+        self.link = replace(self.link, client=client)
+
+
+class Opened:
+    """A connection of our own; where it is lost, another is opened in its place.
+
+    Parameters
+    ----------
+    open_link : callable
+        Gives a context manager whose value is a Link, and whose errors are ClusterError.
     brings_workers : bool
         Whether opening anew starts workers too.
     """
 
     def __init__(
-        self, open_client: Callable[[], AbstractContextManager[Any]], *, brings_workers: bool
+        self, open_link: Callable[[], AbstractContextManager[Link]], *, brings_workers: bool
     ) -> None:
-        self._open, self._brings_workers = open_client, brings_workers
-        self._context = open_client()
-        self.client = self._context.__enter__()
+        self._open, self._brings_workers = open_link, brings_workers
+        self._context = open_link()
+        self.link = self._context.__enter__()
 
-    def renew(self, lost: LostError, limits: Limits) -> None:
+    def renew(self, lost: LostError) -> None:
         """Close what is left of the old one and open another, with pauses that grow."""
         if lost.no_worker and not self._brings_workers:
-            raise ClusterError(f"The cluster was lost: {lost}. {REMEDY}")
+            raise ClusterError(f"The cluster was lost: {lost}. Start workers, and {GOES_ON}.")
         self.close()
+        limits, listener = self.link.limits, self.link.listener
+        listener.waiting("the scheduler", limits.timeout)
+        try:
+            self._open_again(lost, limits)
+        finally:
+            listener.waiting(None)
+
+    def _open_again(self, lost: LostError, limits: Limits) -> None:
         begun, pause = time.monotonic(), FIRST_PAUSE
         for attempt in range(1 + limits.retries):
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
             try:
                 self._context = self._open()
-                self.client = self._context.__enter__()
+                self.link = self._context.__enter__()
             except ClusterError as error:
                 if attempt == limits.retries or time.monotonic() - begun > limits.timeout:
+                    again = "" if self._brings_workers else f" {BOTH}, and {GOES_ON}."
                     raise ClusterError(
-                        f"The cluster was lost ({lost}), and is not there again: {error}"
+                        f"The cluster was lost ({lost}), and is not there again: {error}{again}"
                     ) from error
             else:
                 return
@@ -90,22 +134,18 @@ class Opened:
             self._context.__exit__(None, None, None)
 
 
-REMEDY = "Start its workers again, and run once more: what is already stored is kept."
-
-
 def repeated(
     session: Session,
-    limits: Limits,
-    work: Callable[[Any], T],
+    work: Callable[[Link], T],
     *,
-    alone: Callable[[Any, Any], object] | None = None,
+    alone: Callable[[Link, Any], object] | None = None,
     names: Sequence[str] | None = None,
 ) -> T:
-    """`work(client)`, repeated where the cluster was lost meanwhile.
+    """`work(link)`, repeated where the cluster was lost meanwhile.
 
     Parameters
     ----------
-    alone : (client, key) -> object, optional
+    alone : (link, key) -> object, optional
         Runs one task and what it needs, to see whether it is the one that workers die on.
     names : sequence of str, optional
         What each chunk is called in messages.
@@ -117,41 +157,43 @@ def repeated(
     DeadlyChunkError
         A task kills the workers: it is named.
     """
+    limits = session.link.limits
     for attempt in range(1 + limits.retries):
+        link = session.link
         try:
-            return work(session.client)
+            return work(link)
         except Exception as error:
-            lost = loss(error) or _closed_meanwhile(session.client, error)
+            lost = loss(error) or _closed_meanwhile(link.client, error)
             if lost is None:
                 raise
             lost = _with_names(lost, names)
             if attempt == limits.retries:
                 raise ClusterError(_too_often(lost, limits)) from error
-            logger.warning("The cluster was lost during a pass: %s. The pass is repeated.", lost)
+            link.listener.warn(f"Cluster: {lost}; {link.listener.under_way} is repeated.")
             if lost.suspects and not lost.no_worker and alone is not None:
-                _try_each(session, lost, alone, names)
+                _try_each(link, lost, alone, names)
             else:
-                session.renew(lost, limits)
+                session.renew(lost)
     raise AssertionError("unreachable")
 
 
 def _closed_meanwhile(client: Any, error: Exception) -> LostError | None:
     """What a client that gave up under way fails with: parts of it are gone."""
     if isinstance(error, (AttributeError, RuntimeError)) and client.status == "closed":
-        return LostError(f"the connection to its scheduler was closed ({error})")
+        return LostError("the connection to its scheduler was closed")
     return None
 
 
 def _try_each(
-    session: Session,
+    link: Link,
     lost: LostError,
-    alone: Callable[[Any, Any], object],
+    alone: Callable[[Link, Any], object],
     names: Sequence[str] | None,
 ) -> None:
     """Tasks that wait on a worker are blamed for its death too: so each is run by itself."""
     for key in sorted(lost.suspects, key=str):
         try:
-            alone(session.client, key)
+            alone(link, key)
         except Exception as error:
             found = loss(error)
             if found is None or key not in found.suspects:

@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import CancelledError, Future, wait
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
-logger = logging.getLogger("gmm_dask")
+from gmm_dask.engine import in_task
+from gmm_dask.engine.link import Link
 
 TICK_SECONDS = 0.1
 LOOK_SECONDS = 1.0  # between two looks at the workers, or a quarter of what they are looked at for
 LONGEST_TICK = 2.0  # that counts: where this process was suspended itself, nobody else was late
 RESTART_SECONDS = 10
 
-# What a worker that is at work on a task counts it as; all else may be for ever.
-_AT_WORK = ("executing", "long-running", "flight")
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long to wait for what is lost, and how often to try again.
-
-    Parameters
-    ----------
-    timeout : float
-        Seconds that the scheduler, or every worker, may be away.
-    stuck_after : float
-        Seconds without a sign of life after which a worker is given up.
-    retries : int
-        Times that a pass is repeated.
-    """
-
-    timeout: float = 60.0
-    stuck_after: float = 60.0
-    retries: int = 3
-
-
-DEFAULT_LIMITS = Limits()
 
 
 class LostError(Exception):
@@ -67,12 +43,11 @@ class LostError(Exception):
 
 
 def waited(
-    client: Any,
+    link: Link,
     start: Callable[[], Awaitable[T]],
-    limits: Limits,
     *,
     tell: Callable[[], None] | None = None,
-    of_tasks: bool = False,
+    tasks: Collection[Any] | None = None,
 ) -> T:
     """What the coroutine returns that `start` makes in the client's event loop.
 
@@ -80,16 +55,16 @@ def waited(
     ----------
     tell : callable, optional
         Called every now and then while it is waited for.
-    of_tasks : bool
-        Whether it ends with tasks, so that a worker must be at work on one.
+    tasks : collection, optional
+        Names that the cluster knows the tasks by which it ends with: some worker must be at work.
 
     Raises
     ------
     LostError
         The scheduler or all workers were away for too long.
     """
-    vigil = Vigil(client, limits, of_tasks)
-    running = _submitted(client, start)
+    vigil = Vigil(link, tasks)
+    running = _submitted(link.client, start if tasks is None else partial(_and_roll, link, start))
     try:
         while not wait([running], TICK_SECONDS).done:
             if tell is not None:
@@ -98,24 +73,36 @@ def waited(
         return running.result()
     finally:
         vigil.end()
-        if not of_tasks:  # what waits for futures ends with them, and quietly
+        if tasks is None:  # what waits for futures ends with them, and quietly
             running.cancel()
 
 
-def asked(client: Any, start: Callable[[], Awaitable[T]], limits: Limits) -> T:
+async def _and_roll(link: Link, start: Callable[[], Awaitable[T]]) -> T:
+    """What it returns; afterwards the roll is called, so that each loss is told of its own pass."""
+    found = await start()
+    if link.roll is not None:
+        with suppress(OSError):  # whoever waits next will notice
+            await link.roll.call(link.client.scheduler)
+    return found
+
+
+def asked(link: Link, start: Callable[[], Awaitable[T]]) -> T:
     """The same for a question to the scheduler, whose failure means that it is lost."""
     try:
-        return waited(client, start, limits)
+        return waited(link, start)
     except (OSError, CancelledError) as error:
-        raise LostError(f"its scheduler could not be asked: {error}") from error
+        raise LostError(f"its scheduler could not be asked: {in_one_line(error)}") from error
 
 
-def last_tasks(
-    client: Any, limits: Limits, among: Collection[Any], names: Mapping[Any, Any]
-) -> set[Any]:
+def in_one_line(error: BaseException) -> str:
+    """What the error says; others' messages have several lines, ours have one."""
+    return " ".join(str(error).split())
+
+
+def last_tasks(link: Link, among: Collection[Any], names: Mapping[Any, Any]) -> set[Any]:
     """Those tasks that most of the workers which ended were at, if the scheduler still knows."""
     try:
-        events = asked(client, lambda: client.scheduler.events(topic="all"), limits)
+        events = asked(link, lambda: link.client.scheduler.events(topic="all"))
     except LostError:
         return set()
     keys = {names.get(key, key): key for key in among}
@@ -130,18 +117,36 @@ def last_tasks(
     return {key for key, count in counts.items() if count == most}
 
 
+class _Seen(NamedTuple):
+    """What the scheduler says.
+
+    Parameters
+    ----------
+    workers : dict
+        What it knows of each worker, by address.
+    at_work : set of str
+        Addresses of workers that get on with the tasks that are waited for, or with others'.
+    """
+
+    workers: dict[str, dict[str, Any]]
+    at_work: set[str]
+
+
 class Vigil:
     """Looks at the scheduler and the workers while something is waited for."""
 
-    def __init__(self, client: Any, limits: Limits, of_tasks: bool = False) -> None:
-        self._client, self._limits, self._of_tasks = client, limits, of_tasks
-        self._every = min(LOOK_SECONDS, limits.timeout / 4, limits.stuck_after / 4)
+    def __init__(self, link: Link, tasks: Collection[Any] | None = None) -> None:
+        self._link, self._limits = link, link.limits
+        self._tasks = None if tasks is None else frozenset(tasks)
+        self._every = min(LOOK_SECONDS, self._limits.timeout / 4, self._limits.stuck_after / 4)
         self._clock = time.monotonic()
-        self._look: Future[Any] | None = None
+        self._look: Future[_Seen] | None = None
         self._unheard = self._since_look = 0.0
         self._alone = self._idle = 0.0
         self._signs: dict[str, tuple[float, float]] = {}  # last seen, and seconds since then
         self._given_up: dict[str, Future[Any]] = {}
+        self._is_told = False
+        self._executing = in_task.executing_here()
 
     def tick(self) -> None:
         """Count the seconds since the last call; raises LostError where they are too many."""
@@ -154,13 +159,16 @@ class Vigil:
             self._hear(self._look)
             self._look = None
         elif self._look is None and self._since_look >= self._every:
-            self._look = _submitted(self._client, lambda: self._client.scheduler.identity())
+            self._look = _submitted(self._link.client, self._seen)
+        self._link.tell()
         self._check()
 
     def end(self) -> None:
         """Forget a question that is not answered yet."""
         if self._look is not None:
             self._look.cancel()
+        self._link.tell()
+        self._tell_whether(False)
 
     def _check(self) -> None:
         limit = self._limits.timeout
@@ -171,22 +179,51 @@ class Vigil:
         if self._idle > limit:
             raise LostError(f"no worker did anything for {limit:g} s, though there was work")
 
-    def _hear(self, look: Future[Any]) -> None:
+    async def _seen(self) -> _Seen:
+        """Ask the scheduler."""
+        scheduler = self._link.client.scheduler
+        workers = (await scheduler.identity())["workers"]
+        if self._link.roll is not None:
+            await self._link.roll.call(scheduler, workers)
+        counts = {address: Counter(_counts(each)) for address, each in workers.items()}
+        at_work = {
+            address for address, each in counts.items() if each["executing"] + each["flight"]
+        }
+        # A task that left the pool of its threads may only wait, as a fit in a task does.
+        unsure = [address for address in counts.keys() - at_work if counts[address]["long-running"]]
+        if unsure and self._tasks:
+            given = await scheduler.processing(workers=unsure)
+            at_work |= {at for at, names in given.items() if not self._tasks.isdisjoint(names)}
+        for address, executing in self._executing.items():
+            if self._tasks is not None and self._tasks.isdisjoint(executing()):
+                at_work.discard(address)
+        return _Seen(workers, at_work)
+
+    def _hear(self, look: Future[_Seen]) -> None:
         if look.cancelled() or look.exception() is not None:
             return  # the silence goes on
         seconds, self._since_look, self._unheard = self._since_look, 0.0, 0.0
-        workers = look.result()["workers"]
+        workers, at_work = look.result()
         stuck = self._stuck(workers, seconds)
         for address in stuck - self._given_up.keys():
             self._give_up(address)
-        able = [
-            worker
+        able = {
+            address
             for address, worker in workers.items()
             if worker["status"] == "running" and address not in stuck
-        ]
+        }
         self._alone = 0.0 if able else self._alone + seconds
-        at_work = not able or not self._of_tasks or any(_is_at_work(worker) for worker in able)
-        self._idle = 0.0 if at_work else self._idle + seconds
+        self._tell_whether(not able)
+        is_idle = able and able.isdisjoint(at_work) and self._tasks is not None
+        self._idle = self._idle + seconds if is_idle else 0.0
+
+    def _tell_whether(self, is_alone: bool) -> None:
+        """Tell as workers begin to be waited for, and as that ends."""
+        if is_alone and not self._is_told:
+            self._link.listener.waiting("workers", self._limits.timeout - self._alone)
+        elif self._is_told and not is_alone:
+            self._link.listener.waiting(None)
+        self._is_told = is_alone
 
     def _stuck(self, workers: dict[str, Any], seconds: float) -> set[str]:
         """Workers that have sent no heartbeat for too long, by our own clock."""
@@ -199,15 +236,14 @@ class Vigil:
         return {address for address, (_, silent) in self._signs.items() if silent > limit}
 
     def _give_up(self, address: str) -> None:
-        logger.warning(
-            "The worker at %s has sent no sign of life for %g s: it is given up, and restarted "
-            "where it has a nanny.",
-            address,
-            self._limits.stuck_after,
+        self._link.listener.warn(
+            f"Cluster: the worker at {address} has sent no sign of life for "
+            f"{self._limits.stuck_after:g} s. It is given up, and restarted where it has a nanny."
         )
+        scheduler = self._link.client.scheduler
         self._given_up[address] = _submitted(
-            self._client,
-            lambda: self._client.scheduler.restart_workers(
+            self._link.client,
+            lambda: scheduler.restart_workers(
                 workers=[address],
                 timeout=RESTART_SECONDS,
                 wait_for_workers=False,
@@ -217,9 +253,10 @@ class Vigil:
         )
 
 
-def _is_at_work(worker: dict[str, Any]) -> bool:
-    counts = worker["metrics"].get("task_counts", {})
-    return any(counts.get(state) for state in _AT_WORK)
+def _counts(worker: dict[str, Any]) -> dict[str, int]:
+    """How many tasks of each state a worker has."""
+    found: dict[str, int] = worker["metrics"].get("task_counts", {})
+    return found
 
 
 def _submitted(client: Any, start: Callable[[], Awaitable[T]]) -> Future[T]:
@@ -232,10 +269,18 @@ def _submitted(client: Any, start: Callable[[], Awaitable[T]]) -> Future[T]:
     return asyncio.run_coroutine_threadsafe(run(), client.loop.asyncio_loop)
 
 
+# Dask's reasons for a task that was cancelled, in words.
+_CANCELLED = {
+    "scheduler-connection-lost": "the connection to its scheduler was lost",
+    "scheduler-restart": "its workers were restarted",
+    "lost dependencies": "workers that held what others need are gone",
+}
+
+
 def loss(
     error: BaseException, futures: Iterable[Any] = (), names: Mapping[Any, Any] | None = None
 ) -> LostError | None:
-    """The error as a loss of the cluster, where it is one.
+    """The error as a loss of the cluster, where it is one, in our words: Dask's name raw keys.
 
     Parameters
     ----------
@@ -259,8 +304,15 @@ def loss(
         suspects = {keys.get(name, name) for name in suspects}
         return LostError("workers died on the same task again and again", suspects)
     if isinstance(error, (NoValidWorkerError, NoWorkerError)):
-        return LostError(f"it had no worker ({error})", no_worker=True)
-    cancelled = (FutureCancelledError, FuturesCancelledError, ClosedClientError, CommClosedError)
-    if isinstance(error, cancelled):
-        return LostError(f"the connection to it was lost ({error})")
+        return LostError("it had no worker that may run its tasks", no_worker=True)
+    if isinstance(error, FuturesCancelledError):
+        return _cancelled(error.error_groups[0].reason)
+    if isinstance(error, FutureCancelledError):
+        return _cancelled(error.reason)
+    if isinstance(error, (ClosedClientError, CommClosedError)):
+        return _cancelled("scheduler-connection-lost")
     return None
+
+
+def _cancelled(reason: str) -> LostError:
+    return LostError(_CANCELLED.get(reason, "what it was to compute was cancelled"))

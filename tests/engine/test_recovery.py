@@ -33,8 +33,9 @@ from gmm_dask.engine import (
 from gmm_dask.engine.backends import Backend, ClusterBackend
 from gmm_dask.engine.chunk_map import ChunkMap
 from gmm_dask.engine.chunks import array_from_sources
+from gmm_dask.engine.link import Limits, Link
 from gmm_dask.engine.recovery import Opened, repeated
-from gmm_dask.engine.waiting import Limits, LostError
+from gmm_dask.engine.waiting import LostError
 from gmm_dask.errors import ClusterError, DataError, DeadlyChunkError
 from gmm_dask.fitting import Maximisation, fit
 from gmm_dask.mixture import Parameters
@@ -112,7 +113,7 @@ FAULTS = {
 
 def held_by(backend: ClusterBackend) -> Counter[str]:
     """How many held chunks each worker has."""
-    has_what = backend.session.client.has_what()
+    has_what = backend.session.link.client.has_what()
     return Counter(
         {
             worker: sum(isinstance(key, tuple) and key[0].startswith("x-") for key in keys)
@@ -150,7 +151,7 @@ def test_a_worker_that_ends_in_a_pass_changes_no_bit_and_its_chunks_are_spread_a
 
         wait_until(is_even)
         # Dask keeps a task for its worker for ever, should all workers be lost at once.
-        tasks = backend.session.client.cluster.scheduler.tasks.values()
+        tasks = backend.session.link.client.cluster.scheduler.tasks.values()
         assert not any(task.worker_restrictions for task in tasks)
 
 
@@ -175,7 +176,7 @@ def test_a_worker_that_ends_takes_its_scratch_with_it_and_changes_no_bit(tmp_pat
 def test_all_workers_are_asked_once_the_first_is_there_and_none_is_waited_for_for_ever() -> None:
     with by_hand(0) as cluster, Client(cluster.address, set_as_default=False) as client:
         with pytest.raises(ClusterError, match="no worker that can work"):
-            ClusterBackend(Given(client), QUICK).everywhere(os.getpid)
+            ClusterBackend(Given(client, QUICK)).everywhere(os.getpid)
         late = Timer(0.5, cluster.start_worker)
         late.start()
         try:
@@ -263,6 +264,38 @@ def test_a_chunk_that_kills_workers_is_named() -> None:
         assert disturbed(chunks(), backend) == EXPECTED
 
 
+def test_reading_chunks_into_memory_is_repeated_until_the_chunk_that_kills_is_named(
+    tmp_path: Path,
+) -> None:
+    def held_after(backend: Backend, n_deaths: int) -> RowChunks:
+        """Chunk 3 kills as many workers that read it."""
+        folder = tmp_path / f"{n_deaths} deaths"
+        folder.mkdir()
+
+        def read(edges: tuple[int, int]) -> np.ndarray:
+            number = len(list(folder.iterdir()))
+            if edges == EDGES[3] and number < n_deaths:
+                (folder / str(number)).touch()
+                end(signal.SIGKILL)
+            return load(edges)
+
+        X = array_from_sources(
+            read, EDGES, [ROWS] * N_CHUNKS, n_features=1, dtype="float64", name="x"
+        )
+        return hold(RowChunks(X, names=NAMES), backend, 1 << 30).chunks
+
+    with (
+        # A task is given up at its first death: once in the reading, once where it is alone.
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        open_backend(SPEC) as backend,
+    ):
+        assert disturbed(held_after(backend, 1), backend) == EXPECTED
+        with pytest.raises(
+            DeadlyChunkError, match=r"chunk 3: rows\.parquet, rows 300 to 399, also"
+        ):
+            held_after(backend, 99)
+
+
 def test_what_is_gone_for_good_is_an_error_in_time_and_a_client_that_was_given_stays() -> None:
     poison = partial(always, partial(os._exit, 1), 300)
     given = {"timeout": 2, "set_as_default": False}
@@ -271,7 +304,7 @@ def test_what_is_gone_for_good_is_an_error_in_time_and_a_client_that_was_given_s
         opened(cluster) as ours,
         Client(cluster.address, **given) as client,
     ):
-        theirs = ClusterBackend(Given(client), QUICK)
+        theirs = ClusterBackend(Given(client, QUICK))
         with pytest.raises(ClusterError, match=r"no worker .* for 2 s; .* at .*chunk 3: rows"):
             ChunkMap(chunks(), ours)("total", poison, None)
         cluster.start_worker()
@@ -321,36 +354,36 @@ def opened(cluster: ByHand, timeout: float = QUICK.timeout) -> Iterator[ClusterB
 class Sessions:
     """Counts how often another client was asked for."""
 
-    client = None
+    link = Link(None, QUICK)
 
     def __init__(self) -> None:
         self.n = 0
 
-    def renew(self, lost: LostError, limits: Limits) -> None:
+    def renew(self, lost: LostError) -> None:
         self.n += 1
 
 
 def test_a_pass_is_repeated_as_often_as_the_limit_says() -> None:
     sessions, attempts = Sessions(), []
 
-    def work(client: None) -> None:
-        attempts.append(client)
+    def work(link: Link) -> None:
+        attempts.append(link)
         raise LostError("the network is down")
 
     with pytest.raises(ClusterError, match=r"repeated 2 times: the network is down.*retries"):
-        repeated(sessions, QUICK, work)
+        repeated(sessions, work)
     assert (len(attempts), sessions.n) == (3, 2)
 
 
 def test_what_tasks_raise_is_not_repeated() -> None:
     attempts = []
 
-    def work(client: None) -> None:
-        attempts.append(client)
+    def work(link: Link) -> None:
+        attempts.append(link)
         raise DataError("no such rows")
 
     with pytest.raises(DataError, match="no such rows"):
-        repeated(Sessions(), QUICK, work)
+        repeated(Sessions(), work)
     assert len(attempts) == 1
 
 
@@ -362,24 +395,23 @@ def test_a_cluster_is_opened_anew_until_the_limit_and_closed_each_time(
     tries: list[int] = []
 
     @contextmanager
-    def client() -> Iterator[str]:
+    def link() -> Iterator[Link]:
         tries.append(len(tries))
         if len(tries) in (2, 5, 6, 7):
             raise ClusterError("no room")
         open_now.append(1)
         try:
-            yield f"client {len(tries)}"
+            yield Link(f"client {len(tries)}", Limits(timeout=60, retries=1))
         finally:
             open_now.pop()
 
-    session = Opened(client, brings_workers=True)
-    limits = Limits(timeout=60, retries=1)
-    session.renew(LostError("it burns"), limits)  # the second try is in vain
-    assert (session.client, len(tries), len(open_now)) == ("client 3", 3, 1)
-    session.renew(LostError("it burns"), limits)
-    assert (session.client, len(open_now)) == ("client 4", 1)
+    session = Opened(link, brings_workers=True)
+    session.renew(LostError("it burns"))  # the second try is in vain
+    assert (session.link.client, len(tries), len(open_now)) == ("client 3", 3, 1)
+    session.renew(LostError("it burns"))
+    assert (session.link.client, len(open_now)) == ("client 4", 1)
     with pytest.raises(ClusterError, match=r"lost \(it burns\), and is not there again: no room"):
-        session.renew(LostError("it burns"), limits)
+        session.renew(LostError("it burns"))
     assert len(tries) == 6
     session.close()
     assert open_now == []

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from gmm_dask.engine import waiting
-from gmm_dask.engine.waiting import Limits, LostError, Vigil, asked, waited
+from gmm_dask.engine.link import Limits, Link, Roll
+from gmm_dask.engine.waiting import LostError, Vigil, asked, waited
 
 LIMITS = Limits(timeout=60, stuck_after=30)
 
@@ -28,12 +29,15 @@ def worker(status: str = "running", beats: bool = True, **tasks: int) -> Worker:
 class Scheduler:
     """Tells of workers that are as the test wants them."""
 
-    def __init__(self, *workers: Worker, hangs: bool = False) -> None:
-        self._workers, self.hangs = workers, hangs
+    def __init__(self, *workers: Worker, hangs: bool = False, given: str = "") -> None:
+        self._workers, self.hangs, self.given = workers, hangs, given.split()
         self.restarted: list[str] = []
 
     async def identity(self) -> dict[str, Any]:
         return {"workers": {f"tcp://{i}": each() for i, each in enumerate(self._workers)}}
+
+    async def processing(self, workers: list[str]) -> dict[str, list[str]]:
+        return {address: self.given if address == "tcp://0" else [] for address in workers}
 
     async def restart_workers(self, workers: list[str], **options: Any) -> None:
         self.restarted += workers
@@ -69,8 +73,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def vigil_at(scheduler: Scheduler) -> Vigil:
-    return Vigil(SimpleNamespace(scheduler=scheduler), LIMITS, of_tasks=True)
+class Heard:
+    """A listener that keeps what it hears."""
+
+    under_way = "pass 7"
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.said.append(message)
+
+    def waiting(self, what: str | None, seconds: float = 0.0) -> None:
+        self.said.append(f"waiting for {what}, {seconds:.0f} s")
+
+
+def link_to(client: Any, heard: Heard | None = None, roll: Roll | None = None) -> Link:
+    return Link(client, LIMITS, heard or Heard(), roll)
+
+
+def vigil_at(scheduler: Scheduler, heard: Heard | None = None) -> Vigil:
+    return Vigil(link_to(SimpleNamespace(scheduler=scheduler), heard), {"ours"})
 
 
 LOST = {
@@ -79,6 +102,10 @@ LOST = {
     "no heartbeat": (Scheduler(worker(beats=False, executing=1)), "no worker that can work"),
     "hangs": (Scheduler(worker(executing=1), hangs=True), "scheduler did not answer for 60 s"),
     "nobody at work": (Scheduler(worker(memory=5, ready=1)), "no worker did anything for 60 s"),
+    "only fits in tasks": (
+        Scheduler(worker(**{"long-running": 4, "ready": 1}), given="theirs"),
+        "no worker did anything for 60 s",
+    ),
 }
 
 
@@ -94,6 +121,63 @@ def test_what_is_gone_is_named_after_its_limit_and_not_before(case: str, clock: 
 def test_an_honest_task_may_take_longer_than_any_limit(clock: Clock) -> None:
     others = worker("paused"), worker(memory=3)
     clock.keep(vigil_at(Scheduler(worker(executing=1), *others)), 3600)
+
+
+def test_a_task_of_ours_that_left_its_pool_is_at_work(clock: Clock) -> None:
+    scheduler = Scheduler(worker(**{"long-running": 1}), given="theirs ours")
+    clock.keep(vigil_at(scheduler), 3600)
+
+
+def test_that_workers_are_waited_for_is_said_once_and_that_it_is_over(clock: Clock) -> None:
+    heard, status, at_work = Heard(), ["paused"], worker(executing=1)
+    vigil = vigil_at(Scheduler(lambda: at_work() | {"status": status[0]}), heard)
+    clock.keep(vigil, 30)
+    (said,) = heard.said
+    assert said.startswith("waiting for workers, 5")
+    status[0] = "running"
+    clock.keep(vigil, 30)
+    vigil.end()
+    assert heard.said[1:] == ["waiting for None, 0 s"]
+
+
+class Ncores:
+    """A scheduler that answers from a list which workers there are."""
+
+    def __init__(self, *answers: str, retired: str = "") -> None:
+        self._answers, self._retired = iter(answers), retired
+
+    async def ncores(self) -> dict[str, int]:
+        return dict.fromkeys(next(self._answers), 1)
+
+    async def events(self, topic: str) -> list[tuple[float, dict[str, Any]]]:
+        gone = {"action": "remove-worker", "expected": True}
+        return [(0.0, gone | {"worker": worker}) for worker in self._retired]
+
+
+@pytest.mark.parametrize(
+    ("answers", "retired", "said"),
+    [
+        (("ab", "a"), "", "one of 2 workers is gone; its part of pass 7 is repeated"),
+        (("ab", "bc"), "", "one of 2 workers is gone; its part of pass 7 is repeated"),
+        (("abcd", "abc", "a"), "", "3 of 4 workers are gone; their part of pass 7 is repeated"),
+        (("a", ""), "", "the only worker is gone; pass 7 is repeated as soon as there is another"),
+        (("ab", "c"), "", "all 2 workers are gone; pass 7 is repeated as soon as there is another"),
+        (("abc", "a"), "b", "one of 3 workers is gone; its part of pass 7 is repeated"),
+        (("abc", "ab"), "c", None),
+        (("a", "ab", "abc"), "", None),
+    ],
+)
+def test_lost_workers_are_counted_in_words(
+    answers: tuple[str, ...], retired: str, said: str | None
+) -> None:
+    heard, scheduler = Heard(), Ncores(*answers, retired=retired)
+    link = link_to(None, heard, Roll())
+    assert link.roll is not None
+    for _ in answers:
+        asyncio.run(link.roll.call(scheduler))
+    link.tell()
+    link.tell()
+    assert heard.said == ([] if said is None else [f"Cluster: {said}."])
 
 
 def test_a_worker_without_heartbeats_is_restarted_once(clock: Clock) -> None:
@@ -134,14 +218,15 @@ async def fails() -> None:
 
 
 def test_a_question_that_fails_is_a_loss_and_work_that_fails_is_not(client: Any) -> None:
-    assert waited(client, work, LIMITS) == asked(client, work, LIMITS) == "done"
+    link = link_to(client)
+    assert waited(link, work) == asked(link, work) == "done"
     with pytest.raises(LostError, match="could not be asked: no such file"):
-        asked(client, fails, LIMITS)
+        asked(link, fails)
     with pytest.raises(OSError, match="no such file"):
-        waited(client, fails, LIMITS)
+        waited(link, fails)
 
 
 def test_a_closed_client_is_lost_at_once(client: Any) -> None:
     client.status = "closed"
     with pytest.raises(LostError, match="is closed"):
-        waited(client, work, LIMITS)
+        waited(link_to(client), work)
