@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import dask.array as da
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from gmm_dask.engine import ClusterBackend, Given, LocalBackend, RowChunks, row_chunks
 from gmm_dask.engine.backends import Backend
@@ -89,6 +89,17 @@ def lazy_chunks(
     return row_chunks(lazy_features(estimator, X, reset=reset), sample_weight)
 
 
+def blas_on_one_thread() -> Any:
+    """A context in which BLAS and OpenMP run on one thread."""
+    return _thread_pools().limit(limits=1)
+
+
+@cache
+def _thread_pools() -> Any:
+    """The libraries that have thread pools; finding them takes longer than a fit of 1,000 rows."""
+    return ThreadpoolController()
+
+
 @contextmanager
 def backend_of(chunks: RowChunks, X: Any) -> Iterator[Backend]:
     """The client the user has open, for rows that are not in this process; else threads.
@@ -97,7 +108,7 @@ def backend_of(chunks: RowChunks, X: Any) -> Iterator[Backend]:
     """
     client = _open_client() if is_lazy(X) or is_path(X) else None
     local = LocalBackend(min(available_cores(), max(1, chunks.X.numblocks[0])))
-    with threadpool_limits(1):
+    with blas_on_one_thread():
         yield local if client is None else ClusterBackend(Given(client))
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import ThreadpoolController
 
 from gmm_dask.engine.chunks import dask_array
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic, incomplete_rows
 from gmm_dask.rows.checks import Names, checked_values, names_of
-from gmm_dask.rows.chunks import is_lazy, is_path, lazy_chunks
+from gmm_dask.rows.chunks import blas_on_one_thread, is_lazy, is_path, lazy_chunks
 from gmm_dask.rows.forms import features_of
 from gmm_dask.rows.lazy import FramePart, frame_part, is_frame
 from gmm_dask.rows.values import Values
@@ -55,7 +53,7 @@ def map_rows(
     work = _RowFunction(function, np.dtype(dtype), arithmetic, names_of(estimator))
     if not is_lazy(X) and not is_path(X):
         rows = features_of(estimator, X, reset=False)
-        with _thread_pools().limit(limits=1):  # the matrices are too small for more
+        with blas_on_one_thread():  # the matrices are too small for more
             found = work(rows.X, parameters)
         return rows.in_own_order(found) if function == "impute" else found
     if is_frame(X):
@@ -118,12 +116,6 @@ class _FrameFunction:
         """The result of no rows."""
         shape = (0,) if self.columns is None else (0, len(self.columns))
         return self.framed(np.empty(shape, self.work.dtype), index)
-
-
-@cache
-def _thread_pools() -> Any:
-    """Of BLAS and OpenMP; finding them takes longer than to label a thousand rows."""
-    return ThreadpoolController()
 
 
 def _map_array(
