@@ -10,7 +10,8 @@ import numpy as np
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from gmm_dask.command.console import measures, places
+from gmm_dask.cautions import told_apart
+from gmm_dask.command.results import measures, places
 from gmm_dask.fitting import Outcome
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
@@ -128,11 +129,12 @@ def outputs_markdown(published: Published) -> str:
         "|---|---|",
         *(f"| {what} | {_code(path)} |" for what, path in places(published).items()),
         f"| published | {text.moment(version.published)} |",
+        f"| features | {_code(_features_say(published))} |",
         f"| run | {_code(published.folder.run_id)} |",
         f"| rows used | {_rows_used(metrics)} |",
         *(f"| {what} | {said} |" for what, said in measures(metrics).items()),
     ]
-    lines += ["", *(f"- {_code(event['message'])}" for event in _first_events(metrics))]
+    lines += ["", *(f"- {_code(message)}" for message in _first_events(metrics))]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -142,8 +144,15 @@ def _rows_used(metrics: dict[str, Any]) -> str:
     return f"{used}, {incomplete:,} with missing values" if incomplete else used
 
 
-def _first_events(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(metrics.get("events") or ())[:MAX_EVENTS]
+def _features_say(published: Published) -> str:
+    named = published.metrics.get("features_named")
+    return text.features(published.model.feature_names, named=named)
+
+
+def _first_events(metrics: dict[str, Any]) -> list[str]:
+    """The cautions, and the first other events, as sentences."""
+    cautions, events = told_apart(metrics.get("events") or ())
+    return [*cautions, *(event["message"] for event in events[:MAX_EVENTS])]
 
 
 def _show_outputs(published: Published) -> None:

@@ -23,8 +23,9 @@ from prefect.settings import (
 
 from flows.server import OwnServer, ServerError, bypass_proxy
 from flows.tasks import EXPECTED
-from gmm_dask.command.console import AGAIN, print_outcome, printable
+from gmm_dask.command.console import AGAIN, printable
 from gmm_dask.command.process import settle
+from gmm_dask.command.results import print_outcome
 from gmm_dask.errors import SettingsError
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.outputs import Published

@@ -88,6 +88,7 @@ _PHASE: dict[str, Any] = {
 def plan(settings: Settings | ScoreSettings) -> Job[Any]:
     """Read the footers, check the schema, name the run."""
     job = stage_plan(settings)
+    get_run_logger().info(job.features)
     if job.caution is not None:
         get_run_logger().warning(job.caution)
     if job.plan.tables:

@@ -55,6 +55,10 @@ class NotNumbersError(DataError, TypeError):
     """Columns whose values are no numbers, or none that float64 holds: each with the remedy."""
 
 
+class FeatureWarning(UserWarning):
+    """Features that can be fitted, but whose mixture is hardly what was meant."""
+
+
 class InputChangedError(DataError):
     """A file is no longer the one that was planned; a result would mix two data sets."""
 

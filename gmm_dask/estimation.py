@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
+import warnings
+from collections.abc import Iterable
+from dataclasses import fields, replace
 from numbers import Integral
 from typing import Any
 
@@ -11,34 +13,47 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from gmm_dask import engine, fitting
+from gmm_dask.cautions import column_cautions, gist, narrow_events
+from gmm_dask.errors import FeatureWarning
 from gmm_dask.mixture import Parameters, PriorSettings
 from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.rows import check_survey, names_of
 
+NAME_THEM = (
+    "To choose the columns, read the path with dask.dataframe.read_parquet and fit the frame of "
+    "those that are to be clustered."
+)
 logger = logging.getLogger("gmm_dask")
 
 INIT_ROWS = 65536  # different rows at most that a start is found on
 
 
-def fit_all(
-    settings: Any, chunks: engine.RowChunks, backend: engine.Backend, warm: Parameters | None
-) -> list[fitting.FitResult]:
-    """The fits of an estimator with these settings; one where it goes on from an earlier fit.
+def fit_best(
+    settings: Any,
+    chunks: engine.RowChunks,
+    backend: engine.Backend,
+    warm: Parameters | None,
+    *,
+    named: bool,
+) -> fitting.FitResult:
+    """The best fit of an estimator with these settings; its caller is warned of odd features.
 
     Parameters
     ----------
     settings : GaussianMixture
     warm : Parameters, optional
-        What the earlier fit ended with.
+        What an earlier fit ended with, which this one goes on from.
+    named : bool
+        Whether the caller chose the columns; else odd ones are cautioned against.
 
     Raises
     ------
     DataError, SettingsError, NotFiniteError, SingularCovarianceError, StarvedComponentError
     """
     seeds = _seed_sequence(settings.random_state).spawn(1 + settings.n_init)
-    names = (field.name for field in fields(fitting.Method))
-    method = fitting.Method(**{name: getattr(settings, name) for name in names})
+    words = (field.name for field in fields(fitting.Method))
+    method = fitting.Method(**{name: getattr(settings, name) for name in words})
     starts_given = (settings.weights_init, settings.means_init, settings.precisions_init)
     begins_anew = warm is None and all(each is None for each in starts_given)
     surveyed, chunks = engine.survey(
@@ -49,7 +64,10 @@ def fit_all(
         seed=seeds[0],
         missing=settings.missing,
     )
-    check_survey(surveyed, settings.n_components, settings.missing, names_of(settings))
+    names = names_of(settings)
+    check_survey(surveyed, settings.n_components, settings.missing, names)
+    if not named and names is not None:
+        _warn(each.message for each in column_cautions(surveyed, names, NAME_THEM))
     shape = (settings.n_components, chunks.n_features)
     given = fitting.checked_start(*starts_given, shape, settings.covariance_type)
     guards = [_maximisation(settings, surveyed, 1 + i) for i in range(settings.n_init)]
@@ -72,18 +90,24 @@ def fit_all(
             "rough": rough,
         }
         before = settings.lower_bound_
-        return [fitting.fit(over_all, warm, guards[0], previous=before, **options)]
-    return fitting.fit_from_sample(
-        fitting.Sample(*sample, None if part is None else fitting.Sample(*part), on_larger),
-        over_all,
-        method,
-        guards,
-        seeds[1:],
-        rough=rough,
-        given=given,
-        watch=log,
-        tell=log.tell,
-    )
+        results = [fitting.fit(over_all, warm, guards[0], previous=before, **options)]
+    else:
+        results = fitting.fit_from_sample(
+            fitting.Sample(*sample, None if part is None else fitting.Sample(*part), on_larger),
+            over_all,
+            method,
+            guards,
+            seeds[1:],
+            rough=rough,
+            given=given,
+            watch=log,
+            tell=log.tell,
+        )
+    result = fitting.best_of(results)
+    narrow = narrow_events(result, guards[0])
+    if narrow:
+        _warn([gist([event.to_dict() for event in narrow])])
+    return replace(result, events_=(*result.events_, *narrow))
 
 
 class PassLog:
@@ -111,8 +135,13 @@ class PassLog:
             logger.warning("start %d: %s", event.start, event.message)
 
 
+def _warn(messages: Iterable[str]) -> None:
+    for message in messages:
+        # Past this function, `fit_best`, two methods and the wrapper that checks the parameters.
+        warnings.warn(message, FeatureWarning, stacklevel=6)
+
+
 def _maximisation(settings: Any, surveyed: engine.Survey, start: int) -> fitting.Maximisation:
-    names = getattr(settings, "feature_names_in_", None)
     beliefs = PriorSettings(
         settings.weight_concentration_prior,
         settings.mean_precision_prior,
@@ -126,7 +155,7 @@ def _maximisation(settings: Any, surveyed: engine.Survey, start: int) -> fitting
         settings.component_policy,
         spread,
         prior,
-        None if names is None else tuple(str(name) for name in names),
+        names_of(settings),
         start,
         surveyed.sample,
     )

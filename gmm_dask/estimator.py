@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from gmm_dask import engine, fitting
 from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
-from gmm_dask.estimation import fit_all
+from gmm_dask.estimation import fit_best
 from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, mixture_sample
 from gmm_dask.mixture.row_arithmetic import Missing
 from gmm_dask.rows import backend_of, checked_chunks, is_path, map_rows
@@ -105,7 +105,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         Log-likelihood per row of the last pass, with priors that of the posterior;
         `lower_bounds_` of all passes.
     events_ : tuple of Event
-        What was done to components in trouble: pass, component, cause, action, columns.
+        What was done to components in trouble, and which of them are narrow: their variance in
+        some columns is mostly `reg_covar`. Pass, component, cause, action, columns, message.
     n_features_in_ : int
     feature_names_in_ : array of str, where the input names its columns
     """
@@ -302,12 +303,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         with backend_of(chunks, X) as backend:
             if is_path(X):  # of other lazy rows the user decides what stays in memory
                 chunks = engine.hold(chunks, backend, backend.memory_to_hold).chunks
+            earlier, named = self._parameters() if warm else None, warm or not is_path(X)
             try:
-                results = fit_all(self, chunks, backend, self._parameters() if warm else None)
+                found = fit_best(self, chunks, backend, earlier, named=named)
             except SingularCovarianceError as error:
                 message = f"{ILL_DEFINED} {error}"
                 raise SingularCovarianceError(message, error.component, error.features) from None
-        self._keep(fitting.best_of(results))
+        self._keep(found)
         if not self.converged_ and self.max_iter > 0:
             warnings.warn(
                 "Best performing initialization did not converge. Try different init parameters, "

@@ -136,6 +136,7 @@ def test_every_form_of_a_missing_value_gives_the_same_model(form: str, missing: 
         GaussianMixture(3).fit(X)
 
 
+@pytest.mark.filterwarnings("ignore::gmm_dask.errors.FeatureWarning")
 def test_a_path_stands_for_its_numeric_columns() -> None:
     data = pd.read_parquet("examples/iris").select_dtypes("number")
     model, reference = model_of("examples/iris"), model_of(data)

@@ -96,6 +96,7 @@ def test_so_they_do_where_values_are_missing(missing: Any) -> None:
     assert few.score(X, sample_weight=weight) == pytest.approx(few.score(repeated), rel=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore::gmm_dask.errors.FeatureWarning")
 @pytest.mark.parametrize("policy", ["floor", "drop"])
 def test_many_equal_rows_start_what_a_few_of_them_do(policy: str) -> None:
     X, weight = np.array([[0.0, 1.0], [5.0, 2.0]]), np.array([600, 400])

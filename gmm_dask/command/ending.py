@@ -37,7 +37,8 @@ Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the trace
 
 def carry_out(stage: Callable[[Any, Progress], Published], settings: Any, progress: Show) -> None:
     """Run a stage under its progress, and print what it published."""
-    from gmm_dask.command.console import AGAIN, print_outcome
+    from gmm_dask.command.console import AGAIN
+    from gmm_dask.command.results import print_outcome
 
     watcher = _watcher(progress)
     try:

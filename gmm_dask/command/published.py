@@ -22,7 +22,7 @@ Output = Annotated[str, typer.Argument(metavar="OUT", help="Output folder.")]
 def show(ref: Ref, debug: Debug = False) -> None:
     """Show the components, the outcome and the paths of a version, or of a model.json."""
     with ending(debug, prints=True):
-        from gmm_dask.command.console import print_model, print_published
+        from gmm_dask.command.results import print_model, print_published
         from gmm_dask.stage.outputs import load_model, open_output
 
         if ref.endswith(".json"):
@@ -34,7 +34,7 @@ def show(ref: Ref, debug: Debug = False) -> None:
 def versions(out: Output, debug: Debug = False) -> None:
     """List the versions, the latest last: when it was published, which run, and what came of it."""
     with ending(debug, prints=True):
-        from gmm_dask.command.console import print_versions
+        from gmm_dask.command.results import print_versions
         from gmm_dask.stage.history import history
 
         print_versions(history(out))

@@ -16,13 +16,14 @@ from gmm_dask.engine.passes import (
     WeightedSum,
     completed_log_likelihood,
     expectation,
+    expectations,
     log_likelihood,
     map_items,
 )
 from gmm_dask.engine.recovery import Given
 from gmm_dask.engine.reduce import tree_sum
 from gmm_dask.engine.scratch import release
-from gmm_dask.engine.survey import Survey, expectations, survey
+from gmm_dask.engine.survey import Survey, survey
 
 __all__ = [
     "Backend",

@@ -6,25 +6,31 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 from dask._task_spec import GraphNode, Task, TaskRef
 
-from gmm_dask.engine.backends import Backend, Done
+from gmm_dask.engine.backends import Backend, Done, LocalBackend
 from gmm_dask.engine.chunk_map import ChunkMap, identity
-from gmm_dask.engine.chunks import RowChunks
+from gmm_dask.engine.chunks import RowChunks, row_chunks
+from gmm_dask.engine.cluster import available_cores
 from gmm_dask.engine.reduce import tree_sum, tree_tasks
+from gmm_dask.engine.sample import fewer
+from gmm_dask.engine.survey import Survey
 from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
 from gmm_dask.mixture.spread import weight_unit
 from gmm_dask.mixture.statistics import statistics_bytes
 
 DOUBLE = RowArithmetic()
+SAMPLE_CHUNK_BYTES = 1 << 20  # of a pass over the sample, so that every core has a part
+LEAST_PARTS = 2  # of a sample, for one of them to be worth it
 GATHER_BYTES = 15 << 20  # above this the statistics of a pass are added up on the workers
 
+Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
 
 
@@ -216,3 +222,77 @@ def _completed_sum(
 def _unit(sample_weight: Rows | None) -> float:
     """The unit of a chunk's weights: that of all is not known before they were looked at."""
     return 1.0 if sample_weight is None else weight_unit(float(sample_weight.max(initial=0.0)))
+
+
+class OnRows(NamedTuple):
+    """Rows that are here.
+
+    Parameters
+    ----------
+    X : (m, d)
+    weight : (m,), optional
+        Of which only the ratios matter.
+    expectation : Expectation, optional
+        A pass over them, as heavy as all rows; None where they are all.
+    """
+
+    X: Rows
+    weight: Array | None
+    expectation: Expectation | None
+
+
+class Expectations(NamedTuple):
+    """What EM asks.
+
+    Parameters
+    ----------
+    over_all : Expectation
+        A pass over all rows; over the sample, where that says all that they say.
+    sample : OnRows
+        That starts are found on.
+    part : OnRows, optional
+        Fewer of its rows, where it is large.
+    on_larger : Expectation, optional
+        A pass over a larger sample, where there is one, as heavy as all rows.
+    """
+
+    over_all: Expectation
+    sample: OnRows
+    part: OnRows | None = None
+    on_larger: Expectation | None = None
+
+
+def expectations(
+    surveyed: Survey,
+    chunks: RowChunks,
+    backend: Backend,
+    *,
+    arithmetic: RowArithmetic,
+    unit: float,
+    sample_rows: int,
+    part_rows: int,
+) -> Expectations:
+    """Passes over all rows, over so many of the sample as are said, and over all of it."""
+    over_all = expectation(chunks, backend, unit=unit, arithmetic=arithmetic)
+    X, weight = surveyed.sample, surveyed.sample_weight
+    if not surveyed.is_drawn or weight is None:
+        return Expectations(over_all, OnRows(X, weight, None))
+
+    def on(X: Rows, weight: Array) -> Expectation:
+        rows = row_chunks(X, weight * (surveyed.unit / unit), SAMPLE_CHUNK_BYTES)
+        # Here, whatever the backend: the driver holds the sample, and a pass takes no time.
+        here = LocalBackend(min(available_cores(), rows.X.numblocks[0]))
+        return expectation(rows, here, arithmetic=arithmetic)
+
+    on_all = on(X, weight)
+    if surveyed.replaces_rows:
+        return Expectations(replace(on_all, n_rows=surveyed.n_usable), OnRows(X, weight, None))
+    is_larger = len(X) > sample_rows
+    if is_larger:
+        X, weight = fewer(X, weight, sample_rows)
+    sample = OnRows(X, weight, on(X, weight) if is_larger else on_all)
+    part = None
+    if part_rows <= len(X) // LEAST_PARTS:
+        of_part = fewer(X, weight, part_rows)
+        part = OnRows(*of_part, on(*of_part))
+    return Expectations(over_all, sample, part, on_all if is_larger else None)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.mixture.look import Keys
+from gmm_dask.mixture.look import Keys, row_keys
+from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.mixture.spread import weight_unit
 
 Array = npt.NDArray[np.float64]
@@ -119,6 +120,24 @@ class Sketch:
         return cls(*found, *heavy, float(len(X) if weight is None else weight.sum()), unit)
 
     @classmethod
+    def of_chunk(
+        cls,
+        draw: Draw,
+        first_row: int,
+        eligible: npt.NDArray[np.bool_],
+        X: Rows,
+        weights: Rows | None,
+        keys: Keys | None = None,
+    ) -> Sketch:
+        """Of the eligible rows of a chunk (n, d); drawn by place, the place is hashed."""
+        X, weight = chosen_rows(eligible, X, weights)
+        if not draw.by_value:
+            keys = row_keys(first_row + np.flatnonzero(eligible)[:, None], draw.salt)
+        elif keys is None:
+            keys = row_keys(X, draw.salt)
+        return cls.of(draw, keys, X, weight)
+
+    @classmethod
     def merged(cls, draw: Draw, parts: Sequence[Sketch]) -> Sketch:
         """The sketch of all rows from those of the chunks."""
         unit = max(part.unit for part in parts)
@@ -172,9 +191,51 @@ class Sketch:
         """Whether every different row is here, with all its weight."""
         return draw.limit == LAST_KEY and len(self.keys) <= draw.size
 
+    def n_different(self, draw: Draw) -> float:
+        """How many different rows there are; an estimate unless all are here.
+
+        The m-th smallest key of many, as a share of all keys, tells how dense they are (Beyer et
+        al. 2007, On synopses for distinct-value estimation under multiset operations).
+        """
+        if self.is_all(draw):
+            return float(len(self.keys))
+        near = self._n_near(draw)
+        last = int(self.keys[near - 1]) + 1 if near else 1
+        return max(near - 1, 1) * (2.0**64 / last)
+
     def _n_near(self, draw: Draw) -> int:
         """Different rows of keys up to the limit; of more than `size` one more is kept."""
         return int((self.keys <= np.uint64(draw.limit)).sum())
+
+
+def sample_chunk(
+    arithmetic: RowArithmetic,
+    draw: Draw,
+    first_row: int,
+    X: Rows,
+    weights: Rows | None = None,
+) -> Sketch:
+    """What one chunk has for the sample."""
+    eligible = eligible_rows(X, weights, arithmetic.usable(X, weights), arithmetic)
+    return Sketch.of_chunk(draw, first_row, eligible, X, weights)
+
+
+def chosen_rows(
+    chosen: npt.NDArray[np.bool_], X: Rows, weights: Rows | None
+) -> tuple[Rows, Array | None]:
+    """The chosen rows, and their weights in float64."""
+    if not chosen.all():
+        X, weights = X[chosen], None if weights is None else weights[chosen]
+    return X, None if weights is None else np.asarray(weights, dtype=np.float64)
+
+
+def eligible_rows(
+    X: Rows, weights: Rows | None, usable: npt.NDArray[np.bool_], arithmetic: RowArithmetic
+) -> npt.NDArray[np.bool_]:
+    """Usable rows of positive weight with at least one value, (n,)."""
+    if arithmetic.missing == "em":
+        usable = usable & ~np.isnan(X).all(axis=1)
+    return usable if weights is None else np.asarray(usable & (weights > 0))
 
 
 def fewer(X: Rows, weight: Array, size: int) -> tuple[Rows, Array]:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.engine.backends import Backend, LocalBackend
+from gmm_dask.engine.backends import Backend
 from gmm_dask.engine.chunk_map import ChunkMap
-from gmm_dask.engine.chunks import RowChunks, row_chunks
-from gmm_dask.engine.cluster import available_cores
-from gmm_dask.engine.passes import Expectation, expectation
+from gmm_dask.engine.chunks import RowChunks
 from gmm_dask.engine.reduce import tree_sum
-from gmm_dask.engine.sample import Draw, Sketch, fewer
+from gmm_dask.engine.sample import (
+    Draw,
+    Sketch,
+    chosen_rows,
+    eligible_rows,
+    sample_chunk,
+)
 from gmm_dask.mixture import ColumnSpread
-from gmm_dask.mixture.look import Keys, row_keys
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
 
-SAMPLE_CHUNK_BYTES = 1 << 20  # of a pass over the sample, so that every core has a part
-LEAST_PARTS = 2  # of a sample, for one of them to be worth it
 LARGEST_SAMPLE_BYTES = 32 << 20  # the driver has it three times over while it is drawn
 LARGEST_SAMPLE_PART = 32  # of all rows: EM on it has to be cheap beside a pass
 
@@ -95,6 +96,9 @@ class Survey:
         Whether the sample says all that the rows say: there are not more different ones.
     contents : mapping of int to str
         What `survey` was given to note of the pieces, by piece.
+    copies : float
+        Rows, of those that a start can be found on, for each different row of a sample that was
+        drawn, by an estimate where the sample is not all; else 1.
     """
 
     chunks: tuple[ChunkSurvey, ...]
@@ -105,6 +109,7 @@ class Survey:
     is_drawn: bool = False
     is_all: bool = True
     contents: Mapping[int, str] = field(default_factory=dict)
+    copies: float = 1.0
 
     @property
     def replaces_rows(self) -> bool:
@@ -195,83 +200,9 @@ def survey(
         parts = chunk_map("sample", partial(sample_chunk, arithmetic), draw, first_rows)
         found = Sketch.merged(draw, parts)
     is_all = found.is_all(draw) and n_eligible == sum(chunk.n_counted for chunk in seen)
-    is_all = by_value and is_all
-    drawn = Survey(seen, *found.chosen(draw), found.unit, n_reads, True, is_all, contents)
-    return drawn, chunks
-
-
-class OnRows(NamedTuple):
-    """Rows that are here.
-
-    Parameters
-    ----------
-    X : (m, d)
-    weight : (m,), optional
-        Of which only the ratios matter.
-    expectation : Expectation, optional
-        A pass over them, as heavy as all rows; None where they are all.
-    """
-
-    X: Rows
-    weight: Array | None
-    expectation: Expectation | None
-
-
-class Expectations(NamedTuple):
-    """What EM asks.
-
-    Parameters
-    ----------
-    over_all : Expectation
-        A pass over all rows; over the sample, where that says all that they say.
-    sample : OnRows
-        That starts are found on.
-    part : OnRows, optional
-        Fewer of its rows, where it is large.
-    on_larger : Expectation, optional
-        A pass over a larger sample, where there is one, as heavy as all rows.
-    """
-
-    over_all: Expectation
-    sample: OnRows
-    part: OnRows | None = None
-    on_larger: Expectation | None = None
-
-
-def expectations(
-    surveyed: Survey,
-    chunks: RowChunks,
-    backend: Backend,
-    *,
-    arithmetic: RowArithmetic,
-    unit: float,
-    sample_rows: int,
-    part_rows: int,
-) -> Expectations:
-    """Passes over all rows, over so many of the sample as are said, and over all of it."""
-    over_all = expectation(chunks, backend, unit=unit, arithmetic=arithmetic)
-    X, weight = surveyed.sample, surveyed.sample_weight
-    if not surveyed.is_drawn or weight is None:
-        return Expectations(over_all, OnRows(X, weight, None))
-
-    def on(X: Rows, weight: Array) -> Expectation:
-        rows = row_chunks(X, weight * (surveyed.unit / unit), SAMPLE_CHUNK_BYTES)
-        # Here, whatever the backend: the driver holds the sample, and a pass takes no time.
-        here = LocalBackend(min(available_cores(), rows.X.numblocks[0]))
-        return expectation(rows, here, arithmetic=arithmetic)
-
-    on_all = on(X, weight)
-    if surveyed.replaces_rows:
-        return Expectations(replace(on_all, n_rows=surveyed.n_usable), OnRows(X, weight, None))
-    is_larger = len(X) > sample_rows
-    if is_larger:
-        X, weight = fewer(X, weight, sample_rows)
-    sample = OnRows(X, weight, on(X, weight) if is_larger else on_all)
-    part = None
-    if part_rows <= len(X) // LEAST_PARTS:
-        of_part = fewer(X, weight, part_rows)
-        part = OnRows(*of_part, on(*of_part))
-    return Expectations(over_all, sample, part, on_all if is_larger else None)
+    is_all, chosen = by_value and is_all, found.chosen(draw)
+    copies = n_eligible / max(found.n_different(draw), 1.0)
+    return Survey(seen, *chosen, found.unit, n_reads, True, is_all, contents, copies), chunks
 
 
 def _is_cheap(larger_rows: int, chunks: RowChunks, n_rows: int, missing: Missing) -> bool:
@@ -330,7 +261,7 @@ def survey_chunk(
     taken = X if usable.all() else X[usable]
     counted = None if weights is None else np.asarray(weights[usable], dtype=np.float64)
     counts = np.ones(len(X), bool) if weights is None else weights != 0
-    eligible = _eligible(X, weights, usable, arithmetic)
+    eligible = eligible_rows(X, weights, usable, arithmetic)
     with np.errstate(over="ignore"):
         sum_weight = float(len(taken)) if counted is None else float(counted.sum())
     salt = draw.salt if draw is not None and draw.by_value else None
@@ -352,57 +283,11 @@ def survey_chunk(
         spread,
     )
     if draw is None:
-        return surveyed, _chosen(eligible, X, weights)
+        return surveyed, chosen_rows(eligible, X, weights)
     if not draw.by_value:
-        return surveyed, _sketch(draw, first_row, eligible, X, weights)
+        return surveyed, Sketch.of_chunk(draw, first_row, eligible, X, weights)
     keys = keys if eligible.all() else keys[eligible[usable]]
-    return surveyed, _sketch(draw, first_row, eligible, X, weights, keys)
-
-
-def sample_chunk(
-    arithmetic: RowArithmetic,
-    draw: Draw,
-    first_row: int,
-    X: Rows,
-    weights: Rows | None = None,
-) -> Sketch:
-    """What one chunk has for the sample."""
-    eligible = _eligible(X, weights, arithmetic.usable(X, weights), arithmetic)
-    return _sketch(draw, first_row, eligible, X, weights)
-
-
-def _sketch(
-    draw: Draw,
-    first_row: int,
-    eligible: npt.NDArray[np.bool_],
-    X: Rows,
-    weights: Rows | None,
-    keys: Keys | None = None,
-) -> Sketch:
-    """Of the eligible rows; where rows are drawn by their place, it is hashed instead of them."""
-    X, weight = _chosen(eligible, X, weights)
-    if not draw.by_value:
-        keys = row_keys(first_row + np.flatnonzero(eligible)[:, None], draw.salt)
-    elif keys is None:
-        keys = row_keys(X, draw.salt)
-    return Sketch.of(draw, keys, X, weight)
-
-
-def _chosen(
-    chosen: npt.NDArray[np.bool_], X: Rows, weights: Rows | None
-) -> tuple[Rows, Array | None]:
-    if not chosen.all():
-        X, weights = X[chosen], None if weights is None else weights[chosen]
-    return X, None if weights is None else np.asarray(weights, dtype=np.float64)
-
-
-def _eligible(
-    X: Rows, weights: Rows | None, usable: npt.NDArray[np.bool_], arithmetic: RowArithmetic
-) -> npt.NDArray[np.bool_]:
-    """Usable rows of positive weight with at least one value, (n,)."""
-    if arithmetic.missing == "em":
-        usable = usable & ~np.isnan(X).all(axis=1)
-    return usable if weights is None else np.asarray(usable & (weights > 0))
+    return surveyed, Sketch.of_chunk(draw, first_row, eligible, X, weights, keys)
 
 
 def _count_rows(common: None, X: Rows, weights: Rows | None = None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ Array = npt.NDArray[np.float64]
 FLOOR = (
     1e-6  # added variance, in variances of the data: reg_covar's default on standardised columns
 )
+MAX_LISTED, MAX_COLUMNS = 16, 100  # columns that a message names, and that metrics.json does
 MAX_RESEEDS = 3  # of one component; a fourth time it gets the floor
 IN_TROUBLE = (NotFiniteError, SingularCovarianceError, StarvedComponentError)
 
@@ -42,6 +43,7 @@ class Action(StrEnum):
     EMPTIED = "kept as it was"
     RESEEDED = "reseeded"
     DROPPED = "dropped"
+    LEFT = "left as it was"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Event:
     cause : Cause
     action : Action
     columns : tuple of str
-        Where it collapsed, or which are combinations of each other.
+        Where it collapsed or is narrow, or which are combinations of each other.
     until : int
         The last pass in an unbroken row after which the same was done.
     start : int
@@ -76,23 +78,32 @@ class Event:
     def message(self) -> str:
         """The event as a sentence."""
         who = "The tied covariance" if self.component is None else f"Component {self.component}"
+        if self.cause is Cause.NARROW:
+            return f"{who} {_SAYS[self.cause]}{_list(self.columns)}: {_NARROW}"
         when = "at the start" if self.pass_number == 0 else f"after pass {self.pass_number}"
         if self.until > self.pass_number:
             when = f"{when}, and on to pass {self.until}"
         return f"{who} {_SAYS[self.cause]}{_list(self.columns)} {when}; it was {self.action}."
 
     def to_dict(self) -> dict[str, Any]:
-        """For a JSON document."""
+        """For a JSON document, with MAX_COLUMNS columns at most."""
         document = asdict(self)
         document["pass"] = document.pop("pass_number")
-        return document | {"columns": list(self.columns), "message": self.message}
+        said = {"columns": list(self.columns[:MAX_COLUMNS]), "message": self.message}
+        return document | {"kind": str(self.cause)} | said
 
 
 _SAYS = {
     Cause.STARVED: "held no rows",
     Cause.COLLAPSED: "had no spread left in",
     Cause.SINGULAR: "became singular, for in its rows these depend on each other:",
+    Cause.NARROW: "has hardly any spread of its own in",
 }
+_NARROW = (
+    "half of its variance there or more is what reg_covar adds, and rows that differ by less are "
+    "hardly told apart. Scale such columns or set reg_covar lower; leave out a column of codes; "
+    "set n_components lower where a component has few rows."
+)
 _REMEDIES = {
     Cause.STARVED: "set n_components lower",
     Cause.COLLAPSED: "set n_components lower or reg_covar above 0",
@@ -299,7 +310,7 @@ class Maximisation:
         return family(found.covariance_type).of_variances(self.spread.variances)
 
     def _event(self, fault: Fault, action: Action, number: int) -> Event:
-        names = tuple(self._name(i) for i in fault.features)
+        names = self.named(fault.features)
         return Event(number, fault.component, fault.cause, action, names, number, self.start)
 
     def _error(
@@ -335,12 +346,16 @@ class Maximisation:
             )
         return " ".join(told)
 
+    def named(self, features: Iterable[int]) -> tuple[str, ...]:
+        """The names of these features."""
+        return tuple(self._name(int(i)) for i in features)
+
     def _name(self, feature: int) -> str:
         return f"feature {feature}" if self.columns is None else self.columns[feature]
 
     def _named(self, features: Sequence[int]) -> str:
         word = "Column" if len(features) == 1 else "Columns"
-        return f"{word}{_list(tuple(self._name(i) for i in features))}"
+        return f"{word}{_list(self.named(features))}"
 
 
 def _under_floor(events: tuple[Event, ...], pass_number: int) -> dict[int | None, Cause]:
@@ -374,4 +389,5 @@ def _index(fault: Fault) -> int:
 
 
 def _list(names: tuple[str, ...]) -> str:
-    return "".join(f"{',' if i else ''} {name!r}" for i, name in enumerate(names))
+    more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
+    return "".join(f"{',' if i else ''} {n!r}" for i, n in enumerate(names[:MAX_LISTED])) + more

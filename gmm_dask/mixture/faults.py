@@ -24,11 +24,12 @@ SOUND = 1e-4
 
 
 class Cause(StrEnum):
-    """Why a component is no density."""
+    """Why a component is no density; a narrow one is, but hardly that of its rows."""
 
     STARVED = "starved"
     COLLAPSED = "collapsed"
     SINGULAR = "singular"
+    NARROW = "narrow"
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gmm_dask import fitting
+from gmm_dask.cautions import Caution, column_cautions, gist, narrow_events
 from gmm_dask.engine import (
     Backend,
     Held,
@@ -31,11 +32,15 @@ from gmm_dask.stage.checkpoints import Keeper, Seconds
 from gmm_dask.stage.checks import check_survey, check_total
 from gmm_dask.stage.hashing import Contents, hashing, note_early, on_look
 from gmm_dask.stage.job import Job, settings_hash, software_versions
+from gmm_dask.stage.report.data import MAX_ROWS, report_sample
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage.model_file import Model, dump_model, load_model_file, parameters_bytes
 
-REPORT_ROWS = 2000  # rows of the sample that the report draws
+NAME_THEM = (
+    "Name the features that are to be clustered in data.features or with --features; "
+    "data.id_columns carries other columns to the labels."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +70,8 @@ class Fitted:
         Passes that an earlier attempt of this run made.
     contents : mapping of int to str
         SHA-256 of the input's pages as they were read for it, by chunk.
+    cautions : tuple of Caution
+        Of the columns.
     """
 
     model: Model
@@ -79,6 +86,7 @@ class Fitted:
     seconds: float
     n_resumed: int = 0
     contents: Contents = field(default_factory=dict)
+    cautions: tuple[Caution, ...] = ()
 
 
 def fit(
@@ -113,6 +121,7 @@ def fit(
         if arithmetic.kernel == "numpy":
             watcher.warn(core.SLOWER)
         surveyed = _surveyed(job, held.chunks, backend, sample_seed, keeper)
+        cautions = _column_cautions(job, surveyed, watcher)
         guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
         held = keeper.begin(held, core.level_name())
         note_early(job, surveyed.contents)
@@ -140,7 +149,7 @@ def fit(
                 keep=lambda standing: keeper.keep(standing, clock.seconds),
                 standing=keeper.standing,
             )
-    result = fitting.best_of(results)
+    result = _cautioned(fitting.best_of(results), guards[0], watcher)
     largest = max((abs(bound) for bound in result.lower_bounds), default=0.0) * result.sum_weight
     check_total(largest, result.sum_weight, job.plan.root, job.plan.weight_column)
     if not result.converged:
@@ -160,6 +169,7 @@ def fit(
         keeper.seconds,
         keeper.n_resumed,
         {**surveyed.contents, **hashed},
+        cautions,
     )
 
 
@@ -253,7 +263,7 @@ def _survey(
     """The survey of all rows, checked; the plan knows the lengths of its chunks."""
     settings = job.settings
     missing = settings.data.missing
-    way: dict[str, Any] = {"sample_rows": REPORT_ROWS, "by_value": False}
+    way: dict[str, Any] = {"sample_rows": MAX_ROWS, "by_value": False}
     if isinstance(settings, Settings):
         way = {
             "sample_rows": settings.fit.init_rows,
@@ -265,17 +275,24 @@ def _survey(
     return surveyed
 
 
-def report_sample(surveyed: Survey, seed: np.random.SeedSequence) -> npt.NDArray[Any]:
-    """At most REPORT_ROWS rows of the survey's sample, drawn by weight, in its order."""
-    sample, weight = surveyed.sample, surveyed.sample_weight
-    if sample.shape[0] <= REPORT_ROWS:
-        return sample
-    rng = np.random.default_rng(seed)
-    if weight is None:
-        return sample[np.sort(rng.choice(sample.shape[0], REPORT_ROWS, replace=False))]
-    with np.errstate(divide="ignore"):
-        arrival = np.log(rng.exponential(size=len(weight))) - np.log(weight)
-    return sample[np.sort(np.argpartition(arrival, REPORT_ROWS)[:REPORT_ROWS])]
+def _column_cautions(job: Job[Settings], surveyed: Survey, watcher: Watcher) -> tuple[Caution, ...]:
+    """Of the columns, where the settings name no features; the watcher hears of each."""
+    if job.settings.data.features is not None:
+        return ()
+    found = column_cautions(surveyed, job.plan.features, NAME_THEM)
+    for caution in found:
+        watcher.warn(caution.message)
+    return found
+
+
+def _cautioned(
+    result: fitting.FitResult, guard: fitting.Maximisation, watcher: Watcher
+) -> fitting.FitResult:
+    """The result with its narrow components among the events; the watcher hears of all at once."""
+    narrow = narrow_events(result, guard)
+    if narrow:
+        watcher.warn(gist([event.to_dict() for event in narrow]))
+    return replace(result, events_=(*result.events_, *narrow))
 
 
 class _Clock:

@@ -20,6 +20,7 @@ from gmm_dask.errors import SettingsError
 from gmm_dask.kinds import element_of
 from gmm_dask.mixture import core
 from gmm_dask.redaction import redacted, redacted_document
+from gmm_dask.stage import text
 from gmm_dask.stage.cluster_settings import ClusterSettings
 from gmm_dask.stage.identity import begin, run_folder
 from gmm_dask.stage.outputs import load_model_bytes
@@ -78,6 +79,12 @@ class Job(Generic[SettingsT]):
     def run_id(self) -> str:
         """Identity of the run, 16 hex digits."""
         return self.folder.run_id
+
+    @property
+    def features(self) -> str:
+        """The features in words, and whether the settings name them."""
+        named = None if self.model else self.settings.data.features is not None
+        return text.features(self.plan.features, named=named)
 
     @property
     def read_columns(self) -> tuple[str, ...]:

@@ -226,7 +226,10 @@ def _before_labels(job: Job[Any], fitted: Fitted) -> dict[str, Any]:
             "fit": fitted.seconds,
             "passes": list(fitted.pass_seconds),
         },
-        "events": [event.to_dict() for event in fitted.result.events_],
+        "features": list(model.feature_names),
+        "features_named": None if labels_alone else settings.data.features is not None,
+        "events": [caution.to_dict() for caution in fitted.cautions]
+        + [event.to_dict() for event in fitted.result.events_],
     }
 
 

@@ -40,6 +40,7 @@ def _carry_out(
 ) -> Published:
     watcher.phase("plan", settings.data.in_short)
     job = plan(settings)
+    watcher.detail(job.features)
     if job.published is not None:
         return make_latest(job.folder, job.published, watcher)
     if job.caution is not None:

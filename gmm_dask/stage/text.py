@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from reprlib import Repr
 from typing import Any
 
@@ -12,6 +12,7 @@ from gmm_dask.redaction import redacted
 MAX_NAME = 40  # characters of a feature name in a picture or a table
 MAX_VALUE = 600  # characters of one setting
 MAX_INPUT = 200  # characters of a wrong setting that a message repeats
+MAX_FEATURES = 30  # names in one line
 MAX_DECIMALS = 9  # beyond, scientific notation reads better
 
 _BOUNDED = Repr()
@@ -91,6 +92,21 @@ def short(name: str, limit: int = MAX_NAME) -> str:
         return name
     tail = limit // 3
     return f"{name[: limit - tail - 1]}…{name[-tail:]}"
+
+
+def features(names: Sequence[str], *, named: bool | None) -> str:
+    """The features in one line, and whether somebody chose them.
+
+    Parameters
+    ----------
+    names : sequence of str
+    named : bool or None
+        Whether the settings name them; None where nothing is known of it, as with a model's.
+    """
+    how = {True: ", as named", False: ", all numeric columns, for none was named", None: ""}[named]
+    shown = [short(name) for name in names[:MAX_FEATURES]]
+    more = f" and {len(names) - MAX_FEATURES:,} more" if len(names) > MAX_FEATURES else ""
+    return f"{numbered(len(names), 'feature')}{how}: {', '.join(shown)}{more}"
 
 
 def bounded(value: Any) -> str:

@@ -99,6 +99,38 @@ def test_where_most_rows_cannot_be_used_another_look_finds_those_that_can(
     assert (len(most.sample), most.n_reads) == (50, 1)
 
 
+@pytest.mark.parametrize("copies", [1, 3])
+def test_how_many_rows_there_are_of_each_different_one_is_known(
+    backend: Backend, copies: int
+) -> None:
+    """Within five standard errors of the estimate, which knows the last of 1,001 keys."""
+    X = np.tile(np.random.default_rng(5).normal(size=(30_000, 2)), (copies, 1))
+    weight = np.random.default_rng(6).uniform(0.5, 2.0, len(X))
+    weight[:1000] = 0.0
+    for weights in (None, weight):
+        found, _ = survey(row_chunks(X, weights, 50_000), backend, sample_rows=1000, seed=SEED)
+        of_each = found.n_eligible / 30_000 if copies > 1 else 1.0
+        assert found.copies == pytest.approx(of_each, rel=5 / np.sqrt(1000))
+        one, _ = survey(row_chunks(X, weights), LocalBackend(1), sample_rows=1000, seed=SEED)
+        assert one.copies == found.copies
+
+
+def test_rows_that_are_all_there_are_counted_exactly() -> None:
+    X = np.repeat(np.arange(40.0).reshape(20, 2), 50, axis=0)
+    all_of_them, _ = survey(row_chunks(X), LocalBackend(1), sample_rows=1000, seed=SEED)
+    assert (all_of_them.is_drawn, all_of_them.copies) == (False, 1.0)
+    different, _ = survey(row_chunks(X), LocalBackend(1), sample_rows=100, seed=SEED)
+    assert (different.replaces_rows, different.copies) == (True, 50.0)
+    by_place, _ = survey(row_chunks(X), LocalBackend(1), sample_rows=100, seed=SEED, by_value=False)
+    assert by_place.copies == pytest.approx(1.0, rel=5 / np.sqrt(100))
+
+
+def test_without_a_row_to_start_from_there_is_no_copy_either() -> None:
+    X = np.full((200, 2), np.nan)
+    found, _ = survey(row_chunks(X), LocalBackend(1), sample_rows=10, seed=SEED, missing="drop")
+    assert (found.n_eligible, len(found.sample), found.copies) == (0, 0, 0.0)
+
+
 def test_a_sample_to_look_at_is_drawn_by_place(backend: Backend) -> None:
     X = np.repeat(np.arange(10.0)[:, None], 100, axis=0)
     for size in (500, 1 << 20):

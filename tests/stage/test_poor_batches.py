@@ -16,7 +16,7 @@ from rich.console import Console
 
 from flows.artifacts import labelled_rows, outputs_markdown
 from gmm_dask import load_model, read_labels
-from gmm_dask.command.console import print_published
+from gmm_dask.command.results import print_published
 from gmm_dask.errors import DataError
 from gmm_dask.stage.outputs import Published, open_output
 from gmm_dask.stage.run import run, score

@@ -30,6 +30,7 @@ BODY = (
     "is_drawn",
     "is_all",
     "contents",
+    "copies",
 )
 
 
@@ -58,6 +59,7 @@ def dump_survey(surveyed: Survey) -> dict[str, Any]:
         "is_drawn": surveyed.is_drawn,
         "is_all": surveyed.is_all,
         "contents": [{"chunk": i, "sha256": sha256} for i, sha256 in surveyed.contents.items()],
+        "copies": float(surveyed.copies),
     }
 
 
@@ -84,6 +86,7 @@ def load_survey(reader: Fields, n_features: int) -> Survey:
         reader.flag("is_drawn"),
         reader.flag("is_all"),
         {each.count("chunk"): each.sha256("sha256") for each in reader.inners("contents", _NOTED)},
+        reader.size("copies"),
     )
 
 

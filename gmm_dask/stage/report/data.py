@@ -6,12 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from gmm_dask.cautions import told_apart
 from gmm_dask.mixture import Parameters
+
+if TYPE_CHECKING:
+    from gmm_dask.engine import Survey
 
 Array = npt.NDArray[np.float64]
 
@@ -75,7 +79,7 @@ class ReportData:
     versions : dict
         Software by name.
     events : list of dict
-        What happened on the way; a `message` is shown as a sentence.
+        Cautions, and what happened on the way; a `message` is shown as a sentence.
     pictures : Pictures, optional
         Where they were drawn already.
     """
@@ -127,6 +131,16 @@ class ReportData:
         )
 
     @property
+    def cautions(self) -> list[str]:
+        """What ought to be known of the result before anything else."""
+        return told_apart(self.events)[0]
+
+    @property
+    def happenings(self) -> list[Mapping[str, Any]]:
+        """The events that are no cautions."""
+        return told_apart(self.events)[1]
+
+    @property
     def n_passes(self) -> int:
         """Passes over the data."""
         return len(self.lower_bounds)
@@ -176,3 +190,16 @@ class ReportData:
         if weight is None and (self.settings.get("data") or {}).get("weight_column") is None:
             weight = self.metrics.get("n_used")
         return float(weight) if weight else None
+
+
+def report_sample(surveyed: Survey, seed: np.random.SeedSequence) -> npt.NDArray[Any]:
+    """At most MAX_ROWS rows of the survey's sample, drawn by weight, in its order."""
+    sample, weight = surveyed.sample, surveyed.sample_weight
+    if sample.shape[0] <= MAX_ROWS:
+        return sample
+    rng = np.random.default_rng(seed)
+    if weight is None:
+        return sample[np.sort(rng.choice(sample.shape[0], MAX_ROWS, replace=False))]
+    with np.errstate(divide="ignore"):
+        arrival = np.log(rng.exponential(size=len(weight))) - np.log(weight)
+    return sample[np.sort(np.argpartition(arrival, MAX_ROWS)[:MAX_ROWS])]

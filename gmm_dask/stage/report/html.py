@@ -48,6 +48,9 @@ def _context(data: ReportData) -> dict[str, Any]:
     return {
         "title": data.title,
         "summary": _summary(data),
+        "features": text.features(data.feature_names, named=data.metrics.get("features_named")),
+        "cautions": [text.readable(line) for line in data.cautions],
+        "happenings": list(tables.event_lines(data.happenings)),
         "outcome": outcome,
         "mood": mood,
         "advice": data.advice,
@@ -75,7 +78,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "criteria": tables.criteria(data.metrics),
         "settings": tables.settings_lines(data.settings),
         "versions": [(name, str(value)) for name, value in sorted(data.versions.items())],
-        "events": list(tables.event_lines(data)),
+        "events": list(tables.event_lines(data.events)),
         "passes": tables.pass_lines(data.lower_bounds),
         "n_passes": data.n_passes,
         "cluster_png": _data_uri(pictures.clusters),
@@ -166,7 +169,7 @@ def _about_frames(data: ReportData, shown: dict[str, Any]) -> str:
 def _about_curve(data: ReportData) -> str:
     prior = " with the log-density of the priors" if data.objective == "log-posterior" else ""
     says = f"The {data.objective} per row{prior} says how well the components describe the rows"
-    falls = " except where a component was floored, reseeded or dropped" if data.events else ""
+    falls = " except where a component was floored, reseeded or dropped" if data.happenings else ""
     return (
         f"{says}: higher is better. It rises from pass to pass{falls}, and the fit ends when it "
         f"no longer changes by more than the tolerance."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -191,15 +191,15 @@ def settings_lines(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     return list(islice(text.flattened(settings), MAX_LINES))
 
 
-def event_lines(data: ReportData) -> Iterator[str]:
+def event_lines(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Events as sentences; further details in brackets."""
-    for event in data.events[:MAX_LINES]:
+    for event in events[:MAX_LINES]:
         if "message" in event:
             yield text.readable(event["message"])
         else:
             yield ", ".join(f"{key}: {text.readable(value)}" for key, value in event.items())
-    if len(data.events) > MAX_LINES:
-        yield f"{len(data.events) - MAX_LINES:,} more are in metrics.json."
+    if len(events) > MAX_LINES:
+        yield f"{len(events) - MAX_LINES:,} more are in metrics.json."
 
 
 def pass_lines(lower_bounds: tuple[float, ...]) -> list[tuple[str, str, str]]:

@@ -1,0 +1,162 @@
+"""What can be fitted and is hardly what was meant: odd columns, spreads made by `reg_covar`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gmm_dask.fitting import Event, FitResult, Maximisation
+from gmm_dask.fitting.components import Action
+from gmm_dask.mixture.faults import Cause
+from gmm_dask.sampling.profile import Oddity, Seen, odd_columns
+
+if TYPE_CHECKING:
+    from gmm_dask.engine import Survey
+
+MOST = 2.0  # a variance of at most so many reg_covar is mostly reg_covar
+MAX_LISTED = 8  # columns or components that one message names
+MAX_NAME = 40  # characters of a column's name in a message
+
+
+@dataclass(frozen=True)
+class Caution:
+    """Columns that stop no fit and are hardly what was meant.
+
+    Parameters
+    ----------
+    kind : Oddity
+    columns : tuple of str
+    message : str
+        What was seen, and the remedy.
+    """
+
+    kind: Oddity
+    columns: tuple[str, ...]
+    message: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON document."""
+        return {"kind": str(self.kind), "columns": list(self.columns), "message": self.message}
+
+
+# Of one column, of several, and what follows from it.
+_SAYS = {
+    Oddity.CONSTANT: ("is constant", "are constant", "that tells no rows apart"),
+    Oddity.CODE: (
+        "holds few different whole numbers",
+        "hold few different whole numbers",
+        "if they are codes of classes, their differences mean nothing",
+    ),
+    Oddity.KEY: (
+        "looks like a key",
+        "look like keys",
+        "whole numbers that belong to one row each, or are named so, say nothing of clusters",
+    ),
+}
+
+
+def column_cautions(surveyed: Survey, names: Sequence[str], remedy: str) -> tuple[Caution, ...]:
+    """One caution for each oddity that some of the columns have; they name it and these columns.
+
+    Parameters
+    ----------
+    surveyed : Survey
+        Of the rows; they are not looked at again.
+    names : (d,)
+    remedy : str
+        How features are named where these were not.
+    """
+    spread = surveyed.spread
+    seen = Seen(
+        surveyed.sample,
+        spread.least,
+        spread.greatest,
+        surveyed.n_eligible,
+        surveyed.is_drawn,
+        surveyed.copies,
+    )
+    return tuple(
+        _of_columns(oddity, tuple(names[j] for j in columns), remedy)
+        for oddity, columns in odd_columns(seen, names).items()
+    )
+
+
+def narrow_events(result: FitResult, guard: Maximisation) -> tuple[Event, ...]:
+    """An event for each component of which `reg_covar` is at least half of some variance.
+
+    Columns that are constant in all rows do not count, and components of weight 0 neither.
+
+    Parameters
+    ----------
+    result : FitResult
+    guard : Maximisation
+        Of the fit, with the spread of the data.
+    """
+    found, chosen = result.parameters, result.parameters.family
+    variances = chosen.variances(found.covariances, *found.means.shape)
+    constant = False if guard.spread is None else guard.spread.constant
+    counted = (found.weights > 0)[:, None] & np.logical_not(constant)
+    narrow = np.asarray((variances <= MOST * guard.reg_covar) & counted)
+    if not chosen.per_component:
+        narrow = np.asarray(narrow.any(axis=0))[None]
+    return tuple(
+        Event(
+            result.n_passes,
+            int(j) if chosen.per_component else None,
+            Cause.NARROW,
+            Action.LEFT,
+            guard.named(np.flatnonzero(narrow[j])),
+            result.n_passes,
+            result.start,
+        )
+        for j in np.flatnonzero(narrow.any(axis=1))
+    )
+
+
+def gist(narrow: Sequence[Mapping[str, Any]]) -> str:
+    """Narrow components as one message: that of the first, and which others there are.
+
+    Parameters
+    ----------
+    narrow : sequence of dict
+        Events as in metrics.json.
+    """
+    first, *others = narrow
+    if not others:
+        return str(first["message"])
+    components = "component" if len(others) == 1 else "components"
+    which = _listed([str(each["component"]) for each in others])
+    return f"{first['message']} So it is with {components} {which}."
+
+
+def told_apart(
+    events: Sequence[Mapping[str, Any]],
+) -> tuple[list[str], list[Mapping[str, Any]]]:
+    """The cautions among the events of metrics.json, in a few lines, and the other events."""
+    odd = tuple(map(str, Oddity))
+    lines = [str(each["message"]) for each in events if each.get("kind") in odd]
+    narrow = [each for each in events if each.get("kind") == Cause.NARROW]
+    others = [each for each in events if each.get("kind") not in (*odd, Cause.NARROW)]
+    return lines + ([gist(narrow)] if narrow else []), others
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
+
+
+def _of_columns(oddity: Oddity, columns: tuple[str, ...], remedy: str) -> Caution:
+    one, several, why = _SAYS[oddity]
+    word, verb = ("Column", one) if len(columns) == 1 else ("Columns", several)
+    message = f"{word} {_listed(_quoted(columns))} {verb}: {why}. {remedy}"
+    return Caution(oddity, columns, message)
+
+
+def _quoted(columns: Sequence[str]) -> list[str]:
+    """Names on one line, the long ones cut."""
+    short = (name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..." for name in columns)
+    return [repr(name) for name in short]

@@ -1,0 +1,1 @@
+"""What a sample of rows tells of the columns; knows NumPy alone."""
