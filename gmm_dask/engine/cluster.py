@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from threading import Thread
 from typing import Any
 
@@ -90,6 +90,19 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def blas_on_one_thread() -> Any:
+    """A context in which BLAS and OpenMP run on one thread."""
+    return _thread_pools().limit(limits=1)
+
+
+@cache
+def _thread_pools() -> Any:
+    """The libraries that have thread pools; finding them takes longer than a fit of 1,000 rows."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 @contextmanager
 def open_backend(spec: ClusterSpec, listener: Listener | None = None) -> Iterator[Backend]:
     """A backend for the time of the block; clusters and clients opened here are closed here.
@@ -140,10 +153,8 @@ def users_backend(n_threads: int, *, is_elsewhere: bool) -> Iterator[Backend]:
     ClusterError
         The client cannot be waited for here.
     """
-    from threadpoolctl import threadpool_limits
-
     client = open_client() if is_elsewhere else None
-    with threadpool_limits(1):
+    with blas_on_one_thread():
         if client is None:
             yield LocalBackend(min(available_cores(), max(1, n_threads)))
             return

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache, partial
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import dask.array as da
 import numpy as np
-from threadpoolctl import ThreadpoolController
+from dask._task_spec import convert_legacy_graph
 
-from gmm_dask.engine import ClusterBackend, Given, LocalBackend, RowChunks, row_chunks
+from gmm_dask.engine import RowChunks, row_chunks
 from gmm_dask.engine.backends import Backend
 from gmm_dask.engine.chunks import dask_array
-from gmm_dask.engine.cluster import available_cores
-from gmm_dask.errors import ClusterError, DataError
+from gmm_dask.engine.cluster import users_backend
+from gmm_dask.errors import DataError
 from gmm_dask.mixture.row_arithmetic import Missing
 from gmm_dask.rows.checks import checked_rows, checked_values, names_of, weight_values
 from gmm_dask.rows.forms import features_of
@@ -67,8 +65,7 @@ def checked_chunks(
     if not is_lazy(X) and not is_path(X):
         rows = features_of(estimator, X, reset=reset).X
         if weights is not None and is_lazy(weights):
-            _open_client()  # or an error, where it cannot compute them here
-            weights = weights.compute()
+            weights = _here(weights)
         chunks = row_chunks(rows, weights, CHUNK_BYTES)
         if not reset:
             checked_rows(rows, weights, missing, names_of(estimator))
@@ -89,45 +86,22 @@ def lazy_chunks(
     return row_chunks(lazy_features(estimator, X, reset=reset), sample_weight)
 
 
-def blas_on_one_thread() -> Any:
-    """A context in which BLAS and OpenMP run on one thread."""
-    return _thread_pools().limit(limits=1)
-
-
-@cache
-def _thread_pools() -> Any:
-    """The libraries that have thread pools; finding them takes longer than a fit of 1,000 rows."""
-    return ThreadpoolController()
-
-
-@contextmanager
-def backend_of(chunks: RowChunks, X: Any) -> Iterator[Backend]:
-    """The client the user has open, for rows that are not in this process; else threads.
-
-    BLAS runs on one thread meanwhile: chunks are the parallelism.
-    """
-    client = _open_client() if is_lazy(X) or is_path(X) else None
-    local = LocalBackend(min(available_cores(), max(1, chunks.X.numblocks[0])))
-    with blas_on_one_thread():
-        yield local if client is None else ClusterBackend(Given(client))
-
-
-def _open_client() -> Any:
-    distributed = sys.modules.get("distributed")
-    if distributed is None:
-        return None
-    try:
-        client = distributed.default_client()
-    except ValueError:
-        return None
-    if client.asynchronous:
-        raise ClusterError("The open Dask client is asynchronous; open it with asynchronous=False.")
-    return client
+def backend_of(chunks: RowChunks, X: Any) -> AbstractContextManager[Backend]:
+    """The client the user has open, for rows that are not in this process; else threads."""
+    return users_backend(chunks.X.numblocks[0], is_elsewhere=is_lazy(X) or is_path(X))
 
 
 def _weights(weights: Any) -> Any:
     """Weights in memory as float64, lazy ones as a Dask array that is checked as it is computed."""
     return checked_weights(weights) if is_lazy(weights) else weight_values(weights)
+
+
+def _here(weights: da.Array) -> Any:
+    """The values of lazy weights."""
+    blocks = weights.__dask_keys__()
+    with users_backend(len(blocks), is_elsewhere=True) as backend:
+        graph = weights.__dask_optimize__(weights.__dask_graph__(), blocks)
+        return np.concatenate(backend.compute(convert_legacy_graph(dict(graph)), blocks))
 
 
 def _planned(

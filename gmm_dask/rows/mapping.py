@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.engine.chunks import dask_array
+from gmm_dask.engine.cluster import blas_on_one_thread
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic, incomplete_rows
 from gmm_dask.rows.checks import Names, checked_values, names_of
-from gmm_dask.rows.chunks import blas_on_one_thread, is_lazy, is_path, lazy_chunks
+from gmm_dask.rows.chunks import is_lazy, is_path, lazy_chunks
 from gmm_dask.rows.forms import features_of
 from gmm_dask.rows.lazy import FramePart, frame_part, is_frame
 from gmm_dask.rows.values import Values
