@@ -110,7 +110,8 @@ def reached(record: Pass, settings: FitSettings) -> str:
     change = _change(record, ".1e")
     if record.taken_back:
         return f"{says}, lower than before: the extrapolation is taken back"
-    return f"{says}, changed by {change} (settled below {settings.tol:g})" if change else says
+    settles = f" (settles below {settings.tol:g})" if settings.tol > 0 else ""
+    return f"{says}, changed by {change}{settles}" if change else says
 
 
 def _change(record: Pass, digits: str) -> str:

@@ -36,7 +36,7 @@ class Listed:
     version : Version or None
     n_components : int or None
     log_likelihood : float or None
-        Of all rows together.
+        Of all rows together; None also where no row counts.
     settings : str or None
         Those that are not as by default.
     data : str or None
@@ -101,7 +101,7 @@ def _with_its_run(store: Store, listed: Listed) -> Listed:
         return replace(
             listed,
             n_components=len(metrics["n_labelled"]),
-            log_likelihood=float(metrics["log_likelihood"]),
+            log_likelihood=_log_likelihood(metrics),
             settings=in_short(about["settings"]),
             data=paths if isinstance(paths, str) else ", ".join(paths),
         )
@@ -110,6 +110,13 @@ def _with_its_run(store: Store, listed: Listed) -> Listed:
             f"{folder.path()} was written by other software: its metrics.json or run.json has "
             f"other fields ({type(error).__name__}: {error})."
         ) from error
+
+
+def _log_likelihood(metrics: Mapping[str, Any]) -> float | None:
+    """Of all rows; none where no row counts."""
+    if metrics["log_likelihood_per_row"] is None:
+        return None
+    return float(metrics["log_likelihood"])
 
 
 def _words(settings: Mapping[str, Any]) -> Iterator[str]:

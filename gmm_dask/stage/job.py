@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import Backend, ClusterSpec, RowChunks, check_folder, open_backend
 from gmm_dask.engine.address import check_certificates
-from gmm_dask.errors import SettingsError
+from gmm_dask.errors import OutputError, SettingsError
 from gmm_dask.kinds import element_of
 from gmm_dask.mixture import core
 from gmm_dask.redaction import redacted, redacted_document
@@ -64,7 +64,8 @@ class Job(Generic[SettingsT]):
     seconds : float
         Time the planning took.
     caution : str or None
-        What must be known of an output store that cannot decide between two writers.
+        What must be known of the output: its store cannot decide between two writers, or fits and
+        labels of other data share it.
     """
 
     settings: SettingsT
@@ -152,13 +153,14 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     check_kept(_kept_columns(settings, dataset))
     matters, columns = _what_matters(settings, dataset, model), _read_columns(settings, dataset)
     folder = run_folder(store, matters, dataset, columns)
-    latest(store)  # one that is damaged is told now, and not when all is done
+    newest = latest(store)  # one that is damaged is told now, and not when all is done
     published, caution = find_version(store, folder.run_id), None
     if published is None:
         cluster = settings.cluster
         check_certificates(cluster.tls_ca_file, cluster.tls_cert, cluster.tls_key)
         _check_scratch(settings)
-        caution = check_writable(store)
+        cautions = (check_writable(store), _of_another_kind(store, newest, settings))
+        caution = " ".join(filter(None, cautions)) or None
         about = canonical_json(_describe(settings, dataset, folder.run_id))
         folder = begin(store, matters, dataset, columns, about)
     seconds = time.perf_counter() - begun
@@ -169,6 +171,25 @@ def _columns_of(model: Model) -> tuple[str, ...]:
     """What its features are called where those of a column of lists have the name of that."""
     elements = ((name, element_of(name)) for name in model.feature_names)
     return tuple(dict.fromkeys(found[0] if found else name for name, found in elements))
+
+
+def _of_another_kind(
+    store: Store, newest: Version | None, settings: Settings | ScoreSettings
+) -> str | None:
+    """What must be known where the versions so far are fits and this is none, or otherwise."""
+    if newest is None:
+        return None
+    try:
+        fitted = "fit" in RunFolder(store, newest.run_id).get_json("run.json")["settings"]
+    except (OutputError, KeyError, TypeError):
+        return None  # of other software, or damaged, which `verify` tells
+    if fitted == isinstance(settings, Settings):
+        return None
+    is_, comes = ("a fit", "labels of other data") if fitted else ("labels alone", "a fit")
+    return (
+        f"The latest version of {store.url}, {newest.number}, is {is_}, and {comes} will be the "
+        "latest. Give each an output of its own: readers take the latest for what they look for."
+    )
 
 
 def _check_scratch(settings: Settings | ScoreSettings) -> None:

@@ -114,7 +114,7 @@ def test_the_live_display_follows_the_stage_and_keeps_its_events() -> None:
         worker.start()
         worker.join()
     assert "start 1 of 2, pass 2 of at most 100, 2,000 rows/s" in now
-    assert "changed by 2.5e-01 (settled below 0.001)" in now
+    assert "changed by 2.5e-01 (settles below 0.001)" in now
     assert "left" in now
     end = rendered(live)
     assert end.count("✓") == 2

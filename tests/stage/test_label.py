@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gmm_dask.stage.run import run
-from gmm_dask.stage.settings import settings_from
+from gmm_dask.stage.run import run, score
+from gmm_dask.stage.settings import ScoreSettings, settings_from
 from gmm_dask.stage.watch import Watcher
 
 pytestmark = pytest.mark.usefixtures("nothing_drawn")
@@ -105,3 +105,31 @@ def test_a_run_goes_on_in_the_middle_of_a_row_group(tmp_path: Path) -> None:
     }
     assert names["out"] == names["whole"]
     assert expected.metrics["n_rows"] == N_ROWS
+
+
+def test_labels_and_fits_that_share_an_output_are_cautioned_against(tmp_path: Path) -> None:
+    class Listening(Watcher):
+        def warn(self, message: str) -> None:
+            heard.append(message)
+
+    def labels(data: str, out: str) -> Any:
+        document = {
+            "data": {"path": str(tmp_path / data), "weight_column": "w"},
+            "model": str(tmp_path / "out"),
+            "output": {"path": str(tmp_path / out)},
+        }
+        return score(settings_from(document, ScoreSettings), Listening())
+
+    heard: list[str] = []
+    write(tmp_path / "data", 1)
+    write(tmp_path / "more", 2)
+    published(tmp_path / "data", tmp_path / "out", Listening())
+    labels("data", "labels")
+    labels("more", "labels")
+    assert heard == []
+    mixed = labels("data", "out")
+    (said,) = heard
+    assert f"latest version of {tmp_path / 'out'}, 1, is a fit, and labels of other data" in said
+    assert mixed.metrics["caution"] == said
+    published(tmp_path / "data", tmp_path / "labels", Listening())
+    assert f"version of {tmp_path / 'labels'}, 2, is labels alone, and a fit will be" in heard[1]

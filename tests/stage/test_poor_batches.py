@@ -18,6 +18,7 @@ from flows.artifacts import labelled_rows, outputs_markdown
 from gmm_dask import load_model, read_labels
 from gmm_dask.command.results import print_published
 from gmm_dask.errors import DataError
+from gmm_dask.stage.history import history
 from gmm_dask.stage.outputs import Published, open_output
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
@@ -92,6 +93,8 @@ def check_whole_and_readable(published: Published) -> None:
     assert "| log-likelihood |" in outputs_markdown(published)
     assert sum(row["rows"] for row in labelled_rows(published)) == published.metrics["n_rows"]
     assert load_model(url).parameters.n_components == 2
+    (listed,) = history(url)
+    assert (listed.log_likelihood is None) == (published.metrics["bic"] is None)
 
 
 def no_number(word: str) -> NoReturn:
