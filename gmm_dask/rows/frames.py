@@ -241,6 +241,6 @@ def of_arrow(kind: Literal["table", "chunked_array"], X: Any, where: str = "X") 
     except (pa.ArrowException, TypeError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise DataError(
-            f"{where}: a {type(X).__name__} that cannot be read as Arrow's: {reason}. Convert its "
-            "columns to float64."
+            f"{where}: a {type(X).__name__} that cannot be read as a {kind} of Arrow: {reason}. "
+            "Convert it to float64; rows have to be a table of columns."
         ) from error

@@ -142,7 +142,8 @@ def _of_objects(array: Values, headings: Headings) -> Values:
     if array.ndim == 1:
         return object_values(array, headings.column(0))
     if array.ndim != 2:
-        raise DataError(f"X must have two axes, rows and features; it has {array.ndim}.")
+        what = headings.only or "X"
+        raise DataError(f"{what} must be rows of numbers; it is an array of {array.ndim} axes.")
     columns = [object_values(array[:, j], headings.column(j)) for j in range(array.shape[1])]
     return np.column_stack(columns) if columns else np.empty(array.shape)
 
@@ -161,5 +162,5 @@ def _held(where: str, cls: type, kind: Kind, row: int) -> str:
 
 
 def _rounded(where: str, integer: int) -> str:
-    shown = integer if abs(integer) < MAX_SHOWN else f"of {integer.bit_length()} bits"
+    shown = integer if abs(integer) < MAX_SHOWN else f"one of {integer.bit_length()} bits"
     return f"{where}: integers up to {shown}, beyond 2^53. {INEXACT}"

@@ -16,6 +16,7 @@ from gmm_dask.errors import DataError
 from gmm_dask.storage.inputs import FileState, Input
 from gmm_dask.storage.key_columns import other_value
 from gmm_dask.storage.listing import Keys
+from gmm_dask.storage.lists import Length
 from gmm_dask.storage.problems import shown
 from gmm_dask.storage.roles import Roles, type_of
 from gmm_dask.storage.row_groups import (
@@ -55,8 +56,8 @@ class Footer:
         Of the columns of interest.
     index_columns : frozenset of str
         Columns that pandas wrote from the index of a frame.
-    lengths : mapping of str to int or None
-        Of the lists of each column of lists of numbers; None where they are not known to have one.
+    lengths : mapping of str to Length
+        Of the lists of each column of lists of numbers.
     keys : tuple of Key
         Of its folders.
     contradictions : tuple of (name, str)
@@ -75,7 +76,7 @@ class Footer:
     columns: tuple[Column, ...]
     oddities: tuple[Oddity, ...]
     index_columns: frozenset[str] = frozenset()
-    lengths: Mapping[str, int | None] = field(default_factory=dict)
+    lengths: Mapping[str, Length] = field(default_factory=dict)
     keys: Keys = ()
     contradictions: tuple[tuple[str, str], ...] = ()
     absent: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -76,6 +76,21 @@ def slots_of(features: Sequence[str], columns: Container[str]) -> list[Slot]:
     return found
 
 
+class Length(NamedTuple):
+    """Of the lists of a column in one file, as far as its footer tells.
+
+    Parameters
+    ----------
+    value : int or None
+        None where they have several, or nothing is known.
+    is_sure : bool
+        False where missing values, of which a footer tells little, may hide it.
+    """
+
+    value: int | None
+    is_sure: bool
+
+
 class HasLengths(Protocol):
     """A file, as far as lists go: see Footer."""
 
@@ -84,33 +99,47 @@ class HasLengths(Protocol):
         """Of the file."""
 
     @property
-    def lengths(self) -> Mapping[str, int | None]:
+    def lengths(self) -> Mapping[str, Length]:
         """Of its lists, by column."""
 
 
-def common_length(column: str, files: Iterable[HasLengths], problems: Problems) -> int:
-    """Of the lists of a column; 0 where there is none that all have, which is a problem."""
-    found: dict[int | None, str] = {}
-    for file in files:
-        if column in file.lengths:
-            found.setdefault(file.lengths[column], file.name)
-    where = f", column {column!r}"
+def common_length(
+    column: str, files: Iterable[HasLengths], features: Sequence[str], problems: Problems
+) -> int:
+    """Of the lists of a column; 0 where there is none that all have, which is a problem.
+
+    Where no footer is sure of it, features that are named one by one say how many there are.
+    """
+    known = [(file.lengths[column], file.name) for file in files if column in file.lengths]
+    sure = dict(reversed([(length.value, name) for length, name in known if length.is_sure]))
+    if len(sure) > 1 or None in sure:
+        _tell_lengths(column, sure, problems)
+        return 0
+    slots = slots_of(features, (column,))
+    named = [slot.length for slot in slots if slot.column == column and slot.length]
+    lengths = {*sure} or {*named[:1]} or {length.value for length, _ in known}
+    if len(lengths) == 1 and (length := lengths.pop()):
+        return length
+    if known:
+        _tell_lengths(column, {None: known[0][1]}, problems)
+    return 0
+
+
+def _tell_lengths(column: str, found: Mapping[int | None, str], problems: Problems) -> None:
     if None in found:
         line = (
-            f"{shown(found[None])}{where}: its lists have different lengths, or missing values "
-            "hide their length. Give them one, and write them as lists of fixed size."
+            f"{shown(found[None])}, column {column!r}: its lists have different lengths, or "
+            "missing values hide their length. Give them one, and write them as lists of fixed "
+            "size."
         )
         problems.add("lists of no one length", line)
-    elif len(found) > 1:
-        (length, first), (other, another) = list(found.items())[:2]
-        line = (
-            f"{shown(another)}{where}: has lists of {other} values, but {length} in "
-            f"{shown(first)}. Give all lists one length."
-        )
-        problems.add("lists of other lengths", line)
-    elif found:
-        return next(iter(found)) or 0
-    return 0
+        return
+    (other, another), (length, first) = list(found.items())[-2:]
+    line = (
+        f"{shown(another)}, column {column!r}: has lists of {other} values, but {length} in "
+        f"{shown(first)}. Give all lists one length."
+    )
+    problems.add("lists of other lengths", line)
 
 
 def expanded(named: Iterable[str], lengths: Mapping[str, int]) -> Iterator[str]:
@@ -135,8 +164,9 @@ def check_elements(
         name, length = slot.column, lengths.get(slot.column)
         if length and (slot.length != length or times[name] > 1):
             line = (
-                f"data.features: the lists of {name!r} have {length} values, which are features "
-                "together, in order. Name the column, for all of them."
+                f"data.features: the lists of {name!r} have {length} values, and the features are "
+                "not all of them, in order. Name the column, for all of them; for a model that "
+                "was fitted on others, give lists as long as these were."
             )
             problems.add("elements of lists", line)
         elif length and any(element(name, i) in columns for i in range(length)):

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from gmm_dask.errors import DataError
 from gmm_dask.kinds import is_exact
-from gmm_dask.storage.lists import is_list, value_type
+from gmm_dask.storage.lists import Length, is_list, value_type
 from gmm_dask.storage.problems import MAX_ALIKE, shown
 from gmm_dask.storage.roles import Roles, type_of
 from gmm_dask.storage.thrift import (
@@ -76,13 +76,13 @@ class RowGroups(NamedTuple):
         Of each.
     oddities : tuple of Oddity
         That matter, of the columns that may be read.
-    lengths : mapping of str to int or None
-        Of the lists of each column of lists of numbers; None where they are not known to have one.
+    lengths : mapping of str to Length
+        Of the lists of each column of lists of numbers.
     """
 
     rows: tuple[int, ...]
     oddities: tuple[Oddity, ...]
-    lengths: Mapping[str, int | None]
+    lengths: Mapping[str, Length]
 
 
 def check_row_groups(
@@ -150,29 +150,29 @@ def check_row_groups(
 
 
 class _Lists(NamedTuple):
-    """The lists of a column chunk: rows, elements (one for a null list), null elements."""
+    """The lists of a column chunk: rows, elements (one for a null list), whether any is null."""
 
     n_rows: int
     n_values: int
-    n_nulls: int
+    may_be_null: bool
 
     @classmethod
     def of(cls, metadata: Fields, n_rows: int) -> _Lists:
         statistics = structure(metadata, COLUMN_STATISTICS)
-        n_nulls = integer(statistics, STATISTICS_NULLS) if STATISTICS_NULLS in statistics else 0
-        return cls(n_rows, integer(metadata, COLUMN_VALUES), n_nulls)
+        none = STATISTICS_NULLS in statistics and not integer(statistics, STATISTICS_NULLS)
+        return cls(n_rows, integer(metadata, COLUMN_VALUES), not none)
 
 
-def _length(type_: pa.DataType, lists: Sequence[_Lists]) -> int | None:
+def _length(type_: pa.DataType, lists: Sequence[_Lists]) -> Length:
     """Of all lists of a column; where the type leaves it open, by the row groups without nulls."""
     if pa.types.is_fixed_size_list(type_):
-        return int(type_.list_size)
+        return Length(int(type_.list_size), True)
     if not pa.types.is_nested(type_):
-        return int(type_.shape[0])  # a tensor
-    whole = [each for each in lists if not each.n_nulls] or lists
-    lengths = {divmod(each.n_values, each.n_rows) for each in whole}
+        return Length(int(type_.shape[0]), True)  # a tensor
+    whole = [each for each in lists if not each.may_be_null]
+    lengths = {divmod(each.n_values, each.n_rows) for each in whole or lists}
     length, rest = lengths.pop() if len(lengths) == 1 else (0, 0)
-    return length if length and not rest else None
+    return Length(length if length and not rest else None, bool(whole))
 
 
 @dataclass(frozen=True)

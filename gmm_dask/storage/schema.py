@@ -77,7 +77,7 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
         if _is_column(name, "data.features", variants, keys, problems):
             _check_numbers(name, "data.features", variants, roles, problems)
     lengths = {
-        name: common_length(name, in_use, problems)
+        name: common_length(name, in_use, named, problems)
         for name in used
         if any(is_list(type_) for type_ in _types_of(name, variants))
     }

@@ -111,6 +111,21 @@ def test_lists_of_no_one_length_are_named(write: Write, data: Path, what: str) -
     assert told in problem
 
 
+@pytest.mark.parametrize(
+    "values", [[None, None], [[1.0, 2.0, 3.0], None], [None, [1.0, None, 3.0]]]
+)
+def test_the_features_of_a_model_say_how_long_lists_are(
+    write: Write, data: Path, values: list[Any]
+) -> None:
+    write("a.parquet", {"emb": pa.array(values, TYPES["list"])})
+    plan = plan_dataset(data, features=NAMES, missing="drop", to_fit=False)
+    expected = np.array([row or [None] * 3 for row in values], dtype=float)
+    np.testing.assert_array_equal(read_all(plan), expected)
+    write("a.parquet", {"emb": pa.array([[1.0, 2.0], None], TYPES["list"])})
+    with pytest.raises(DataError, match="'emb': a list of 2 values, where others have 3"):
+        read_all(plan_dataset(data, features=NAMES, missing="drop", to_fit=False))
+
+
 def test_what_files_disagree_on_is_named(write: Write, data: Path) -> None:
     write("a.parquet", {"emb": lists(ROWS, TYPES["list"])})
     write("b.parquet", {"emb": lists(ROWS[:, :2], TYPES["list"])})
