@@ -24,6 +24,7 @@ from gmm_dask.errors import (
     SettingsError,
 )
 from gmm_dask.redaction import redacted
+from gmm_dask.stage.delta_table import write_delta_table
 from gmm_dask.stage.drawing import drawing
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.fit import adopt as stage_adopt
@@ -129,7 +130,8 @@ def publish(
     job: Job[Any], fitted: Fitted, labelled: Labelled, pictures: Pictures | None
 ) -> Published:
     """Read everything back, then append the version."""
-    return stage_publish(job, fitted, labelled, pictures=pictures)
+    published = stage_publish(job, fitted, labelled, pictures=pictures)
+    return _with_delta_table(job, published)
 
 
 @task(task_run_name="verify run {job.run_id}", **_PHASE)
@@ -137,7 +139,14 @@ def make_latest(job: Job[Any]) -> Published:
     """Read a finished run back, and append a version that points to it unless the latest does."""
     assert job.published is not None
     with FlowWatcher("gmm-verify-progress") as watcher:
-        return stage_make_latest(job.folder, job.published, watcher)
+        published = stage_make_latest(job.folder, job.published, watcher)
+    return _with_delta_table(job, published)
+
+
+def _with_delta_table(job: Job[Any], published: Published) -> Published:
+    if line := write_delta_table(job.settings, published):
+        get_run_logger().info(line)
+    return published
 
 
 def without_traceback(record: logging.LogRecord) -> bool:

@@ -22,6 +22,7 @@ from gmm_dask.mixture import core
 from gmm_dask.redaction import redacted, redacted_document
 from gmm_dask.stage import text
 from gmm_dask.stage.cluster_settings import ClusterSettings
+from gmm_dask.stage.delta_table import check_delta_table
 from gmm_dask.stage.identity import begin, run_folder
 from gmm_dask.stage.outputs import load_model_bytes
 from gmm_dask.stage.settings import DataSettings, ScoreSettings, Settings
@@ -151,6 +152,7 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
         to_fit=model is None,
     )
     check_kept(_kept_columns(settings, dataset))
+    check_delta_table(settings, dataset, _kept_columns(settings, dataset))
     matters, columns = _what_matters(settings, dataset, model), _read_columns(settings, dataset)
     folder = run_folder(store, matters, dataset, columns)
     newest = latest(store)  # one that is damaged is told now, and not when all is done
@@ -243,7 +245,7 @@ def _what_matters(
     """Everything that changes a byte of the output; not where it is computed or written."""
     matters: dict[str, Any] = {
         "data": _data_that_matters(settings) | {"features": list(dataset.features)},
-        "labels": settings.labels.model_dump(mode="json"),
+        "labels": settings.labels.model_dump(mode="json", exclude={"delta_table"}),
         "chunk_bytes": settings.memory.chunk_bytes,
     }
     if isinstance(settings, Settings):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from gmm_dask.engine import Backend
 from gmm_dask.stage import text
+from gmm_dask.stage.delta_table import write_delta_table
 from gmm_dask.stage.drawing import drawing
 from gmm_dask.stage.fit import Fitted, adopt, fit
 from gmm_dask.stage.job import Job, SettingsT, plan
@@ -42,7 +43,20 @@ def _carry_out(
     job = plan(settings)
     watcher.detail(job.features)
     if job.published is not None:
-        return make_latest(job.folder, job.published, watcher)
+        published = make_latest(job.folder, job.published, watcher)
+    else:
+        published = _made(job, model_of, watcher)
+    if line := write_delta_table(settings, published):
+        watcher.detail(line)
+    return published
+
+
+def _made(
+    job: Job[SettingsT],
+    model_of: Callable[[Job[SettingsT], Watcher, Backend], Fitted],
+    watcher: Watcher,
+) -> Published:
+    """Fit or adopt a model, label and publish."""
     if job.caution is not None:
         watcher.warn(job.caution)
     if job.plan.tables:

@@ -24,11 +24,6 @@ class DataSettings(Section):
     path: str | tuple[str, ...] = Field(
         description="Folder, file, glob or URL of Parquet files, or a list of them."
     )
-    version: Count | None = Field(
-        default=None,
-        ge=0,
-        description="Version of the Delta table to read; its latest where not given.",
-    )
     features: tuple[str, ...] | None = Field(
         default=None,
         min_length=1,
@@ -53,6 +48,11 @@ class DataSettings(Section):
     ignore: tuple[str, ...] = Field(
         default=(),
         description="Globs of files to leave out, by file name or by path below data.path.",
+    )
+    version: Count | None = Field(
+        default=None,
+        ge=0,
+        description="Version of the Delta table to read; its latest where not given.",
     )
 
     @property
@@ -180,6 +180,18 @@ class LabelSettings(Section):
     responsibilities: Flag = Field(
         default=False, description="Also write each row's responsibilities as a list column."
     )
+    delta_table: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder or s3:// URL of a Delta table that shall hold the labels of the latest "
+        "version as well; needs gmm-dask[delta].",
+    )
+
+    @model_validator(mode="after")
+    def _a_table_needs_labels(self) -> LabelSettings:
+        if self.delta_table is not None and not self.enabled:
+            raise ValueError("delta_table needs labels, and enabled: false writes none")
+        return self
 
     @field_validator("keep", mode="before")
     @classmethod

@@ -49,6 +49,12 @@ def check_kept(names: Iterable[str]) -> None:
         raise DataError(problems)
 
 
+def label_schema(kept: pa.Schema, responsibilities: bool) -> pa.Schema:
+    """Of the tables that label_table makes."""
+    first, *others, last = LABEL_COLUMNS.items()
+    return pa.schema([first, *kept, *others, *([last] if responsibilities else [])])
+
+
 def label_table(
     first_row: int,
     kept: pa.Table,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gmm_dask.storage.opened import PlannedFiles, open_planned
-from gmm_dask.storage.sources import ChunkSource
+from gmm_dask.storage.plan import Plan
+from gmm_dask.storage.sources import ChunkSource, sources
 
 Features = npt.NDArray[np.floating[Any]]
 Weights = npt.NDArray[np.float64]
@@ -73,6 +75,12 @@ def read_table(source: ChunkSource, columns: Sequence[str]) -> pa.Table:
     """Columns and folder keys of a chunk; see OpenChunk.table. Raises as read_features does."""
     with open_planned(source) as chunk:
         return chunk.table(columns)
+
+
+def carried_schema(plan: Plan, columns: Sequence[str]) -> pa.Schema:
+    """Types that columns and folder keys have in the labels of a plan; no row is read."""
+    first = sources(plan)[0]
+    return read_table(replace(first, stop=first.start), columns).schema
 
 
 def _rows(

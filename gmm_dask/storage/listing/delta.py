@@ -104,7 +104,7 @@ def _opened(root: str, version: int | None) -> Any:
             return DeltaTable(root, version=version, storage_options=storage_options(root))
         except DeltaError as error:
             raise DataError(
-                f"{shown(root)}: has no version {version} that can be read ({_said(error)}); the "
+                f"{shown(root)}: has no version {version} that can be read ({said(error)}); the "
                 f"latest is {table.version()}. Correct data.version, or leave it out."
             ) from error
 
@@ -143,7 +143,7 @@ def _check_deleted_rows(root: str, table: Any) -> None:
             return  # for which the library does not look
         raise DataError(
             f"{shown(root)}: the Delta table may have deletion vectors, and these cannot be "
-            f"looked at: {_said(error)}. {NO_DELETED_ROWS}"
+            f"looked at: {said(error)}. {NO_DELETED_ROWS}"
         ) from error
     if batch is not None:
         first = str(pa.record_batch(batch).column("filepath")[0])
@@ -194,14 +194,14 @@ def _explained(root: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise unreadable(root, OSError(error.errno, _said(error))) from error
+        raise unreadable(root, OSError(error.errno, said(error))) from error
     except DeltaError as error:
         raise DataError(
-            f"{shown(root)}: cannot be read as the Delta table that it looks like: {_said(error)}. "
+            f"{shown(root)}: cannot be read as the Delta table that it looks like: {said(error)}. "
             f"Repair its log, or give data.path {INSTEAD}."
         ) from error
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """The library's words without its colours and its stack."""
     return brief(Exception(_NOISE.sub("", str(error))))
