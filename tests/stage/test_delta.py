@@ -122,9 +122,13 @@ def test_an_output_in_the_table_is_refused(table: Path) -> None:
         run(settings(table, "table/out"))
 
 
-def test_the_class_reads_a_table_too(table: Path) -> None:
-    fitted = GaussianMixture(2).fit(str(table))
-    assert fitted.feature_names_in_.tolist() == ["x", "y", "id"]
-    assert len(fitted.predict(str(table))) == 80
+def test_the_class_reads_a_table_too(tmp_path: Path) -> None:
+    place = tmp_path / "table"
+    for n, seed in ((50, 1), (80, 2)):
+        day = rows(n, seed, day=["a"] * n).drop_columns("id")
+        write_deltalake(place, day, mode="overwrite", partition_by=["day"])
+    fitted = GaussianMixture(2).fit(str(place))
+    assert fitted.feature_names_in_.tolist() == ["x", "y"]
+    assert len(fitted.predict(str(place))) == 80
     with pytest.raises(DataError, match="inside of the Delta table"):
-        GaussianMixture(2).fit(f"{table}/day=a")
+        GaussianMixture(2).fit(f"{place}/day=a")
