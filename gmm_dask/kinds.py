@@ -63,7 +63,7 @@ _OF_CLASS: tuple[tuple[Kind, tuple[type, ...]], ...] = (
 )
 
 
-def refusal(where: str, what: str, kind: Kind, without: str = "", remedy: str = "") -> str:
+def refusal(where: str, what: str, kind: Kind, without: str | None = "", remedy: str = "") -> str:
     """What is said of a column that is no number.
 
     Parameters
@@ -72,12 +72,15 @@ def refusal(where: str, what: str, kind: Kind, without: str = "", remedy: str = 
         Names the column.
     what : str
         A verb and the type, such as "is bool".
-    without : str
-        Where it can be left out of, such as " of data.features".
+    without : str or None
+        Where it can be left out of, such as " of data.features"; None where it is needed.
     remedy : str
         That of the kind, unless there is a better one.
     """
-    return f"{where}: {what}, not a number. Leave it out{without}, or {remedy or REMEDIES[kind]}."
+    remedy = remedy or REMEDIES[kind]
+    if without is None:
+        return f"{where}: {what}, not a number. {remedy[0].upper()}{remedy[1:]}."
+    return f"{where}: {what}, not a number. Leave it out{without}, or {remedy}."
 
 
 def kind_of_dtype(dtype: np.dtype[Any]) -> Kind:

@@ -23,9 +23,9 @@ from gmm_dask.rows.lazy import checked_weights, lazy_features
 
 CHUNK_BYTES = 4 << 20  # arrays in memory are cut this fine, so that every core has work
 IN_THE_CLASS = (
-    "What is called data.* is a setting of the stage. In its place give the rows as "
-    "dask.dataframe.read_parquet(path)[columns]: columns of it can be chosen, and made numbers "
-    "with astype."
+    "What is called data.* is a setting of the stage. Here data.missing is the parameter missing, "
+    "and in place of the others the rows are given as dask.dataframe.read_parquet(path)[columns]: "
+    "columns of it can be chosen, and made numbers with astype."
 )
 
 

@@ -39,6 +39,7 @@ from gmm_dask.storage.roles import (
 )
 
 MAX_NAMES = 30  # columns that one message lists
+OF_THE_MODEL = "features of the model"  # which rows to score cannot do without
 FLOAT32_HOLDS = {
     *(pa.float16(), pa.float32(), pa.int8(), pa.int16(), pa.uint8(), pa.uint16(), pa.null()),
 }
@@ -73,9 +74,10 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
     index = frozenset[str]().union(*(footer.index_columns for footer in footers))
     named = _features(variants, roles, {*keys, *index}, problems)
     used = dict.fromkeys(column_of(name, columns) for name in named)
+    setting = "data.features" if roles.to_fit else OF_THE_MODEL
     for name in used:
-        if _is_column(name, "data.features", variants, keys, problems):
-            _check_numbers(name, "data.features", variants, roles, problems)
+        if _is_column(name, setting, variants, keys, problems):
+            _check_numbers(name, setting, variants, roles, problems)
     lengths = {
         name: common_length(name, in_use, named, problems)
         for name in used
@@ -235,7 +237,8 @@ def _is_column(
     if not lacking:
         return True
     if name in keys:
-        line = f"{setting}: {name!r} is a folder key, not a column of all files. Leave it out."
+        remedy = "Write it into all files." if setting == OF_THE_MODEL else "Leave it out."
+        line = f"{setting}: {name!r} is a folder key, not a column of all files. {remedy}"
         problems.add("folder keys in the place of columns", line)
     elif len(lacking) == len(variants):
         known = dict.fromkeys((*_all_columns(variants), *keys))
@@ -244,10 +247,10 @@ def _is_column(
     else:
         for variant in lacking:
             for file in variant.files:
+                or_not = "" if setting == OF_THE_MODEL else f", or leave it out of {setting}"
                 line = (
                     f"{shown(file)}: has no column {name!r}, as other files have."
-                    f"{_hint(name, variant.types)} Write the column into the file, or leave it "
-                    f"out of {setting}."
+                    f"{_hint(name, variant.types)} Write the column into the file{or_not}."
                 )
                 problems.add(f"files without the column {name!r}", line)
     return False
@@ -256,7 +259,7 @@ def _is_column(
 def _check_numbers(
     name: str, setting: str, variants: Sequence[Variant], roles: Roles, problems: Problems
 ) -> None:
-    in_lists = setting == "data.features" and any(is_list(v.types[name]) for v in variants)
+    in_lists = setting != "data.weight_column" and any(is_list(v.types[name]) for v in variants)
     for variant in variants:
         type_ = variant.types[name]
         value = value_type(type_) if in_lists else type_
@@ -268,8 +271,9 @@ def _check_numbers(
         if not fits:
             remedy = "make it a list of numbers in all files, or in none"
         for file in variant.files:
-            where, without = f"{shown(file)}, column {name!r}", f" of {setting}"
-            line = refusal(where, f"is {type_}", kind_of(value), without, remedy)
+            where, kind = f"{shown(file)}, column {name!r}", kind_of(value)
+            without = None if setting == OF_THE_MODEL else f" of {setting}"
+            line = refusal(where, f"is {type_}", kind, without, remedy)
             problems.add(f"files where the column {name!r} is not a number", line)
     if roles.to_fit and all(pa.types.is_null(variant.types[name]) for variant in variants):
         line = f"{setting}: the column {name!r} holds no value in any file. Leave it out."

@@ -220,8 +220,22 @@ def test_strict_labels_refuse_missing_values_of_every_type(
 
 def test_a_batch_is_refused_where_its_files_name_other_columns(model: str, tmp_path: Path) -> None:
     write(tmp_path, rows()[:0].drop_columns("y"))
-    with pytest.raises(DataError, match="no file has a column 'y'"):
+    with pytest.raises(DataError, match="features of the model: no file has a column 'y'"):
         labelled(model, tmp_path)
+
+
+def test_what_the_model_needs_is_not_advised_to_be_left_out(model: str, tmp_path: Path) -> None:
+    """The features are those of the fit: whoever labels can only mend the batch."""
+    text = with_x(pa.array([f"{i}" for i in range(N)]))
+    decimal = with_x(pa.array(list(range(N)), pa.decimal128(12, 4)))
+    write(tmp_path, text, decimal, rows().drop_columns("y"))
+    with pytest.raises(DataError) as caught:
+        labelled(model, tmp_path)
+    assert caught.value.problems == (
+        "0.parquet, column 'x': is string, not a number. Put numbers in its place.",
+        "1.parquet, column 'x': is decimal128(12, 4), not a number. Set data.cast: [decimal].",
+        "2.parquet: has no column 'y', as other files have. Write the column into the file.",
+    )
 
 
 def test_a_folder_without_files_is_no_batch(model: str, tmp_path: Path) -> None:
