@@ -11,7 +11,7 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from gmm_dask.cautions import told_apart
-from gmm_dask.command.results import measures, places
+from gmm_dask.command.results import measures, passes_made, places
 from gmm_dask.fitting import Outcome
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
@@ -178,12 +178,7 @@ def _components_say(published: Published) -> str:
 
 
 def _curve_says(metrics: dict[str, Any]) -> str:
-    outcome = Outcome(metrics["outcome"])
-    passes = f"{text.numbered(metrics['n_passes'], 'pass')} over the data"
-    if (starts := metrics.get("n_starts", 1)) > 1:
-        reads = text.numbered(metrics["n_reads"], "time")
-        passes += f", the best of {starts} starts; all rows were read {reads}"
-    return f"{passes}. {outcome.advice}"
+    return f"{passes_made(metrics['n_passes'], metrics)}. {Outcome(metrics['outcome']).advice}"
 
 
 def _labels_say(published: Published) -> str:

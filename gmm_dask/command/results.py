@@ -134,17 +134,23 @@ def measures(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _ending(model: Model, metrics: Mapping[str, Any]) -> dict[str, str]:
-    outcome, passes = Outcome(model.outcome), text.numbered(model.n_passes, "pass")
-    ended = f"{outcome.replace('_', ' ')} after {passes}"
+    outcome = Outcome(model.outcome)
+    ended = f"{outcome.replace('_', ' ')} after"
     if source := metrics.get("model_from"):
-        rows = text.numbered(model.n_rows, "row")
-        return {"fit": f"none: the model is that of {source}, fitted to {rows}; {ended}"}
-    if (starts := metrics.get("n_starts", 1)) > 1:
-        reads = text.numbered(metrics["n_reads"], "time")
-        ended += f", the best of {starts} starts; all rows were read {reads}"
-    else:
-        ended += " over the data"
-    return {"outcome": f"{ended}. {outcome.advice}"}
+        rows, passes = text.numbered(model.n_rows, "row"), text.numbered(model.n_passes, "pass")
+        return {"fit": f"none: the model is that of {source}, fitted to {rows}; {ended} {passes}"}
+    return {"outcome": f"{ended} {passes_made(model.n_passes, metrics)}. {outcome.advice}"}
+
+
+def passes_made(n_passes: int, metrics: Mapping[str, Any]) -> str:
+    """The passes of the start that was kept, and what else was read."""
+    passes = text.numbered(n_passes, "pass")
+    if taken_back := metrics.get("n_taken_back"):
+        passes += f", and {taken_back:,} that were taken back,"
+    if (starts := metrics.get("n_starts", 1)) == 1:
+        return f"{passes} over the data"
+    reads = text.numbered(metrics["n_reads"], "time")
+    return f"{passes.rstrip(',')}, the best of {starts} starts; all rows were read {reads}"
 
 
 def _events(metrics: Mapping[str, Any]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from gmm_dask.errors import ClusterError, DeadlyChunkError
 FIRST_PAUSE = 0.5  # seconds before the cluster is opened anew, doubled each time
 LONGEST_PAUSE = 15.0
 MAX_NAMED = 5  # a list people can read
+SMALLER_CHUNKS = "make chunks smaller (memory.chunk_bytes, or rechunk of a Dask array)"
 
 # What to start again; a worker ends with its scheduler.
 BOTH = "Workers end with their scheduler: start both again"
@@ -200,7 +201,7 @@ def _try_each(
                 continue  # of another kind: the pass will tell
             raise DeadlyChunkError(
                 f"Workers die on {named(key, names)}, also where it runs by itself. The usual "
-                "cause is memory: lower memory.chunk_bytes or give the workers more."
+                f"cause is memory: give the workers more, or {SMALLER_CHUNKS}."
             ) from error
 
 
@@ -217,8 +218,8 @@ def _too_often(lost: LostError, limits: Limits) -> str:
     times = "time" if limits.retries == 1 else "times"
     return (
         f"The cluster was lost during a pass that was repeated {limits.retries} {times}: {lost}. "
-        "Give the workers more memory (or lower memory.chunk_bytes), see in their logs why they "
-        "ended, or raise cluster.retries."
+        f"Give the workers more memory, or {SMALLER_CHUNKS}, and see in their logs why they ended. "
+        "The stage repeats a pass more often where cluster.retries is more."
     )
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from gmm_dask.command.console import LiveDisplay, LogLines
 from gmm_dask.command.progress import Forecast, forecast, reached
+from gmm_dask.command.results import passes_made
 from gmm_dask.fitting import Pass
 from gmm_dask.mixture import Parameters
 from gmm_dask.stage.settings import FitSettings
@@ -140,3 +141,17 @@ def rendered(live: LiveDisplay) -> str:
     shown, stream = console()
     shown.print(live._render())
     return stream.getvalue()
+
+
+# What was published
+
+
+def test_passes_that_were_taken_back_are_no_secret() -> None:
+    """They are counted on the screen, so the summary must not seem to have lost them."""
+    one = {"n_taken_back": 14, "n_starts": 1}
+    assert passes_made(66, one) == "66 passes, and 14 that were taken back, over the data"
+    several = {"n_taken_back": 14, "n_starts": 3, "n_reads": 250}
+    assert passes_made(66, several) == (
+        "66 passes, and 14 that were taken back, the best of 3 starts; all rows were read 250 times"
+    )
+    assert passes_made(1, {}) == "1 pass over the data"

@@ -259,7 +259,9 @@ def _passes(data: ReportData) -> tuple[str, str, str]:
     if not data.fitted_here:
         return "Passes over the data", "none", "; ".join(filter(None, ["no fit", taken]))
     best = f"best of {data.n_starts} starts" if data.n_starts > 1 else ""
-    remarks = filter(None, [best, taken])
+    n_taken_back = data.metrics.get("n_taken_back")
+    more = f"{n_taken_back:,} more were taken back" if n_taken_back else ""
+    remarks = filter(None, [best, more, taken])
     return "Passes over the data", f"{data.n_passes:,}", "; ".join(remarks)
 
 
