@@ -162,7 +162,7 @@ def _maximisation(settings: Any, surveyed: engine.Survey, start: int) -> fitting
 
 
 def _seed_sequence(random_state: Any) -> np.random.SeedSequence:
-    """Of a seed, or of what NumPy's generator draws next; the global one where none is given."""
+    """The sequence of a seed, or of the next draw of a generator; NumPy's global one for None."""
     if isinstance(random_state, Integral):
         return np.random.SeedSequence(int(random_state))
     return np.random.SeedSequence(int(check_random_state(random_state).randint(2**31 - 1)))

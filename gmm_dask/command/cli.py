@@ -135,7 +135,7 @@ def fit(
     debug: Debug = False,
     **given: Any,
 ) -> None:
-    """The same as `run` from options alone, without a settings file."""
+    """Plan, fit, label and publish from options alone, without a settings file."""
     with ending(debug, explained=options.explained(Settings)):
         from gmm_dask.stage import run as stage
 

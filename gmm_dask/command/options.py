@@ -61,7 +61,7 @@ class _Setting:
 
     @property
     def option(self) -> str:
-        """What it is called on the command line; a flag says what is not so by default."""
+        """The option's name on the command line; a flag turns the default round."""
         if self.keys == _DATA:
             return "DATA"
         return f"--no-{self.name}" if self.default is True else f"--{self.name}"

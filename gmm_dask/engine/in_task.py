@@ -114,7 +114,7 @@ def _executing(worker: Any) -> set[Any]:
 
 
 def _with_no_current_client(function: Callable[[], T]) -> T:
-    """What it returns where no client is entered by `with`, which come before all others."""
+    """Call the function where no client is entered by `with`, which come before all others."""
     from distributed.client import _current_client
 
     def call() -> T:
@@ -125,7 +125,7 @@ def _with_no_current_client(function: Callable[[], T]) -> T:
 
 
 def _come_back(seconds: float) -> None:
-    """As `distributed.threadpoolexecutor.rejoin`, which waits for ever."""
+    """Take a thread of the pool again, or stop waiting; distributed's `rejoin` waits for ever."""
     from distributed.threadpoolexecutor import thread_state
 
     pool, is_granted = thread_state.executor, threading.Event()

@@ -129,7 +129,7 @@ class Sketch:
         weights: Rows | None,
         keys: Keys | None = None,
     ) -> Sketch:
-        """Of the eligible rows of a chunk (n, d); drawn by place, the place is hashed."""
+        """The sketch of a chunk's eligible rows (n, d); where drawn by place, places are hashed."""
         X, weight = chosen_rows(eligible, X, weights)
         if not draw.by_value:
             keys = row_keys(first_row + np.flatnonzero(eligible)[:, None], draw.salt)

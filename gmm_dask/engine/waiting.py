@@ -78,7 +78,7 @@ def waited(
 
 
 async def _and_roll(link: Link, start: Callable[[], Awaitable[T]]) -> T:
-    """What it returns; afterwards the roll is called, so that each loss is told of its own pass."""
+    """Await the work, then call the roll, so that each loss is told of its own pass."""
     found = await start()
     if link.roll is not None:
         with suppress(OSError):  # whoever waits next will notice

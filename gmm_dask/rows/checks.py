@@ -18,7 +18,7 @@ Names = tuple[Any, ...] | None  # of the features, where they have names
 
 
 def names_of(estimator: Any) -> Names:
-    """Of the features, where they have names."""
+    """Names of the features that an estimator was fitted on; None where they have none."""
     names = getattr(estimator, "feature_names_in_", None)
     return None if names is None else tuple(names)
 

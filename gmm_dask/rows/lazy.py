@@ -229,7 +229,7 @@ def _check_features(estimator: Any, named: Any, reset: bool) -> None:
 
 
 def _lengths(X: Any, fitted: Names, n_features: int | None) -> dict[Any, int]:
-    """Of the lists of columns of lists; nothing is computed unless a type leaves them open.
+    """Lengths of the lists in columns of lists; computed only where a type leaves them open.
 
     Parameters
     ----------
@@ -258,7 +258,7 @@ def _lengths(X: Any, fitted: Names, n_features: int | None) -> dict[Any, int]:
 
 
 def _first_length(column: Any) -> int | None:
-    """Of the first list of a column of a DataFrame; None where it holds no lists."""
+    """Length of the first list in a column of a DataFrame; None where it holds no lists."""
     first = column.dropna().head(1, npartitions=-1)
     if not len(first):
         return None

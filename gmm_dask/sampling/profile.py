@@ -144,7 +144,7 @@ class _Column(NamedTuple):
 
     @property
     def step(self) -> int:
-        """Of the lattice that all values lie on."""
+        """Distance between neighbours of the lattice that all values lie on."""
         return max(1, int(np.gcd.reduce(self.gaps)))
 
     @property

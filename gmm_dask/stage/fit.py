@@ -276,7 +276,7 @@ def _survey(
 
 
 def _column_cautions(job: Job[Settings], surveyed: Survey, watcher: Watcher) -> tuple[Caution, ...]:
-    """Of the columns, where the settings name no features; the watcher hears of each."""
+    """Cautions about columns where the settings name no features; the watcher hears each."""
     if job.settings.data.features is not None:
         return ()
     found = column_cautions(surveyed, job.plan.features, NAME_THEM)

@@ -113,7 +113,7 @@ def _with_its_run(store: Store, listed: Listed) -> Listed:
 
 
 def _log_likelihood(metrics: Mapping[str, Any]) -> float | None:
-    """Of all rows; none where no row counts."""
+    """Log-likelihood of all rows; None where no row counts."""
     if metrics["log_likelihood_per_row"] is None:
         return None
     return float(metrics["log_likelihood"])

@@ -53,7 +53,7 @@ def numbers(array: pa.Array, length: int | None = None) -> npt.NDArray[Any]:
 
 
 def list_length(array: pa.Array) -> int | None:
-    """Of the first list that is there."""
+    """Length of the first list that is not null; None where all are."""
     lengths = _lists(array).drop_null().value_lengths()
     return int(to_numpy(lengths)[0]) if len(lengths) else None
 

@@ -50,7 +50,7 @@ def check_kept(names: Iterable[str]) -> None:
 
 
 def label_schema(kept: pa.Schema, responsibilities: bool) -> pa.Schema:
-    """Of the tables that label_table makes."""
+    """Schema of the tables that label_table makes."""
     first, *others, last = LABEL_COLUMNS.items()
     return pa.schema([first, *kept, *others, *([last] if responsibilities else [])])
 

@@ -25,7 +25,7 @@ def is_list(type_: pa.DataType) -> bool:
 
 
 def value_type(type_: pa.DataType) -> pa.DataType:
-    """Of the elements where each value is a list; else the type itself."""
+    """Type of the elements where each value is a list; else the type itself."""
     return type_.value_type if is_list(type_) else type_
 
 
@@ -77,7 +77,7 @@ def slots_of(features: Sequence[str], columns: Container[str]) -> list[Slot]:
 
 
 class Length(NamedTuple):
-    """Of the lists of a column in one file, as far as its footer tells.
+    """Length of a column's lists in one file, as far as its footer tells.
 
     Parameters
     ----------
@@ -96,17 +96,17 @@ class HasLengths(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the file."""
+        """Name of the file."""
 
     @property
     def lengths(self) -> Mapping[str, Length]:
-        """Of its lists, by column."""
+        """Length of its lists, by column."""
 
 
 def common_length(
     column: str, files: Iterable[HasLengths], features: Sequence[str], problems: Problems
 ) -> int:
-    """Of the lists of a column; 0 where there is none that all have, which is a problem.
+    """Length of a column's lists; 0 and a problem where they have not all the same one.
 
     Where no footer is sure of it, features that are named one by one say how many there are.
     """

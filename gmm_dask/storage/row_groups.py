@@ -164,7 +164,7 @@ class _Lists(NamedTuple):
 
 
 def _length(type_: pa.DataType, lists: Sequence[_Lists]) -> Length:
-    """Of all lists of a column; where the type leaves it open, by the row groups without nulls."""
+    """Length of a column's lists; where the type leaves it open, by row groups without nulls."""
     if pa.types.is_fixed_size_list(type_):
         return Length(int(type_.list_size), True)
     if not pa.types.is_nested(type_):

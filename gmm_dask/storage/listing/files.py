@@ -67,7 +67,7 @@ class Listing:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the files."""
+        """Names of the files, in order."""
         return tuple(file.name for file in self.files)
 
     def url(self, name: str) -> str:
@@ -231,7 +231,7 @@ def _plain_files(names: Iterable[str]) -> dict[str, File]:
 
 
 def _must_hold_files(place: Place, places: Sequence[Place]) -> bool:
-    """Of several globs in braces one may match nothing, but not for want of its folder."""
+    """Whether a place that holds no file is a problem: one of several globs may match nothing."""
     return place.kind == "folder" or (len(places) > 1 and not place.is_there())
 
 

@@ -46,7 +46,7 @@ class Folders(Protocol):
         """Prepare for questions about all folders below this one."""
 
     def identity(self, folder: str) -> Hashable:
-        """The same for two names of one folder."""
+        """A value that is equal for two names of one folder."""
 
 
 class LocalFolders:

@@ -114,7 +114,7 @@ def _local_format(folder: str) -> str | None:
 
 
 def _remote_format(files: Any, folder: str) -> str | None:
-    """The same of a store; what must not be looked at there is taken for a plain folder."""
+    """Table format of a store's folder; one that must not be looked at is taken for plain."""
 
     def names_in(name: str) -> Collection[str]:
         return [key.rpartition("/")[2] for key in files.ls(f"{folder}/{name}", detail=False)]
