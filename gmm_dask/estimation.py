@@ -18,7 +18,7 @@ from gmm_dask.errors import FeatureWarning
 from gmm_dask.mixture import Parameters, PriorSettings
 from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
-from gmm_dask.rows import check_survey, names_of
+from gmm_dask.rows import check_survey, in_order_of, names_of
 
 NAME_THEM = (
     "To choose the columns, read the path with dask.dataframe.read_parquet and fit the frame of "
@@ -54,7 +54,9 @@ def fit_best(
     seeds = _seed_sequence(settings.random_state).spawn(1 + settings.n_init)
     words = (field.name for field in fields(fitting.Method))
     method = fitting.Method(**{name: getattr(settings, name) for name in words})
-    starts_given = (settings.weights_init, settings.means_init, settings.precisions_init)
+    names = names_of(settings)
+    means_init = in_order_of(names, settings.means_init)
+    starts_given = (settings.weights_init, means_init, settings.precisions_init)
     begins_anew = warm is None and all(each is None for each in starts_given)
     surveyed, chunks = engine.survey(
         chunks,
@@ -64,7 +66,6 @@ def fit_best(
         seed=seeds[0],
         missing=settings.missing,
     )
-    names = names_of(settings)
     check_survey(surveyed, settings.n_components, settings.missing, names)
     if not named and names is not None:
         _warn(each.message for each in column_cautions(surveyed, names, NAME_THEM))

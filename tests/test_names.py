@@ -26,6 +26,7 @@ X = np.random.default_rng(0).normal(size=(60, 3)) * [1, 2, 3] + [0, 10, -20]
 X[::2] += [9, -9, 5]
 GAPS = X.copy()
 GAPS[3, 1] = GAPS[7, 0] = GAPS[40, 2] = np.nan
+WHOLE = np.nan_to_num(GAPS, nan=3.5)
 FRAME = pd.DataFrame(GAPS, columns=NAMES)
 
 
@@ -186,6 +187,19 @@ def test_names_that_are_no_text_keep_their_order() -> None:
     np.testing.assert_allclose(again.means_, model.means_, rtol=1e-12)
 
 
+def test_start_values_go_by_their_names() -> None:
+    frame = pd.DataFrame(WHOLE, columns=NAMES)
+    start = frame.iloc[:2]
+    expected = GaussianMixture(2, means_init=start.to_numpy()).fit(frame)
+    found = GaussianMixture(2, means_init=start[["c", "a", "b"]]).fit(frame)
+    np.testing.assert_array_equal(found.means_, expected.means_)
+    with pytest.raises(DataError, match="columns of means_init are a, b, z"):
+        GaussianMixture(2, means_init=start.set_axis(list("abz"), axis=1)).fit(frame)
+    times = start.to_numpy().astype("datetime64[s]")
+    with pytest.raises(DataError, match="'means' must be an array of numbers"):
+        GaussianMixture(2, means_init=times).fit(frame)
+
+
 # Lists of one length
 
 
@@ -193,7 +207,6 @@ def vectors(column: Any) -> pd.DataFrame:
     return pd.DataFrame({"emb": column})
 
 
-WHOLE = np.nan_to_num(GAPS, nan=3.5)
 ROW_LISTS = list(WHOLE)
 ARROW_LISTS = pa.array(WHOLE.tolist(), pa.list_(pa.float64()))
 FIXED_LISTS = pa.array(WHOLE.tolist(), pa.list_(pa.float64(), 3))

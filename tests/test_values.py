@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gmm_dask import GaussianMixture
-from gmm_dask.errors import DataError
+from gmm_dask.errors import DataError, NotNumbersError
 from gmm_dask.storage import plan_dataset
 from gmm_dask.storage.reader import read_table
 from gmm_dask.storage.sources import sources
@@ -258,7 +258,8 @@ FORMS: dict[str, Callable[[Kind], Any]] = {
     "Dask DataFrame, objects": lambda kind: dask_of(pandas_objects(kind)),
 }
 PATH = "path"
-METHODS = ("predict", "predict_proba", "score_samples", "impute", "score", "bic")
+METHODS = ("predict", "impute", "score")  # others go the same ways
+ALL_METHODS = (*METHODS, "predict_proba", "score_samples", "bic", "aic", "icl")
 
 
 def expected_of(kind: Kind) -> np.ndarray:
@@ -342,6 +343,57 @@ def check_refused(form: str, X: Any, kind: Kind, column: str) -> None:
             computed(call(X))
         assert column in str(caught.value) or "every column" in str(caught.value)
         assert kind.told in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ALL_METHODS)
+@pytest.mark.parametrize(
+    "name", ["NaT", "booleans", "decimals", "large integers that float64 would round"]
+)
+def test_the_rule_is_that_of_every_method(method: str, name: str) -> None:
+    kind = KINDS[name]
+    for make in (
+        object_array,
+        pandas_objects,
+        dask_objects,
+        lambda each: dask_of(pandas_objects(each)),
+    ):
+        X = make(kind)
+        with pytest.raises(NotNumbersError, match=r"column ('b'|1): "):
+            computed(getattr(model(not isinstance(X, np.ndarray | da.Array)), method)(X))
+
+
+WEIGHTS: dict[str, Callable[[Kind], Any]] = {
+    "list": lambda kind: kind.values,
+    "array of objects": lambda kind: of_objects(kind.values),
+    "NumPy": lambda kind: kind.numpy and numpy_column(kind.values, kind.numpy),
+    "pandas": lambda kind: pandas_objects(kind)["b"],
+    "pandas, nullable": lambda kind: kind.nullable and pandas_nullable(kind)["b"],
+    "Arrow": arrow_column,
+    "Polars": lambda kind: None if kind.arrow is None else polars_frame(kind)["b"],
+    "Dask array": lambda kind: da.from_array(of_objects(kind.values), chunks=4),
+    "Dask Series": lambda kind: dask_of(pandas_objects(kind))["b"],
+}
+
+
+@pytest.mark.parametrize("form", list(WEIGHTS))
+@pytest.mark.parametrize("name", list(KINDS))
+def test_weights_are_values_of_the_same_rule(form: str, name: str) -> None:
+    kind = KINDS[name]
+    weight = WEIGHTS[form](kind)
+    X = np.column_stack([A, A[::-1]])
+    X = da.from_array(X, chunks=(4, 2)) if form.startswith("Dask") else X
+    if weight is None:
+        return
+    sound, expected = model(named=False), expected_of(kind) if kind.rule == "exact" else None
+    if expected is not None and (expected >= 0).all():
+        density = sound.score_samples(np.column_stack([A, A[::-1]]))
+        found = sound.score(X, sample_weight=weight)
+        assert found == pytest.approx(np.average(density, weights=expected), rel=1e-12)
+        return
+    is_refused = kind.rule == "refused" and name != "infinity"
+    for call in (GaussianMixture(1).fit, sound.score):
+        with pytest.raises(DataError, match="sample_weight: " if is_refused else "negative, miss"):
+            call(X, sample_weight=weight)
 
 
 def test_what_is_stored_as_numbers_but_is_none_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import DataError, SingularCovarianceError
+from gmm_dask.kinds import MAY_BE_TAKEN, kind_of_dtype
 from gmm_dask.mixture.covariance import family
 
 Array = npt.NDArray[np.float64]
@@ -61,9 +62,12 @@ def checked_start(
 
 def _shaped(value: Any, name: str, shape: tuple[int, ...]) -> Array:
     try:
-        array = np.asarray(value, dtype=np.float64)
+        found = np.asarray(value)
+        array = found.astype(np.float64) if kind_of_dtype(found.dtype) in MAY_BE_TAKEN else None
     except (TypeError, ValueError):
-        raise DataError(f"The parameter '{name}' must be an array of numbers.") from None
+        array = None
+    if array is None:
+        raise DataError(f"The parameter '{name}' must be an array of numbers.")
     if array.shape != shape:
         raise DataError(
             f"The parameter '{name}' should have the shape of {shape}, but got {array.shape}"

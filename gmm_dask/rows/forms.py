@@ -61,8 +61,7 @@ def features_of(estimator: Any, X: Any, *, reset: bool) -> Features:
     order = None if names is None else order_of(names, fitted)
     if order is not None:
         values, names = values[:, list(order)], fitted
-    named = values if names is None else header(names)
-    _check_feature_names(estimator, named, reset=reset)
+    _check_feature_names(estimator, values if names is None else header(names), reset=reset)
     array: Values = check_array(
         values,
         dtype=[np.float64, np.float32],
@@ -109,6 +108,26 @@ def order_of(names: Sequence[Any], fitted: Names) -> tuple[int, ...] | None:
         return None
     place = {name: i for i, name in enumerate(names)}
     return tuple(place[name] for name in fitted)
+
+
+def in_order_of(names: Names, means: Any) -> Any:
+    """Start values of the means, whose columns go by their names where they have some.
+
+    Raises
+    ------
+    DataError
+        They have the names of other columns than the features.
+    """
+    if names is None or not hasattr(means, "iloc") or not hasattr(means, "columns"):
+        return means
+    own = tuple(means.columns)
+    if all(isinstance(name, str) for name in own) and set(own) != set(names):
+        raise DataError(
+            f"The columns of means_init are {', '.join(own)}, the features {', '.join(names)}. "
+            "Name them alike, or give an array."
+        )
+    order = order_of(own, names)
+    return means if order is None else means.iloc[:, list(order)]
 
 
 def lengths_of(features: Sequence[Any]) -> dict[str, int]:
