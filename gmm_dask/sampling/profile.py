@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,9 +26,9 @@ ROWS_EACH = 5  # rows at least that there are for each of them
 SHARED = 1 / 20  # of the rows at most that hold a value which another row holds, too
 NEIGHBOURS = 10  # pairs of next values at least that say anything
 NEIGHBOURS_EACH = 8  # pairs of next values that outweigh one pair of equal values
-ROWS_SPREAD = 100  # rows from which on an even spread is told from a bell
+ROWS_SPREAD = 150  # rows from which on an even spread is told from a bell
 EVEN = 4.0  # Anderson and Darling's statistic: one of a hundred even columns is beyond it
-MOST_VALUES = 1 << 19  # of the sample that are looked at, so that it takes no time
+MOST_VALUES = 1 << 18  # of the sample that are looked at, so that it takes no time
 LEAST_ROWS = 1 << 10  # that are looked at however many columns there are
 HEAD = 64  # rows that rule out nearly every column of measurements
 
@@ -95,7 +97,8 @@ def _bounded(seen: Seen) -> Rows:
     return np.asarray(rows[chosen])
 
 
-class _Column(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Column:
     """A column of whole numbers, two of which differ.
 
     Parameters
@@ -142,12 +145,12 @@ class _Column(NamedTuple):
         is_key = NAMED_NUMBER.search(name) or self.ascends or self.is_filled or self.is_even
         return Oddity.KEY if is_key else None
 
-    @property
+    @cached_property
     def step(self) -> int:
         """Distance between neighbours of the lattice that all values lie on."""
         return max(1, int(np.gcd.reduce(self.gaps)))
 
-    @property
+    @cached_property
     def n_shared(self) -> int:
         """Rows that were looked at less their different values."""
         return int(np.count_nonzero(self.gaps == 0))
@@ -176,15 +179,17 @@ class _Column(NamedTuple):
         if self.seen.is_drawn and self.seen.rows.shape[1] == 1:
             return False  # rows of equal values are one row there
         n_next = int(np.count_nonzero(self.gaps == self.step))
-        return n_next >= NEIGHBOURS + NEIGHBOURS_EACH * self.n_shared
+        before = np.concatenate([[1], self.gaps[:-1]])
+        n_twice = int(np.count_nonzero((self.gaps == 0) & (before > 0)))  # or more often
+        return n_next >= NEIGHBOURS + NEIGHBOURS_EACH * n_twice
 
     @property
     def is_even(self) -> bool:
-        """Whether they are spread as random numbers between two ends (Anderson, Darling 1954)."""
-        n = len(self.values)
+        """Whether different values are random numbers between two ends (Anderson, Darling 1954)."""
+        n = len(self.values) - self.n_shared
         if n < ROWS_SPREAD:
             return False
-        below = np.concatenate([[0], np.cumsum(self.gaps // self.step)])
+        below = np.concatenate([[0], np.cumsum(self.gaps[self.gaps > 0] // self.step)])
         above = below[-1] - below[::-1]
         logs = np.log(below + 0.5) + np.log(above + 0.5) - 2 * np.log(below[-1] + 1)
         odd = 2 * np.arange(1, n + 1) - 1

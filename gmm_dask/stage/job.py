@@ -85,7 +85,7 @@ class Job(Generic[SettingsT]):
     @property
     def features(self) -> str:
         """The features in words, and whether the settings name them."""
-        named = None if self.model else self.settings.data.features is not None
+        named = self.settings.data.features is not None if self.model is None else None
         return text.features(self.plan.features, named=named)
 
     @property

@@ -33,6 +33,8 @@ def test_a_flow_runs_without_a_server(tmp_path: Path) -> None:
     for word in ("Published version 1", "180.1855", "petal_width", "model.json", "report.html"):
         assert word in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+    logged = (done.stdout + done.stderr).partition("fit: 150 rows")[0]
+    assert "4 features, as named: sepal_length, sepal_width, petal_length, petal_width" in logged
     published = open_output(str(out))
     assert published.metrics["n_rows"] == 150
     assert published.folder.get("report.html").count(b"data:image/png;base64,iVBOR") == 2

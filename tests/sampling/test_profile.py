@@ -27,9 +27,12 @@ KEYS: dict[str, Make] = {
     "some of many": lambda rng, n: rng.choice(3 * n, n, replace=False),
     "in two blocks": lambda rng, n: rng.permutation(n) + 10**6 * (rng.random(n) < 0.5),
     "one in fifty twice": lambda rng, n: np.where(rng.random(n) < 0.02, 3, rng.permutation(n)),
+    "one in fifty unknown": lambda rng, n: np.where(rng.random(n) < 0.02, -1, rng.permutation(n)),
     "32 random bits": lambda rng, n: rng.integers(0, 2**32, n),
     "53 random bits": lambda rng, n: rng.integers(-(2**52), 2**52, n),
-    "six random digits": lambda rng, n: rng.choice(np.arange(100_000, 1_000_000), n, replace=False),
+    "six random digits": lambda rng, n: rng.choice(
+        np.arange(100_000, max(1_000_000, 200_000 + n)), n, replace=False
+    ),
     "every minute": lambda _, n: 1_700_000_000 + 60 * np.arange(n),
     "with growing gaps": lambda rng, n: np.cumsum(np.arange(n) ** 2 * rng.integers(1, 99, n) + 1),
 }
@@ -185,6 +188,16 @@ def test_neighbours_outnumber_equals_by_eight_to_one_and_ten_more() -> None:
         values = np.concatenate([apart, next_ones.ravel(), same])
         assert len(values) == 60
         assert judged(rng.permutation(values)) is oddity
+
+
+def test_an_even_spread_is_told_from_150_rows_on() -> None:
+    rng = np.random.default_rng(0)
+    even = rng.permutation(10**6 + 997 * np.arange(150) + rng.integers(0, 500, 150))
+    assert judged(even) is Oddity.KEY
+    assert judged(even[1:]) is None
+    bell = rng.normal(0, 1e6, 150).round()
+    assert len(np.unique(bell)) == 150
+    assert judged(bell) is None
 
 
 def test_the_order_of_rows_counts_where_it_is_known() -> None:
