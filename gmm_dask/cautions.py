@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmm_dask.fitting import Event, FitResult, Maximisation
-from gmm_dask.fitting.components import Action
+from gmm_dask.fitting.components import Action, listed, quoted
 from gmm_dask.mixture.faults import Cause
 from gmm_dask.sampling.profile import Oddity, Seen, odd_columns
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from gmm_dask.engine import Survey
 
 MOST = 2.0  # a variance of at most so many reg_covar is mostly reg_covar
-MAX_LISTED = 8  # columns or components that one message names
-MAX_NAME = 40  # characters of a column's name in a message
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def gist(narrow: Sequence[Mapping[str, Any]]) -> str:
     if not others:
         return str(first["message"])
     components = "component" if len(others) == 1 else "components"
-    which = _listed([str(each["component"]) for each in others])
+    which = listed([str(each["component"]) for each in others])
     return f"{first['message']} So it is with {components} {which}."
 
 
@@ -143,20 +141,8 @@ def told_apart(
     return lines + ([gist(narrow)] if narrow else []), others
 
 
-def _listed(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more
-
-
 def _of_columns(oddity: Oddity, columns: tuple[str, ...], remedy: str) -> Caution:
     one, several, why = _SAYS[oddity]
     word, verb = ("Column", one) if len(columns) == 1 else ("Columns", several)
-    message = f"{word} {_listed(_quoted(columns))} {verb}: {why}. {remedy}"
+    message = f"{word} {listed(quoted(columns))} {verb}: {why}. {remedy}"
     return Caution(oddity, columns, message)
-
-
-def _quoted(columns: Sequence[str]) -> list[str]:
-    """Names on one line, the long ones cut."""
-    short = (name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..." for name in columns)
-    return [repr(name) for name in short]

@@ -25,7 +25,7 @@ from gmm_dask import GaussianMixture
 from gmm_dask.cautions import gist, narrow_events
 from gmm_dask.command.results import print_model, print_published
 from gmm_dask.errors import FeatureWarning
-from gmm_dask.fitting import FitResult, Maximisation, Outcome
+from gmm_dask.fitting import Event, FitResult, Maximisation, Outcome
 from gmm_dask.fitting.components import MAX_COLUMNS, MAX_LISTED, Action
 from gmm_dask.mixture import COVARIANCE_FAMILIES, ColumnSpread, Parameters
 from gmm_dask.mixture.faults import Cause
@@ -397,6 +397,8 @@ def test_what_is_said_of_many_columns_and_components_is_short() -> None:
     assert all(len(event.columns) == d for event in events)
     assert f"'feature {MAX_LISTED - 1}' and {d - MAX_LISTED:,} more: half" in events[0].message
     assert len(events[0].to_dict()["columns"]) == MAX_COLUMNS
+    long = Event(1, 0, Cause.NARROW, Action.LEFT, ("x" * 1000, "a\nb"), 1)
+    assert f"in '{'x' * 37}...', 'a\\nb': half" in long.message
     said = gist([event.to_dict() for event in events])
     assert said.startswith(events[0].message)
     assert said.endswith("So it is with components 1, 2, 3, 4, 5, 6, 7, 8 and 11 more.")

@@ -19,10 +19,10 @@ from gmm_dask.mixture.steps import estimate, log_density
 
 Array = npt.NDArray[np.float64]
 
-FLOOR = (
-    1e-6  # added variance, in variances of the data: reg_covar's default on standardised columns
-)
-MAX_LISTED, MAX_COLUMNS = 16, 100  # columns that a message names, and that metrics.json does
+# Added variance, in variances of the data: reg_covar's default on standardised columns.
+FLOOR = 1e-6
+MAX_LISTED, MAX_COLUMNS = 8, 100  # columns that a message names, and that metrics.json does
+MAX_NAME = 40  # characters of a column's name in a message
 MAX_RESEEDS = 3  # of one component; a fourth time it gets the floor
 IN_TROUBLE = (NotFiniteError, SingularCovarianceError, StarvedComponentError)
 
@@ -78,12 +78,13 @@ class Event:
     def message(self) -> str:
         """The event as a sentence."""
         who = "The tied covariance" if self.component is None else f"Component {self.component}"
+        says = f"{_SAYS[self.cause]} {listed(quoted(self.columns))}".rstrip()
         if self.cause is Cause.NARROW:
-            return f"{who} {_SAYS[self.cause]}{_list(self.columns)}: {_NARROW}"
+            return f"{who} {says}: {_NARROW}"
         when = "at the start" if self.pass_number == 0 else f"after pass {self.pass_number}"
         if self.until > self.pass_number:
             when = f"{when}, and on to pass {self.until}"
-        return f"{who} {_SAYS[self.cause]}{_list(self.columns)} {when}; it was {self.action}."
+        return f"{who} {says} {when}; it was {self.action}."
 
     def to_dict(self) -> dict[str, Any]:
         """For a JSON document, with MAX_COLUMNS columns at most."""
@@ -355,7 +356,7 @@ class Maximisation:
 
     def _named(self, features: Sequence[int]) -> str:
         word = "Column" if len(features) == 1 else "Columns"
-        return f"{word}{_list(self.named(features))}"
+        return f"{word} {listed(quoted(self.named(features)))}"
 
 
 def _under_floor(events: tuple[Event, ...], pass_number: int) -> dict[int | None, Cause]:
@@ -388,6 +389,12 @@ def _index(fault: Fault) -> int:
     return fault.component
 
 
-def _list(names: tuple[str, ...]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first of the names, and how many more there are."""
     more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
-    return "".join(f"{',' if i else ''} {n!r}" for i, n in enumerate(names[:MAX_LISTED])) + more
+    return ", ".join(names[:MAX_LISTED]) + more
+
+
+def quoted(names: Sequence[str]) -> list[str]:
+    """Names on one line each, and the long ones cut."""
+    return [repr(n if len(n) <= MAX_NAME else f"{n[: MAX_NAME - 3]}...") for n in names]
