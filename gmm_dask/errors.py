@@ -125,6 +125,10 @@ class OutputError(GmmDaskError, OSError):
     """The output folder cannot be written, or what it holds is damaged or contradictory."""
 
 
+class PlaceTakenError(OutputError):
+    """A name in the output folder that is taken by no file of ours: a folder, a link, a pipe."""
+
+
 class CheckpointError(OutputError):
     """A checkpoint that is damaged, newer than this version can read, or of another run."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gmm_dask.errors import InputChangedError
+from gmm_dask.errors import InputChangedError, OutputError
 from gmm_dask.storage import Plan, RunFolder, Store, canonical_json, run_id
 from gmm_dask.storage.contents import (
     FileContent,
@@ -90,6 +90,11 @@ def _is_of(folder: RunFolder, plan: Plan, columns: Sequence[str]) -> bool:
     if noted is None:
         return True
     by_name = {each.name: each for each in noted}
+    if by_name.keys() != {each.name for each in plan.partitions}:
+        raise OutputError(
+            f"{folder.path()}: what was noted there of the input names other files than the input "
+            "has. Something wrote into the folder: move it away and run again."
+        )
     same = {each.name for each in plan.partitions if by_name[each.name].is_state_of(each)}
     if len(same) == len(plan.partitions):
         return True

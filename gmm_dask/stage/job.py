@@ -24,7 +24,7 @@ from gmm_dask.stage import text
 from gmm_dask.stage.cluster_settings import ClusterSettings
 from gmm_dask.stage.delta_table import check_delta_table
 from gmm_dask.stage.identity import begin, run_folder
-from gmm_dask.stage.outputs import load_model_bytes
+from gmm_dask.stage.outputs import load_model
 from gmm_dask.stage.settings import DataSettings, ScoreSettings, Settings
 from gmm_dask.storage import (
     Plan,
@@ -40,7 +40,7 @@ from gmm_dask.storage import (
 )
 from gmm_dask.storage.labels import check_kept
 from gmm_dask.storage.listing import would_list
-from gmm_dask.storage.model_file import Model, load_model_file
+from gmm_dask.storage.model_file import MAX_BYTES, Model, is_readable
 
 SettingsT = TypeVar("SettingsT", Settings, ScoreSettings)
 
@@ -120,7 +120,8 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     DataError
         The input is not as promised; all problems at once.
     SettingsError
-        The model has other features, a certificate is not there, or scratch cannot be written.
+        The model has other features or would be too large, a certificate is not there, or scratch
+        cannot be written.
     OutputError
         The output folder cannot be written, or the latest version's entry is damaged.
     """
@@ -129,7 +130,7 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     data = settings.data
     features = data.features
     if isinstance(settings, ScoreSettings):
-        model = load_model_file(load_model_bytes(settings.model), settings.model)
+        model = load_model(settings.model)
         if features is not None and features not in (model.feature_names, _columns_of(model)):
             raise SettingsError(
                 f"data.features are {', '.join(features)}; the model was fitted on "
@@ -153,6 +154,7 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     )
     check_kept(_kept_columns(settings, dataset))
     check_delta_table(settings, dataset, _kept_columns(settings, dataset))
+    _check_model(settings, dataset)
     matters, columns = _what_matters(settings, dataset, model), _read_columns(settings, dataset)
     folder = run_folder(store, matters, dataset, columns)
     newest = latest(store)  # one that is damaged is told now, and not when all is done
@@ -192,6 +194,21 @@ def _of_another_kind(
         f"The latest version of {store.url}, {newest.number}, is {is_}, and {comes} will be the "
         "latest. Give each an output of its own: readers take the latest for what they look for."
     )
+
+
+def _check_model(settings: Settings | ScoreSettings, dataset: Plan) -> None:
+    """Raise SettingsError where a fit could end in a model that is too large to be read again."""
+    if isinstance(settings, ScoreSettings):
+        return
+    fit, names = settings.fit, dataset.features
+    shape = (fit.covariance_type, fit.n_components, names, dataset.feature_types, fit.max_iter)
+    if not is_readable(*shape):
+        raise SettingsError(
+            f"fit.n_components: {fit.n_components} components of covariance_type "
+            f"{fit.covariance_type} on {text.numbered(len(names), 'feature')} make a model file "
+            f"of more than {text.size(MAX_BYTES)}, which is not read again. Choose "
+            "fit.covariance_type diag, or fewer components or features."
+        )
 
 
 def _check_scratch(settings: Settings | ScoreSettings) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gmm_dask.errors import ModelFileError, OutputError
+from gmm_dask.fitting import Outcome
 from gmm_dask.stage.parts import Part
 from gmm_dask.storage import (
     RunFolder,
@@ -17,10 +18,16 @@ from gmm_dask.storage import (
     parse_ref,
     read_manifest,
 )
+from gmm_dask.storage.documents import shown
 from gmm_dask.storage.labels import content_problem
-from gmm_dask.storage.model_file import MODEL_KEY, Model, load_model_file
+from gmm_dask.storage.local_store import read_regular
+from gmm_dask.storage.model_fields import Fields
+from gmm_dask.storage.model_file import MAX_BYTES, MODEL_KEY, Model, load_model_file
 from gmm_dask.storage.runs import damage_of
 from gmm_dask.storage.version_log import read_version, version_numbers
+
+LONGEST = 1 << 24  # characters of what is said of an event: it names columns
+_COUNTS = ("n_rows", "n_used", "n_incomplete", "n_ignored", "n_starts", "n_reads", "n_passes")
 
 
 @dataclass(frozen=True)
@@ -91,9 +98,44 @@ def load_published(
 ) -> Published:
     """Model and metrics of a version, checked against its manifest."""
     manifest = read_manifest(folder.store, version)
-    model = load_model_file(folder.get_verified("model.json", manifest), folder.path("model.json"))
+    model = _model(folder.get_verified("model.json", manifest), folder.path("model.json"))
     metrics = folder.get_verified_json("metrics.json", manifest)
+    _check_metrics(Fields(metrics, folder.path("metrics.json"), OutputError), model)
     return Published(folder, version, new, model, metrics, earlier)
+
+
+def _model(data: bytes, name: str) -> Model:
+    model = load_model_file(data, name)
+    if model.outcome not in tuple(Outcome):
+        raise ModelFileError(f"{name}: outcome is {shown(model.outcome)}, none that a fit has.")
+    return model
+
+
+def _check_metrics(reader: Fields, model: Model) -> None:
+    """Raise OutputError unless all is there that is shown of a version, as what it is."""
+    for name in _COUNTS:
+        reader.count(name)
+    if len(reader.counts("n_labelled")) != model.parameters.n_components:
+        reader.refuse("n_labelled", "has not one count for each component")
+    reader.array("lower_bounds", (model.n_passes,))
+    reader.number("log_likelihood")
+    of_rows_that_count = ("log_likelihood_per_row", "bic", "aic", "icl")
+    if any(reader.value(name) is not None for name in of_rows_that_count):
+        for name in of_rows_that_count:
+            reader.number(name)
+    for name in ("model_from", "objective"):
+        if reader.value(name) is not None:
+            reader.place(name)
+    if reader.value("outcome") != model.outcome or reader.value("n_passes") != model.n_passes:
+        reader.refuse("outcome", "or n_passes is not that of the model")
+    dropped = reader.inner("n_dropped")
+    for name in dropped.document:
+        dropped.count(name)
+    cast = reader.inner("cast")
+    for name in cast.document:
+        cast.text(name)
+    for event in reader.inners("events"):
+        event.text("message", LONGEST)
 
 
 def load_model_bytes(ref: str) -> bytes:
@@ -101,10 +143,12 @@ def load_model_bytes(ref: str) -> bytes:
     if ref.endswith(".json"):
         if "://" in ref:
             folder_url, _, name = ref.rpartition("/")
-            return open_store(folder_url).get(name)
+            return open_store(folder_url).get(name, MAX_BYTES)
         try:
-            return Path(ref).read_bytes()
-        except OSError as error:
+            return read_regular(Path(ref), MAX_BYTES)
+        except OutputError:
+            raise
+        except (OSError, ValueError) as error:
             raise ModelFileError(f"The model file {ref} cannot be read: {error}") from error
     folder, version = _resolve(ref)
     return folder.get_verified("model.json", read_manifest(folder.store, version))
@@ -118,7 +162,7 @@ def load_model(ref: str) -> Model:
     OutputError, ModelFileError
         There is no such model, or it is damaged.
     """
-    return load_model_file(load_model_bytes(ref), ref)
+    return _model(load_model_bytes(ref), ref)
 
 
 def label_parts(ref: str) -> list[str]:
@@ -168,7 +212,8 @@ def _read_part(part: _LabelPart, columns: list[str] | None = None) -> Any:
     """The rows of a part; Dask asks for fewer `columns` where no more are needed."""
     import pandas as pd
 
-    data = part.folder.get(part.name)  # SHA-256 takes a quarter of the time that decoding does
+    # SHA-256 takes a quarter of the time that decoding does.
+    data = part.folder.get(part.name, part.bytes)
     path, of_version = part.folder.path(part.name), part.model_sha256
     damage = damage_of(data, part.bytes, part.sha256) or content_problem(
         data, path, first_row=part.first_row, rows=part.rows, model_sha256=of_version

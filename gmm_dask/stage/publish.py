@@ -35,6 +35,7 @@ from gmm_dask.storage import (
 from gmm_dask.storage.contents import file_contents
 from gmm_dask.storage.documents import Clock, is_time, utc_now
 from gmm_dask.storage.labels import LabelSums
+from gmm_dask.storage.model_fields import Fields
 from gmm_dask.storage.model_file import MODEL_KEY, Model
 from gmm_dask.storage.runs import html_of_model
 
@@ -136,8 +137,10 @@ def promote(ref: str, watcher: Watcher | None = None, now: Clock = utc_now) -> P
             f"`gmm-dask versions {ref}` lists all."
         )
     published = open_output(ref)
-    about = published.folder.get_json("run.json").get("settings", {})
-    private = bool(about.get("output", {}).get("private"))  # as the run's own files are
+    about = Fields(
+        published.folder.get_json("run.json"), published.folder.path("run.json"), OutputError
+    )
+    private = about.inner("settings").inner("output").flag("private")  # as the run's own files are
     folder = RunFolder(open_store(url, private=private), published.run_id)
     return make_latest(folder, published.version, watcher, now)
 

@@ -95,7 +95,9 @@ class FitSettings(Section):
     reg_covar: Number = Field(
         default=1e-6, ge=0, description="Added to every variance, in squared units of the data."
     )
-    max_iter: Count = Field(default=100, ge=1, description="Passes over the data at most.")
+    max_iter: Count = Field(
+        default=100, ge=1, le=1_000_000, description="Passes over the data at most."
+    )
     n_init: Count = Field(default=1, ge=1, description="Starts; the best result is kept.")
     init_params: Literal["kmeans", "k-means++", "random", "random_from_data"] = Field(
         default="kmeans", description="How the start is found, on a random sample of rows."
@@ -214,7 +216,7 @@ class MemorySettings(Section):
         ge=1,
         description="Size of a chunk of rows in memory; part of the run's identity.",
     )
-    held_bytes: int | None = Field(
+    held_bytes: Count | None = Field(
         default=None,
         ge=0,
         description="Decoded rows that stay in memory between passes, over all workers; the rest "

@@ -14,6 +14,7 @@ from typing import Any
 
 from gmm_dask.errors import CheckpointError, OutputError
 from gmm_dask.storage.documents import (
+    MAX_BYTES,
     canonical_json,
     check_format,
     check_keys,
@@ -27,7 +28,6 @@ from gmm_dask.storage.runs import RunFolder
 
 FORMAT = "gmm_dask.checkpoint"
 FORMAT_VERSION = 1
-MAX_BYTES = 512 << 20  # of a file; a larger one is not read, and not written
 MAX_MARKS = 1 << 20  # brackets, colons, quotes: small in a file, large once they are objects
 SURVEY = "checkpoints/survey.json"
 
@@ -111,7 +111,7 @@ def read_checkpoint(folder: RunFolder, name: str, origin: Origin, keys: Iterable
     size = folder.size(name)
     if size > MAX_BYTES:
         raise CheckpointError(f"{path} is larger, with its {size} bytes, than any checkpoint.")
-    data = folder.get(name)
+    data = folder.get(name, MAX_BYTES)
     try:
         document = _document(data, path)
     except CheckpointError:

@@ -19,12 +19,11 @@ from gmm_dask.errors import OutputError
 from gmm_dask.storage.documents import (
     check_format,
     check_keys,
-    is_count,
-    is_sha256,
     sealed,
     unsealed,
 )
 from gmm_dask.storage.inputs import readable
+from gmm_dask.storage.model_fields import Fields
 from gmm_dask.storage.opened import OpenChunk, open_planned
 from gmm_dask.storage.plan import Partition, Plan
 from gmm_dask.storage.row_groups import n_leaves
@@ -32,6 +31,7 @@ from gmm_dask.storage.runs import CONTENTS, CONTENTS_FORMAT, RunFolder
 from gmm_dask.storage.sources import ChunkSource, sources
 
 FORMAT = "gmm_dask.contents"
+_KEYS = ("name", "size", "mtime_ns", "changed_ns", "etag", "sha256")
 BLOCK_BYTES = 1 << 20
 FILES_AT_ONCE = 4
 
@@ -157,38 +157,31 @@ def load_contents(folder: RunFolder) -> tuple[FileContent, ...] | None:
     document = unsealed(folder.get_json(CONTENTS), path)
     check_format(document, path, FORMAT, CONTENTS_FORMAT)
     check_keys(document, path, ("format", "format_version", "about", "files"))
-    return tuple(_content(entry, path) for entry in document["files"])
+    files = Fields(document, path, OutputError).inners("files", _KEYS)
+    return tuple(_state(each, each.sha256("sha256")) for each in files)
 
 
 def states_of(document: Mapping[str, Any], path: str) -> tuple[FileContent, ...]:
-    """The states of the files in a run.json, whose content was not noted."""
-    try:
-        return tuple(
-            FileContent(
-                each["name"],
-                each["size"],
-                each["mtime_ns"],
-                each["changed_ns"],
-                each["etag"],
-                "",
-            )
-            for each in document["plan"]["partitions"]
-        )
-    except (KeyError, TypeError):
-        raise OutputError(
-            f"{path} is damaged or of another version: move the run's folder away and run again."
-        ) from None
+    """The states of the files in a run.json, whose content was not noted.
+
+    Raises
+    ------
+    OutputError
+        It is damaged, or of another version.
+    """
+    plan = Fields(document, path, OutputError).inner("plan")
+    return tuple(_state(each, "") for each in plan.inners("partitions"))
 
 
-def _content(entry: Mapping[str, Any], path: str) -> FileContent:
-    counts = ("size", "mtime_ns", "changed_ns")
-    if not (
-        set(entry) == {"name", "etag", "sha256", *counts}
-        and all(is_count(entry[key]) for key in counts)
-        and is_sha256(entry["sha256"])
-    ):
-        raise OutputError(f"{path} is damaged: a file's entry is not complete.")
-    return FileContent(**entry)
+def _state(reader: Fields, sha256: str) -> FileContent:
+    return FileContent(
+        reader.place("name"),
+        reader.count("size"),
+        reader.integer("mtime_ns"),  # before 1970 it is negative
+        reader.integer("changed_ns"),
+        None if reader.value("etag") is None else reader.text("etag"),
+        sha256,
+    )
 
 
 def _pages(

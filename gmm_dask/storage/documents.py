@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from gmm_dask.errors import GmmDaskError, OutputError
 
 SEAL = "checksum"  # the field that seals a document
-MAX_DIGITS = 19  # every int64 has fewer digits or as many
+MAX_BYTES = 512 << 20  # of any record; a larger file is not read, and not written
+MAX_COUNT = 2**63 - 1
+MAX_DIGITS = 30  # a time in nanoseconds has up to 29, for seconds of 64 bits
 
 Clock = Callable[[], str]  # tells the time as `utc_now` does
 
@@ -20,22 +22,32 @@ Clock = Callable[[], str]  # tells the time as `utc_now` does
 def canonical_json(document: Any) -> bytes:
     """The one UTF-8 form of a document: equal documents give equal bytes, floats survive exactly.
 
+    What is written can be read by `parse_json`, as what it was.
+
     Raises
     ------
     OutputError
-        Something in it has no place in JSON: NaN, an infinity, an object, half a surrogate pair.
+        Something in it has no place in JSON, or would be refused when it is read: NaN, an infinity,
+        an object, half a surrogate pair, a key that is no text, an integer of too many digits.
     """
     try:
         text = json.dumps(
             document, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
         )
-        return text.encode("utf-8") + b"\n"
+        _check_readable(document)
+        data = text.encode("utf-8") + b"\n"
     except (TypeError, ValueError, RecursionError) as error:
         raise OutputError(f"The document cannot be written as JSON: {error}.") from error
+    if len(data) > MAX_BYTES:
+        raise OutputError(
+            f"A record of {len(data)} bytes is larger than the {MAX_BYTES} that are read again. "
+            "Give the run fewer files or larger chunks (memory.chunk_bytes)."
+        )
+    return data
 
 
 def parse_json(data: bytes, name: str, error: type[GmmDaskError] = OutputError) -> dict[str, Any]:
-    """Read a JSON object strictly: no duplicate keys, no NaN, no number beyond float64 or int64.
+    """Read a JSON object strictly: no duplicate keys, no NaN, no number beyond float64.
 
     Parameters
     ----------
@@ -85,7 +97,7 @@ def check_format(
 
 
 def check_keys(
-    document: dict[str, Any],
+    document: Mapping[str, Any],
     name: str,
     known: Iterable[str],
     error: type[GmmDaskError] = OutputError,
@@ -113,8 +125,8 @@ def unsealed(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def is_count(value: Any) -> bool:
-    """Whether a JSON value is a non-negative integer (and not a boolean)."""
-    return type(value) is int and value >= 0
+    """Whether a JSON value is a non-negative integer of 64 bits (and not a boolean)."""
+    return type(value) is int and 0 <= value <= MAX_COUNT
 
 
 def is_sha256(value: Any) -> bool:
@@ -148,6 +160,21 @@ def shown(value: Any) -> str:
 
 def _in_utc(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _check_readable(document: Any) -> None:
+    """Raise ValueError for what json.dumps writes though it would not be read as what it was."""
+    waiting = [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if not all(isinstance(key, str) for key in value):
+                raise ValueError("a key is no text")
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple):
+            waiting.extend(item for item in value if type(item) is not float)
+        elif isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
+            raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -16,11 +16,9 @@ from types import TracebackType
 from typing import Any, BinaryIO, Protocol, Self, cast
 from urllib.parse import unquote
 
-import fsspec
-
 from gmm_dask.errors import DataError, GmmDaskError, InputChangedError, InputError
 from gmm_dask.redaction import holds_secret, redacted
-from gmm_dask.storage.object_errors import as_os_error, brief, http_status
+from gmm_dask.storage.object_errors import as_os_error, brief, filesystem, http_status
 from gmm_dask.storage.problems import shown
 
 REMOTE_SCHEMES = ("s3", "gs", "gcs", "abfs", "az")
@@ -269,7 +267,7 @@ def check_scheme(path: str) -> None:
 def remote_files(scheme: str) -> Any:
     """The fsspec filesystem of a scheme; raises DataError where its package is missing."""
     try:
-        return fsspec.filesystem(scheme, use_listings_cache=False)
+        return filesystem(scheme)
     except ImportError as error:
         raise DataError(
             f"data.path: {scheme}:// needs a package that is missing here: {error}. "

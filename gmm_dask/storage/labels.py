@@ -159,7 +159,7 @@ class PartReceipt:
             reader.count("bytes"),
             reader.count("rows"),
             reader.count("first_row"),
-            reader.text("file"),
+            reader.place("file"),
             reader.count("start"),
             reader.count("stop"),
             reader.sha256(MODEL_KEY),
@@ -168,7 +168,7 @@ class PartReceipt:
     def damage(self, folder: RunFolder) -> str | None:
         """What is wrong with the part, naming it; None where all of it is as recorded."""
         try:
-            data = folder.get(self.name)
+            data = folder.get(self.name, self.bytes)
         except OutputError as error:
             return str(error)
         path = folder.path(self.name)
@@ -264,6 +264,18 @@ class LabelledChunk:
             }
             folder.put_json(_receipt_name(self.receipt.index), sealed(document))
 
+    @classmethod
+    def noted(cls, folder: RunFolder, index: int) -> tuple[LabelledChunk, PartReceipt]:
+        """What the receipt of a chunk says; raises OutputError where it is absent or damaged."""
+        name = _receipt_name(index)
+        path = folder.path(name)
+        document = unsealed(folder.get_json(name), path)
+        check_keys(document, path, ("receipt", "content", "sums"))
+        reader = Fields(document, path, OutputError)
+        receipt = PartReceipt.read(reader.inner("receipt", _names(PartReceipt)))
+        sums = LabelSums.read(reader.inner("sums", _names(LabelSums)))
+        return cls(receipt, reader.sha256("content"), sums), receipt
+
 
 def labelled_before(folder: RunFolder, index: int, **origin: Any) -> LabelledChunk | None:
     """What an earlier attempt noted of a part that is there, whole and of this origin.
@@ -277,20 +289,12 @@ def labelled_before(folder: RunFolder, index: int, **origin: Any) -> LabelledChu
     origin
         As `write_part` takes it.
     """
-    name = _receipt_name(index)
-    path = folder.path(name)
     try:
-        document = unsealed(folder.get_json(name), path)
-        check_keys(document, path, ("receipt", "content", "sums"))
-        reader = Fields(document, path, OutputError)
-        receipt = PartReceipt.read(reader.inner("receipt", _names(PartReceipt)))
-        sums = LabelSums.read(reader.inner("sums", _names(LabelSums)))
-        content = reader.sha256("content")
+        labelled, receipt = LabelledChunk.noted(folder, index)
     except OutputError:
         return None
-    if receipt != replace(receipt, index=index, **origin) or not receipt.is_whole(folder):
-        return None
-    return LabelledChunk(receipt, content, sums)
+    is_of_origin = receipt == replace(receipt, index=index, **origin)
+    return labelled if is_of_origin and receipt.is_whole(folder) else None
 
 
 def write_part(

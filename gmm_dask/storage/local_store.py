@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from gmm_dask.errors import OutputError
+from gmm_dask.errors import OutputError, PlaceTakenError
+from gmm_dask.storage.documents import MAX_BYTES
 from gmm_dask.storage.names import name_parts
 
 Names = list[str]  # inside the class, `list` is the method
+READ_BYTES = 1 << 20  # at once, of a file whose size says less than it holds
 
 _NO_FOLDER = "a file is where a folder should be: move it away, or choose another output folder"
 _REMEDIES = {
@@ -87,24 +89,20 @@ class LocalStore:
                 temporary.replace(path)
                 _flush_folder(path.parent)
 
-    def get(self, name: str) -> bytes:
-        """The whole content; raises OutputError where there is none."""
+    def get(self, name: str, at_most: int = MAX_BYTES) -> bytes:
+        """The whole content; raises OutputError where there is none, or more bytes than that."""
         path = self._inside(name)
         with _explained(path, "read"):
             try:
-                # A pipe put in place of the file must not block, a link must not lead elsewhere.
-                descriptor = os.open(
-                    path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-                )
+                return read_regular(path, at_most, os.O_NOFOLLOW)  # a link must not lead elsewhere
             except FileNotFoundError:
                 raise OutputError(_absent(path)) from None
-            try:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise OutputError(f"{path} is not a regular file: something took its place.")
-                with os.fdopen(descriptor, "rb", closefd=False) as file:
-                    return file.read()
-            finally:
-                os.close(descriptor)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                raise PlaceTakenError(
+                    f"{path} is a symbolic link where a file should be: {_REMEDIES[errno.ELOOP]}."
+                ) from error
 
     def exists(self, name: str) -> bool:
         """Whether there is such an object; not being allowed to look is an error."""
@@ -178,6 +176,44 @@ class LocalStore:
                 "replace the link by the folder itself."
             )
         return path
+
+
+def read_regular(path: Path, at_most: int, flags: int = 0) -> bytes:
+    """The content of a regular file of at most so many bytes; its size is looked at first.
+
+    Raises
+    ------
+    PlaceTakenError
+        There is a folder, a pipe or a device.
+    OutputError
+        It has more bytes.
+    OSError
+        As the system says.
+    """
+    # A pipe put in place of the file must not block.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise PlaceTakenError(
+                f"{path} is not a regular file: something took its place. Move it away."
+            )
+        if status.st_size > at_most:
+            raise OutputError(too_large(str(path), status.st_size, at_most))
+        blocks, wanted = [], status.st_size + 1  # mostly all of it, and one block is not copied
+        while block := os.read(descriptor, wanted):
+            blocks.append(block)
+            at_most, wanted = at_most - len(block), READ_BYTES
+            if at_most < 0:
+                raise OutputError(f"{path} grows while it is read: see what writes to it.")
+        return b"".join(blocks)
+    finally:
+        os.close(descriptor)
+
+
+def too_large(path: str, size: int, at_most: int) -> str:
+    """What is said of a file that is not read for its size."""
+    return f"{path} has {size} bytes, at most {at_most} belong there: it is damaged or not ours."
 
 
 def _absent(path: Path) -> str:

@@ -12,14 +12,12 @@ from gmm_dask.storage.documents import (
     canonical_json,
     check_format,
     check_keys,
-    is_count,
-    is_sha256,
-    is_time,
     parse_json,
     sha256_hex,
     shown,
 )
 from gmm_dask.storage.labels import PartReceipt, content_problem
+from gmm_dask.storage.model_fields import Fields
 from gmm_dask.storage.model_file import MODEL_KEY, load_model_file
 from gmm_dask.storage.runs import (
     MADE_WITH_MODEL,
@@ -37,6 +35,7 @@ from gmm_dask.storage.version_log import Version
 FORMAT = "gmm_dask.manifest"
 
 _KEYS = ("format", "format_version", "run_id", "published", "rows", MODEL_KEY, "labels", "files")
+_ENTRY, _ROWS = {"bytes", "sha256"}, {"first_row", "rows"}  # of all files, and of label parts
 _REMEDY = "Run again; if that does not help, move the run's folder away first."
 
 
@@ -218,40 +217,31 @@ def _parse_manifest(folder: RunFolder, data: bytes) -> dict[str, Any]:
     if document["format_version"] < 2:
         document = {"published": None, MODEL_KEY: None} | document
     check_keys(document, path, _KEYS)
-    if document["run_id"] != folder.run_id:
+    reader = Fields(document, path, OutputError)
+    if reader.word("run_id") != folder.run_id:
         raise OutputError(f"{path}: run_id is {shown(document['run_id'])}; it is another run's.")
-    if not is_count(document["rows"]):
-        raise OutputError(f"{path}: rows is {shown(document['rows'])}, not a number of rows.")
-    published, model_sha256 = document["published"], document[MODEL_KEY]
-    if published is not None and not is_time(published):
-        raise OutputError(f"{path}: published is {shown(published)}, not a time.")
-    if model_sha256 is not None and not is_sha256(model_sha256):
-        raise OutputError(f"{path}: {MODEL_KEY} is {shown(model_sha256)}; it is damaged.")
+    reader.time("published")
+    if document[MODEL_KEY] is not None:
+        reader.sha256(MODEL_KEY)
+    for entry in reader.named("files").values():
+        entry.sha256("sha256")
+        for key in {"bytes", *entry.document} - {"sha256"}:
+            entry.count(key)
+        check_keys(entry.document, f"{path}: {entry.within}", _ENTRY | _ROWS & set(entry.document))
     files, labels = document["files"], document["labels"]
-    if not isinstance(files, dict) or not all(map(_is_entry, files.values())):
-        raise OutputError(f"{path}: files must hold bytes and sha256 of each; it is damaged.")
     if not isinstance(labels, list) or not all(
-        isinstance(name, str) and "first_row" in files.get(name, ()) for name in labels
+        isinstance(name, str) and files.get(name, {}).keys() >= _ROWS for name in labels
     ):
-        raise OutputError(f"{path}: labels must name files with rows; it is damaged.")
-    _refuse(folder, _uncovered_rows(files, labels, document["rows"]))
+        reader.refuse("labels", "do not name files with rows")
+    _refuse(folder, _uncovered_rows(files, labels, reader.count("rows")))
     return document
-
-
-def _is_entry(entry: Any) -> bool:
-    return (
-        isinstance(entry, dict)
-        and set(entry) in ({"bytes", "sha256"}, {"bytes", "sha256", "rows", "first_row"})
-        and is_sha256(entry["sha256"])
-        and all(is_count(entry[key]) for key in entry if key != "sha256")
-    )
 
 
 def _damaged_files(folder: RunFolder, manifest: Mapping[str, Any]) -> list[str]:
     problems = []
     for name, entry in manifest["files"].items():
         try:
-            data = folder.get(name)
+            data = folder.get(name, entry["bytes"])
             damage = damage_of(data, entry["bytes"], entry["sha256"])
             if damage is not None:
                 problems.append(f"{folder.path(name)} is damaged: {damage}.")

@@ -7,9 +7,11 @@ float is written so that it comes back bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -32,8 +34,10 @@ from gmm_dask.storage.tables import parquet_bytes
 FORMAT = "gmm_dask.model"
 FORMAT_VERSION = 1
 MODEL_KEY = "model_sha256"  # what a file that is made with a model calls its checksum
-MAX_BYTES = 64 << 20  # far above any mixture that can be fitted; a bomb is refused unread
+MAX_BYTES = 256 << 20  # of a file; a larger one is refused unread, and planned by nobody
 MAX_MARKS = 1 << 20  # brackets, colons, quotes: small in a file, large once they are objects
+NUMBER_BYTES = 25  # of a float64 and its comma, at most
+REST_BYTES, REST_MARKS = 1 << 14, 1 << 10  # of all fields but arrays, names and types, at most
 WEIGHTS_SLACK = 1e-8  # of the sum of the weights about one
 
 _ARRAYS = ("weights", "means", "covariances", "precisions_cholesky")
@@ -113,6 +117,20 @@ def dump_model(model: Model) -> bytes:
     return data
 
 
+def is_readable(
+    covariance_type: str, n_components: int, names: Sequence[str], types: Sequence[str], passes: int
+) -> bool:
+    """Whether every model of this shape and after so many passes is a file that can be read."""
+    k, d = n_components, len(names)
+    shape = COVARIANCE_FAMILIES[covariance_type].shape(k, d)
+    n_numbers = k + k * d + 2 * math.prod(shape) + passes
+    n_lists = 3 + k + 2 * (1 + sum(accumulate(shape[:-1], operator.mul)))
+    text = canonical_json([*names, *types])
+    n_bytes = REST_BYTES + len(text) + NUMBER_BYTES * n_numbers + 3 * n_lists
+    n_marks = REST_MARKS + _n_marks(text) + n_lists
+    return bool(n_bytes <= MAX_BYTES and n_marks <= MAX_MARKS)
+
+
 def load_model_file(data: bytes, name: str = "model.json") -> Model:
     """The model in a file's content; strict, and nothing in the file can run code.
 
@@ -184,7 +202,11 @@ def _document(model: Model) -> dict[str, Any]:
 
 
 def _is_too_large(data: bytes) -> bool:
-    return len(data) > MAX_BYTES or sum(map(data.count, (b"[", b"{", b":", b'"'))) > MAX_MARKS
+    return len(data) > MAX_BYTES or _n_marks(data) > MAX_MARKS
+
+
+def _n_marks(data: bytes) -> int:
+    return sum(map(data.count, (b"[", b"{", b":", b'"')))
 
 
 def _checksum(body: Mapping[str, Any], name: str) -> str:

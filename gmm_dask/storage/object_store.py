@@ -11,12 +11,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
-
 from gmm_dask.errors import OutputError
-from gmm_dask.storage.local_store import Names
+from gmm_dask.storage.documents import MAX_BYTES
+from gmm_dask.storage.local_store import Names, too_large
 from gmm_dask.storage.names import is_visible, name_parts
-from gmm_dask.storage.object_errors import NO_CREDENTIALS, as_os_error, http_status
+from gmm_dask.storage.object_errors import (
+    NO_CREDENTIALS,
+    as_os_error,
+    deadline,
+    filesystem,
+    http_status,
+)
 
 SCHEME = "s3"
 PART_BYTES = 16 << 20  # twice this and more is sent in parts of this size
@@ -24,6 +29,7 @@ CONFLICTS = 5  # answers "409, try again" that are followed, with longer and lon
 PAUSE = 0.1  # seconds before the first
 
 _EXISTS, _CONFLICT, _NOT_IMPLEMENTED = 412, 409, 501
+_NOTHING_THERE = 416  # the answer where the first bytes of an empty object are asked for
 _URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9._-]*)(?P<prefix>(/.*)?)", re.IGNORECASE)
 _REMEDIES = {
     errno.EACCES: "give the credentials in use the right to list, read and write there",
@@ -83,16 +89,24 @@ class ObjectStore:
         """Create or replace the object; readers see the old content or the new."""
         path = self.path(name)
         with _explained(path, "written"):
-            _service().pipe_file(path, data, chunksize=PART_BYTES)
+            _put(path, data)
 
-    def get(self, name: str) -> bytes:
-        """The whole content; raises OutputError where there is none."""
+    def get(self, name: str, at_most: int = MAX_BYTES) -> bytes:
+        """The whole content; raises OutputError where there is none, or more bytes than that."""
         path = self.path(name)
         with _explained(path, "read"):
             try:
-                return bytes(_service().cat_file(path))
+                # One byte more than belongs there is enough to see that there is more.
+                data = bytes(_service().cat_file(path, start=0, end=at_most + 1))
             except FileNotFoundError:
                 raise OutputError(_absent(path)) from None
+            except Exception as error:
+                if http_status(error) != _NOTHING_THERE:
+                    raise
+                return b""
+        if len(data) > at_most:
+            raise OutputError(too_large(path, self.size(name), at_most))
+        return data
 
     def exists(self, name: str) -> bool:
         """Whether there is such an object; not being allowed to look is an error."""
@@ -169,13 +183,13 @@ class ObjectStore:
         """Create by one conditional request, the last one where there are parts."""
         for attempt in range(CONFLICTS):
             try:
-                _service().pipe_file(path, data, mode="create", chunksize=PART_BYTES)
+                _put(path, data, mode="create")
             except Exception as error:
                 status = http_status(error)
                 if status == _EXISTS or isinstance(error, FileExistsError):
                     return False
                 if status == _NOT_IMPLEMENTED:
-                    _service().pipe_file(path, data, chunksize=PART_BYTES)
+                    _put(path, data)
                 elif status != _CONFLICT or attempt == CONFLICTS - 1:
                     raise
                 else:
@@ -189,9 +203,13 @@ def _absent(path: str) -> str:
     return f"{path} does not exist: it was moved or deleted, or never published."
 
 
+def _put(path: str, data: bytes, **how: str) -> None:
+    _service().pipe_file(path, data, chunksize=PART_BYTES, timeout=deadline(len(data)), **how)
+
+
 def _service() -> Any:
     """The client of this thread; it keeps connections, and no listing."""
-    return fsspec.filesystem(SCHEME, use_listings_cache=False)
+    return filesystem(SCHEME)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage.documents import canonical_json, parse_json, sha256_hex
+from gmm_dask.storage.documents import MAX_BYTES, canonical_json, parse_json, sha256_hex
 from gmm_dask.storage.local_store import Names
 from gmm_dask.storage.model_file import FORMAT_VERSION as MODEL_FORMAT
 from gmm_dask.storage.model_file import MODEL_KEY
@@ -116,9 +116,9 @@ class RunFolder:
         """Whether there is such an object."""
         return self.store.exists(self._full(name))
 
-    def get(self, name: str) -> bytes:
-        """The content; raises OutputError where there is none."""
-        return self.store.get(self._full(name))
+    def get(self, name: str, at_most: int = MAX_BYTES) -> bytes:
+        """The content; raises OutputError where there is none, or more bytes than that."""
+        return self.store.get(self._full(name), at_most)
 
     def size(self, name: str) -> int:
         """Bytes of the content; raises OutputError where there is none."""
@@ -142,7 +142,7 @@ class RunFolder:
         entry = manifest["files"].get(name)
         if entry is None:
             raise OutputError(f"{self.path(name)} is no part of the published run {self.run_id}.")
-        data = self.get(name)
+        data = self.get(name, entry["bytes"])
         damage = damage_of(data, entry["bytes"], entry["sha256"])
         if damage is not None:
             raise OutputError(f"{self.path(name)} is damaged: {damage}. {_RESTORE}")

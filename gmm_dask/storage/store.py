@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
 
-from gmm_dask.errors import OutputError
+from gmm_dask.errors import OutputError, PlaceTakenError
+from gmm_dask.storage.documents import MAX_BYTES
 from gmm_dask.storage.local_store import LocalStore, Names
 from gmm_dask.storage.object_store import ObjectStore
 
@@ -32,8 +33,8 @@ class Store(Protocol):
     def put(self, name: str, data: bytes) -> None:
         """Create or replace the object in one step."""
 
-    def get(self, name: str) -> bytes:
-        """The whole content; raises OutputError where there is none."""
+    def get(self, name: str, at_most: int = MAX_BYTES) -> bytes:
+        """The whole content; raises OutputError where there is none, or more bytes than that."""
 
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
@@ -102,6 +103,13 @@ def create_once(store: Store, name: str, data: bytes) -> bytes:
     A failure that leaves the outcome open is resolved by reading back, and by asking once more:
     what is there may not be on the disk yet. Nothing is ever deleted: what looks like a failed
     write may be the one that everybody else has seen.
+
+    Raises
+    ------
+    PlaceTakenError
+        The name is that of a folder, a link or a pipe.
+    OutputError
+        The object cannot be created.
     """
     for attempt in range(ATTEMPTS):
         try:
@@ -112,7 +120,9 @@ def create_once(store: Store, name: str, data: bytes) -> bytes:
                 raise
             continue
         try:
-            return store.get(name)
+            return store.get(name, max(MAX_BYTES, len(data)))
+        except PlaceTakenError:
+            raise
         except OutputError:
             if store.exists(name):
                 raise

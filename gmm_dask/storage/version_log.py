@@ -18,20 +18,21 @@ from gmm_dask.storage.documents import (
     canonical_json,
     check_format,
     check_keys,
-    is_count,
-    is_sha256,
-    is_time,
     parse_json,
     sealed,
     shown,
     unsealed,
 )
+from gmm_dask.storage.model_fields import Fields
 from gmm_dask.storage.store import Store
 
 FORMAT = "gmm_dask.version"
 FORMAT_VERSION = 3  # entries of version 1 have no checksum, and those of 2 no time
 
-_ENTRY = re.compile(r"versions/(\d{8,})\.json", re.ASCII)
+MAX_BYTES = 1 << 16  # of an entry
+MAX_NUMBER_DIGITS = 18  # of a version; what has more is no entry
+
+_ENTRY = re.compile(rf"versions/(\d{{8,{MAX_NUMBER_DIGITS}}})\.json", re.ASCII)
 _KEYS = ("format", "format_version", "run_id", "manifest_sha256", "rows", "published")
 _REMEDY = "Restore the entry from a copy, or move it away and run again; other versions are intact."
 
@@ -87,8 +88,9 @@ def entry_name(number: int) -> str:
 def version_numbers(store: Store) -> Sequence[int]:
     """Numbers of all versions, ascending; other files in the folder are not looked at."""
     matches = (_ENTRY.fullmatch(name) for name in store.list("versions/"))
-    numbers = (int(match[1]) for match in matches if match)
-    return sorted(number for number in numbers if number > 0)
+    numbers = {int(match[1]): match[0] for match in matches if match}
+    named = (number for number, name in numbers.items() if name == entry_name(number))
+    return sorted(number for number in named if number > 0)
 
 
 def read_version(store: Store, number: int) -> Version:
@@ -100,7 +102,7 @@ def read_version(store: Store, number: int) -> Version:
         It is absent, damaged, or newer than this package reads.
     """
     path = store.path(entry_name(number))
-    data = store.get(entry_name(number))
+    data = store.get(entry_name(number), MAX_BYTES)
     with _remedied():
         document = parse_json(data, path)
         check_format(document, path, FORMAT, sys.maxsize)
@@ -124,17 +126,14 @@ def _version(document: dict[str, Any], path: str, number: int) -> Version:
     if document["format_version"] < 3:
         document = {"published": None} | document
     check_keys(document, path, _KEYS)
-    run_id, rows = document["run_id"], document["rows"]
-    manifest_sha256, published = document["manifest_sha256"], document["published"]
-    for key, right in (
-        ("run_id", isinstance(run_id, str)),
-        ("manifest_sha256", is_sha256(manifest_sha256)),
-        ("rows", is_count(rows)),
-        ("published", published is None or is_time(published)),
-    ):
-        if not right:
-            raise OutputError(f"{path}: {key} is {shown(document[key])}; the entry is damaged.")
-    return Version(number, run_id, manifest_sha256, rows, published)
+    reader = Fields(document, path, OutputError)
+    return Version(
+        number,
+        reader.word("run_id"),
+        reader.sha256("manifest_sha256"),
+        reader.count("rows"),
+        reader.time("published"),
+    )
 
 
 def list_versions(store: Store) -> list[Version]:
@@ -161,6 +160,9 @@ def parse_ref(ref: str) -> tuple[str, int | None]:
         url, digits = ref, ""
     if not url:
         raise OutputError(f"{ref!r} names no output folder: write OUT, or OUT@7 for version 7.")
-    if digits and int(digits) == 0:
+    digits = digits.lstrip("0") or digits[:1]
+    if digits == "0":
         raise OutputError(f"{ref!r}: versions are numbered from 1.")
+    if len(digits) > MAX_NUMBER_DIGITS:
+        raise OutputError(f"{shown(ref)}: no version has a number of {len(digits)} digits.")
     return url, int(digits) if digits else None

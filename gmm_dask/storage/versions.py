@@ -16,7 +16,7 @@ from __future__ import annotations
 from contextlib import suppress
 from itertools import chain
 
-from gmm_dask.errors import OutputError
+from gmm_dask.errors import OutputError, PlaceTakenError
 from gmm_dask.storage.documents import Clock, canonical_json, sha256_hex, utc_now
 from gmm_dask.storage.manifest import read_manifest, verify, write_manifest
 from gmm_dask.storage.runs import MANIFEST, RUN_FILES, RunFolder, run_id
@@ -95,17 +95,21 @@ def publish_version(
     """
     # The manifest is read once more: what the entry names must be there before the entry is.
     read_manifest(store, Version(0, run_id, manifest_sha256, rows))
+    taken = 0  # the highest number whose name is that of a folder: no entry, and none can be made
     for _ in range(MAX_LOST_RACES):
         newest = latest(store)
         if newest is not None and newest.points_to(run_id, manifest_sha256):
             _settle(store, newest)
             _point_people_to(store, newest)
             return newest
-        number = 1 if newest is None else newest.number + 1
+        number = 1 + max(taken, 0 if newest is None else newest.number)
         version = Version(number, run_id, manifest_sha256, rows, now())
-        if create_once(store, version.name, version.to_json()) == version.to_json():
-            _point_people_to(store, version)
-            return version
+        try:
+            if create_once(store, version.name, version.to_json()) == version.to_json():
+                _point_people_to(store, version)
+                return version
+        except PlaceTakenError:
+            taken = number
     raise OutputError(
         f"{store.url}: {MAX_LOST_RACES} version numbers in a row were taken by others. "
         "See that no other program writes into the folder `versions`, then run again."
@@ -139,9 +143,14 @@ def _point_people_to(store: Store, version: Version) -> None:
     with suppress(OutputError):
         while True:
             hint = f"version {version.number}: runs/{version.run_id}\n".encode()
-            if not store.exists(LATEST) or store.get(LATEST) != hint:
+            if not _holds(store, LATEST, hint):
                 store.put(LATEST, hint)
             newest = latest(store)
             if newest is None or newest == version:
                 return
             version = newest
+
+
+def _holds(store: Store, name: str, data: bytes) -> bool:
+    same_size = store.exists(name) and store.size(name) == len(data)
+    return same_size and store.get(name, len(data)) == data

@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from gmm_dask.errors import OutputError
 from gmm_dask.mixture import Parameters, RowScores
-from gmm_dask.storage.documents import canonical_json
+from gmm_dask.storage.documents import MAX_BYTES, canonical_json
 from gmm_dask.storage.labels import PartReceipt, label_table, write_part
+from gmm_dask.storage.local_store import too_large
 from gmm_dask.storage.model_file import Model, dump_model, parameters_bytes
 from gmm_dask.storage.runs import RunFolder, html_of_model
 from gmm_dask.storage.store import Store
@@ -59,9 +60,11 @@ class MemoryStore:
     def put(self, name: str, data: bytes) -> None:
         self.objects[name] = data
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, at_most: int = MAX_BYTES) -> bytes:
         if name not in self.objects:
             raise OutputError(f"{name} does not exist")
+        if len(self.objects[name]) > at_most:
+            raise OutputError(too_large(name, len(self.objects[name]), at_most))
         return self.objects[name]
 
     def exists(self, name: str) -> bool:
@@ -102,8 +105,8 @@ class Between:
     def put(self, name: str, data: bytes) -> None:
         return self.around("put", lambda: self.store.put(name, data))
 
-    def get(self, name: str) -> bytes:
-        return self.around("get", lambda: self.store.get(name))
+    def get(self, name: str, at_most: int = MAX_BYTES) -> bytes:
+        return self.around("get", lambda: self.store.get(name, at_most))
 
     def exists(self, name: str) -> bool:
         return self.around("exists", lambda: self.store.exists(name))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
+import fsspec
 import pytest
 
-from gmm_dask.errors import OutputError
-from gmm_dask.storage import object_store
+from gmm_dask.errors import InputError, OutputError
+from gmm_dask.storage import object_errors, object_store
 from gmm_dask.storage.object_store import CONFLICTS, ObjectStore
+from gmm_dask.storage.plan import plan_dataset
 from gmm_dask.storage.store import check_writable, create_once, open_store
 from tests.object_service import SECRET, ObjectService, failure, files
 
@@ -209,3 +214,69 @@ def test_one_place_has_one_url(url: str) -> None:
     assert store == ObjectStore("s3://bucket/a/b")
     assert store.path("runs/x") == "s3://bucket/a/b/runs/x"
     assert open_store("s3://bucket/").path("x") == "s3://bucket/x"
+
+
+# --- nobody answers ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def silence(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """A service that takes every connection and says nothing; how often it was asked."""
+    asked: list[int] = []
+    connections: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connections.append(server.accept()[0])
+                    asked.append(1)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        environment = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.getsockname()[1]}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(object_errors, "READ_SECONDS", 0.2)
+        monkeypatch.setattr(object_errors, "ATTEMPTS", 1)
+        try:
+            yield asked
+        finally:
+            files().clear_instance_cache()
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(60)
+            for connection in connections:
+                connection.close()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: open_store("s3://bucket/out").get("x"),
+        lambda: open_store("s3://bucket/out").put_if_absent("x", b"data"),
+        lambda: open_store("s3://bucket/out").list("versions/"),
+        lambda: open_store("s3://bucket/out").check_writable(),
+        lambda: plan_dataset("s3://bucket/data"),
+        lambda: plan_dataset("s3://bucket/data/**/*.parquet"),
+    ],
+)
+def test_a_service_that_never_answers_ends_in_an_error_that_says_so(
+    ask: Callable[[], object], silence: list[int]
+) -> None:
+    with pytest.raises((OutputError, InputError), match=r"s3://bucket.*: no answer came in 0\.4 s"):
+        ask()
+    assert 0 < len(silence) <= 4
+
+
+def test_each_request_ends_unless_the_users_configuration_waits_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert object_errors.filesystem("s3").config_kwargs["read_timeout"] == 20
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 99}})
+    waits = object_errors.filesystem("s3").config_kwargs
+    assert (waits["read_timeout"], waits["connect_timeout"]) == (99, 10)
