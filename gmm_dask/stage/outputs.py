@@ -9,6 +9,7 @@ from typing import Any
 
 from gmm_dask.errors import ModelFileError, OutputError
 from gmm_dask.fitting import Outcome
+from gmm_dask.mixture.faults import Cause
 from gmm_dask.stage.parts import Part
 from gmm_dask.storage import (
     RunFolder,
@@ -27,7 +28,16 @@ from gmm_dask.storage.runs import damage_of
 from gmm_dask.storage.version_log import read_version, version_numbers
 
 LONGEST = 1 << 24  # characters of what is said of an event: it names columns
-_COUNTS = ("n_rows", "n_used", "n_incomplete", "n_ignored", "n_starts", "n_reads", "n_passes")
+_COUNTS = (
+    "n_rows",
+    "n_used",
+    "n_incomplete",
+    "n_ignored",
+    "n_starts",
+    "n_reads",
+    "n_passes",
+    "n_taken_back",
+)
 
 
 @dataclass(frozen=True)
@@ -128,14 +138,28 @@ def _check_metrics(reader: Fields, model: Model) -> None:
             reader.place(name)
     if reader.value("outcome") != model.outcome or reader.value("n_passes") != model.n_passes:
         reader.refuse("outcome", "or n_passes is not that of the model")
-    dropped = reader.inner("n_dropped")
+    dropped, cast = reader.inner("n_dropped"), reader.inner("cast")
     for name in dropped.document:
         dropped.count(name)
-    cast = reader.inner("cast")
     for name in cast.document:
         cast.text(name)
     for event in reader.inners("events"):
         event.text("message", LONGEST)
+        if event.text("kind") == Cause.NARROW:
+            event.value("component")
+    _check_later_metrics(reader)
+
+
+def _check_later_metrics(reader: Fields) -> None:
+    """The same of what metrics of older versions do not have."""
+    if "published" in reader.document:
+        reader.time("published")
+    if reader.document.get("features_named") is not None:
+        reader.flag("features_named")
+    if "tables" in reader.document:
+        tables = reader.inner("tables")
+        for name in tables.document:
+            tables.count(name)
 
 
 def load_model_bytes(ref: str) -> bytes:

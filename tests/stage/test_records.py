@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from gmm_dask.command.console import print_published
+from gmm_dask.command.results import print_published
 from gmm_dask.errors import GmmDaskError, SettingsError
 from gmm_dask.stage import publish as publish_module
 from gmm_dask.stage.history import history
@@ -187,7 +187,7 @@ def plan_again(taken: Settings) -> None:
 
 @pytest.mark.parametrize(
     ("name", "values"),
-    [("metrics.json", WRONG[::2]), ("contents.json", WRONG), ("run.json", WRONG[::4])],
+    [("metrics.json", WRONG[1::2]), ("contents.json", WRONG), ("run.json", WRONG[::4])],
 )
 def test_a_record_of_another_shape_ends_no_command_in_a_defect(
     name: str, values: tuple[Any, ...], finished: Settings, tmp_path: Path
