@@ -65,6 +65,7 @@ class FlowWatcher(Progress):
 
     def phase(self, name: str, detail: str) -> None:
         """See Watcher."""
+        super().phase(name, detail)
         self._logger.info("%s: %s", name, detail)
         self._show(0.0, f"{name}: {detail}", now=True)
 
@@ -92,6 +93,11 @@ class FlowWatcher(Progress):
     def warn(self, message: str) -> None:
         """See Watcher."""
         self._logger.warning(message)
+
+    def waiting(self, what: str | None, seconds: float = 0.0) -> None:
+        """See Watcher."""
+        if what is not None:
+            self._logger.info("waiting for %s, at most %s", what, text.duration(seconds))
 
     def _show(self, percent: float, words: str, *, now: bool = False) -> None:
         with self._lock:

@@ -24,7 +24,7 @@ from prefect.settings import (
 from flows.server import OwnServer, ServerError, bypass_proxy
 from flows.tasks import EXPECTED
 from gmm_dask.command.console import AGAIN, printable
-from gmm_dask.command.process import settle
+from gmm_dask.command.process import dask_in_our_words, settle
 from gmm_dask.command.results import print_outcome
 from gmm_dask.errors import SettingsError
 from gmm_dask.stage.job import plan
@@ -50,7 +50,8 @@ def main(
     except SettingsError as error:
         return _tell(error, USAGE)
     try:
-        published = run(flow, settings)
+        with dask_in_our_words(settings.cluster.kind):
+            published = run(flow, settings)
     except (*EXPECTED, ServerError) as error:
         return _tell(error, FAILED)
     except KeyboardInterrupt:

@@ -86,6 +86,7 @@ class LogLines(Progress):
 
     def phase(self, name: str, detail: str) -> None:
         """See Watcher."""
+        super().phase(name, detail)
         self._write("phase", name=name, detail=detail)
         self._tenths = 0
 
@@ -110,6 +111,11 @@ class LogLines(Progress):
         """See Watcher."""
         self._write("warning", message=message)
 
+    def waiting(self, what: str | None, seconds: float = 0.0) -> None:
+        """See Watcher."""
+        if what is not None:
+            self._write("waiting", what=what, seconds_at_most=f"{seconds:.0f}")
+
     def _write(self, event: str, **values: Any) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         pairs = [f"time={now}", f"event={event}"]
@@ -125,6 +131,7 @@ class LiveDisplay(Progress):
         self._console = console
         self._lock = threading.Lock()  # Dask reports finished parts from its own thread
         self._phases: list[_Phase] = []
+        self._awaited: tuple[str, float] | None = None  # what is waited for, and until when
         self._spinner = Spinner("line" if console.options.ascii_only else "dots")
 
     @contextmanager
@@ -140,6 +147,7 @@ class LiveDisplay(Progress):
 
     def phase(self, name: str, detail: str) -> None:
         """See Watcher."""
+        super().phase(name, detail)
         self._end("✓")
         with self._lock:
             self._phases.append(_Phase(name, [detail], time.monotonic()))
@@ -169,6 +177,11 @@ class LiveDisplay(Progress):
         """See Watcher."""
         print_line(self._console, f"Warning: {message}", "yellow")
 
+    def waiting(self, what: str | None, seconds: float = 0.0) -> None:
+        """See Watcher."""
+        with self._lock:
+            self._awaited = None if what is None else (what, time.monotonic() + seconds)
+
     def _say(self, *lines: str) -> None:
         with self._lock:
             if self._phases:
@@ -186,7 +199,11 @@ class LiveDisplay(Progress):
             for phase in self._phases:
                 mark = self._spinner if phase.mark is None else fit_text(phase.mark, self._console)
                 lines, left = list(phase.lines), phase.until - now
-                if phase.mark is None and 1 <= left < math.inf:
+                if phase.mark is None and self._awaited is not None:
+                    awaited, until = self._awaited
+                    at_most = text.duration(max(0.0, until - now))
+                    lines.append(f"waiting for {awaited}, at most {at_most}")
+                elif phase.mark is None and 1 <= left < math.inf:
                     lines.append(f"{phase.how_sure} {text.duration(left)} left")
                 taken = text.duration((phase.ended or now) - phase.begun)
                 name, what = (

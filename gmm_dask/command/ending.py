@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gmm_dask.command.process import Terminated, terminable
+from gmm_dask.command.process import Terminated, dask_in_our_words, terminable
 from gmm_dask.command.streams import lost
 from gmm_dask.errors import GmmDaskError, SettingsError
 
@@ -41,8 +41,14 @@ def carry_out(stage: Callable[[Any, Progress], Published], settings: Any, progre
     from gmm_dask.command.results import print_outcome
 
     watcher = _watcher(progress)
+    cluster = getattr(settings, "cluster", None)  # of a run; who promotes a version needs none
     try:
-        with terminable(), warnings.catch_warnings(), watcher.running():
+        with (
+            terminable(),
+            warnings.catch_warnings(),
+            dask_in_our_words(cluster.kind if cluster else "threads"),
+            watcher.running(),
+        ):
             # A warning of a library is news of the run, not a line of somebody's source.
             warnings.showwarning = lambda message, *_, **__: watcher.warn(str(message))
             published = stage(settings, watcher)

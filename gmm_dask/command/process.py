@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import logging
 import signal
 import sys
 import threading
@@ -18,6 +19,8 @@ NEW_OBJECTS = (50_000, 20, 20)
 # A thread in Python code keeps others waiting for 5 ms. Those that label take the lock for a moment
 # hundreds of times while another draws the report.
 TURN = 3e-4  # seconds
+# Those that Dask gives a level of their own, and one that tells of failures in its event loop.
+_LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado.application", "asyncio")
 
 
 def settle() -> None:
@@ -29,6 +32,35 @@ def settle() -> None:
     gc.set_threshold(*NEW_OBJECTS)
     atexit.register(gc.freeze)
     sys.setswitchinterval(TURN)
+
+
+@contextmanager
+def dask_in_our_words(kind: str) -> Iterator[None]:
+    """Print nothing of what Dask's own loggers say: a watcher hears the same in words of ours.
+
+    Loggers that the user configured (`logging` in Dask's configuration) are left as they are.
+
+    Parameters
+    ----------
+    kind : str
+        Of the cluster; without one Dask has nothing to say.
+    """
+    import dask
+
+    if kind == "threads" or dask.config.get("logging", None) is not None:
+        yield
+        return
+    import distributed  # noqa: F401  (it sets the levels of its loggers)
+
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 class Terminated(KeyboardInterrupt):

@@ -60,6 +60,8 @@ class Progress(Watcher):
     """What both displays know of a running stage: the passes of the start that is under way."""
 
     def __init__(self) -> None:
+        self._name = ""  # of the phase
+        self._is_one_start = True
         self._changes: list[float] = []
         self._seconds: list[float] = []
 
@@ -67,8 +69,21 @@ class Progress(Watcher):
         """The time in which the stage runs."""
         return nullcontext()
 
+    @property
+    def under_way(self) -> str:
+        """See Watcher."""
+        if self._name == "fit" and self._changes:
+            return f"pass {len(self._changes) + 1}" if self._is_one_start else "the pass"
+        return {"label": "the labelling", "check": "the check"}.get(self._name, "the work")
+
+    def phase(self, name: str, detail: str) -> None:
+        """See Watcher."""
+        self._name = name
+        self._changes.clear()
+
     def passed(self, record: Pass, settings: FitSettings) -> None:
         """See Watcher."""
+        self._is_one_start = settings.n_init == 1
         if record.number == 1:
             self._changes.clear()
         unseen = record.number - 1 - len(self._changes)  # an earlier attempt made them

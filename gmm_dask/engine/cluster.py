@@ -18,7 +18,7 @@ from gmm_dask.engine.backends import Backend, ClusterBackend, LocalBackend
 from gmm_dask.engine.factories import factory_named
 from gmm_dask.engine.in_task import beside_the_pool, open_client
 from gmm_dask.engine.link import Limits, Link, Listener, Log, Roll
-from gmm_dask.engine.recovery import Given, Opened
+from gmm_dask.engine.recovery import Given, NoSchedulerError, Opened
 from gmm_dask.engine.waiting import LostError, asked, in_one_line
 from gmm_dask.errors import ClusterError, SettingsError
 
@@ -265,9 +265,9 @@ def _linked(
         client = _open_client(where, spec.timeout, security)
     except (OSError, TimeoutError, ValueError) as error:
         address = getattr(where, "scheduler_address", where)
-        raise ClusterError(
-            f"No scheduler answers at {address} within {spec.timeout:g} s ({in_one_line(error)}). "
-            "Start one with `dask scheduler`, or correct cluster.address and the certificates."
+        raise NoSchedulerError(
+            f"No scheduler answers at {address} within {spec.timeout:g} s ({in_one_line(error)}).",
+            "Start one with `dask scheduler`, or correct cluster.address and the certificates.",
         ) from error
     try:
         yield Link(client, spec.limits, listener, Roll())

@@ -16,10 +16,13 @@ from dask.utils import key_split
 
 from gmm_dask.engine.link import Limits, Link
 from gmm_dask.engine.placement import moves
-from gmm_dask.engine.waiting import asked, loss, waited
+from gmm_dask.engine.waiting import LostError, asked, loss, waited
 
 FAREWELL = Limits(timeout=5.0, stuck_after=5.0)  # a cluster that does not hear it may be gone
 NO_LINK = Link(None)
+# Seconds in which some worker begins to read what is to lie elsewhere. Dask keeps a task that may
+# go to any worker for its own for ever, if that was lost together with all others.
+MOVES_WITHIN = 5.0
 
 
 class Kept:
@@ -90,7 +93,7 @@ class Kept:
             if future is not None:
                 future.release()  # a traceback may keep it alive
 
-    def _read(self, targets: Mapping[int, str | None]) -> None:
+    def _read(self, targets: Mapping[int, str | None], idle_after: float | None = None) -> None:
         """Read chunks, each on its worker if that is still there; wait until they are there."""
         by_worker: dict[str | None, list[Any]] = defaultdict(list)
         for chunk, worker in targets.items():
@@ -104,7 +107,7 @@ class Kept:
             futures = self._link.client.get(graph, [new[key] for key in keys], sync=False, **where)
             found |= dict(zip(keys, futures, strict=True))
         try:
-            settle(self._link, found.values(), names)
+            settle(self._link, found.values(), names, idle_after)
         except BaseException:
             for future in found.values():
                 future.release()  # a traceback may keep it alive
@@ -141,8 +144,12 @@ class Kept:
             holders.append(next(iter(who_has[names[0]])) if held else None)
             sizes.append(float(max(1, sum(max(0, n_bytes.get(name, 0)) for name in names))))
         targets = moves(holders, sizes, threads)
-        if targets:
-            self._read(targets)
+        try:
+            self._read(targets, idle_after=MOVES_WITHIN)
+        except LostError as lost:
+            if lost.suspects:
+                raise
+            # Workers were lost meanwhile: what they held is read again wherever there are others.
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,13 +188,20 @@ def as_read(graph: Mapping[Any, Any]) -> dict[Any, Any]:
     return dict(graph) | {key: node for each in kept_in(graph) for key, node in each.tasks.items()}
 
 
-def settle(link: Link, futures: Collection[Any], names: Mapping[Any, Any]) -> None:
+def settle(
+    link: Link,
+    futures: Collection[Any],
+    names: Mapping[Any, Any],
+    idle_after: float | None = None,
+) -> None:
     """Wait until all futures are there.
 
     Parameters
     ----------
     names : mapping
         What the tasks are called on the cluster, by key.
+    idle_after : float, optional
+        See `waited`.
 
     Raises
     ------
@@ -202,7 +216,7 @@ def settle(link: Link, futures: Collection[Any], names: Mapping[Any, Any]) -> No
                 await future
 
     try:
-        waited(link, until_all, tasks=names.values())
+        waited(link, until_all, tasks=names.values(), idle_after=idle_after)
     except Exception as error:
         lost = loss(error, futures, names)
         if lost is None:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from gmm_dask.engine.link import Limits, Link
+from gmm_dask.engine.link import Limits, Link, Listener
 from gmm_dask.engine.waiting import LostError, loss
 from gmm_dask.errors import ClusterError, DeadlyChunkError
 
@@ -20,11 +20,27 @@ SMALLER_CHUNKS = "make chunks smaller (memory.chunk_bytes, or rechunk of a Dask 
 # What to start again; a worker ends with its scheduler.
 BOTH = "Workers end with their scheduler: start both again"
 GOES_ON = (
-    "run the same again: a fit goes on from its last checkpoint, and label parts that are written "
-    "are kept"
+    "run the same command or flow again: a fit goes on from its last checkpoint, and label parts "
+    "that are written are kept"
 )
 
 T = TypeVar("T")
+
+
+class NoSchedulerError(ClusterError):
+    """No scheduler answers.
+
+    Parameters
+    ----------
+    what : str
+        Which, and for how long.
+    remedy : str
+        Where it never did.
+    """
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what} {remedy}")
+        self.what = what
 
 
 class Session(Protocol):
@@ -79,6 +95,8 @@ class Given:
                 f"The cluster of the open Dask client was lost: {lost}. Start workers, and call "
                 "this again."
             )
+        listener = self.link.listener
+        listener.warn(_again(lost, listener))
         self.link = replace(self.link, client=client)
 
 
@@ -106,6 +124,7 @@ class Opened:
             raise ClusterError(f"The cluster was lost: {lost}. Start workers, and {GOES_ON}.")
         self.close()
         limits, listener = self.link.limits, self.link.listener
+        listener.warn(_again(lost, listener, " as soon as it is there again"))
         listener.waiting("the scheduler", limits.timeout)
         try:
             self._open_again(lost, limits)
@@ -122,9 +141,11 @@ class Opened:
                 self.link = self._context.__enter__()
             except ClusterError as error:
                 if attempt == limits.retries or time.monotonic() - begun > limits.timeout:
-                    again = "" if self._brings_workers else f" {BOTH}, and {GOES_ON}."
+                    now = f"{error} Then {GOES_ON}."
+                    if isinstance(error, NoSchedulerError):
+                        now = f"{error.what} {BOTH}, and {GOES_ON}."
                     raise ClusterError(
-                        f"The cluster was lost ({lost}), and is not there again: {error}{again}"
+                        f"The cluster was lost ({lost}), and is not there again: {now}"
                     ) from error
             else:
                 return
@@ -170,12 +191,17 @@ def repeated(
             lost = _with_names(lost, names)
             if attempt == limits.retries:
                 raise ClusterError(_too_often(lost, limits)) from error
-            link.listener.warn(f"Cluster: {lost}; {link.listener.under_way} is repeated.")
             if lost.suspects and not lost.no_worker and alone is not None:
+                link.listener.warn(_again(lost, link.listener))
                 _try_each(link, lost, alone, names)
             else:
                 session.renew(lost)
     raise AssertionError("unreachable")
+
+
+def _again(lost: LostError, listener: Listener, when: str = "") -> str:
+    """A loss, and that what is under way is repeated, in words."""
+    return f"Cluster: {lost}; {listener.under_way} is repeated{when}."
 
 
 def _closed_meanwhile(client: Any, error: Exception) -> LostError | None:

@@ -48,6 +48,7 @@ def waited(
     *,
     tell: Callable[[], None] | None = None,
     tasks: Collection[Any] | None = None,
+    idle_after: float | None = None,
 ) -> T:
     """What the coroutine returns that `start` makes in the client's event loop.
 
@@ -57,13 +58,15 @@ def waited(
         Called every now and then while it is waited for.
     tasks : collection, optional
         Names that the cluster knows the tasks by which it ends with: some worker must be at work.
+    idle_after : float, optional
+        Seconds that no worker may be at work; as long as the scheduler may be away by default.
 
     Raises
     ------
     LostError
         The scheduler or all workers were away for too long.
     """
-    vigil = Vigil(link, tasks)
+    vigil = Vigil(link, tasks, idle_after)
     running = _submitted(link.client, start if tasks is None else partial(_and_roll, link, start))
     try:
         while not wait([running], TICK_SECONDS).done:
@@ -91,7 +94,8 @@ def asked(link: Link, start: Callable[[], Awaitable[T]]) -> T:
     try:
         return waited(link, start)
     except (OSError, CancelledError) as error:
-        raise LostError(f"its scheduler could not be asked: {in_one_line(error)}") from error
+        unanswered = LostError(f"its scheduler could not be asked: {in_one_line(error)}")
+        raise loss(error) or unanswered from error
 
 
 def in_one_line(error: BaseException) -> str:
@@ -135,8 +139,14 @@ class _Seen(NamedTuple):
 class Vigil:
     """Looks at the scheduler and the workers while something is waited for."""
 
-    def __init__(self, link: Link, tasks: Collection[Any] | None = None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        tasks: Collection[Any] | None = None,
+        idle_after: float | None = None,
+    ) -> None:
         self._link, self._limits = link, link.limits
+        self._idle_after = link.limits.timeout if idle_after is None else idle_after
         self._tasks = None if tasks is None else frozenset(tasks)
         self._every = min(LOOK_SECONDS, self._limits.timeout / 4, self._limits.stuck_after / 4)
         self._clock = time.monotonic()
@@ -155,12 +165,12 @@ class Vigil:
         self._clock = now
         self._unheard += seconds
         self._since_look += seconds
+        self._link.tell()
         if self._look is not None and self._look.done():
             self._hear(self._look)
             self._look = None
         elif self._look is None and self._since_look >= self._every:
             self._look = _submitted(self._link.client, self._seen)
-        self._link.tell()
         self._check()
 
     def end(self) -> None:
@@ -172,12 +182,16 @@ class Vigil:
 
     def _check(self) -> None:
         limit = self._limits.timeout
+        if self._link.client.status != "running":  # once more: what was asked for is cancelled
+            raise _cancelled("scheduler-connection-lost")
         if self._unheard > limit:
             raise LostError(f"its scheduler did not answer for {limit:g} s")
         if self._alone > limit:
             raise LostError(f"it had no worker that can work for {limit:g} s", no_worker=True)
-        if self._idle > limit:
-            raise LostError(f"no worker did anything for {limit:g} s, though there was work")
+        if self._idle > self._idle_after:
+            raise LostError(
+                f"no worker did anything for {self._idle_after:g} s, though there was work"
+            )
 
     async def _seen(self) -> _Seen:
         """Ask the scheduler."""
@@ -260,8 +274,8 @@ def _counts(worker: dict[str, Any]) -> dict[str, int]:
 
 
 def _submitted(client: Any, start: Callable[[], Awaitable[T]]) -> Future[T]:
-    if client.status not in ("running", "connecting"):
-        raise LostError("the connection to its scheduler is closed")
+    if client.status != "running":
+        raise _cancelled("scheduler-connection-lost")
 
     async def run() -> T:
         return await start()

@@ -114,7 +114,7 @@ def fit(
     )
     keeper = Keeper(job, watcher)
     with (
-        job.backend(backend) as backend,
+        job.backend(watcher, backend) as backend,
         _holding(job, watcher, backend, in_use=not keeper.is_over) as held,
     ):
         arithmetic = RowArithmetic.chosen(settings.data.missing)
@@ -186,8 +186,9 @@ def adopt(
     begun = time.perf_counter()
     model, seed = job.model, np.random.SeedSequence(0)
     assert model is not None
-    (watcher or Watcher()).phase("check", text.numbered(job.plan.n_rows, "row"))
-    with job.backend(backend) as backend:
+    watcher = watcher or Watcher()
+    watcher.phase("check", text.numbered(job.plan.n_rows, "row"))
+    with job.backend(watcher, backend) as backend:
         held = hold(job.row_chunks(), backend, 0)  # rows are looked at but once
         surveyed = _survey(job, held.chunks, backend, seed, at_least=0)
     parameters, outcome = model.parameters, fitting.Outcome(model.outcome)

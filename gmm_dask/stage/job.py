@@ -14,7 +14,7 @@ from importlib.metadata import version as installed_version
 from typing import Any, Generic, TypeVar
 
 from gmm_dask.dataset import planned_rows
-from gmm_dask.engine import Backend, ClusterSpec, RowChunks, check_folder, open_backend
+from gmm_dask.engine import Backend, ClusterSpec, Listener, RowChunks, check_folder, open_backend
 from gmm_dask.engine.address import check_certificates
 from gmm_dask.errors import OutputError, SettingsError
 from gmm_dask.kinds import element_of
@@ -103,12 +103,19 @@ class Job(Generic[SettingsT]):
         return planned_rows(self.plan)
 
     @contextmanager
-    def backend(self, given: Backend | None = None) -> Iterator[Backend]:
-        """The given backend, or one opened from the settings for the time of the block."""
+    def backend(self, listener: Listener, given: Backend | None = None) -> Iterator[Backend]:
+        """The given backend, or one opened from the settings for the time of the block.
+
+        Parameters
+        ----------
+        listener : Listener
+            Is told what becomes of a cluster that is opened.
+        given : Backend, optional
+        """
         if given is not None:
             yield given
             return
-        with open_backend(cluster_spec(self.settings.cluster)) as backend:
+        with open_backend(cluster_spec(self.settings.cluster), listener) as backend:
             yield backend
 
 

@@ -144,7 +144,7 @@ def label(
     tasks = list(_tasks(plan, rows, contents or {}))
     # Nobody says which of the tasks are done: so many parts are written, whichever these are.
     written = accumulate(sorted(map(len, tasks)))
-    with job.backend(backend) as backend:
+    with job.backend(watcher, backend) as backend:
         of_shards = map_items(
             "label",
             label_shard,

@@ -61,7 +61,7 @@ def _made(
         watcher.warn(job.caution)
     if job.plan.tables:
         watcher.detail(f"Delta table: {text.table_versions(dict(job.plan.tables))}.")
-    with job.backend() as backend:
+    with job.backend(watcher) as backend:
         fitted = model_of(job, watcher, backend)
         with drawing(job, fitted) as pictures:
             labelled = label(job, fitted.model, watcher, backend, fitted.held, fitted.contents)

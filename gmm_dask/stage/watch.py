@@ -9,6 +9,11 @@ from gmm_dask.stage.settings import FitSettings
 class Watcher:
     """Hears of every phase, pass and part; the methods of this base class do nothing."""
 
+    @property
+    def under_way(self) -> str:
+        """What is being computed, in words, for whoever tells of something that was lost."""
+        return "the work"
+
     def phase(self, name: str, detail: str) -> None:
         """One of "plan", "fit", "label", "publish" begins."""
 
@@ -23,3 +28,6 @@ class Watcher:
 
     def warn(self, message: str) -> None:
         """Something went another way than usual, and the run goes on."""
+
+    def waiting(self, what: str | None, seconds: float = 0.0) -> None:
+        """Nothing goes on before this is there, for at most so many seconds; None: it is there."""

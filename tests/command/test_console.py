@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import threading
 
 import pytest
@@ -15,6 +16,7 @@ from gmm_dask.command.results import passes_made
 from gmm_dask.fitting import Pass
 from gmm_dask.mixture import Parameters
 from gmm_dask.stage.settings import FitSettings
+from gmm_dask.stage.watch import Watcher
 
 ONE = Parameters.from_covariances([1.0], [[0.0]], [[[1.0]]], "full")
 WARNING = "Component 1 held no rows after pass 2; it was reseeded."
@@ -97,6 +99,29 @@ def test_many_parts_are_few_lines() -> None:
     assert [line["parts"] for line in lines_of(stream)] == [str(n) for n in range(100, 1001, 100)]
 
 
+@pytest.mark.parametrize(("n_init", "after"), [(1, ("pass 2", "pass 142")), (2, ("the pass",) * 2)])
+def test_what_is_under_way_is_known_in_words(n_init: int, after: tuple[str, str]) -> None:
+    lines, chosen, found = LogLines(console()[0]), FitSettings(n_init=n_init), []
+    assert Watcher().under_way == lines.under_way == "the work"
+    lines.phase("fit", "10 rows in 1 chunk")
+    assert lines.under_way == "the work"  # a survey, or the first pass
+    for number in (1, 141):  # an earlier attempt made those between
+        lines.passed(a_pass(number, 0.5), chosen)
+        found.append(lines.under_way)
+    assert tuple(found) == after
+    lines.phase("label", "10 rows in 4 parts")
+    assert lines.under_way == "the labelling"
+
+
+def test_what_is_waited_for_is_a_line_with_its_limit() -> None:
+    shown, stream = console()
+    lines = LogLines(shown)
+    lines.waiting("workers", 59.7)
+    lines.waiting(None)
+    (line,) = lines_of(stream)
+    assert (line["event"], line["what"], line["seconds_at_most"]) == ("waiting", "workers", "60")
+
+
 # The live display
 
 
@@ -122,6 +147,19 @@ def test_the_live_display_follows_the_stage_and_keeps_its_events() -> None:
     assert "3 of 4 parts" in end
     assert f"Warning: {WARNING}" in stream.getvalue()
     assert "inf" not in stream.getvalue()
+
+
+def test_the_live_display_says_what_is_waited_for_instead_of_what_is_left() -> None:
+    live = LiveDisplay(console(terminal=True)[0])
+    live.phase("fit", "10 rows in 1 chunk")
+    live.passed(a_pass(1, math.inf), FitSettings())
+    assert "left" in rendered(live)
+    live.waiting("workers", 600.0)
+    assert re.search(r"waiting for workers, at most (10 min 0|9 min 59|9 min 60) s", rendered(live))
+    assert "left" not in rendered(live)
+    live.waiting(None)
+    assert "waiting" not in rendered(live)
+    assert "left" in rendered(live)
 
 
 def test_a_phase_that_fails_is_marked() -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from threading import Timer
+from threading import Thread, Timer
 from typing import Any
 
 import dask
@@ -225,6 +225,39 @@ def test_a_worker_that_ends_in_a_pass_changes_no_bit_of_the_fit(tmp_path: Path) 
     assert found["processes"].lower_bounds == found["threads"].lower_bounds
     means = [each.parameters.means.tobytes() for each in found.values()]
     assert means[0] == means[1]
+
+
+@pytest.mark.heavy
+def test_workers_that_end_while_chunks_move_to_them_hold_nothing_up(tmp_path: Path) -> None:
+    """Dask keeps what is to go to one of them for it, though all are lost and another is there."""
+    gate, arrived = tmp_path / "gate", tmp_path / "arrived"
+
+    def read(edges: tuple[int, int]) -> np.ndarray:
+        while gate.exists():
+            arrived.touch()
+            time.sleep(0.01)
+        return load(edges)
+
+    with by_hand() as cluster, opened(cluster, timeout=60) as backend:
+        X = array_from_sources(
+            read, EDGES, [ROWS] * N_CHUNKS, n_features=1, dtype="float64", name="x"
+        )
+        held, before = hold(RowChunks(X, names=NAMES), backend, 1 << 30), backend.session.link
+        gate.touch()
+        cluster.start_worker()
+        wait_until(lambda: backend.n_workers == 2)
+
+        def end_all() -> None:
+            wait_until(arrived.exists)
+            cluster.kill_workers()
+            gate.unlink()
+            cluster.start_worker()
+
+        ending = Thread(target=end_all)
+        ending.start()
+        assert disturbed(held.chunks, backend) == EXPECTED
+        ending.join()
+        assert backend.session.link is before  # nobody had to wait until all was given up
 
 
 @pytest.mark.heavy

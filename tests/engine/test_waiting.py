@@ -92,8 +92,12 @@ def link_to(client: Any, heard: Heard | None = None, roll: Roll | None = None) -
     return Link(client, LIMITS, heard or Heard(), roll)
 
 
-def vigil_at(scheduler: Scheduler, heard: Heard | None = None) -> Vigil:
-    return Vigil(link_to(SimpleNamespace(scheduler=scheduler), heard), {"ours"})
+def vigil_at(
+    scheduler: Scheduler, heard: Heard | None = None, idle_after: float | None = None
+) -> Vigil:
+    return Vigil(
+        link_to(SimpleNamespace(scheduler=scheduler, status="running"), heard), {"ours"}, idle_after
+    )
 
 
 LOST = {
@@ -121,6 +125,14 @@ def test_what_is_gone_is_named_after_its_limit_and_not_before(case: str, clock: 
 def test_an_honest_task_may_take_longer_than_any_limit(clock: Clock) -> None:
     others = worker("paused"), worker(memory=3)
     clock.keep(vigil_at(Scheduler(worker(executing=1), *others)), 3600)
+
+
+def test_what_has_to_begin_soon_is_given_up_soon_but_a_worker_is_waited_for(clock: Clock) -> None:
+    at_work = worker(executing=1)
+    clock.keep(vigil_at(Scheduler(at_work), idle_after=5), 600)
+    clock.keep(vigil_at(Scheduler(), idle_after=5), 50)
+    with pytest.raises(LostError, match="no worker did anything for 5 s"):
+        clock.keep(vigil_at(Scheduler(worker(ready=1)), idle_after=5), 10)
 
 
 def test_a_task_of_ours_that_left_its_pool_is_at_work(clock: Clock) -> None:
@@ -226,7 +238,12 @@ def test_a_question_that_fails_is_a_loss_and_work_that_fails_is_not(client: Any)
         waited(link, fails)
 
 
-def test_a_closed_client_is_lost_at_once(client: Any) -> None:
-    client.status = "closed"
-    with pytest.raises(LostError, match="is closed"):
-        waited(link_to(client), work)
+@pytest.mark.parametrize("status", ["closed", "connecting"])
+def test_a_client_without_a_connection_is_lost_at_once(client: Any, status: str) -> None:
+    async def without_end() -> None:
+        client.status = status
+        await asyncio.sleep(60)
+
+    for what in (without_end, work):
+        with pytest.raises(LostError, match="the connection to its scheduler was lost"):
+            waited(link_to(client), what)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import dask
@@ -154,6 +157,40 @@ def test_a_worker_that_is_lost_or_late_changes_no_bit(
     assert watcher.acted
     assert saboteur.is_done(task), "the fault did not happen"
     assert outcome(processes(tmp_path)) == undisturbed(tmp_path)
+
+
+def test_a_command_tells_in_its_own_words_of_lost_workers_and_a_lost_scheduler(
+    tmp_path: Path,
+) -> None:
+    settings(tmp_path, "out")  # makes the data
+    said: list[str] = []
+    with by_hand(2) as cluster:
+        with distributed.Client(cluster.address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+        arguments = [str(tmp_path / "rows.parquet"), "--out", str(tmp_path / "out")]
+        arguments += ["--features=x", "--n-components=2", "--tol=0", "--max-iter=100000"]
+        arguments += ["--set=memory.chunk_bytes=160", "--set=cluster.timeout=3"]
+        command = [sys.executable, "-m", "gmm_dask", "fit", *arguments]
+        command += ["--cluster", cluster.address, "--progress=lines"]
+        with Popen(command, stderr=PIPE, text=True) as running:
+            assert running.stderr is not None
+            for line in running.stderr:
+                said.append(line)
+                if " number=3 " in line:
+                    cluster.kill(cluster.workers.pop())
+                elif "is gone" in line:
+                    cluster.kill(cluster.scheduler)
+        assert running.returncode == 1
+    passes = [int(number) for number in re.findall(r"event=pass number=(\d+)", "".join(said))]
+    (lost,) = (number for number, line in enumerate(said) if "one of 2 workers is gone" in line)
+    n_before = sum(" event=pass " in line for line in said[:lost])
+    assert f"; its part of pass {passes[n_before - 1] + 1} is repeated" in said[lost]
+    assert re.search(r"scheduler was lost; pass \d+ is repeated as soon as", "".join(said[lost:]))
+    assert any('event=waiting what="the scheduler" seconds_at_most=3' in line for line in said)
+    assert all(re.match(r"time=\S+ event=[a-z]+ |gmm-dask: ", line) for line in said)
+    *_, end = said
+    assert "Workers end with their scheduler: start both again, and run the same command" in end
+    assert not re.search("distributed|Traceback|e_step|re-run", "".join(said))
 
 
 def by_address(cluster: ByHand, folder: Path, timeout: float) -> Settings:
