@@ -58,8 +58,9 @@ def textbook_em(
             density = weights.copy()
             for j in range(k):
                 if len(o):
-                    block = covariances[j][np.ix_(o, o)]
-                    density[j] *= multivariate_normal(means[j][o], block).pdf(x[o])
+                    away, block = x[o] - means[j][o], covariances[j][np.ix_(o, o)]
+                    distance = away @ np.linalg.solve(block, away)
+                    density[j] *= np.exp(-distance / 2) / np.sqrt(np.linalg.det(2 * np.pi * block))
             total += w * np.log(density.sum())
             r = w * density / density.sum()
             for j in range(k):
