@@ -119,7 +119,8 @@ def _of_no_rows(variants: Sequence[Variant], roles: Roles, keys: tuple[str, ...]
     What is computed with is of no type: writers do not know the type of no values.
     """
     columns = _all_columns(variants)
-    computed = {*(roles.features or ()), *filter(None, [roles.weight_column])}
+    features = (column_of(name, columns) for name in roles.features or ())
+    computed = {*features, *filter(None, [roles.weight_column])}
     if not columns:
         columns = dict.fromkeys((*computed, *roles.carried), pa.null())
     untyped = dict.fromkeys(columns.keys() & computed, pa.null())

@@ -218,6 +218,21 @@ def test_strict_labels_refuse_missing_values_of_every_type(
         labelled(model, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "type_", [pa.null(), pa.string(), pa.list_(pa.float64()), pa.list_(pa.float64(), 2)], ids=str
+)
+def test_a_column_of_lists_may_hold_none(tmp_path: Path, type_: pa.DataType) -> None:
+    pairs = pa.FixedSizeListArray.from_arrays(np.random.default_rng(0).normal(size=2 * N), 2)
+    pq.write_table(pa.table({"pair": pairs}), tmp_path / "a.parquet")
+    out = str(tmp_path / "out")
+    document = {"data": {"path": str(tmp_path / "a.parquet")}, "output": {"path": out}}
+    run(settings_from(document))
+    write(tmp_path, pa.table({"pair": pa.array([], type_)}))
+    published = labelled(out, tmp_path, id_columns=["pair"])
+    assert published.metrics["n_rows"] == 0
+    assert verify(published.folder.store, published.version) == []
+
+
 def test_a_batch_is_refused_where_its_files_name_other_columns(model: str, tmp_path: Path) -> None:
     write(tmp_path, rows()[:0].drop_columns("y"))
     with pytest.raises(DataError, match="features of the model: no file has a column 'y'"):
