@@ -20,17 +20,17 @@ MAX_PROBLEMS = 20  # a list people can read; the rest is counted
 _EXPECTED = {
     "bool_parsing": "true or false is expected",
     "bool_type": "true or false is expected",
-    "dict_type": "a section of keys and values is expected; leave out one without any",
+    "dict_type": "keys and values are expected",
     "float_parsing": "a number is expected",
     "float_type": "a number is expected",
     "int_from_float": "a whole number is expected",
     "int_parsing": "a whole number is expected",
     "int_type": "a whole number is expected",
     "invalid_key": "a key is text: put it in quotes",
-    "model_attributes_type": "a section of keys and values is expected; leave out one without any",
-    "model_type": "a section of keys and values is expected; leave out one without any",
+    "model_attributes_type": "a section of keys and values is expected",
+    "model_type": "a section of keys and values is expected",
     "string_too_short": "it must not be empty",
-    "too_short": "at least one is needed; leave the key out for its default",
+    "too_short": "at least one is needed; leave it out for its default",
 }
 _UNQUOTED = {False: "no, off or false", True: "yes, on or true"}
 _OF_THE_OTHER_KIND = {
@@ -88,7 +88,7 @@ def _origin(
             return origins[location[:n]] + (f", {_dotted(within)}" if within else "")
     below = list(_below(location, document))
     if all(keys in origins for keys in below):
-        return ", ".join(origins[keys] for keys in below) or None
+        return ", ".join(dict.fromkeys(origins[keys] for keys in below)) or None
     return None
 
 
@@ -143,6 +143,8 @@ def _complaint(item: Any, schema: type[BaseModel]) -> str:
         return _said_of_no_text(value)
     if kind == "no_text":
         return str(item["msg"])
+    if kind == "model_type" and value is None:
+        return f"{_EXPECTED[kind]}; leave it out where it has none"
     if kind == "tuple_type":
         return _no_list(str(location[-1]), value)
     said = str(item["msg"]).removeprefix("Value error, ").replace("Input should", "it must")
@@ -153,7 +155,7 @@ def _no_list(key: str, value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a list is expected: {key}: [a, b] (got {shown(value)})"
     if value is None:
-        return f"a list is expected: {key}: [a, b]; leave the key out for its default"
+        return f"a list is expected: {key}: [a, b]; leave it out for its default"
     if isinstance(value, str):
         return f"a list is expected: {key}: [{text.bounded(value)[1:-1]}]"
     return f"a list is expected: {key}: [a, b]; {_said_of_no_text(value)}"

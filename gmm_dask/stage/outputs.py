@@ -254,7 +254,8 @@ def _resolve(ref: str) -> tuple[RunFolder, Version]:
         version = latest(store)
         if version is None:
             raise OutputError(
-                f"{url} holds no published version. Run the stage with output.path: {url} first."
+                f"{url} holds no published version. Give the output folder of a run that has "
+                "ended, or a model.json."
             )
         return RunFolder(store, version.run_id), version
     numbers = version_numbers(store)

@@ -109,7 +109,8 @@ def _text_of(path: Path) -> str:
     except (OSError, ValueError) as error:
         if isinstance(error, SettingsError):
             raise
-        raise SettingsError(f"The settings file {path} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"The settings file {path} cannot be read: {reason}.") from error
     if len(content) > MAX_SETTINGS_BYTES:
         raise SettingsError(f"{path} is larger than {MAX_SETTINGS_BYTES} bytes; is it settings?")
     try:

@@ -80,8 +80,8 @@ def open_store(url: str, *, private: bool = False) -> Store:
     if scheme.lower() != "file":
         # Only the scheme: the rest of a URL may hold a password.
         raise OutputError(
-            f"Output to {scheme}:// is not supported: choose s3://bucket/prefix, or a folder of a "
-            "local or mounted file system."
+            f"{scheme}:// is not supported for outputs and models: choose s3://bucket/prefix, or a "
+            "folder of a local or mounted file system."
         )
     host, _, path = rest.partition("/")
     if host not in ("", "localhost"):

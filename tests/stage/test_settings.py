@@ -184,7 +184,7 @@ AS_PEOPLE_WRITE = {
     "no as a key": ("data: {path: p, no: 1}", "data.false: a key is text: put it in quotes"),
     "a section without anything": (
         "fit:",
-        "fit: a section of keys and values is expected; leave out one without any (got null)",
+        "fit: a section of keys and values is expected; leave it out where it has none",
     ),
     "a list for a section": ("fit: [a]", "fit: a section of keys and values is expected"),
     "a word for a number": ("fit: {tol: small}", "fit.tol: a number is expected (got 'small')"),
