@@ -272,6 +272,32 @@ def test_lists_stand_beside_numbers_and_have_gaps(tmp_path: Path) -> None:
         )
 
 
+def test_the_length_of_lists_is_looked_for_in_few_partitions() -> None:
+    computed_parts: list[int] = []
+
+    def look(part: pd.DataFrame, partition_info: Any = None) -> pd.DataFrame:
+        computed_parts.append(partition_info["number"])
+        return part
+
+    def looked_at(*parts: pd.DataFrame) -> GaussianMixture:
+        computed_parts.clear()
+        with dask.config.set({"dataframe.convert-string": False}, scheduler="sync"):
+            lazy = of_parts(*parts, meta=META).map_partitions(look, meta=META)
+            return GaussianMixture(1, missing="em", covariance_type="diag").fit(lazy)
+
+    whole = vectors(ROW_LISTS)
+    once = looked_at(whole[:20], whole[20:40], whole[40:])
+    assert once.means_[0].tolist() == pytest.approx(WHOLE.mean(axis=0).tolist())
+    assert computed_parts[0] == 0
+    n_once = len(computed_parts)
+    later = looked_at(vectors([None, np.nan]), whole[:30], whole[30:])
+    assert later.means_[0].tolist() == pytest.approx(WHOLE.mean(axis=0).tolist())
+    assert len(computed_parts) == n_once + 3
+    numbers = looked_at(vectors(pd.Series([1, 2.5, None], dtype=object)), vectors([4.0]))
+    assert numbers.means_[0].tolist() == [2.5]
+    assert list(numbers.feature_names_in_) == ["emb"]
+
+
 @pytest.mark.parametrize(
     "spoilt", [[1.0], [1.0, 2.0, 3.0, 4.0], [], "abc", 5.0, [[1.0], [2.0], [3.0]]]
 )
@@ -286,6 +312,23 @@ def test_lists_that_are_no_vectors_are_refused(spoilt: Any) -> None:
         for call in (GaussianMixture(1).fit, model.predict, model.score):
             with pytest.raises(NotNumbersError, match=f"{place}column 'emb': "):
                 computed(call(rows))
+
+
+@pytest.mark.parametrize("form", ["pandas", "Arrow", "Arrow without a type", "Dask", "numbers"])
+def test_a_column_without_any_list_is_missing_values(form: str) -> None:
+    model = GaussianMixture(1, missing="em").fit(vectors(ROW_LISTS))
+    absent = {
+        "pandas": vectors([np.nan, np.nan]),
+        "Arrow": pa.table({"emb": pa.array([None, None], pa.list_(pa.float32()))}),
+        "Arrow without a type": pa.table({"emb": pa.nulls(2)}),
+        "Dask": of_parts(vectors([None]), vectors([np.nan]), meta=META),
+        "numbers": vectors([1.0, np.nan]),
+    }[form]
+    if form == "numbers":
+        with pytest.raises(NotNumbersError, match="'emb': holds numbers, where others hold lists"):
+            model.impute(absent)
+        return
+    np.testing.assert_allclose(computed(model.impute(absent)), np.tile(model.means_, (2, 1)))
 
 
 def test_lists_of_another_length_than_the_models_are_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -149,6 +150,17 @@ def test_a_path_stands_for_its_numeric_columns() -> None:
     )
     with pytest.raises(DataError, match="expecting 4 features"):
         model_of(ROWS).predict("examples/iris")
+
+
+def test_a_path_without_rows_has_no_predictions(tmp_path: Path) -> None:
+    pd.DataFrame(ROWS, columns=NAMES)[:0].to_parquet(tmp_path / "a.parquet")
+    model = model_of(frame(ROWS))
+    for name, shape in zip(METHODS, [(0,), (0, 3), (0,), (0, 4)], strict=True):
+        assert computed(getattr(model, name)(tmp_path)).shape == shape
+    with pytest.raises(DataError, match="nothing to evaluate"):
+        model.score(tmp_path)
+    with pytest.raises(DataError, match="hold no rows"):
+        GaussianMixture(2).fit(tmp_path)
 
 
 @pytest.mark.parametrize("form", list(COMPLETE))

@@ -117,7 +117,7 @@ def _planned(
 
     names = None if reset else names_of(estimator)
     try:
-        plan = plan_dataset(X, features=names, missing=missing)
+        plan = plan_dataset(X, features=names, missing=missing, to_fit=reset)
     except DataError as error:
         if any("data." in problem for problem in error.problems):
             raise DataError([*error.problems, IN_THE_CLASS]) from None

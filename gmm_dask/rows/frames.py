@@ -68,12 +68,13 @@ def frame_values(frame: Any, within: str = "", lengths: Lengths | None = None) -
     """
     names = tuple(frame.columns)
     check_unique(names, within)
-    dtypes = set(frame.dtypes)
-    if len(dtypes) == 1 and kind_of_pandas(next(iter(dtypes))) == "number":
+    dtypes, lengths = set(frame.dtypes), lengths or {}
+    if len(dtypes) == 1 and lengths.keys().isdisjoint(names):
         only = dtypes.pop()
-        if isinstance(only, np.dtype):  # no copy where all is one block
+        if isinstance(only, np.dtype) and kind_of_dtype(only) == "number":
+            # Without a copy where all is one block.
             return Numbers(array_values(frame.to_numpy(), Headings(within, names)), names)
-    return _joined(frame.items(), series_values, within, lengths or {}, len(frame))
+    return _joined(frame.items(), series_values, within, lengths, len(frame))
 
 
 def table_values(table: Any, within: str = "", lengths: Lengths | None = None) -> Numbers:
@@ -125,7 +126,9 @@ def arrow_values(column: Any, type_: Any, where: str, length: int | None = None)
     value = value_type(type_)
     if not is_number(value):
         raise NotNumbersError(refusal(where, f"is {type_}", kind_of(value)))
-    if is_list(type_) and length is None:
+    if not is_list(type_):
+        length = None
+    elif length is None:
         length = next(filter(None, map(list_length, chunks)), None)
         if length is None:
             raise NotNumbersError(f"{where}: holds no list with a value. Leave it out.")
@@ -180,8 +183,11 @@ def _joined(
     names: list[Any] = []
     problems: list[str] = []
     for name, column in columns:
+        where, length = f"{within}column {name!r}", lengths.get(name)
         try:
-            part = converted(column, f"{within}column {name!r}", lengths.get(name))
+            part = converted(column, where, length)
+            if length is not None and part.ndim == 1:
+                part = _absent_lists(part, length, where)
         except NotNumbersError as error:
             problems += error.problems
             continue
@@ -199,11 +205,18 @@ def _joined(
     return Numbers(X, tuple(names))
 
 
+def _absent_lists(values: Values, length: int, where: str) -> Values:
+    """Rows of missing values, which a column has where its lists are all absent."""
+    if not np.isnan(values).all():
+        raise NotNumbersError(f"{where}: holds numbers, where others hold lists of {length}.")
+    return np.full((len(values), length), np.nan)
+
+
 def _object_column(objects: Values, where: str, length: int | None) -> Values:
     """Numbers, or where all that is there are lists of one length, a row of each."""
     absent = np.array([kind_of_class(cls) == "absent" for cls in map(type, objects)], np.bool_)
     lists = objects[~absent]
-    if not all(map(_is_vector, lists)) or not (length or len(lists)):
+    if not all(map(is_vector, lists)) or not (length or len(lists)):
         return object_values(objects, where)  # which names what is no number
     try:
         found = listed_values(list(lists), Headings(only=where)) if len(lists) else lists
@@ -222,7 +235,8 @@ def _object_column(objects: Values, where: str, length: int | None) -> Values:
     return values
 
 
-def _is_vector(value: Any) -> bool:
+def is_vector(value: Any) -> bool:
+    """Whether an object is a list of values."""
     return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1)
 
 

@@ -11,11 +11,13 @@ import numpy as np
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from gmm_dask.errors import DataError, NotNumbersError
-from gmm_dask.kinds import MAY_BE_TAKEN, element, kind_of_dtype, refusal
+from gmm_dask.kinds import MAY_BE_TAKEN, element, kind_of_class, kind_of_dtype, refusal
 from gmm_dask.rows.checks import Names, names_of, weight_values
 from gmm_dask.rows.forms import header, lengths_of, order_of
-from gmm_dask.rows.frames import check_unique, frame_values, kind_of_pandas
+from gmm_dask.rows.frames import check_unique, frame_values, is_vector, kind_of_pandas
 from gmm_dask.rows.values import Headings, Values, array_values
+
+NOTHING, NO_LIST = -1, -2  # in the place of a list's length
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,7 @@ def _lengths(X: Any, fitted: Names, n_features: int | None) -> dict[Any, int]:
     if fitted is not None or not open_ones:
         return known
     if n_features is None:
-        found = {name: _first_length(X[[name]]) for name in open_ones}
+        found = {name: _first_length(X, name) for name in open_ones}
         return known | {name: length for name, length in found.items() if length is not None}
     others = len(X.columns) - 1 - len(known) + sum(known.values())
     if len(open_ones) == 1 and (others + 1 != n_features or _is_list(X._meta.dtypes[open_ones[0]])):
@@ -257,13 +259,28 @@ def _lengths(X: Any, fitted: Names, n_features: int | None) -> dict[Any, int]:
     return known
 
 
-def _first_length(column: Any) -> int | None:
-    """Length of the first list in a column of a DataFrame; None where it holds no lists."""
-    first = column.dropna().head(1, npartitions=-1)
-    if not len(first):
-        return None
-    value = first.iloc[0, 0]
-    return len(value) if isinstance(value, list | tuple | np.ndarray) and np.ndim(value) else None
+def _first_length(X: Any, name: Any) -> int | None:
+    """Of the first list in a column of a DataFrame; None where it holds something else.
+
+    The first partition is computed for it, and all others only where that holds nothing there.
+    """
+    for some in (X.partitions[[0]], X):
+        lengths = some.map_partitions(_length_in, name, meta=np.empty(0, np.int64)).compute()
+        found = lengths[lengths != NOTHING]
+        if len(found):
+            return None if found[0] == NO_LIST else int(found[0])
+    return None
+
+
+def _length_in(part: Any, name: Any) -> Values:
+    """Of the first list in a column of a partition, (1,), or what there is in its place."""
+    columns = getattr(part, "columns", ())
+    values = part[name] if list(columns).count(name) == 1 else ()
+    for cls, value in zip(map(type, values), values, strict=True):
+        is_nan = isinstance(value, float) and np.isnan(value)
+        if kind_of_class(cls) != "absent" and not is_nan:
+            return np.array([len(value) if is_vector(value) else NO_LIST])
+    return np.array([NOTHING])
 
 
 def _is_list(dtype: Any) -> bool:

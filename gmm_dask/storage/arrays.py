@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gmm_dask.kinds import INEXACT, inexact
+from gmm_dask.storage.lists import is_list
 from gmm_dask.storage.roles import cast_of, number_type
 
 
@@ -38,6 +39,8 @@ def numbers(array: pa.Array, length: int | None = None) -> npt.NDArray[Any]:
     if pa.types.is_null(array.type):
         return np.full(len(array) if length is None else (len(array), length), np.nan)
     if length is not None:
+        if not is_list(array.type):
+            raise OddValuesError(f"values of type {array.type}, where others are lists.")
         return _vectors(array, length)
     if cast_of(array.type):
         array = array.cast(number_type(array.type))

@@ -155,20 +155,24 @@ def check_elements(
     features: Sequence[str],
     lengths: Mapping[str, int],
     columns: Container[str],
+    setting: str,
     problems: Problems,
 ) -> None:
-    """The elements of a list are features together, in order, or none of them is."""
+    """The elements of a list are features together, in order, or none of them is.
+
+    `setting` says where the features are named.
+    """
     slots = slots_of(features, lengths)
     times = Counter(slot.column for slot in slots)
     for slot in slots:
         name, length = slot.column, lengths.get(slot.column)
         if length and (slot.length != length or times[name] > 1):
             line = (
-                f"data.features: the lists of {name!r} have {length} values, and the features are "
-                "not all of them, in order. Name the column, for all of them; for a model that "
-                "was fitted on others, give lists as long as these were."
+                f"{setting}: the lists of {name!r} have {length} values, and the features are not "
+                "all of them, in order. Name the column for all of them, or give lists as long as "
+                "those of the model."
             )
             problems.add("elements of lists", line)
         elif length and any(element(name, i) in columns for i in range(length)):
-            line = f"data.features: a column has the name of an element of {name!r}. Rename it."
+            line = f"{setting}: a column has the name of an element of {name!r}. Rename it."
             problems.add("elements and columns of one name", line)

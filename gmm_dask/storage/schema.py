@@ -19,6 +19,7 @@ from gmm_dask.storage.lists import (
     common_length,
     expanded,
     is_list,
+    slots_of,
     value_type,
 )
 from gmm_dask.storage.model_fields import MAX_TEXT
@@ -75,16 +76,18 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
     named = _features(variants, roles, {*keys, *index}, problems)
     used = dict.fromkeys(column_of(name, columns) for name in named)
     setting = "data.features" if roles.to_fit else OF_THE_MODEL
+    of_lists = {slot.column for slot in slots_of(named, columns) if slot.length}
     for name in used:
         if _is_column(name, setting, variants, keys, problems):
-            _check_numbers(name, setting, variants, roles, problems)
+            in_lists = name in of_lists or any(map(is_list, _types_of(name, variants)))
+            _check_numbers(name, setting, variants, roles, problems, in_lists)
     lengths = {
         name: common_length(name, in_use, named, problems)
         for name in used
-        if any(is_list(type_) for type_ in _types_of(name, variants))
+        if any(map(is_list, _types_of(name, variants)))
     }
     features = tuple(expanded(named, lengths))
-    check_elements(features, lengths, columns, problems)
+    check_elements(features, lengths, columns, setting, problems)
     for name in features:
         _check_name(name, problems)
     weight = roles.weight_column
@@ -258,9 +261,13 @@ def _is_column(
 
 
 def _check_numbers(
-    name: str, setting: str, variants: Sequence[Variant], roles: Roles, problems: Problems
+    name: str,
+    setting: str,
+    variants: Sequence[Variant],
+    roles: Roles,
+    problems: Problems,
+    in_lists: bool = False,
 ) -> None:
-    in_lists = setting != "data.weight_column" and any(is_list(v.types[name]) for v in variants)
     for variant in variants:
         type_ = variant.types[name]
         value = value_type(type_) if in_lists else type_

@@ -135,6 +135,9 @@ def test_what_files_disagree_on_is_named(write: Write, data: Path) -> None:
     (problem,) = problems_of(data, features=["emb"])
     assert problem.startswith("b.parquet, column 'emb': is double, not a number")
     assert "a list of numbers in all files" in problem
+    (data / "a.parquet").unlink()
+    (problem,) = problems_of(data, features=NAMES, to_fit=False)
+    assert problem.startswith("b.parquet, column 'emb': is double, not a number")
 
 
 def test_the_elements_are_features_all_together_or_none_is(write: Write, data: Path) -> None:
