@@ -88,6 +88,12 @@ class Footer:
         return sum(self.row_groups)
 
 
+def footer_of_none(name: str, schema: pa.Schema) -> Footer:
+    """What is known of a table that no file is a part of; `name` stands for all of its files."""
+    columns = tuple((field.name, field.type) for field in schema)
+    return Footer(name, FileState(0, 0, None), hashlib.sha256().hexdigest(), (), columns, ())
+
+
 def read_footer(
     name: str, file: Input, roles: Roles, keys: Keys = (), table_columns: Sequence[str] = ()
 ) -> Footer:

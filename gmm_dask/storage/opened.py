@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,8 @@ class PlannedFiles:
         InputError
             Its storage fails.
         """
+        if not source.row_groups:
+            return OpenChunk(source, NoFile())
         if self._file is None or not self._file.is_of(source):
             self._close()
             with readable(source.name):
@@ -101,6 +103,24 @@ class PlannedChunk:
             return
         for row in range(0, len(self.decoded), MAX_BATCH_ROWS):
             yield row, self.decoded[row : row + MAX_BATCH_ROWS]
+
+
+class NoFile:
+    """What a chunk of no row groups is read from: there need not be a file."""
+
+    stream: Any = None
+    metadata: Any = None
+    schema: Any = None
+    types: ClassVar[dict[str, pa.DataType]] = {}
+
+    def check_unchanged(self) -> None:
+        """Nothing can have changed."""
+
+    def rows(self, *_: Any) -> Iterator[pa.RecordBatch]:
+        """See OpenFile."""
+        return iter(())
+
+    iterate = rows
 
 
 class OpenFile:
@@ -156,8 +176,6 @@ class OpenFile:
         The next part of a row group goes on where the one before it ended: nothing of the group is
         decoded twice, where its columns are no more than MAX_OPEN_COLUMNS.
         """
-        if not source.n_rows:
-            return
         key = (source.row_groups, tuple(columns))
         cursor = self._cursors.pop(key, None)
         if cursor is None or cursor.row > source.start:
@@ -203,7 +221,7 @@ class OpenFile:
 class OpenChunk:
     """A chunk in its open file."""
 
-    def __init__(self, source: ChunkSource, file: OpenFile) -> None:
+    def __init__(self, source: ChunkSource, file: OpenFile | NoFile) -> None:
         self.source, self.file = source, file
 
     def check_columns(self, columns: Sequence[str], numbers: bool = False) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from gmm_dask.errors import DataError
 from gmm_dask.kinds import INEXACT
 from gmm_dask.storage.column_types import holds_moments
-from gmm_dask.storage.footers import Column, Footer, read_footer, stored_unit
+from gmm_dask.storage.footers import Column, Footer, footer_of_none, read_footer, stored_unit
 from gmm_dask.storage.inputs import REFUSALS, is_remote, open_input, unreadable
 from gmm_dask.storage.listing import File, Listing, Paths, joined, list_files
 from gmm_dask.storage.lists import column_of
@@ -245,12 +245,14 @@ def plan_dataset(
     problems = Problems()
     listing = list_files(path, problems, ignore, version)
     footers = _read_footers(listing, roles, problems)
+    footers = footers or [footer_of_none(*each) for each in listing.without_files]
     if not footers:
         problems.raise_any()
     schema = common_schema(footers, roles, problems)
     _check_values(footers, schema, roles, problems)
     if to_fit and not any(footer.n_rows for footer in footers) and not problems:
-        line = f"{shown(listing.root)}: the {len(footers)} files hold no rows. Check data.path."
+        n_files = len(listing.files)
+        line = f"{shown(listing.root)}: the {n_files} files hold no rows. Check data.path."
         problems.add("no rows", line)
     problems.raise_any()
     partitions = tuple(_partitions(footers))

@@ -68,6 +68,7 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
     is_empty_batch = not in_use and not roles.to_fit
     keys = _key_columns(footers, problems)
     variants = variants_of(in_use or footers)
+    typed = _all_columns(variants)
     if is_empty_batch:
         variants = (_of_no_rows(variants, roles, keys),)
     _check_names(variants, problems)
@@ -104,6 +105,10 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
     ]
     narrow = all(each <= FLOAT32_HOLDS for each in types)
     widened = tuple(widened_columns(carried, keys, variants))
+    if is_empty_batch:  # no file is asked again for its types
+        widened += tuple(
+            (name, typed[name]) for name in carried if name in typed and name not in keys
+        )
     check_texts(footers, dict(widened), problems)
     return Schema(
         features,

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
+import deltalake
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -283,3 +284,38 @@ def test_nothing_is_learnt_from_a_poor_batch(tmp_path: Path, batch: str) -> None
     with pytest.raises(DataError):
         run(settings_from(document))
     assert not (tmp_path / "out" / "versions").exists()
+
+
+def test_labels_have_the_types_of_the_files_that_know_them(model: str, tmp_path: Path) -> None:
+    """A file of an empty frame comes first, and has columns of no type."""
+    write(tmp_path, pd.DataFrame(columns=SCHEMA.names), rows()[:0])
+    published = labelled(model, tmp_path)
+    (part,) = Path(published.path("labels")).iterdir()
+    schema = pq.read_schema(part)
+    assert (schema.field("id").type, schema.field("name").type) == (pa.int64(), pa.string())
+
+
+@pytest.mark.parametrize("by", [None, ["name"]], ids=["whole", "partitioned"])
+def test_a_delta_table_without_rows_is_a_batch_of_none(
+    model: str, tmp_path: Path, by: list[str] | None
+) -> None:
+    """No file is a part of it, neither before the first rows nor after all are deleted."""
+    for name in ("new", "emptied"):
+        root = tmp_path / name / "data"
+        root.parent.mkdir()
+        first = rows()[: 0 if name == "new" else 3]
+        deltalake.write_deltalake(str(root), first, partition_by=by)
+        deltalake.DeltaTable(str(root)).delete()
+        published = labelled(model, tmp_path / name)
+        check_whole_and_readable(published)
+        labels = read_labels(published.folder.store.url).compute()
+        assert {"id", "name"} < set(labels.columns)
+        assert str(labels["id"].dtype) == "int64"
+        again = labelled(model, tmp_path / name)
+        assert (again.new, again.version) == (False, published.version)
+    document = {
+        "data": {"path": str(tmp_path / "new" / "data")},
+        "output": {"path": str(tmp_path / "out")},
+    }
+    with pytest.raises(DataError, match="the 0 files hold no rows"):
+        run(settings_from(document))

@@ -47,11 +47,14 @@ class Snapshot:
     columns : tuple of str
         Columns of the table that are no partition values. A file that is older than one of them
         is without it, and has missing values there.
+    schema : Schema
+        All columns of the table.
     """
 
     version: int
     keys: Mapping[str, Keys]
     columns: tuple[str, ...]
+    schema: pa.Schema
 
 
 def is_installed() -> bool:
@@ -89,7 +92,7 @@ def read_snapshot(root: str, version: int | None = None) -> Snapshot:
     keys = dict(zip(_names(root, added), _keys(root, added), strict=True))
     partitions = set(table.metadata().partition_columns)
     columns = tuple(name for name in schema.names if name not in partitions)
-    return Snapshot(int(table.version()), keys, columns)
+    return Snapshot(int(table.version()), keys, columns, schema)
 
 
 def _opened(root: str, version: int | None) -> Any:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from gmm_dask.errors import DataError
 from gmm_dask.storage.inputs import check_scheme, is_remote
 from gmm_dask.storage.listing import delta
@@ -57,6 +59,8 @@ class Listing:
         The Delta tables that are read: name relative to the root, and version.
     n_ignored, n_hidden : int
         Files left out as the settings ask, and files and folders left out for their names.
+    without_files : tuple of (str, Schema)
+        The log and the columns of each table that no file is a part of: it has no rows.
     """
 
     root: str
@@ -64,6 +68,7 @@ class Listing:
     tables: tuple[tuple[str, int], ...] = ()
     n_ignored: int = 0
     n_hidden: int = 0
+    without_files: tuple[tuple[str, pa.Schema], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,7 +116,7 @@ def list_files(
     places = {text: _places(text, problems) for text in dict.fromkeys(texts)}
     roots = [place.root for each in places.values() for place in each]
     search = _Search(
-        common_root(roots) if roots else texts[0], Choice(ignore, problems), version, {}
+        common_root(roots) if roots else texts[0], Choice(ignore, problems), version, {}, {}
     )
     files, found_by = dict[str, File](), dict[str, str]()
     for text in texts:
@@ -127,6 +132,7 @@ def list_files(
         tuple(sorted(search.tables.items())),
         search.choice.n_ignored,
         search.choice.n_hidden,
+        tuple(sorted(search.without_files.items())),
     )
     _check_links(listing, problems)
     return listing
@@ -153,32 +159,36 @@ class _Search:
         Of a Delta table.
     tables : dict of str to int
         Versions of the Delta tables found, by name.
+    without_files : dict of str to Schema
+        Columns of those that have no files, by the name of their log.
     """
 
     root: str
     choice: Choice
     version: int | None
     tables: dict[str, int]
+    without_files: dict[str, pa.Schema]
 
     def files_of(self, text: str, places: Sequence[Place]) -> dict[str, File]:
         """The files of one path by name; a path without any is a problem."""
-        files, problems, n_before = dict[str, File](), self.choice.problems, self._n_problems
+        files, problems, n_before = dict[str, File](), self.choice.problems, self._n_told
         for place in places:
-            n_known = self._n_problems
+            n_known = self._n_told
             try:
                 found = self._files_of_place(place)
-                if not found and self._n_problems == n_known and _must_hold_files(place, places):
+                if not found and self._n_told == n_known and _must_hold_files(place, places):
                     problems.add("empty", _nothing(place.path, place.kind))
                 files.update(found)
             except OSError as error:
                 problems.add("places that cannot be listed", unlistable(place.path, error))
-        if places and not files and self._n_problems == n_before:
+        if places and not files and self._n_told == n_before:
             problems.add("empty", _nothing(text, "glob"))
         return files
 
     @property
-    def _n_problems(self) -> int:
-        return len(self.choice.problems)
+    def _n_told(self) -> int:
+        """Places about which there is no more to say than that they hold no files."""
+        return len(self.choice.problems) + len(self.without_files)
 
     def _files_of_place(self, place: Place) -> dict[str, File]:
         prefix = self._prefix(place)
@@ -214,6 +224,8 @@ class _Search:
             return {}
         prefix = self._prefix(place)
         self.tables[prefix.rstrip("/")] = snapshot.version
+        if not snapshot.keys:
+            self.without_files[f"{prefix}_delta_log"] = snapshot.schema
         return {
             prefix + name: File(prefix + name, (*hive_keys(prefix), *keys), snapshot.columns)
             for name, keys in snapshot.keys.items()
