@@ -60,7 +60,7 @@ class Kind:
     arrow: pa.DataType | None = None
     numpy: str | None = None
     nullable: str | None = None
-    told: str = "not a number. Leave it out"
+    told: str = "not a number. "
 
 
 NUMBERS = [1.5, -2.25, 0.0, 3.0, 12.5, -7.0]
