@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from difflib import get_close_matches
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
@@ -42,7 +44,11 @@ _OF_THE_OTHER_KIND = {
 
 def complaints(error: ValidationError, schema: type[BaseModel]) -> list[tuple[Location, str]]:
     """Each problem that pydantic found: where, and what is wrong there."""
-    return [(_location(item), _complaint(item, schema)) for item in error.errors()]
+    return [
+        (_location(item), _complaint(item, schema))
+        for item in error.errors()
+        if item["type"] != "too_short" or not item["input"]  # else its items are no good
+    ]
 
 
 def refusal(
@@ -128,8 +134,10 @@ def _said_of_no_text(value: Any) -> str:
         )
     if value is None:
         return "text is expected; nothing, ~ or null without quotes is read as no value"
-    if isinstance(value, Mapping | list | tuple):
-        return f"text is expected (got {shown(value)}); put a name with such signs in quotes"
+    if isinstance(value, list | tuple):
+        return f"text is expected, and no list (got {shown(value)})"
+    if isinstance(value, Mapping):
+        return f"text is expected (got {shown(value)}); put a name with a colon in quotes"
     return f"text is expected; it is read as {shown(value)} without quotes: put it in quotes"
 
 
@@ -148,17 +156,35 @@ def _complaint(item: Any, schema: type[BaseModel]) -> str:
     if kind == "tuple_type":
         return _no_list(str(location[-1]), value)
     said = str(item["msg"]).removeprefix("Value error, ").replace("Input should", "it must")
-    return f"{_EXPECTED.get(kind, said)} (got {shown(value)})"
+    meant = _word_meant(value, said) if kind == "literal_error" else ""
+    return f"{_EXPECTED.get(kind, said)} (got {shown(value)}){meant}"
+
+
+def _word_meant(value: Any, said: str) -> str:
+    close = get_close_matches(str(value).lower(), re.findall("'([^']+)'", said), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _no_list(key: str, value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"a list is expected: {key}: [a, b] (got {shown(value)})"
     if value is None:
         return f"a list is expected: {key}: [a, b]; leave it out for its default"
     if isinstance(value, str):
-        return f"a list is expected: {key}: [{text.bounded(value)[1:-1]}]"
-    return f"a list is expected: {key}: [a, b]; {_said_of_no_text(value)}"
+        return f"a list is expected: {key}: {_as_list(text.bounded(value)[1:-1])}"
+    said = f"a list is expected: {key}: [a, b] (got {shown(value)})"
+    if isinstance(value, bool):
+        said += f"; {_UNQUOTED[value]} without quotes is read so: put a name in quotes"
+    return said
+
+
+def _as_list(names: str) -> str:
+    """Names between commas as YAML has a list of them, in quotes where they need it."""
+    parts = [name.strip() for name in names.split(",")]
+    plain = f"[{', '.join(parts)}]"
+    try:
+        needs_none = yaml.safe_load(plain) == parts
+    except yaml.YAMLError:
+        needs_none = False
+    return plain if needs_none else str(parts)
 
 
 def _unknown_key(location: Location, schema: type[BaseModel]) -> str:

@@ -108,7 +108,7 @@ class FitSettings(Section):
     init_rows: Count = Field(
         default=65536, ge=2, description="Rows at most in the sample that the start is found on."
     )
-    sample_em: bool = Field(
+    sample_em: Flag = Field(
         default=True,
         description="With more rows than init_rows, run EM on the sample until it settles before "
         "the first pass over all rows, from several starts, and go on from what is best there. "

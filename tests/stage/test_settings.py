@@ -160,7 +160,10 @@ AS_PEOPLE_WRITE = {
         "data: {path: p, weight_column: on}",
         "data.weight_column: text is expected; yes, on or true without quotes is read as true",
     ),
-    "off for a list": ("data: {path: p, ignore: off}", "data.ignore: a list is expected"),
+    "off for a list": (
+        "data: {path: p, ignore: off}",
+        "data.ignore: a list is expected: ignore: [a, b] (got false); no, off or false without",
+    ),
     "yes to keep": ("labels: {keep: [yes]}", "labels.keep: text is expected; yes, on or true"),
     "a number for a name": (
         "data: {path: p, features: [2024]}",
@@ -177,7 +180,23 @@ AS_PEOPLE_WRITE = {
     "nothing for a list": ("data: {path: p, ignore: }", "data.ignore: a list is expected: ignore:"),
     "keys for a name": (
         "data: {path: p, features: [a: b]}",
-        "data.features, item 1: text is expected (got {'a': 'b'}); put a name with such signs",
+        "data.features, item 1: text is expected (got {'a': 'b'}); put a name with a colon",
+    ),
+    "a name that needs quotes for a list": (
+        "data: {path: p, ignore: '*.crc'}",
+        "data.ignore: a list is expected: ignore: ['*.crc']",
+    ),
+    "a list in a list": (
+        "data: {path: p, features: [[x, y]]}",
+        "data.features, item 1: text is expected, and no list (got ['x', 'y'])",
+    ),
+    "a word in capitals": (
+        "data: {path: p, cast: [Decimal]}",
+        "data.cast, item 1: it must be 'decimal' or 'bool' (got 'Decimal'); did you mean decimal?",
+    ),
+    "a count for a flag": (
+        "fit: {sample_em: 1}",
+        "fit.sample_em: true or false is expected (got 1)",
     ),
     "keys for a list": ("data: {path: p, cast: {decimal: true}}", "data.cast: a list is expected:"),
     "no as a path": ("data: {path: no}", "data.path: text is expected; no, off or false"),
@@ -228,6 +247,7 @@ def test_files_as_people_write_them_are_answered_in_plain_words(case: str, tmp_p
     assert f"{path} cannot be used:\n  " in str(caught.value)
     assert said in str(caught.value)
     assert "Input should" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2
 
 
 def test_all_problems_come_at_once() -> None:
