@@ -2,30 +2,56 @@
 
 from __future__ import annotations
 
-import os
+import base64
+import binascii
 import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
-HIDDEN = "***"
-MIN_SECRET = 8  # characters; shorter values of the environment are ordinary words too often
+from gmm_dask.environment import LONG, SHORT, is_secret_name, without_secrets
 
-_LONG = (
-    "secret|token|password|passwd|passphrase|signature|credentials?|api[_-]?key"
-    "|(?:access|account|shared|secret|private)[_-]?key(?:[_-]?id)?"
-)
-_SHORT = "pwd|sas|sig"
-_NAME = re.compile(
-    rf"(?:{_LONG}|(?<![a-z])(?:{_SHORT}|key)|connection[_-]?string)s?(?![a-z])", re.IGNORECASE
-)
-_NO_SECRET = {"tls_key"}  # the name of a file
+HIDDEN = "***"
+_LEADS = ("lead", "cookie", "bearer", "lower")
 
 # A word that tells, not a folder `token=1` of a dataset; bounded, so that no text takes long.
-_TELLING = rf"(?<![\w/-])[\w-]{{0,40}}?(?:{_LONG}|(?<![A-Za-z])(?:{_SHORT})|(?<=[?&])key)"
-_PAIR = re.compile(rf"({_TELLING}\s?=\s?[\"']?)([^\s&;,\"')]+)", re.IGNORECASE)
-_FIELD = re.compile(rf"([\"']{_TELLING}[\"']\s?:\s?[\"'])([^\"']+)", re.IGNORECASE)
+_TELLING = rf"(?<![\w/-])[\w-]{{0,40}}?(?:{LONG}|(?<![A-Za-z])(?:{SHORT})|(?<=[?&])key)"
+# A value in quotes, of any kind and however often escaped, up to the same; or one without.
+_QUOTED = r"(?P<quote>\\{0,8}[\"'])(?:(?!(?P=quote))(?:\\.|[^\\\n]))+"
+_BARE_VALUE = r"(?P<bare>[^\s,;\"'(){}\[\]\\]+)"
+_PAIR = re.compile(
+    rf"(?P<lead>{_TELLING}\s{{0,4}}(?:=>|:=|=(?![=>]))\s{{0,4}})"
+    rf"(?:{_QUOTED}|[^\s&;,\"')=][^\s&;,\"')]*)",
+    re.IGNORECASE,
+)
+_FIELD = re.compile(
+    rf"(?P<lead>(?<!column )\\{{0,8}}[\"']{_TELLING}\\{{0,8}}[\"']\s{{0,4}}:\s{{0,4}}[bu]?)"
+    rf"(?:{_QUOTED}|{_BARE_VALUE}(?=\s*(?:$|[,;)}}\]])))",
+    re.IGNORECASE | re.MULTILINE,
+)
+# `password: x` as in YAML. What goes on like a sentence is one, unless the word looks random.
+_LINE = re.compile(
+    rf"(?P<lead>{_TELLING}[ \t]{{0,4}}:(?P<space>[ \t]{{0,8}}))"
+    rf"(?:{_QUOTED}|{_BARE_VALUE}(?P<end>[ \t]*(?:$|[,;)}}\]\"']|[ \t]\#))?)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BLOCK = re.compile(
+    rf"(?P<lead>{_TELLING}[ \t]{{0,4}}:[ \t]{{1,8}}[|>][-+\d]{{0,2}}[ \t]*\n(?P<indent>[ \t]+))"
+    r"[^\n]*(?:\n(?P=indent)[^\n]*)*",
+    re.IGNORECASE,
+)
+_RANDOM = re.compile(r"(?=.*[A-Za-z])(?=.*\d)|[a-z][A-Z]|[!@$%^&+=~?<>|]")
+_NO_VALUE = {"str", "int", "float", "bool", "bytes", "any", "none", "null", "true", "false"}
+_NO_VALUE |= {"~", "|", ">", "|-", ">-"}
+_HEADER = re.compile(
+    r"(?P<lead>(?i:\b(?:proxy-)?authorization)[\"']?\s?[:=]\s?[\"']?(?:[A-Za-z][\w-]{2,20}\s{1,4})?)"
+    r"(?!\w+\s+\w)[^\s\"',;]+"
+    r"|(?P<cookie>(?i:\b(?:set-)?cookie):[ \t]+)[^\r\n\"']+"
+    r"|(?P<bearer>\bBearer\s{1,4})(?!(?:tokens?|auth\w*|schemes?|realm|is|of|was|in|or|and)\b)"
+    r"[\w.~+/=-]{3,}"
+    r"|(?P<lower>\bbearer\s{1,4})(?=[\w.~+/=-]*\d)[\w.~+/=-]{8,}"
+)
+_BASIC = re.compile(r"\b(?P<lead>Basic\s{1,4})(?P<code>[A-Za-z0-9+/]{4,}={0,2})")
 # User and password of a URL, whatever signs the password has. A number after "@" is no host: it
 # names a version.
 _HOST = r"@(?!\d+(?![\w.-]))"
@@ -35,14 +61,14 @@ _CONTAINERS = {"abfs", "abfss", "az", "wasb", "wasbs"}  # container@account is n
 _BARE = (
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|\Z)", re.DOTALL),
     re.compile(r"(?<![0-9A-Za-z])(?:AKIA|ASIA)[0-9A-Z]{16}(?![0-9A-Za-z])"),
+    re.compile(r"(?<![0-9A-Za-z])(?:gh[opsu]|pn[ub])_[0-9A-Za-z]{20,}"),  # of GitHub, of Prefect
+    re.compile(r"(?<![0-9A-Za-z])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"),  # of JSON
 )
 
 
 def redacted(text: str) -> str:
     """The text without what looks like a secret, or is the value of a secret of the environment."""
-    for value in _secrets_of_environment():
-        text = text.replace(value, HIDDEN)
-    return _without_shapes(text)
+    return _without_shapes(without_secrets(text, HIDDEN))
 
 
 def redacted_document(document: Any) -> Any:
@@ -60,12 +86,6 @@ def redacted_document(document: Any) -> Any:
 def secrets_in(document: Any) -> Iterator[str]:
     """Where a document of settings holds a secret, and why one thinks so; never the value."""
     return _secrets_at("", document, set())
-
-
-@lru_cache(1024)
-def is_secret_name(name: str) -> bool:
-    """Whether a key, an option or a variable of this name holds a secret."""
-    return name not in _NO_SECRET and _NAME.search(name) is not None
 
 
 def holds_secret(text: str) -> bool:
@@ -96,23 +116,39 @@ def _without_shapes(text: str) -> str:
     if "://" in text:
         text = _PASSWORD.sub(HIDDEN, text)
         text = _USER.sub(_without_user, text)
-    text = _PAIR.sub(rf"\g<1>{HIDDEN}", text)
-    text = _FIELD.sub(rf"\g<1>{HIDDEN}", text)
+    for pattern in (_HEADER, _PAIR, _FIELD, _BLOCK, _LINE):
+        text = pattern.sub(_without_value, text)
+    text = _BASIC.sub(_without_code, text)
     for pattern in _BARE:
         text = pattern.sub(HIDDEN, text)
     return text
 
 
+def _without_value(match: re.Match[str]) -> str:
+    groups = match.groupdict()
+    lead = next(each for each in map(groups.get, _LEADS) if each)
+    if groups.get("bare") and _is_prose(groups):
+        return match[0]
+    return f"{lead}{groups.get('quote') or ''}{HIDDEN}{groups.get('end') or ''}"
+
+
+def _is_prose(groups: Mapping[str, str | None]) -> bool:
+    """Whether what follows a telling word is more likely a sentence than a secret."""
+    bare = groups["bare"] or ""
+    if bare.lower() in _NO_VALUE:
+        return True
+    goes_on = groups.get("end", "") is None or groups.get("space") == ""
+    return goes_on and not _RANDOM.search(bare)
+
+
+def _without_code(match: re.Match[str]) -> str:
+    """The header of a user and a password; a word that merely follows `Basic` stays."""
+    try:
+        is_one = b":" in base64.b64decode(match["code"] + "==")
+    except binascii.Error:
+        is_one = False
+    return f"{match['lead']}{HIDDEN}" if is_one else match[0]
+
+
 def _without_user(match: re.Match[str]) -> str:
     return match[0] if match[1].lower() in _CONTAINERS else f"{match[1]}://{HIDDEN}"
-
-
-def _secrets_of_environment() -> list[str]:
-    """Longest first, so that none is left in part."""
-    values = {
-        value
-        for name, value in os.environ.items()
-        # Not the name of a file that holds one.
-        if len(value) >= MIN_SECRET and is_secret_name(name) and not value.startswith("/")
-    }
-    return sorted(values, key=len, reverse=True)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import base64
+import html
 import json
 import logging
+import re
+import shlex
 import string
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import numpy as np
 import pyarrow as pa
@@ -59,6 +65,22 @@ IN_TEXTS = [
     "failed with {{'aws_secret_access_key': '{}', 'anon': False}}",
     'got {{"token": "{}"}}',
     "-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----",
+    "Authorization: Bearer {}",
+    "{{'authorization': 'token {}'}}",
+    "the server was asked with Bearer {}",
+    "Cookie: session={}; theme=dark",
+    "database:\n  password: {}\n  user: me",
+    "- pwd: '{}'   # of the staging database",
+    "{{password: {}, user: me}}",
+    "[database]\npassword = {}\nuser = me",
+    "spring.datasource.password: {}",
+    'spring.datasource.password="{} and more"',
+    "auth:\n  api_key: |\n    {}\n    and more\n  user: me",
+    '{{"password": "a\\"{}"}}',
+    '{{\\"password\\": \\"{} and more\\", \\"user\\": \\"me\\"}}',
+    "{{'token': b'{}'}}",
+    "prefect config set PREFECT_API_AUTH_STRING='admin:{}'",
+    "login of me with password: {} was refused",
 ]
 
 
@@ -82,6 +104,11 @@ def test_no_secret_is_left_in_a_text(template: str, secret: str) -> None:
         "a.parquet, row group 0, column 'token': 3 missing values (null or NaN).",
         "http://127.0.0.1:4200/api", "cluster.tls_key: there is no file key.pem.",
         "Published version 1: out/runs/0123456789abcdef", "data.path: s3://bucket/a b: c@d",
+        "data.password: is named like a secret", "column 'password': missing",
+        "def login(token: str, password: str | None = None) -> None", "token == other",
+        "Bearer token is missing", "bearer of bad news", "Basic Authentication failed",
+        "authorization: required by the server", "the password: none", "token: null",
+        "The secret of a good fit: many rows", "/data/token:1/part-0.parquet",
     ],
 )  # fmt: skip
 def test_what_is_no_secret_stays(text: str) -> None:
@@ -103,13 +130,136 @@ def test_names_that_do_not_tell(name: str) -> None:
     assert not is_secret_name(name)
 
 
-@given(SECRETS)
-def test_no_value_of_a_secret_of_the_environment_is_left(secret: str) -> None:
+# Any characters that a variable may have, of which no word of a message is made.
+ANY_SECRETS = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=8, max_size=80
+).filter(lambda text: any(map(str.isdigit, text)) and not text.isalnum() and text.strip() == text)
+
+
+def with_backslashes(text: str) -> str:
+    return "".join(char if char.isalnum() or char == "\n" else "\\" + char for char in text)
+
+
+ESCAPES: dict[str, Callable[[str], str]] = {
+    "plain": str,
+    "a URL": lambda text: quote(text, safe=""),
+    "a path of a URL": quote,
+    "a form": quote_plus,
+    "a URL in lower case": lambda text: "".join(f"%{byte:02x}" for byte in text.encode()),
+    "JSON": json.dumps,
+    "JSON in Unicode": lambda text: json.dumps(text, ensure_ascii=False),
+    "JSON of a browser": lambda text: json.dumps(text).replace("/", "\\/"),
+    "JSON in a URL": lambda text: quote(json.dumps(text)),
+    "JSON in JSON": lambda text: json.dumps(json.dumps(text)),
+    "Python": repr,
+    "a shell": shlex.quote,
+    "a shell with backslashes": with_backslashes,
+    "HTML": html.escape,
+    "XML": lambda text: "".join(f"&#x{ord(char):x};" for char in text),
+    "a URL in HTML": lambda text: html.escape(quote_plus(text)),
+}
+
+
+@pytest.mark.parametrize("escape", ESCAPES)
+@given(secret=ANY_SECRETS)
+def test_no_secret_of_the_environment_is_left_however_it_is_escaped(
+    escape: str, secret: str
+) -> None:
+    repeated = ESCAPES[escape](secret)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THE_TOKEN", secret)
-        text = redacted(f"Request {secret}failed, as did {secret!r}.")
-    if not secret.startswith("/"):  # the place of a file
-        assert secret not in text
+        assert redacted(secret) == HIDDEN
+        text = redacted(f"Request <{repeated}> failed.")
+    start, end = text.index("<"), text.rindex(">")
+    assert text[: start + 1] + text[end:] == "Request <> failed."
+    assert text[start + 1 : end].strip("\\'\"") in (HIDDEN, f"%22{HIDDEN}%22")
+
+
+@given(ANY_SECRETS, st.binary(max_size=7), st.binary(max_size=7), st.sampled_from(range(4)))
+def test_no_secret_of_the_environment_is_left_in_base64(
+    secret: str, before: bytes, after: bytes, form: int
+) -> None:
+    raw = before + secret.encode() + after
+    encode = (base64.b64encode, base64.urlsafe_b64encode, base64.encodebytes, base64.b64encode)
+    encoded = encode[form](raw).decode()
+    encoded = json.dumps(encoded) if form == 2 else quote(encoded) if form == 3 else encoded
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THE_TOKEN", secret)
+        left = redacted(f"x {encoded} y").removeprefix("x ").removesuffix(" y")
+    head, hidden, tail = left.partition(HIDDEN)
+    assert hidden
+    around = len(before) + len(after)  # and what shares a character with them
+    assert len(head) + len(tail) <= 3 * (4 * (around + 4) // 3 + 8)
+    assert secret not in left
+
+
+@given(st.text(string.ascii_letters + string.digits, min_size=8, max_size=20), SECRETS)
+def test_both_halves_of_an_auth_string_are_secrets(user: str, password: str) -> None:
+    for name in ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(name, f"{user}:{password}")
+            header = base64.b64encode(f"{user}:{password}".encode()).decode()
+            said = redacted(f"401 for {user}: {password} ({user}:{password}), sent {header}")
+        assert not {user, password, header} & set(re.split(r"[\s():,]+", said))
+        assert said.startswith("401 for ***: *** (***), sent ***")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("PREFECT_API_DATABASE_CONNECTION_URL", "postgresql://me:s3cr%2Ft-x@host/db", "s3cr/t-x"),
+        ("HTTPS_PROXY", "http://me:hunter2-S3cr3t@proxy:3128", "hunter2-S3cr3t"),
+        ("GCP_CREDENTIALS", '{"private_key": "-----BEGIN\\nMIIabcdef1\\n", "a": 1}', "MIIabcdef1"),
+        ("SSH_PRIVATE_KEY", "-----BEGIN KEY-----\nb3BlbnNzaC1r\n-----END KEY-----", "b3BlbnNzaC1r"),
+        ("AWS_SECRET_ACCESS_KEY", "/bPxRfiCYEXAMPLEKEY/wJalr", "/bPxRfiCYEXAMPLEKEY/wJalr"),
+    ],
+)  # fmt: skip
+def test_secrets_within_a_variable_are_secrets(
+    name: str, value: str, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert redacted(f"refused: {secret}") == f"refused: {HIDDEN}"
+    assert secret not in redacted(f"refused: {value}")
+
+
+def test_the_file_of_a_secret_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
+    assert redacted(f"{tmp_path}/token is not there") == f"{tmp_path}/token is not there"
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def said_by_us() -> Iterator[str]:
+    """Every line of the documentation, and every text in our code."""
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/*.yaml")):
+        yield from page.read_text().splitlines()
+    for module in (*ROOT.glob("gmm_dask/**/*.py"), *ROOT.glob("flows/*.py")):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_what_we_say_ourselves_stays() -> None:
+    texts = list(said_by_us())
+    assert len(texts) > 5000
+    assert [text for text in texts if redacted(text) != text] == []
+
+
+@given(
+    st.lists(
+        st.text(string.ascii_letters + string.digits + " _-.,%+=", min_size=1, max_size=12),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from(["/", "s3://bucket/", "./", "file:///"]),
+)
+def test_ordinary_paths_stay(folders: list[str], start: str) -> None:
+    path = start + "/".join(folders) + "/year=2024/part-0.parquet"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THE_TOKEN", SECRET)
+        assert redacted(path) == path
+        assert redacted(f"{path}: does not exist.") == f"{path}: does not exist."
 
 
 @given(
