@@ -10,6 +10,7 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +24,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gmm_dask import GaussianMixture
 from gmm_dask.errors import DataError, NotNumbersError
+from gmm_dask.kinds import inexact, is_exact
 from gmm_dask.storage import plan_dataset
 from gmm_dask.storage.reader import read_table
 from gmm_dask.storage.sources import sources
@@ -409,3 +413,34 @@ def test_what_is_stored_as_numbers_but_is_none_is_refused(tmp_path: Path) -> Non
     assert plan_dataset(tmp_path).features == ("a",)
     kept = plan_dataset(tmp_path, features=["a"], keep=["b"])
     assert read_table(sources(kept)[0], ["b"])["b"].to_pylist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_categories_of_numbers_are_categories_in_files_as_well(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": A, "b": pd.Categorical([3, 1, 2, 3, 1, 2])})
+    frame.to_parquet(tmp_path / "a.parquet")
+    read = pq.read_table(tmp_path / "a.parquet")
+    assert read.schema.field("b").type == pa.int64()  # but for the note of pandas
+    for X in (frame, read, tmp_path):
+        with pytest.raises(DataError, match=r"column 'b': is (category|dictionary<.*>), not a num"):
+            model(named=True).predict(X)
+    plan = plan_dataset(tmp_path, keep=["b"])
+    assert plan.features == ("a",)
+    assert read_table(sources(plan)[0], ["b"])["b"].to_pylist() == [3, 1, 2, 3, 1, 2]
+
+
+@given(st.data())
+def test_an_integer_is_refused_where_float64_would_round_it_and_only_there(
+    data: st.DataObject,
+) -> None:
+    dtype = data.draw(st.sampled_from([np.int64, np.uint64]))
+    info = np.iinfo(dtype)
+    exact = st.integers(0, 2**53).flatmap(lambda n: st.integers(0, 11).map(lambda k: n << k))
+    any_integer = st.one_of(st.integers(info.min, info.max), exact, exact.map(lambda n: -n))
+    drawn = st.lists(any_integer.filter(lambda n: info.min <= n <= info.max), min_size=1)
+    values = data.draw(drawn)
+    rounded = [value for value in values if Fraction(float(value)) != value]
+    found = inexact(np.array(values, dtype=dtype))
+    assert (found is None) == (not rounded)
+    if found is not None:
+        assert abs(found) == max(map(abs, rounded))
+    assert [value for value in values if not is_exact(value)] == rounded

@@ -81,13 +81,13 @@ def table_values(table: Any, within: str = "", lengths: Lengths | None = None) -
     """An Arrow table as numbers; raises as frame_values does."""
     names = tuple(table.column_names)
     check_unique(names, within)
-    from gmm_dask.storage.roles import type_of
+    from gmm_dask.storage.roles import types_of
 
     def converted(column: tuple[Any, Any], where: str, length: int | None) -> Values:
         return arrow_values(*column, where, length)
 
-    typed = zip(table.columns, map(type_of, table.schema), strict=True)
-    columns = zip(names, typed, strict=True)
+    types = (type_ for _, type_ in types_of(table.schema))
+    columns = zip(names, zip(table.columns, types, strict=True), strict=True)
     return _joined(columns, converted, within, lengths or {}, table.num_rows)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from gmm_dask.storage.key_columns import other_value
 from gmm_dask.storage.listing import Keys
 from gmm_dask.storage.lists import Length
 from gmm_dask.storage.problems import shown
-from gmm_dask.storage.roles import Roles, type_of
+from gmm_dask.storage.roles import Roles, pandas_note, types_of
 from gmm_dask.storage.row_groups import (
     ENCRYPTED_FILE,
     WRITE_AGAIN,
@@ -117,7 +116,7 @@ def read_footer(
         raise DataError(f"{shown(name)}: the footer is damaged: {error}. {WRITE_AGAIN}") from error
     absent = tuple(each for each in table_columns if each not in schema.names)
     columns = (
-        *((field.name, type_of(field)) for field in schema),
+        *types_of(schema),
         *((each, pa.null()) for each in absent),
     )
     unknown = (
@@ -223,11 +222,7 @@ def _contradictions(
 
 def _index_columns(schema: pa.Schema) -> Iterator[str]:
     yield from (name for name in schema.names if _NAMELESS_INDEX.fullmatch(name))
-    try:
-        noted = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
-        yield from (name for name in noted if isinstance(name, str))
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return  # not written by pandas, or by one that notes this in another way
+    yield from (name for name in pandas_note(schema, "index_columns") if isinstance(name, str))
 
 
 def _read(stream: BinaryIO, start: int, stop: int) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -109,15 +110,36 @@ def kind_of(type_: pa.DataType) -> Kind:
     return next((kind for kind, is_one in _KINDS if is_one(type_)), "other")
 
 
-def type_of(field: pa.Field) -> pa.DataType:
-    """The type of a column; where Arrow does not know whose it is, not that of what it stores.
+def types_of(schema: pa.Schema) -> tuple[tuple[str, pa.DataType], ...]:
+    """Names and types of columns; of what is only stored as a number, not that of the number.
 
-    Who has not imported pandas has no word for its periods, which are stored as integers.
+    Categories of numbers are categories by the note of pandas. What has a type of somebody else's
+    is no number: who has not imported pandas has no word for its periods.
     """
+    categories = [
+        each.get("field_name", each.get("name"))
+        for each in pandas_note(schema, "columns")
+        if isinstance(each, dict) and each.get("pandas_type") == "categorical"
+    ]
+    return tuple((field.name, _type_of(field, field.name in categories)) for field in schema)
+
+
+def pandas_note(schema: pa.Schema, word: str) -> list[Any]:
+    """What pandas notes in a schema under this word."""
+    try:
+        found = json.loads((schema.metadata or {})[b"pandas"])[word]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return []  # not written by pandas, or by one that notes this in another way
+    return found if isinstance(found, list) else []
+
+
+def _type_of(field: pa.Field, is_category: bool) -> pa.DataType:
     name = (field.metadata or {}).get(b"ARROW:extension:name")
-    if name is None or isinstance(field.type, pa.BaseExtensionType):
-        return field.type
-    return pa.opaque(field.type, name.decode(errors="replace"), "unknown")
+    if name is not None and not isinstance(field.type, pa.BaseExtensionType):
+        return pa.opaque(field.type, name.decode(errors="replace"), "unknown")
+    if is_category and kind_of(field.type) == "number":
+        return pa.dictionary(pa.int32(), field.type)
+    return field.type
 
 
 def is_number(type_: pa.DataType) -> bool:

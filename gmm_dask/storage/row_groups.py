@@ -17,7 +17,7 @@ from gmm_dask.errors import DataError
 from gmm_dask.kinds import is_exact
 from gmm_dask.storage.lists import Length, is_list, value_type
 from gmm_dask.storage.problems import MAX_ALIKE, shown
-from gmm_dask.storage.roles import Roles, type_of
+from gmm_dask.storage.roles import Roles, types_of
 from gmm_dask.storage.thrift import (
     Fields,
     ThriftError,
@@ -193,8 +193,7 @@ class _Leaf:
 def _leaves(schema: pa.Schema, roles: Roles) -> Iterator[_Leaf]:
     """The leaves of the columns that may be read."""
     index = 0
-    for field in schema:
-        name, type_ = field.name, type_of(field)
+    for name, type_ in types_of(schema):
         if roles.may_read(name, type_):
             value = value_type(type_)
             kinds = KINDS if roles.is_number(value) else ()
