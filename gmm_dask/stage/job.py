@@ -65,8 +65,8 @@ class Job(Generic[SettingsT]):
     seconds : float
         Time the planning took.
     caution : str or None
-        What must be known of the output: its store cannot decide between two writers, or fits and
-        labels of other data share it.
+        What must be known of input and output: files of a table were named one by one, the store
+        cannot decide between two writers, or fits and labels of other data share the output.
     """
 
     settings: SettingsT
@@ -170,7 +170,11 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
         cluster = settings.cluster
         check_certificates(cluster.tls_ca_file, cluster.tls_cert, cluster.tls_key)
         _check_scratch(settings)
-        cautions = (check_writable(store), _of_another_kind(store, newest, settings))
+        cautions = (
+            dataset.caution,
+            check_writable(store),
+            _of_another_kind(store, newest, settings),
+        )
         caution = " ".join(filter(None, cautions)) or None
         about = canonical_json(_describe(settings, dataset, folder.run_id))
         folder = begin(store, matters, dataset, columns, about)

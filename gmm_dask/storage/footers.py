@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from gmm_dask.errors import DataError
 from gmm_dask.storage.inputs import FileState, Input
+from gmm_dask.storage.int96 import INT96
 from gmm_dask.storage.key_columns import other_value
 from gmm_dask.storage.listing import Keys
 from gmm_dask.storage.lists import Length
@@ -172,6 +173,7 @@ def parse_footer(name: str, content: bytes) -> pq.ParquetFile:
             pa.BufferReader(content),
             thrift_string_size_limit=len(content),
             thrift_container_size_limit=len(content),
+            **INT96,
         )
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
@@ -204,7 +206,7 @@ def _contradictions(
     name: str, file: Input, metadata: pq.FileMetaData, keys: Keys
 ) -> Iterator[tuple[str, str]]:
     parquet = pq.ParquetFile(
-        file.stream, metadata=metadata, pre_buffer=False, buffer_size=file.buffer_size
+        file.stream, metadata=metadata, pre_buffer=False, buffer_size=file.buffer_size, **INT96
     )
     for key in keys:
         if parquet.schema_arrow.names.count(key.name) != 1:

@@ -20,6 +20,7 @@ from gmm_dask.storage.batches import Cursor, with_absent
 from gmm_dask.storage.carried import carried_table
 from gmm_dask.storage.footers import footer_bytes, parse_footer
 from gmm_dask.storage.inputs import Input, open_input, readable, unreadable
+from gmm_dask.storage.int96 import INT96, int96_columns, is_cut
 from gmm_dask.storage.lists import Slot, slots_of
 from gmm_dask.storage.object_errors import brief
 from gmm_dask.storage.problems import Problems, shown
@@ -151,7 +152,22 @@ class OpenFile:
             pre_buffer=False,
             buffer_size=file.buffer_size,
             page_checksum_verification=True,
+            **INT96,
         )
+
+    def check_moments(self, groups: Sequence[int], columns: Sequence[str]) -> None:
+        """Raise DataError where time stamps of 96 bits are no whole microseconds."""
+        found = int96_columns(self.metadata, self.schema).intersection(columns)
+        if not found:
+            return
+        exact = pq.ParquetFile(self.stream, metadata=self.metadata, pre_buffer=False)
+        for name in sorted(found):
+            if is_cut(self._parquet, exact, groups, name):
+                raise DataError(
+                    f"{shown(self._source.name)}, column {name!r}: holds moments of less than a "
+                    "microsecond in time stamps of 96 bits. Write them as timestamp[ns], or leave "
+                    "the column out of the labels."
+                )
 
     def is_of(self, source: ChunkSource) -> bool:
         """Whether the chunk is one of this file."""
@@ -275,7 +291,9 @@ class OpenChunk:
         stored = [name for name in dict.fromkeys(columns) if name not in keys]
         self.check_columns(stored)
         found = (batch for _, batch in self.batches(stored)) if stored else iter(())
-        return carried_table(self.source, columns, self.file.types, found)
+        table = carried_table(self.source, columns, self.file.types, found)
+        self.file.check_moments(self.source.row_groups, stored)  # which are known to be readable
+        return table
 
     def blocks(
         self, features: Sequence[str], dtype: str

@@ -109,6 +109,8 @@ class Plan:
         Columns and keys that have another type in labels than in some file.
     tables : tuple of (str, int)
         The Delta tables that the files are of: name relative to the root, and version.
+    caution : str or None
+        What must be known of files that were named one by one.
     """
 
     root: str
@@ -127,6 +129,7 @@ class Plan:
     n_hidden: int = 0
     widened: tuple[Column, ...] = ()
     tables: tuple[tuple[str, int], ...] = ()
+    caution: str | None = None
 
     @cached_property
     def n_rows(self) -> int:
@@ -274,6 +277,7 @@ def plan_dataset(
         n_hidden=listing.n_hidden,
         widened=schema.widened,
         tables=listing.tables,
+        caution=listing.caution,
     )
 
 

@@ -117,6 +117,20 @@ def test_files_that_vacuum_takes_away_during_a_run_are_an_error(table: Path) -> 
     assert not (table.parent / "out" / "versions").exists()
 
 
+def test_files_of_a_table_that_are_named_one_by_one_are_read_with_a_caution(table: Path) -> None:
+    warned: list[str] = []
+
+    class Ear(Watcher):
+        def warn(self, message: str) -> None:
+            warned.append(message)
+
+    files = sorted(str(file) for file in table.rglob("*.parquet"))
+    published = run(settings(table, data={"path": files, "version": None}), Ear())
+    assert published.metrics["n_rows"] == 130  # of all versions
+    assert any(f"whatever the log of the Delta table {table} says" in line for line in warned)
+    assert f"Delta table {table}" in published.metrics["caution"]
+
+
 def test_an_output_in_the_table_is_refused(table: Path) -> None:
     with pytest.raises(GmmDaskError, match=r"lies inside of data\.path"):
         run(settings(table, "table/out"))

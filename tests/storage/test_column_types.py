@@ -296,3 +296,34 @@ def test_a_type_that_labels_do_not_know_stays_what_it_is() -> None:
     assert common_type([pa.uuid(), pa.binary(16)]) is None
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"x": exact_cast(pa.nulls(2), pa.uuid())}), sink)
+
+
+# Time stamps of 96 bits, which Arrow takes for nanoseconds whatever the year
+
+
+def old_moments(write: Write, name: str, moments: list[Any], unit: str = "us") -> None:
+    array = pa.array(moments, pa.timestamp(unit))
+    columns = {"x": np.arange(float(len(array))), "id": array, "in": [[each] for each in array]}
+    write(name, columns, use_deprecated_int96_timestamps=True, row_group_size=2)
+
+
+def test_old_time_stamps_of_any_year_come_through(write: Write, data: Path) -> None:
+    moments = [dt.datetime(9999, 12, 31), None, dt.datetime(1, 1, 1), dt.datetime(2024, 5, 1, 12)]
+    old_moments(write, "a.parquet", moments)
+    assert carried(data) == ({pa.timestamp("us")}, moments)
+    assert carried(data, "in")[1] == [[each] for each in moments]
+
+
+def test_old_time_stamps_are_not_cut(write: Write, data: Path) -> None:
+    old_moments(write, "a.parquet", [1000, 2000, 3001], unit="ns")
+    for name in ("id", "in"):
+        with pytest.raises(DataError, match=f"a.parquet, column '{name}': .*96 bits"):
+            carried(data, name)
+    assert plan_dataset(data, features=["x"]).n_rows == 3
+
+
+def test_old_time_stamps_are_of_one_type_with_others(write: Write, data: Path) -> None:
+    moment = dt.datetime(2024, 5, 1, 12)
+    old_moments(write, "a.parquet", [moment])
+    write("b.parquet", {"x": [1.0], "id": pa.array([moment], pa.timestamp("ms"))})
+    assert carried(data) == ({pa.timestamp("us")}, [moment, moment])

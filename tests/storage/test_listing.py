@@ -388,6 +388,10 @@ def test_a_table_is_no_folder_of_files(lake: Lake, kind: str) -> None:
     old, new = (f"{lake.root}/lake/t/k=1/{name}.parquet" for name in ("old", "new"))
     assert names(new) == ["new.parquet"]
     assert names(old, new) == ["new.parquet", "old.parquet"]
+    caution = list_files([old, new], Problems()).caution
+    assert caution is not None
+    assert f"{word} {lake.root}/lake/t" in caution
+    assert list_files(f"{lake.root}/lake/other", Problems()).caution is None
     assert names(f"{lake.root}/lake/t/k=1/{{old,new}}.parquet") == ["new.parquet", "old.parquet"]
     assert names(f"{lake.root}/lake/other") == ["a.parquet"]
     assert word in problem(f"{lake.root}/lake/other", f"{lake.root}/lake/t/k=1")

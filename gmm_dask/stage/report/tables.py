@@ -136,7 +136,7 @@ def input_lines(data: ReportData) -> list[tuple[str, str]]:
         "n_hidden": "Names passed over: they start with _ or .",
         "cast": "Columns taken for numbers, as asked",
         "n_chunks": "Chunks",
-        "caution": "Output",
+        "caution": "To be known",
     }
     lines = [
         (label, text.count(value) if isinstance(value, int) else text.readable(value))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -12,8 +13,17 @@ from gmm_dask.errors import DataError
 from gmm_dask.storage.inputs import check_scheme, is_remote
 from gmm_dask.storage.listing import delta
 from gmm_dask.storage.listing.keys import Keys, hive_keys
-from gmm_dask.storage.listing.places import Paths, Place, common_root, joined, paths_of, places_of
+from gmm_dask.storage.listing.places import (
+    Paths,
+    Place,
+    common_root,
+    joined,
+    paths_of,
+    places_of,
+    without_scheme,
+)
 from gmm_dask.storage.listing.table_formats import (
+    REQUESTS_AT_ONCE,
     refusal,
     refusal_below,
     refusal_inside,
@@ -61,6 +71,8 @@ class Listing:
         Files left out as the settings ask, and files and folders left out for their names.
     without_files : tuple of (str, Schema)
         The log and the columns of each table that no file is a part of: it has no rows.
+    caution : str or None
+        What must be known of files that were named one by one.
     """
 
     root: str
@@ -69,6 +81,7 @@ class Listing:
     n_ignored: int = 0
     n_hidden: int = 0
     without_files: tuple[tuple[str, pa.Schema], ...] = ()
+    caution: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -113,11 +126,9 @@ def list_files(
     texts = paths_of(paths)
     for text in texts:
         check_scheme(text)
-    places = {text: _places(text, problems) for text in dict.fromkeys(texts)}
+    places = _places(dict.fromkeys(texts), problems)
     roots = [place.root for each in places.values() for place in each]
-    search = _Search(
-        common_root(roots) if roots else texts[0], Choice(ignore, problems), version, {}, {}
-    )
+    search = _Search(common_root(roots) if roots else texts[0], Choice(ignore, problems), version)
     files, found_by = dict[str, File](), dict[str, str]()
     for text in texts:
         found = search.files_of(text, places[text])
@@ -133,17 +144,48 @@ def list_files(
         search.choice.n_ignored,
         search.choice.n_hidden,
         tuple(sorted(search.without_files.items())),
+        _caution(search.root, [each for found in places.values() for each in found], problems),
     )
     _check_links(listing, problems)
     return listing
 
 
-def _places(text: str, problems: Problems) -> list[Place]:
+def _places(texts: Iterable[str], problems: Problems) -> dict[str, list[Place]]:
+    """The places that each path stands for; stores are asked about many paths at once."""
+
+    def asked(text: str) -> list[Place] | OSError:
+        try:
+            return places_of(text, problems)
+        except OSError as error:
+            return error
+
+    remote = list(filter(is_remote, texts))
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        found = dict(zip(remote, pool.map(asked, remote), strict=True))
+    places: dict[str, list[Place]] = {}
+    for text in texts:
+        answer = found[text] if text in found else asked(text)
+        if isinstance(answer, OSError):
+            problems.add("places that cannot be listed", unlistable(text, answer))
+        places[text] = [] if isinstance(answer, OSError) else answer
+    return places
+
+
+def _caution(root: str, places: Sequence[Place], problems: Problems) -> str | None:
+    """That files are read which are named one by one, whatever the log of their table says."""
+    files = [place for place in places if place.kind == "file"]
+    if not files or problems:
+        return None
     try:
-        return places_of(text, problems)
+        found = table_around(without_scheme(root), files[0].filesystem())
     except OSError as error:
-        problems.add("places that cannot be listed", unlistable(text, error))
-        return []
+        problems.add("places that cannot be listed", unlistable(root, error))
+        return None
+    if found is None:
+        return None
+    table, kind = found
+    named = f"{kind} table {shown(root.removesuffix(without_scheme(root)) + table)}"
+    return f"Files are read as data.path lists them, whatever the log of the {named} says."
 
 
 @dataclass
@@ -166,8 +208,8 @@ class _Search:
     root: str
     choice: Choice
     version: int | None
-    tables: dict[str, int]
-    without_files: dict[str, pa.Schema]
+    tables: dict[str, int] = field(default_factory=dict)
+    without_files: dict[str, pa.Schema] = field(default_factory=dict)
 
     def files_of(self, text: str, places: Sequence[Place]) -> dict[str, File]:
         """The files of one path by name; a path without any is a problem."""
