@@ -21,11 +21,7 @@ from gmm_dask.mixture import Parameters
 from tests.object_service import running_service, service  # noqa: F401  (fixtures)
 
 settings.register_profile(
-    "default",
-    deadline=None,
-    derandomize=bool(os.environ.get("CI")),
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
+    "default", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("default")
 
@@ -33,6 +29,13 @@ FIRST = ("flows/test_deployment.py", "engine/test_recovery.py")  # long, and mos
 
 USUAL_SEED = 20261124
 SEED = int(os.environ.get("GMM_DASK_TEST_SEED", USUAL_SEED))
+
+
+@pytest.hookimpl(tryfirst=True)  # hypothesis reads the option in a hook of that name
+def pytest_configure(config: pytest.Config) -> None:
+    """One seed for all that is drawn: examples of hypothesis, rows and numbered cases."""
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = SEED
 
 
 def pytest_report_header() -> str:
