@@ -143,32 +143,32 @@ class RowArithmetic:
         if self.precision == "single":
             found = core.e_step(rows, parameters, weight, self.precision)
         else:
-            found = self._steps.e_step(rows, parameters, weight)
+            found = self._steps(rows).e_step(rows, parameters, weight)
         return found if len(rows) == n_used else replace(found, n_rows=n_used)
 
     def spread_and_keys(
         self, X: Rows, sample_weight: Array | None = None, salt: int | None = None
     ) -> tuple[ColumnSpread, Keys]:
         """Moments of the columns of usable rows, and with a salt a hash of each row, (n,)."""
-        if self.kernel == "compiled" and self.missing != "em":
+        if self.kernel == "compiled":
             return core.spread_and_keys(X, sample_weight, salt)
         return look.spread_and_keys(X, sample_weight, salt)
 
     def score(self, X: Rows, parameters: Parameters) -> RowScores:
         """Label, log-density and largest responsibility of each usable row."""
-        return self._steps.score_rows(X, parameters)
+        return self._steps(X).score_rows(X, parameters)
 
     def responsibilities(self, X: Rows, parameters: Parameters) -> Array:
         """Posterior probability of each component for each usable row, (n, k)."""
-        return self._steps.responsibilities(X, parameters)
+        return self._steps(X).responsibilities(X, parameters)
 
     def impute(self, X: Rows, parameters: Parameters) -> Array:
         """X (n, d) as float64; each missing value is replaced by its mean given the row."""
         return incomplete.impute(X, parameters)
 
-    @property
-    def _steps(self) -> Steps:
-        if self.missing == "em":
+    def _steps(self, X: Rows) -> Steps:
+        """Complete rows go the same way whether values may be missing or not."""
+        if self.missing == "em" and incomplete_rows(X).any():
             return incomplete
         return core if self.kernel == "compiled" else steps
 

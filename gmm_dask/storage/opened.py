@@ -117,6 +117,9 @@ class NoFile:
     def check_unchanged(self) -> None:
         """Nothing can have changed."""
 
+    def check_moments(self, groups: Sequence[int], columns: Sequence[str]) -> None:
+        """There is no moment to check."""
+
     def rows(self, *_: Any) -> Iterator[pa.RecordBatch]:
         """See OpenFile."""
         return iter(())
