@@ -48,8 +48,8 @@ _HEADER = re.compile(
     r"(?!\w+\s+\w)[^\s\"',;]+"
     r"|(?P<cookie>(?i:\b(?:set-)?cookie):[ \t]+)[^\r\n\"']+"
     r"|(?P<bearer>\bBearer\s{1,4})(?!(?:tokens?|auth\w*|schemes?|realm|is|of|was|in|or|and)\b)"
-    r"[\w.~+/=-]{3,}"
-    r"|(?P<lower>\bbearer\s{1,4})(?=[\w.~+/=-]*\d)[\w.~+/=-]{8,}"
+    r"[\w.~+/=%-]{3,}"
+    r"|(?P<lower>\bbearer\s{1,4})(?=[\w.~+/=%-]*\d)[\w.~+/=%-]{8,}"
 )
 _BASIC = re.compile(r"\b(?P<lead>Basic\s{1,4})(?P<code>[A-Za-z0-9+/]{4,}={0,2})")
 # User and password of a URL, whatever signs the password has. A number after "@" is no host: it
