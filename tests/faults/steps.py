@@ -80,7 +80,12 @@ class Service:
         return {"ContentLength": len(step("head", lambda: self._held(path)))}
 
     def pipe_file(
-        self, path: str, data: bytes, mode: str = "overwrite", chunksize: int | None = None
+        self,
+        path: str,
+        data: bytes,
+        mode: str = "overwrite",
+        chunksize: int | None = None,
+        timeout: float | None = None,
     ) -> None:
         path = path.removeprefix("s3://")
 
@@ -94,8 +99,8 @@ class Service:
         else:
             step("put", lambda: self.objects.__setitem__(path, data))
 
-    def cat_file(self, path: str) -> bytes:
-        return step("get", lambda: self._held(path.removeprefix("s3://")))
+    def cat_file(self, path: str, start: int = 0, end: int | None = None) -> bytes:
+        return step("get", lambda: self._held(path.removeprefix("s3://"))[start:end])
 
     def find(self, folder: str, prefix: str) -> list[str]:
         start = folder.removeprefix("s3://") + "/" + prefix
