@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gmm_dask.engine import Backend, RowChunks, expectation, hold
-from gmm_dask.engine.chunk_map import ChunkMap
+from gmm_dask.engine.passes.chunk_map import ChunkMap
 from gmm_dask.mixture import Parameters, m_step
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage.job import plan

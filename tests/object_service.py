@@ -11,7 +11,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from gmm_dask.storage.object_store import ObjectStore
+from gmm_dask.storage.store.object_store import ObjectStore
 
 SECRET = "wJalrXUtnFEMIbPxRfiCYEXAMPLEKEY0"
 

@@ -14,13 +14,13 @@ import pytest
 
 from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import Backend, LocalBackend, RowChunks, expectation, hold, survey
-from gmm_dask.engine import passes as passes_module
-from gmm_dask.engine.chunk_map import ChunkMap
+from gmm_dask.engine.passes import expectation as passes_module
+from gmm_dask.engine.passes.chunk_map import ChunkMap
 from gmm_dask.errors import DataError
 from gmm_dask.mixture import Parameters
 from gmm_dask.stage.checks import check_survey
-from gmm_dask.storage import reader
-from gmm_dask.storage.plan import Plan, plan_dataset
+from gmm_dask.storage.input.parquet import reader
+from gmm_dask.storage.input.plan import Plan, plan_dataset
 from tests.engine.test_passes import bits
 
 N_ROWS, D = 20_000, 3

@@ -58,7 +58,7 @@ def verify(ref: Ref, debug: Debug = False) -> None:
     with ending(debug):
         from gmm_dask import storage
         from gmm_dask.command.console import make_console, print_line
-        from gmm_dask.storage.version_log import read_version
+        from gmm_dask.storage.store.version_log import read_version
 
         url, number = storage.parse_ref(ref)
         store = storage.open_store(url)
@@ -99,7 +99,7 @@ def gc(
         from gmm_dask import storage
         from gmm_dask.command.console import make_console, print_line
         from gmm_dask.stage import text
-        from gmm_dask.storage.garbage import find_garbage, remove
+        from gmm_dask.storage.store.garbage import find_garbage, remove
 
         store = storage.open_store(out)
         garbage = find_garbage(store)

@@ -1,18 +1,20 @@
 """The engine: chunks of a Dask array mapped and reduced, on threads or a cluster."""
 
-from gmm_dask.engine.backends import Backend, ClusterBackend, LocalBackend
-from gmm_dask.engine.chunks import (
+from gmm_dask.engine.cache.disk import check_folder
+from gmm_dask.engine.cache.hold import Held, hold, rows_here
+from gmm_dask.engine.cache.scratch import release
+from gmm_dask.engine.cluster.backends import Backend, ClusterBackend, LocalBackend
+from gmm_dask.engine.cluster.link import Limits, Listener
+from gmm_dask.engine.cluster.opening import ClusterSpec, open_backend
+from gmm_dask.engine.cluster.recovery import Given
+from gmm_dask.engine.passes.chunks import (
     RowChunks,
     Stream,
     array_from_sources,
     row_chunks,
     rows_from_sources,
 )
-from gmm_dask.engine.cluster import ClusterSpec, open_backend
-from gmm_dask.engine.disk import check_folder
-from gmm_dask.engine.hold import Held, hold, rows_here
-from gmm_dask.engine.link import Limits, Listener
-from gmm_dask.engine.passes import (
+from gmm_dask.engine.passes.expectation import (
     WeightedSum,
     completed_log_likelihood,
     expectation,
@@ -20,10 +22,8 @@ from gmm_dask.engine.passes import (
     log_likelihood,
     map_items,
 )
-from gmm_dask.engine.recovery import Given
-from gmm_dask.engine.reduce import tree_sum
-from gmm_dask.engine.scratch import release
-from gmm_dask.engine.survey import Survey, survey
+from gmm_dask.engine.passes.survey import Survey, survey
+from gmm_dask.engine.passes.tree_sum import tree_sum
 
 __all__ = [
     "Backend",

@@ -12,9 +12,9 @@ import numpy as np
 from dask._task_spec import convert_legacy_graph
 
 from gmm_dask.engine import RowChunks, row_chunks
-from gmm_dask.engine.backends import Backend
-from gmm_dask.engine.chunks import dask_array
-from gmm_dask.engine.cluster import users_backend
+from gmm_dask.engine.cluster.backends import Backend
+from gmm_dask.engine.cluster.opening import users_backend
+from gmm_dask.engine.passes.chunks import dask_array
 from gmm_dask.errors import DataError
 from gmm_dask.mixture.row_arithmetic import Missing
 from gmm_dask.rows.checks import checked_rows, checked_values, names_of, weight_values

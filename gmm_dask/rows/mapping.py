@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.engine.chunks import dask_array
-from gmm_dask.engine.cluster import blas_on_one_thread
+from gmm_dask.engine.cluster.opening import blas_on_one_thread
+from gmm_dask.engine.passes.chunks import dask_array
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic, incomplete_rows
 from gmm_dask.rows.checks import Names, checked_values, names_of

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gmm_dask.engine.survey import ChunkSurvey, Survey
+from gmm_dask.engine.passes.survey import ChunkSurvey, Survey
 from gmm_dask.errors import DataError
 from gmm_dask.storage import Chunk, Plan
 

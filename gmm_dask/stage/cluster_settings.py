@@ -68,7 +68,7 @@ class ClusterSettings(Section):
     @classmethod
     def _memory_is_enough(cls, limit: str | None) -> str | None:
         if limit is not None:
-            from gmm_dask.engine.cluster import check_memory_limit
+            from gmm_dask.engine.cluster.opening import check_memory_limit
 
             check_memory_limit(limit)
         return limit
@@ -77,7 +77,7 @@ class ClusterSettings(Section):
     @classmethod
     def _kind_is_known(cls, kind: str) -> str:
         if kind not in KINDS:
-            from gmm_dask.engine.factories import known_kinds, registered
+            from gmm_dask.engine.cluster.factories import known_kinds, registered
 
             if kind not in registered():
                 raise ValueError(known_kinds())
@@ -95,7 +95,7 @@ class ClusterSettings(Section):
         if any(tls) and not all(tls):
             raise ValueError("tls_ca_file, tls_cert and tls_key are given together or not at all")
         if self.address is not None:
-            from gmm_dask.engine.address import check_address
+            from gmm_dask.engine.cluster.address import check_address
 
             check_address(self.address, has_tls=all(tls), insecure=self.insecure)
         return self

@@ -18,11 +18,11 @@ from gmm_dask.redaction import redacted
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.storage import Plan, open_store, read_manifest
-from gmm_dask.storage.delta_output import Origin, check_target, delta_schema, write_table
-from gmm_dask.storage.inputs import is_remote
-from gmm_dask.storage.labels import label_schema
-from gmm_dask.storage.listing import would_list
-from gmm_dask.storage.reader import carried_schema
+from gmm_dask.storage.input.inputs import is_remote
+from gmm_dask.storage.input.listing import would_list
+from gmm_dask.storage.input.parquet.reader import carried_schema
+from gmm_dask.storage.records.delta_output import Origin, check_target, delta_schema, write_table
+from gmm_dask.storage.records.labels import label_schema
 
 
 def check_delta_table(

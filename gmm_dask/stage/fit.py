@@ -14,16 +14,7 @@ import numpy.typing as npt
 
 from gmm_dask import fitting
 from gmm_dask.cautions import Caution, column_cautions, gist, narrow_events
-from gmm_dask.engine import (
-    Backend,
-    Held,
-    RowChunks,
-    Survey,
-    expectations,
-    hold,
-    release,
-    survey,
-)
+from gmm_dask.engine import Backend, Held, RowChunks, Survey, expectations, hold, release, survey
 from gmm_dask.mixture import PriorSettings, core
 from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
@@ -35,7 +26,7 @@ from gmm_dask.stage.job import Job, settings_hash, software_versions
 from gmm_dask.stage.report.data import MAX_ROWS, report_sample
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
-from gmm_dask.storage.model_file import Model, dump_model, load_model_file, parameters_bytes
+from gmm_dask.storage.records.model_file import Model, dump_model, load_model_file, parameters_bytes
 
 NAME_THEM = (
     "Name the features that are to be clustered in data.features or with --features; "

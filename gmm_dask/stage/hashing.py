@@ -12,9 +12,9 @@ from gmm_dask.engine import RowChunks, rows_here
 from gmm_dask.errors import GmmDaskError
 from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import Job
-from gmm_dask.storage.contents import chunk_content, content_of, file_contents
-from gmm_dask.storage.opened import PlannedFiles
-from gmm_dask.storage.sources import sources
+from gmm_dask.storage.input.parquet.opened import PlannedFiles
+from gmm_dask.storage.input.sources import sources
+from gmm_dask.storage.records.contents import chunk_content, content_of, file_contents
 
 Contents = Mapping[int, str]  # SHA-256 of the pages of chunks, by chunk
 

@@ -7,15 +7,15 @@ from typing import Any
 
 from gmm_dask.errors import InputChangedError, OutputError
 from gmm_dask.storage import Plan, RunFolder, Store, canonical_json, run_id
-from gmm_dask.storage.contents import (
+from gmm_dask.storage.records.contents import (
     FileContent,
     dump_contents,
     load_contents,
     read_contents_of,
     states_of,
 )
-from gmm_dask.storage.documents import sha256_hex
-from gmm_dask.storage.runs import CONTENTS
+from gmm_dask.storage.records.documents import sha256_hex
+from gmm_dask.storage.store.runs import CONTENTS
 
 AGAIN = "Run again: a new plan takes the data as they are now."
 

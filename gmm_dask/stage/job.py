@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import Backend, ClusterSpec, Listener, RowChunks, check_folder, open_backend
-from gmm_dask.engine.address import check_certificates
+from gmm_dask.engine.cluster.address import check_certificates
 from gmm_dask.errors import OutputError, SettingsError
 from gmm_dask.kinds import element_of
 from gmm_dask.mixture import core
@@ -38,9 +38,9 @@ from gmm_dask.storage import (
     open_store,
     plan_dataset,
 )
-from gmm_dask.storage.labels import check_kept
-from gmm_dask.storage.listing import would_list
-from gmm_dask.storage.model_file import MAX_BYTES, Model, is_readable
+from gmm_dask.storage.input.listing import would_list
+from gmm_dask.storage.records.labels import check_kept
+from gmm_dask.storage.records.model_file import MAX_BYTES, Model, is_readable
 
 SettingsT = TypeVar("SettingsT", Settings, ScoreSettings)
 

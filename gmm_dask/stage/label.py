@@ -27,8 +27,10 @@ from gmm_dask.stage.hashing import Contents
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import Chunk, Plan, RunFolder
-from gmm_dask.storage.contents import content_of
-from gmm_dask.storage.labels import (
+from gmm_dask.storage.input.parquet.opened import OpenChunk, PlannedChunk, PlannedFiles, changed
+from gmm_dask.storage.input.sources import ChunkSource, name_of, shard_sources
+from gmm_dask.storage.records.contents import content_of
+from gmm_dask.storage.records.labels import (
     LabelledChunk,
     LabelSums,
     PartReceipt,
@@ -36,9 +38,7 @@ from gmm_dask.storage.labels import (
     labelled_before,
     write_part,
 )
-from gmm_dask.storage.model_file import Model
-from gmm_dask.storage.opened import OpenChunk, PlannedChunk, PlannedFiles, changed
-from gmm_dask.storage.sources import ChunkSource, name_of, shard_sources
+from gmm_dask.storage.records.model_file import Model
 
 PARTS_AT_ONCE = 64  # files that a task writes: they take longer than to read small ones
 

@@ -19,13 +19,13 @@ from gmm_dask.storage import (
     parse_ref,
     read_manifest,
 )
-from gmm_dask.storage.documents import shown
-from gmm_dask.storage.labels import content_problem
-from gmm_dask.storage.local_store import read_regular
-from gmm_dask.storage.model_fields import Fields
-from gmm_dask.storage.model_file import MAX_BYTES, MODEL_KEY, Model, load_model_file
-from gmm_dask.storage.runs import damage_of
-from gmm_dask.storage.version_log import read_version, version_numbers
+from gmm_dask.storage.records.documents import shown
+from gmm_dask.storage.records.fields import Fields
+from gmm_dask.storage.records.labels import content_problem
+from gmm_dask.storage.records.model_file import MAX_BYTES, MODEL_KEY, Model, load_model_file
+from gmm_dask.storage.store.local_store import read_regular
+from gmm_dask.storage.store.runs import damage_of
+from gmm_dask.storage.store.version_log import read_version, version_numbers
 
 LONGEST = 1 << 24  # characters of what is said of an event: it names columns
 _COUNTS = (

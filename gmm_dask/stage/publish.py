@@ -32,12 +32,12 @@ from gmm_dask.storage import (
     verify,
     write_manifest,
 )
-from gmm_dask.storage.contents import file_contents
-from gmm_dask.storage.documents import Clock, is_time, utc_now
-from gmm_dask.storage.labels import LabelSums
-from gmm_dask.storage.model_fields import Fields
-from gmm_dask.storage.model_file import MODEL_KEY, Model
-from gmm_dask.storage.runs import html_of_model
+from gmm_dask.storage.records.contents import file_contents
+from gmm_dask.storage.records.documents import Clock, is_time, utc_now
+from gmm_dask.storage.records.fields import Fields
+from gmm_dask.storage.records.labels import LabelSums
+from gmm_dask.storage.records.model_file import MODEL_KEY, Model
+from gmm_dask.storage.store.runs import html_of_model
 
 
 def publish(

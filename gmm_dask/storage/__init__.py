@@ -1,10 +1,10 @@
 """Parquet in, model and labels out: plan, reader, store, versions."""
 
-from gmm_dask.storage.documents import canonical_json
-from gmm_dask.storage.plan import Partition, Plan, plan_dataset
-from gmm_dask.storage.shards import Chunk
-from gmm_dask.storage.store import Store, check_writable, open_store
-from gmm_dask.storage.versions import (
+from gmm_dask.storage.input.plan import Partition, Plan, plan_dataset
+from gmm_dask.storage.input.shards import Chunk
+from gmm_dask.storage.records.documents import canonical_json
+from gmm_dask.storage.store.protocol import Store, check_writable, open_store
+from gmm_dask.storage.store.versions import (
     RunFolder,
     Version,
     find_version,

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from gmm_dask import read_labels
 from gmm_dask.command import cli, ending, published
-from gmm_dask.storage.local_store import LocalStore
+from gmm_dask.storage.store.local_store import LocalStore
 from tests.storage.stores import RUN, check_one_whole_version, publish_run
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_dask.engine import LocalBackend, RowChunks, Stream, row_chunks
-from gmm_dask.engine.chunk_map import ChunkMap
-from gmm_dask.engine.chunks import array_from_sources, dask_array, even_lengths, rows_from_sources
+from gmm_dask.engine.passes.chunk_map import ChunkMap
+from gmm_dask.engine.passes.chunks import (
+    array_from_sources,
+    dask_array,
+    even_lengths,
+    rows_from_sources,
+)
 from gmm_dask.errors import DataError
 
 ROWS = np.arange(60.0).reshape(20, 3)

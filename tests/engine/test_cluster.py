@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from gmm_dask.engine import ClusterSpec, LocalBackend, expectation, open_backend, row_chunks
-from gmm_dask.engine.cluster import available_cores
+from gmm_dask.engine.cluster.opening import available_cores
 from gmm_dask.errors import ClusterError, SettingsError
 from tests.by_hand import by_hand, free_port
 from tests.certificates import write_certificates

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gmm_dask.engine import ClusterSpec, open_backend
-from gmm_dask.engine.factories import GROUP, registered
+from gmm_dask.engine.cluster.factories import GROUP, registered
 from gmm_dask.errors import ClusterError, SettingsError
 from gmm_dask.stage.cluster_settings import ClusterSettings
 from gmm_dask.stage.settings import settings_from

@@ -10,7 +10,8 @@ import pytest
 from dask._task_spec import DataNode, Task, TaskRef
 from dask.diagnostics import ProgressBar
 
-from gmm_dask.engine import LocalBackend, flat
+from gmm_dask.engine import LocalBackend
+from gmm_dask.engine.passes import flat
 
 
 def fan(n: int) -> tuple[dict, list]:

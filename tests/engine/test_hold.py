@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from gmm_dask.engine import Backend, LocalBackend, expectation
-from gmm_dask.engine.chunks import RowChunks, array_from_sources
-from gmm_dask.engine.hold import hold, rows_here
+from gmm_dask.engine.cache.hold import hold, rows_here
+from gmm_dask.engine.passes.chunks import RowChunks, array_from_sources
 from tests.conftest import Blobs
 from tests.engine.test_passes import bits
 

@@ -20,8 +20,9 @@ from distributed import Client, LocalCluster, get_client, secede, wait, worker_c
 from distributed.threadpoolexecutor import thread_state
 
 from gmm_dask import GaussianMixture
-from gmm_dask.engine import Limits, recovery
-from gmm_dask.engine.in_task import beside_the_pool
+from gmm_dask.engine import Limits
+from gmm_dask.engine.cluster import recovery
+from gmm_dask.engine.cluster.in_task import beside_the_pool
 from gmm_dask.errors import ClusterError
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import settings_from

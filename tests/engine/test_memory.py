@@ -8,7 +8,7 @@ import psutil
 import pytest
 from distributed.system import memory_limit as of_dask
 
-from gmm_dask.engine import memory
+from gmm_dask.engine.cache import memory
 
 
 def test_limit_is_that_of_dask() -> None:

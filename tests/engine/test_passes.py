@@ -15,9 +15,9 @@ from gmm_dask.engine import (
     map_items,
     row_chunks,
 )
-from gmm_dask.engine import passes as passes_module
-from gmm_dask.engine.chunks import RowChunks, array_from_sources
-from gmm_dask.engine.hold import hold
+from gmm_dask.engine.cache.hold import hold
+from gmm_dask.engine.passes import expectation as passes_module
+from gmm_dask.engine.passes.chunks import RowChunks, array_from_sources
 from gmm_dask.errors import DataError
 from gmm_dask.fitting import Maximisation, fit
 from gmm_dask.mixture import e_step, m_step

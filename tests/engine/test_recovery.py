@@ -27,15 +27,15 @@ from gmm_dask.engine import (
     expectation,
     hold,
     open_backend,
-    recovery,
     release,
 )
-from gmm_dask.engine.backends import Backend, ClusterBackend
-from gmm_dask.engine.chunk_map import ChunkMap
-from gmm_dask.engine.chunks import array_from_sources
-from gmm_dask.engine.link import Limits, Link
-from gmm_dask.engine.recovery import Opened, repeated
-from gmm_dask.engine.waiting import LostError
+from gmm_dask.engine.cluster import recovery
+from gmm_dask.engine.cluster.backends import Backend, ClusterBackend
+from gmm_dask.engine.cluster.link import Limits, Link
+from gmm_dask.engine.cluster.recovery import Opened, repeated
+from gmm_dask.engine.cluster.waiting import LostError
+from gmm_dask.engine.passes.chunk_map import ChunkMap
+from gmm_dask.engine.passes.chunks import array_from_sources
 from gmm_dask.errors import ClusterError, DataError, DeadlyChunkError
 from gmm_dask.fitting import Maximisation, fit
 from gmm_dask.mixture import Parameters

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmm_dask.engine.reduce import SPLIT_EVERY, tree_sum, tree_tasks
+from gmm_dask.engine.passes.tree_sum import SPLIT_EVERY, tree_sum, tree_tasks
 
 
 class Term:

@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gmm_dask.engine import LocalBackend, Survey, row_chunks, survey
-from gmm_dask.engine import sample as sample_module
-from gmm_dask.engine.sample import MUCH, fewer
+from gmm_dask.engine.passes import sample as sample_module
+from gmm_dask.engine.passes.sample import MUCH, fewer
 from tests.strategies import seeds
 
 SEED = np.random.SeedSequence(9)

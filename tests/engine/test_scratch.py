@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 
 from gmm_dask.engine import Backend, LocalBackend, expectation, hold, release
-from gmm_dask.engine import disk as disk_module
-from gmm_dask.engine.chunk_map import ChunkMap
-from gmm_dask.engine.chunks import RowChunks, Stream
-from gmm_dask.engine.disk import Disk
-from gmm_dask.engine.scratch import Scratch
+from gmm_dask.engine.cache import disk as disk_module
+from gmm_dask.engine.cache.disk import Disk
+from gmm_dask.engine.cache.scratch import Scratch
+from gmm_dask.engine.passes.chunk_map import ChunkMap
+from gmm_dask.engine.passes.chunks import RowChunks, Stream
 from gmm_dask.errors import SettingsError
 from tests.conftest import Blobs
 from tests.engine.test_hold import EDGES, LENGTHS, Reader, chunks_of
@@ -351,7 +351,7 @@ def test_a_forked_process_writes_into_no_file_of_its_parent(
 KILLED = """
 import os, signal, sys
 import numpy as np
-from gmm_dask.engine.scratch import Scratch
+from gmm_dask.engine.cache.scratch import Scratch
 X = np.ones((1000, 4))
 kept = [Scratch(sys.argv[1], "a fit", i, 1, X.nbytes) for i in range(3)]
 for each in kept:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from gmm_dask.engine import Backend, LocalBackend, expectations, row_chunks, survey
-from gmm_dask.engine.sample import fewer
+from gmm_dask.engine.passes.sample import fewer
 from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 
-survey_module = import_module("gmm_dask.engine.survey")
+survey_module = import_module("gmm_dask.engine.passes.survey")
 
 SEED = np.random.SeedSequence(9)
 LARGER = 2048  # rows of a larger sample, of as many as make it cheap

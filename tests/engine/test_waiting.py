@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from gmm_dask.engine import waiting
-from gmm_dask.engine.link import Limits, Link, Roll
-from gmm_dask.engine.waiting import LostError, Vigil, asked, waited
+from gmm_dask.engine.cluster import waiting
+from gmm_dask.engine.cluster.link import Limits, Link, Roll
+from gmm_dask.engine.cluster.waiting import LostError, Vigil, asked, waited
 
 LIMITS = Limits(timeout=60, stuck_after=30)
 

@@ -20,7 +20,7 @@ from gmm_dask.stage import publish
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import settings_from
 from gmm_dask.storage import list_versions, verify
-from gmm_dask.storage.local_store import LocalStore
+from gmm_dask.storage.store.local_store import LocalStore
 from tests.faults.killed import plain_report
 
 PAGE = 4096

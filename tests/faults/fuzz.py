@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gmm_dask.errors import DataError
-from gmm_dask.storage.plan import plan_dataset
-from gmm_dask.storage.reader import read_features, read_table
-from gmm_dask.storage.sources import sources
+from gmm_dask.storage.input.parquet.reader import read_features, read_table
+from gmm_dask.storage.input.plan import plan_dataset
+from gmm_dask.storage.input.sources import sources
 
 COLUMNS = {"x": ("x",), "y": ("y",), "v": ("v[0]", "v[1]")}  # and the features that each is
 KEPT = ("id", "word")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gmm_dask.engine import passes
+from gmm_dask.engine.passes import expectation as passes
 from gmm_dask.fitting import Pass
 from gmm_dask.stage import publish
 from gmm_dask.stage.report import ReportData

@@ -15,7 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from gmm_dask.storage.version_log import Version
+from gmm_dask.storage.store.version_log import Version
 from tests.faults.steps import Arguments
 from tests.storage.stores import Crash
 

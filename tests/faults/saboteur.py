@@ -103,8 +103,8 @@ def _disturbed(place: str, function: Callable[..., Any]) -> Callable[..., Any]:
 def dask_setup(worker: Any) -> None:
     """Stand before the functions that tasks call."""
     for place, module, name in (
-        ("survey", "gmm_dask.engine.survey", "survey_chunk"),
-        ("pass", "gmm_dask.engine.passes", "_statistics"),
+        ("survey", "gmm_dask.engine.passes.survey", "survey_chunk"),
+        ("pass", "gmm_dask.engine.passes.expectation", "_statistics"),
         ("label", "gmm_dask.stage.label", "label_chunk"),
         ("half a label", "gmm_dask.stage.label", "_scored"),
     ):

@@ -10,7 +10,7 @@ from typing import Any
 
 from gmm_dask.errors import OutputError
 from gmm_dask.storage import Version, latest, list_versions
-from gmm_dask.storage.runs import RunFolder
+from gmm_dask.storage.store.runs import RunFolder
 from tests.storage import stores
 from tests.storage.stores import (
     FAULTS,

@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from gmm_dask.storage import Store, object_store
-from gmm_dask.storage.local_store import LocalStore
-from gmm_dask.storage.object_store import ObjectStore
+from gmm_dask.storage import Store
+from gmm_dask.storage.store import object_store
+from gmm_dask.storage.store.local_store import LocalStore
+from gmm_dask.storage.store.object_store import ObjectStore
 from tests.storage.stores import Crash, Reader, Turns
 
 Lead = Callable[[str, Callable[[], Any]], Any]  # of a step's name, and what carries it out

@@ -12,7 +12,7 @@ import pytest
 
 from gmm_dask.errors import GmmDaskError, OutputError
 from gmm_dask.storage import Store, Version, latest, list_versions, verify
-from gmm_dask.storage.local_store import LocalStore
+from gmm_dask.storage.store.local_store import LocalStore
 from tests.conftest import seeds
 from tests.faults.conftest import ROWS, Drive
 from tests.object_service import ObjectService

@@ -16,19 +16,11 @@ import pytest
 
 from gmm_dask.errors import GmmDaskError, OutputError
 from gmm_dask.stage.outputs import Published, read_labels
-from gmm_dask.storage import (
-    Store,
-    Version,
-    latest,
-    list_versions,
-    local_store,
-    manifest,
-    read_manifest,
-    runs,
-    versions,
-)
-from gmm_dask.storage.local_store import LocalStore
-from gmm_dask.storage.runs import RUN_FILES
+from gmm_dask.storage import Store, Version, latest, list_versions, read_manifest
+from gmm_dask.storage.records import manifest
+from gmm_dask.storage.store import local_store, runs, versions
+from gmm_dask.storage.store.local_store import LocalStore
+from gmm_dask.storage.store.runs import RUN_FILES
 from tests.faults.conftest import ROWS, Drive
 from tests.faults.power import Disk, Powered, lay_out
 from tests.faults.steps import intercept

@@ -11,25 +11,16 @@ import pyarrow as pa
 import pytest
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage import (
-    Store,
-    Version,
-    labels,
-    latest,
-    list_versions,
-    local_store,
-    manifest,
-    runs,
-    verify,
-    versions,
-)
-from gmm_dask.storage.documents import sha256_hex
-from gmm_dask.storage.labels import PartReceipt
-from gmm_dask.storage.local_store import LocalStore
-from gmm_dask.storage.runs import MANIFEST, RunFolder
-from gmm_dask.storage.store import create_once
-from gmm_dask.storage.tables import parquet_bytes
-from gmm_dask.storage.versions import publish_version
+from gmm_dask.storage import Store, Version, latest, list_versions, verify
+from gmm_dask.storage.records import labels, manifest
+from gmm_dask.storage.records.documents import sha256_hex
+from gmm_dask.storage.records.labels import PartReceipt
+from gmm_dask.storage.records.parquet_tables import parquet_bytes
+from gmm_dask.storage.store import local_store, runs, versions
+from gmm_dask.storage.store.local_store import LocalStore
+from gmm_dask.storage.store.protocol import create_once
+from gmm_dask.storage.store.runs import MANIFEST, RunFolder
+from gmm_dask.storage.store.versions import publish_version
 from tests.faults.conftest import Drive
 from tests.faults.scenarios import (
     SCENARIOS,

@@ -26,8 +26,9 @@ from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import promote
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import settings_from
-from gmm_dask.storage import Store, Version, list_versions, versions
-from gmm_dask.storage.versions import LATEST
+from gmm_dask.storage import Store, Version, list_versions
+from gmm_dask.storage.store import versions
+from gmm_dask.storage.store.versions import LATEST
 from tests.conftest import seeds
 from tests.storage.stores import Between, Crash, MemoryStore, Turns, TurnStore
 

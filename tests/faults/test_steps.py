@@ -16,9 +16,10 @@ import pytest
 
 from gmm_dask.errors import GmmDaskError
 from gmm_dask.stage.outputs import Published
-from gmm_dask.storage import Store, Version, list_versions, local_store, object_store
-from gmm_dask.storage.garbage import find_garbage, remove
-from gmm_dask.storage.object_store import ObjectStore
+from gmm_dask.storage import Store, Version, list_versions
+from gmm_dask.storage.store import local_store, object_store
+from gmm_dask.storage.store.garbage import find_garbage, remove
+from gmm_dask.storage.store.object_store import ObjectStore
 from tests.conftest import seeds
 from tests.faults.conftest import ROWS, Drive
 from tests.faults.steps import FAULTS, NEW_STORES, REQUESTS, FaultAt, Harm, InTurn, led_by

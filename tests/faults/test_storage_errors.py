@@ -16,8 +16,10 @@ import pytest
 from gmm_dask.errors import GmmDaskError
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import Settings, settings_from
-from gmm_dask.storage import Store, latest, list_versions, open_store, opened, plan, verify
-from gmm_dask.storage.inputs import open_input
+from gmm_dask.storage import Store, latest, list_versions, open_store, verify
+from gmm_dask.storage.input import plan
+from gmm_dask.storage.input.inputs import open_input
+from gmm_dask.storage.input.parquet import opened
 from tests.conftest import seeds
 from tests.faults.conftest import ROWS, Drive
 from tests.faults.steps import NEW_STORES, Unreliable, led_by, step

@@ -36,8 +36,8 @@ from importlib import import_module
 
 def dask_setup(worker):
     for module, name in (
-        ("gmm_dask.engine.survey", "survey_chunk"),
-        ("gmm_dask.engine.passes", "_statistics"),
+        ("gmm_dask.engine.passes.survey", "survey_chunk"),
+        ("gmm_dask.engine.passes.expectation", "_statistics"),
         ("gmm_dask.stage.label", "label_chunk"),
     ):
         found = import_module(module)

@@ -18,7 +18,7 @@ from gmm_dask.stage import publish
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import Settings, settings_from
 from gmm_dask.storage import latest, list_versions, verify
-from gmm_dask.storage.local_store import LocalStore
+from gmm_dask.storage.store.local_store import LocalStore
 from tests.faults.conftest import ROWS
 from tests.faults.killed import plain_report
 from tests.stage.checkpoints.conftest import assert_same_run

@@ -27,7 +27,7 @@ from gmm_dask.errors import (
 )
 from gmm_dask.stage.outputs import Published
 from gmm_dask.storage import RunFolder, list_versions
-from gmm_dask.storage.version_log import read_version
+from gmm_dask.storage.store.version_log import read_version
 from tests.storage.stores import OTHER, RUN, MemoryStore, publish_run, small_model
 
 

@@ -21,8 +21,8 @@ from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
 from gmm_dask.storage import list_versions, open_store
-from gmm_dask.storage.delta_output import Origin, delta_schema, write_table
-from gmm_dask.storage.inputs import open_input
+from gmm_dask.storage.input.inputs import open_input
+from gmm_dask.storage.records.delta_output import Origin, delta_schema, write_table
 from tests.object_service import ObjectService
 
 pytestmark = pytest.mark.usefixtures("nothing_drawn")
@@ -223,7 +223,7 @@ def test_what_cannot_be_is_refused(
 def test_without_the_library_it_is_said_what_to_install(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gmm_dask.storage.delta_output.is_installed", lambda: False)
+    monkeypatch.setattr("gmm_dask.storage.records.delta_output.is_installed", lambda: False)
     refused(data, OutputError, r"pip install 'gmm-dask\[delta\]'")
 
 

@@ -20,7 +20,7 @@ from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, Settings, settings_from
 from gmm_dask.stage.watch import Watcher
-from gmm_dask.storage.inputs import FileState, LocalInput
+from gmm_dask.storage.input.inputs import FileState, LocalInput
 from tests.stage.conftest import MakeSettings
 
 pytestmark = pytest.mark.usefixtures("nothing_drawn")

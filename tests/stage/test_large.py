@@ -20,7 +20,7 @@ from gmm_dask.stage.job import plan
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import Settings, settings_from
 from gmm_dask.stage.watch import Watcher
-from gmm_dask.storage.model_file import dump_model
+from gmm_dask.storage.records.model_file import dump_model
 from tests.by_hand import by_hand
 from tests.engine.test_scratch import open_bytes
 
@@ -151,7 +151,7 @@ def test_a_full_disk_is_told_once_and_changes_no_bit(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = published(data, tmp_path / "again", memory={"held_bytes": 0})
-    monkeypatch.setattr("gmm_dask.engine.disk.STAYS_FREE", 1.01)
+    monkeypatch.setattr("gmm_dask.engine.cache.disk.STAYS_FREE", 1.01)
     watcher, memory = Warned(), {"held_bytes": 24 * 2500, "scratch": str(tmp_path / "scratch")}
     found = published(data, tmp_path / "out", watcher=watcher, memory=memory)
     assert found.folder.get("model.json") == expected.folder.get("model.json")

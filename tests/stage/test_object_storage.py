@@ -24,7 +24,7 @@ from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import open_store, verify
-from gmm_dask.storage.listing import would_list
+from gmm_dask.storage.input.listing import would_list
 from tests.object_service import SECRET, ObjectService, failure, files
 
 pytestmark = pytest.mark.usefixtures("nothing_drawn")

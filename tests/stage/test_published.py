@@ -29,7 +29,7 @@ from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import Settings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import list_versions, open_store, read_manifest, verify
-from gmm_dask.storage.model_file import Model
+from gmm_dask.storage.records.model_file import Model
 from tests.stage.conftest import FEATURES, IRIS, MakeSettings
 
 pytestmark = pytest.mark.usefixtures("nothing_drawn")

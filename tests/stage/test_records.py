@@ -28,8 +28,8 @@ from gmm_dask.stage.publish import promote
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import Settings, settings_from
 from gmm_dask.storage import open_store
-from gmm_dask.storage.documents import canonical_json, parse_json, sealed, sha256_hex
-from gmm_dask.storage.version_log import read_version
+from gmm_dask.storage.records.documents import canonical_json, parse_json, sealed, sha256_hex
+from gmm_dask.storage.store.version_log import read_version
 from tests.storage.test_records import changed, places
 
 WRONG = (None, True, -1, 10**20, 1.5, "x", [], [[]], {}, {"x": {}}, ...)

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from gmm_dask.errors import DataError
-from gmm_dask.storage.plan import Plan, plan_dataset
-from gmm_dask.storage.reader import read_features
-from gmm_dask.storage.sources import sources
+from gmm_dask.storage.input.parquet.reader import read_features
+from gmm_dask.storage.input.plan import Plan, plan_dataset
+from gmm_dask.storage.input.sources import sources
 
 Write = Callable[..., Path]
 

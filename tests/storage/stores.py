@@ -14,15 +14,15 @@ import pyarrow as pa
 
 from gmm_dask.errors import OutputError
 from gmm_dask.mixture import Parameters, RowScores
-from gmm_dask.storage.documents import MAX_BYTES, canonical_json
-from gmm_dask.storage.labels import PartReceipt, label_table, write_part
-from gmm_dask.storage.local_store import too_large
-from gmm_dask.storage.model_file import Model, dump_model, parameters_bytes
-from gmm_dask.storage.runs import RunFolder, html_of_model
-from gmm_dask.storage.store import Store
-from gmm_dask.storage.tables import read_parquet_bytes
-from gmm_dask.storage.version_log import Version, list_versions
-from gmm_dask.storage.versions import (
+from gmm_dask.storage.records.documents import MAX_BYTES, canonical_json
+from gmm_dask.storage.records.labels import PartReceipt, label_table, write_part
+from gmm_dask.storage.records.model_file import Model, dump_model, parameters_bytes
+from gmm_dask.storage.records.parquet_tables import read_parquet_bytes
+from gmm_dask.storage.store.local_store import too_large
+from gmm_dask.storage.store.protocol import Store
+from gmm_dask.storage.store.runs import RunFolder, html_of_model
+from gmm_dask.storage.store.version_log import Version, list_versions
+from gmm_dask.storage.store.versions import (
     find_version,
     publish_version,
     read_manifest,

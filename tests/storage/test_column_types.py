@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_dask.errors import DataError
-from gmm_dask.storage.column_types import common_type, exact_cast, plain_type
-from gmm_dask.storage.plan import plan_dataset
-from gmm_dask.storage.reader import read_table
-from gmm_dask.storage.sources import sources
+from gmm_dask.storage.input.columns.column_types import common_type, exact_cast, plain_type
+from gmm_dask.storage.input.parquet.reader import read_table
+from gmm_dask.storage.input.plan import plan_dataset
+from gmm_dask.storage.input.sources import sources
 from tests.storage.conftest import Write, problems_of
 
 NONE = None

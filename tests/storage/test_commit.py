@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage.documents import MAX_BYTES
-from gmm_dask.storage.local_store import LocalStore
-from gmm_dask.storage.runs import RunFolder
-from gmm_dask.storage.store import create_once
-from gmm_dask.storage.version_log import Version
-from gmm_dask.storage.versions import (
+from gmm_dask.storage.records.documents import MAX_BYTES
+from gmm_dask.storage.store.local_store import LocalStore
+from gmm_dask.storage.store.protocol import create_once
+from gmm_dask.storage.store.runs import RunFolder
+from gmm_dask.storage.store.version_log import Version
+from gmm_dask.storage.store.versions import (
     LATEST,
     find_version,
     latest,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_dask.errors import ModelFileError, OutputError
-from gmm_dask.storage.documents import canonical_json, parse_json
+from gmm_dask.storage.records.documents import canonical_json, parse_json
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63 - 1)

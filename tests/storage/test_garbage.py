@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage.garbage import find_garbage, remove
-from gmm_dask.storage.version_log import entry_name
+from gmm_dask.storage.store.garbage import find_garbage, remove
+from gmm_dask.storage.store.version_log import entry_name
 from tests.storage.stores import (
     FAULTS,
     OTHER,

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gmm_dask.storage.footers import FIRST_READ
-from gmm_dask.storage.plan import plan_dataset
-from gmm_dask.storage.reader import read_features, read_table
-from gmm_dask.storage.sources import sources
+from gmm_dask.storage.input.parquet.footers import FIRST_READ
+from gmm_dask.storage.input.parquet.reader import read_features, read_table
+from gmm_dask.storage.input.plan import plan_dataset
+from gmm_dask.storage.input.sources import sources
 from tests.storage.conftest import Write, problems_of
 
 UTC = dt.UTC

@@ -16,10 +16,10 @@ import pytest
 
 from gmm_dask.errors import DataError, OutputError
 from gmm_dask.mixture import RowScores
-from gmm_dask.storage.labels import LABEL_COLUMNS, PartReceipt, label_table, write_part
-from gmm_dask.storage.local_store import LocalStore
-from gmm_dask.storage.runs import RunFolder
-from gmm_dask.storage.tables import parquet_bytes, read_parquet_bytes
+from gmm_dask.storage.records.labels import LABEL_COLUMNS, PartReceipt, label_table, write_part
+from gmm_dask.storage.records.parquet_tables import parquet_bytes, read_parquet_bytes
+from gmm_dask.storage.store.local_store import LocalStore
+from gmm_dask.storage.store.runs import RunFolder
 from tests.storage.stores import (
     CHUNK,
     RUN,

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage.documents import canonical_json, sha256_hex
-from gmm_dask.storage.labels import PartReceipt
-from gmm_dask.storage.model_file import dump_model
-from gmm_dask.storage.runs import MADE_WITH_MODEL, RUN_FILES, RunFolder
-from gmm_dask.storage.tables import parquet_bytes, read_parquet_bytes
-from gmm_dask.storage.version_log import Version, read_version
-from gmm_dask.storage.versions import (
+from gmm_dask.storage.records.documents import canonical_json, sha256_hex
+from gmm_dask.storage.records.labels import PartReceipt
+from gmm_dask.storage.records.model_file import dump_model
+from gmm_dask.storage.records.parquet_tables import parquet_bytes, read_parquet_bytes
+from gmm_dask.storage.store.runs import MADE_WITH_MODEL, RUN_FILES, RunFolder
+from gmm_dask.storage.store.version_log import Version, read_version
+from gmm_dask.storage.store.versions import (
     LATEST,
     latest,
     list_versions,

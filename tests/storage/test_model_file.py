@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from gmm_dask.errors import ModelFileError
 from gmm_dask.mixture import Parameters, log_density
-from gmm_dask.storage import model_file
-from gmm_dask.storage.model_file import dump_model, load_model_file, parameters_table
-from gmm_dask.storage.tables import parquet_bytes
+from gmm_dask.storage.records import model_file
+from gmm_dask.storage.records.model_file import dump_model, load_model_file, parameters_table
+from gmm_dask.storage.records.parquet_tables import parquet_bytes
 from tests.storage.stores import ARRAYS, model_of, same_bits, small_model
 from tests.strategies import mixtures, random_mixture, seeds
 

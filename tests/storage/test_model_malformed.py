@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from gmm_dask.errors import ModelFileError
-from gmm_dask.storage.documents import canonical_json
-from gmm_dask.storage.model_file import dump_model, load_model_file
+from gmm_dask.storage.records.documents import canonical_json
+from gmm_dask.storage.records.model_file import dump_model, load_model_file
 from tests.storage.stores import model_of, same_bits, small_model
 from tests.strategies import random_mixture
 

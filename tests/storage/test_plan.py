@@ -21,12 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_dask.errors import DataError
-from gmm_dask.storage import plan as plan_module
-from gmm_dask.storage.footers import FIRST_READ
-from gmm_dask.storage.listing import would_list
-from gmm_dask.storage.plan import plan_dataset
-from gmm_dask.storage.problems import MAX_ALIKE
-from gmm_dask.storage.shards import row_ranges
+from gmm_dask.storage.input import plan as plan_module
+from gmm_dask.storage.input.listing import would_list
+from gmm_dask.storage.input.parquet.footers import FIRST_READ
+from gmm_dask.storage.input.plan import plan_dataset
+from gmm_dask.storage.input.problems import MAX_ALIKE
+from gmm_dask.storage.input.shards import row_ranges
 from tests.storage.conftest import Write, problems_of, read_all, write_file
 
 GOOD = {"x": [1.0, 2.0, 3.0], "y": [4.0, 5.0, 6.0]}
@@ -571,7 +571,7 @@ def test_an_unreadable_file_is_named_with_the_reason(
     def denied(*_: object) -> int:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr("gmm_dask.storage.inputs._open_without_waiting", denied)
+    monkeypatch.setattr("gmm_dask.storage.input.inputs._open_without_waiting", denied)
     only(problems_of(data), "a.parquet", "Permission denied", "read access")
 
 

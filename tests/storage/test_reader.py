@@ -22,11 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_dask.errors import DataError, InputChangedError, InputError
-from gmm_dask.storage.inputs import LocalInput
-from gmm_dask.storage.opened import BLOCK_ROWS, COLUMNS_AT_ONCE, open_planned
-from gmm_dask.storage.plan import plan_dataset
-from gmm_dask.storage.reader import read_features, read_table
-from gmm_dask.storage.sources import sources
+from gmm_dask.storage.input.inputs import LocalInput
+from gmm_dask.storage.input.parquet.opened import BLOCK_ROWS, COLUMNS_AT_ONCE, open_planned
+from gmm_dask.storage.input.parquet.reader import read_features, read_table
+from gmm_dask.storage.input.plan import plan_dataset
+from gmm_dask.storage.input.sources import sources
 from tests.storage.conftest import Write, read_all, write_file
 
 COMPRESSIONS = ("none", "snappy", "zstd", "gzip", "lz4")
@@ -318,7 +318,7 @@ def test_a_file_replaced_after_it_was_opened_is_never_mixed_with_the_other(
             other.replace(file)
         return descriptor
 
-    monkeypatch.setattr("gmm_dask.storage.inputs._open_without_waiting", open_then_replace)
+    monkeypatch.setattr("gmm_dask.storage.input.inputs._open_without_waiting", open_then_replace)
     for _ in range(2):  # the planned one without a name, then the other
         with pytest.raises(InputChangedError):
             read_features(source, ("x",), "float64")
@@ -425,9 +425,9 @@ import sys
 from pathlib import Path
 import numpy as np
 from gmm_dask.errors import DataError
-from gmm_dask.storage.plan import plan_dataset
-from gmm_dask.storage.reader import read_features
-from gmm_dask.storage.sources import sources
+from gmm_dask.storage.input.plan import plan_dataset
+from gmm_dask.storage.input.parquet.reader import read_features
+from gmm_dask.storage.input.sources import sources
 
 original, place = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 place.write_bytes(original)
@@ -475,9 +475,9 @@ def test_mutated_files_are_read_right_or_refused(tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 import numpy as np
-from gmm_dask.storage.plan import plan_dataset
-from gmm_dask.storage.reader import read_features
-from gmm_dask.storage.sources import sources
+from gmm_dask.storage.input.plan import plan_dataset
+from gmm_dask.storage.input.parquet.reader import read_features
+from gmm_dask.storage.input.sources import sources
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmm_dask.errors import GmmDaskError, OutputError, PlaceTakenError
-from gmm_dask.storage import model_file
-from gmm_dask.storage.contents import FileContent, dump_contents, load_contents, states_of
-from gmm_dask.storage.documents import canonical_json, parse_json, sealed, sha256_hex
-from gmm_dask.storage.labels import LabelledChunk, LabelSums, PartReceipt
-from gmm_dask.storage.local_store import LocalStore, read_regular
-from gmm_dask.storage.model_file import dump_model, is_readable, load_model_file
-from gmm_dask.storage.runs import RunFolder
-from gmm_dask.storage.version_log import Version, entry_name, read_version
-from gmm_dask.storage.versions import latest, list_versions, read_manifest, verify
+from gmm_dask.storage.records import model_file
+from gmm_dask.storage.records.contents import FileContent, dump_contents, load_contents, states_of
+from gmm_dask.storage.records.documents import canonical_json, parse_json, sealed, sha256_hex
+from gmm_dask.storage.records.labels import LabelledChunk, LabelSums, PartReceipt
+from gmm_dask.storage.records.model_file import dump_model, is_readable, load_model_file
+from gmm_dask.storage.store.local_store import LocalStore, read_regular
+from gmm_dask.storage.store.runs import RunFolder
+from gmm_dask.storage.store.version_log import Version, entry_name, read_version
+from gmm_dask.storage.store.versions import latest, list_versions, read_manifest, verify
 from tests.storage.stores import (
     OTHER,
     ROWS,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gmm_dask.storage.local_store import LocalStore
+from gmm_dask.storage.store.local_store import LocalStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ def is_folder(descriptor: int) -> bool:
 
 KILLER = """
 import os, signal, sys
-from gmm_dask.storage.local_store import LocalStore
+from gmm_dask.storage.store.local_store import LocalStore
 folder, operation = sys.argv[1:]
 for kill_at in range(1, 100):
     child = os.fork()

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage.local_store import LocalStore
-from gmm_dask.storage.store import check_writable
+from gmm_dask.storage.store.local_store import LocalStore
+from gmm_dask.storage.store.protocol import check_writable
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage.documents import (
+from gmm_dask.storage.records.documents import (
     MAX_BYTES,
     canonical_json,
     is_time,
@@ -21,10 +21,10 @@ from gmm_dask.storage.documents import (
     sha256_hex,
     utc_now,
 )
-from gmm_dask.storage.local_store import LocalStore
-from gmm_dask.storage.runs import RUN_FILES, RunFolder, run_id
-from gmm_dask.storage.version_log import Version, entry_name, read_version
-from gmm_dask.storage.versions import (
+from gmm_dask.storage.store.local_store import LocalStore
+from gmm_dask.storage.store.runs import RUN_FILES, RunFolder, run_id
+from gmm_dask.storage.store.version_log import Version, entry_name, read_version
+from gmm_dask.storage.store.versions import (
     LATEST,
     find_version,
     latest,

@@ -21,7 +21,7 @@ from gmm_dask.stage.job import Job, settings_hash, software_versions
 from gmm_dask.stage.settings import Settings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import Plan, canonical_json
-from gmm_dask.storage.checkpoints import (
+from gmm_dask.storage.records.checkpoints import (
     SURVEY,
     Origin,
     checkpoint_name,
@@ -30,7 +30,7 @@ from gmm_dask.storage.checkpoints import (
     remedied,
     write_checkpoint,
 )
-from gmm_dask.storage.model_fields import Fields
+from gmm_dask.storage.records.fields import Fields
 
 LEAST_SHARE = 50  # times as long as writing took, so that it takes 2 % of a fit at most
 SAMPLE_RATE = 40e6  # bytes of a sample written in a second; before the first there is but a guess

@@ -14,9 +14,9 @@ from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.coordinates import Coordinates
 from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.faults import Cause
-from gmm_dask.storage.model_checks import covariances_problem
-from gmm_dask.storage.model_fields import Fields, packed
-from gmm_dask.storage.model_file import WEIGHTS_SLACK
+from gmm_dask.storage.records.fields import Fields, packed
+from gmm_dask.storage.records.model_checks import covariances_problem
+from gmm_dask.storage.records.model_file import WEIGHTS_SLACK
 
 _ARRAYS = ("weights", "means", "covariances", "precisions_cholesky")
 _PARAMETERS = ("n_components", *_ARRAYS)

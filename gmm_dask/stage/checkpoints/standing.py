@@ -23,7 +23,7 @@ from gmm_dask.stage.checkpoints.records import (
     load_result,
     load_state,
 )
-from gmm_dask.storage.model_fields import Fields
+from gmm_dask.storage.records.fields import Fields
 
 _SEGMENT = ("start", "first", "states")
 _SECONDS = ("start", "n_passes", "seconds")

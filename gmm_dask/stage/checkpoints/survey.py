@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from gmm_dask.engine import Survey
-from gmm_dask.engine.survey import ChunkSurvey
+from gmm_dask.engine.passes.survey import ChunkSurvey
 from gmm_dask.mixture import ColumnSpread
-from gmm_dask.storage.model_fields import Fields, packed
+from gmm_dask.storage.records.fields import Fields, packed
 
 SHARE = 8  # a sample of more than this part of all bytes is read again as quickly
 

@@ -16,7 +16,7 @@ from gmm_dask.stage.checkpoints import keeper
 from gmm_dask.stage.outputs import label_parts
 from gmm_dask.stage.run import run
 from gmm_dask.storage import read_manifest, verify
-from gmm_dask.storage.documents import canonical_json, sealed
+from gmm_dask.storage.records.documents import canonical_json, sealed
 from tests.stage.checkpoints.conftest import PASSES, Make, Stopped, Watching, assert_same_run
 
 
@@ -248,7 +248,7 @@ def test_a_checkpoint_of_other_software_is_told_of(out: Path, checkpoint: Path, 
 def test_a_state_too_large_is_told_of_once_and_the_fit_goes_on(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gmm_dask.storage.checkpoints.MAX_BYTES", 1000)
+    monkeypatch.setattr("gmm_dask.storage.records.checkpoints.MAX_BYTES", 1000)
     attempt = Watching()
     assert run(make(tmp_path / "out"), attempt).new
     assert checkpoints(tmp_path / "out") == []

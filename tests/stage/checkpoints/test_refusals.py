@@ -17,7 +17,7 @@ from gmm_dask.errors import CheckpointError
 from gmm_dask.stage.checkpoints import Keeper
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.run import run
-from gmm_dask.storage.documents import canonical_json, sealed
+from gmm_dask.storage.records.documents import canonical_json, sealed
 from tests.stage.checkpoints.conftest import PASSES, Make, Stopped, Watching, write_rows
 
 Document = dict[str, Any]

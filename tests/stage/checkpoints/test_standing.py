@@ -19,14 +19,14 @@ from gmm_dask.stage.checkpoints.standing import (
     load_checkpoint,
 )
 from gmm_dask.stage.checkpoints.standing import HELD as COUNTS
-from gmm_dask.storage.checkpoints import (
+from gmm_dask.storage.records.checkpoints import (
     Origin,
     checkpoint_name,
     checkpoint_numbers,
     read_checkpoint,
     write_checkpoint,
 )
-from gmm_dask.storage.runs import RunFolder
+from gmm_dask.storage.store.runs import RunFolder
 from tests.fitting.results import assert_same_mixture, assert_same_result, fits, methods, rows
 from tests.fitting.test_standing import EVERY_WAY
 from tests.storage.stores import MemoryStore

@@ -1,0 +1,1 @@
+"""Decoded chunks that stay between passes, in memory or on a local disk."""

@@ -1,0 +1,1 @@
+"""Where work is done: threads, or a Dask cluster that may lose its workers."""

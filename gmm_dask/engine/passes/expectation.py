@@ -1,0 +1,298 @@
+"""Passes over the chunks: one fused task each, results in chunk order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+from dask._task_spec import GraphNode, Task, TaskRef
+
+from gmm_dask.engine.cluster.backends import Backend, Done, LocalBackend
+from gmm_dask.engine.cluster.opening import available_cores
+from gmm_dask.engine.passes.chunk_map import ChunkMap, identity
+from gmm_dask.engine.passes.chunks import RowChunks, row_chunks
+from gmm_dask.engine.passes.sample import fewer
+from gmm_dask.engine.passes.survey import Survey
+from gmm_dask.engine.passes.tree_sum import tree_sum, tree_tasks
+from gmm_dask.mixture import Parameters, SufficientStatistics
+from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
+from gmm_dask.mixture.spread import weight_unit
+from gmm_dask.mixture.statistics import statistics_bytes
+
+DOUBLE = RowArithmetic()
+SAMPLE_CHUNK_BYTES = 1 << 20  # of a pass over the sample, so that every core has a part
+LEAST_PARTS = 2  # of a sample, for one of them to be worth it
+GATHER_BYTES = 15 << 20  # above this the statistics of a pass are added up on the workers
+
+Array = npt.NDArray[np.float64]
+Rows = npt.NDArray[Any]
+
+
+def expectation(
+    chunks: RowChunks,
+    backend: Backend,
+    *,
+    arithmetic: RowArithmetic = DOUBLE,
+    unit: float = 1.0,
+) -> Expectation:
+    """The function EM asks for statistics: every call is one pass over the chunks."""
+    return Expectation(ChunkMap(chunks, backend), arithmetic, unit)
+
+
+@dataclass(frozen=True, eq=False)
+class Expectation:
+    """parameters -> statistics of all rows; bitwise the same on every backend.
+
+    Parameters
+    ----------
+    chunk_map : ChunkMap
+    arithmetic : RowArithmetic
+        What rows go through.
+    unit : float
+        The power of two that weights are divided by, so that none of their products with squares
+        leaves float64; all the statistics are in it.
+    n_rows : int, optional
+        How many the rows stand for, where each is several.
+    """
+
+    chunk_map: ChunkMap
+    arithmetic: RowArithmetic = DOUBLE
+    unit: float = 1.0
+    n_rows: int | None = None
+
+    def in_single(self) -> Expectation | None:
+        """The pass in single precision; None where rows go through NumPy."""
+        single = self.arithmetic.in_single()
+        return None if single is None else replace(self, arithmetic=single)
+
+    def __call__(self, parameters: Parameters) -> SufficientStatistics:
+        """One pass over its chunks: a task for each, and the fixed tree of `+`."""
+        function = partial(_statistics, self.arithmetic, self.unit)
+        graph, keys = self.chunk_map.graph("e_step", function, parameters, None)
+        here = len(self.chunk_map) * statistics_bytes(parameters) <= GATHER_BYTES
+        if not here:
+            apart, keys = self.chunk_map.tasks_in_chunks(keys)
+            tasks, keys = tree_tasks(keys)
+            graph |= apart | tasks
+        parts = self.chunk_map.backend.compute(graph, keys, names=self.chunk_map.names)
+        total: SufficientStatistics = tree_sum(self.chunk_map.in_chunks(parts) if here else parts)
+        return total if self.n_rows is None else replace(total, n_rows=self.n_rows)
+
+
+@dataclass(frozen=True)
+class WeightedSum:
+    """A weighted sum over rows, in a power of two of its own: no weight is too large or small.
+
+    Parameters
+    ----------
+    weight : float
+        Sum of the weights, in `unit`.
+    total : float
+        Weighted sum, in `unit`.
+    unit : float
+    """
+
+    weight: float
+    total: float
+    unit: float = 1.0
+
+    def __add__(self, other: WeightedSum) -> WeightedSum:
+        unit = max(self.unit, other.unit)
+        mine, theirs = self.unit / unit, other.unit / unit
+        return WeightedSum(
+            self.weight * mine + other.weight * theirs,
+            self.total * mine + other.total * theirs,
+            unit,
+        )
+
+    @property
+    def mean(self) -> float:
+        """Per unit of weight, whatever the weights' scale."""
+        return self.total / self.weight
+
+    @property
+    def value(self) -> float:
+        """The sum; infinite where it is beyond float64."""
+        return self.total * self.unit
+
+    @property
+    def log_weight(self) -> float:
+        """Log of the sum of the weights."""
+        return math.log(self.weight) + math.log(self.unit)
+
+
+def log_likelihood(
+    chunks: RowChunks, backend: Backend, parameters: Parameters, missing: Missing = "error"
+) -> WeightedSum:
+    """The sum of the rows' log-densities."""
+    return _summed("score", _density_sum, chunks, backend, parameters, missing)
+
+
+def completed_log_likelihood(
+    chunks: RowChunks, backend: Backend, parameters: Parameters, missing: Missing = "error"
+) -> WeightedSum:
+    """The sum of log-density plus log largest responsibility of each row."""
+    return _summed("icl", _completed_sum, chunks, backend, parameters, missing)
+
+
+def _summed(
+    name: str,
+    function: Callable[..., WeightedSum],
+    chunks: RowChunks,
+    backend: Backend,
+    parameters: Parameters,
+    missing: Missing,
+) -> WeightedSum:
+    arithmetic = RowArithmetic.chosen(missing)
+    total: WeightedSum = tree_sum(
+        ChunkMap(chunks, backend)(name, partial(function, arithmetic), parameters)
+    )
+    return total
+
+
+def map_items(
+    name: str,
+    function: Callable[..., Any],
+    items: Sequence[Any],
+    backend: Backend,
+    *,
+    common: Any = None,
+    on_done: Done | None = None,
+    names: Sequence[str] | None = None,
+) -> list[Any]:
+    """`function(common, item)` for every item, one task each; results in the order of items.
+
+    Parameters
+    ----------
+    names : sequence of str, optional
+        What each item is called in messages.
+    """
+    token = uuid4().hex
+    common_key = f"{name}_input-{token}"
+    graph: dict[Any, GraphNode] = {common_key: Task(common_key, identity, common)}
+    keys = []
+    for i, item in enumerate(items):
+        key = (f"{name}-{token}", i)
+        graph[key] = Task(key, function, TaskRef(common_key), item)
+        keys.append(key)
+    return backend.compute(graph, keys, on_done, names)
+
+
+def _statistics(
+    arithmetic: RowArithmetic,
+    unit: float,
+    parameters: Parameters,
+    X: Rows,
+    sample_weight: Rows | None = None,
+) -> SufficientStatistics:
+    return arithmetic.e_step(X, parameters, sample_weight, unit=unit)
+
+
+def _density_sum(
+    arithmetic: RowArithmetic,
+    parameters: Parameters,
+    X: Rows,
+    sample_weight: Rows | None = None,
+) -> WeightedSum:
+    unit = _unit(sample_weight)
+    found = arithmetic.e_step(X, parameters, sample_weight, unit=unit)
+    return WeightedSum(found.sum_weight, found.log_likelihood, unit)
+
+
+def _completed_sum(
+    arithmetic: RowArithmetic,
+    parameters: Parameters,
+    X: Rows,
+    sample_weight: Rows | None = None,
+) -> WeightedSum:
+    unit = _unit(sample_weight)
+    X, weight, _ = arithmetic.counted(X, sample_weight)
+    scores = arithmetic.score(X, parameters)
+    weight = np.ones(len(X)) if weight is None else weight / unit
+    each = scores.log_density + np.log(scores.max_responsibility)
+    return WeightedSum(float(weight.sum()), float(weight @ each), unit)
+
+
+def _unit(sample_weight: Rows | None) -> float:
+    """The unit of a chunk's weights: that of all is not known before they were looked at."""
+    return 1.0 if sample_weight is None else weight_unit(float(sample_weight.max(initial=0.0)))
+
+
+class OnRows(NamedTuple):
+    """Rows that are here.
+
+    Parameters
+    ----------
+    X : (m, d)
+    weight : (m,), optional
+        Of which only the ratios matter.
+    expectation : Expectation, optional
+        A pass over them, as heavy as all rows; None where they are all.
+    """
+
+    X: Rows
+    weight: Array | None
+    expectation: Expectation | None
+
+
+class Expectations(NamedTuple):
+    """What EM asks.
+
+    Parameters
+    ----------
+    over_all : Expectation
+        A pass over all rows; over the sample, where that says all that they say.
+    sample : OnRows
+        That starts are found on.
+    part : OnRows, optional
+        Fewer of its rows, where it is large.
+    on_larger : Expectation, optional
+        A pass over a larger sample, where there is one, as heavy as all rows.
+    """
+
+    over_all: Expectation
+    sample: OnRows
+    part: OnRows | None = None
+    on_larger: Expectation | None = None
+
+
+def expectations(
+    surveyed: Survey,
+    chunks: RowChunks,
+    backend: Backend,
+    *,
+    arithmetic: RowArithmetic,
+    unit: float,
+    sample_rows: int,
+    part_rows: int,
+) -> Expectations:
+    """Passes over all rows, over so many of the sample as are said, and over all of it."""
+    over_all = expectation(chunks, backend, unit=unit, arithmetic=arithmetic)
+    X, weight = surveyed.sample, surveyed.sample_weight
+    if not surveyed.is_drawn or weight is None:
+        return Expectations(over_all, OnRows(X, weight, None))
+
+    def on(X: Rows, weight: Array) -> Expectation:
+        rows = row_chunks(X, weight * (surveyed.unit / unit), SAMPLE_CHUNK_BYTES)
+        # Here, whatever the backend: the driver holds the sample, and a pass takes no time.
+        here = LocalBackend(min(available_cores(), rows.X.numblocks[0]))
+        return expectation(rows, here, arithmetic=arithmetic)
+
+    on_all = on(X, weight)
+    if surveyed.replaces_rows:
+        return Expectations(replace(on_all, n_rows=surveyed.n_usable), OnRows(X, weight, None))
+    is_larger = len(X) > sample_rows
+    if is_larger:
+        X, weight = fewer(X, weight, sample_rows)
+    sample = OnRows(X, weight, on(X, weight) if is_larger else on_all)
+    part = None
+    if part_rows <= len(X) // LEAST_PARTS:
+        of_part = fewer(X, weight, part_rows)
+        part = OnRows(*of_part, on(*of_part))
+    return Expectations(over_all, sample, part, on_all if is_larger else None)

@@ -1,0 +1,1 @@
+"""Columns by name: their types, their parts in a run, and one schema for all files."""

@@ -1,0 +1,327 @@
+"""One schema for all files of a dataset, or every reason why there is none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+import pyarrow as pa
+
+from gmm_dask.kinds import refusal
+from gmm_dask.storage.input.columns.column_types import common_type, plain_type
+from gmm_dask.storage.input.columns.lists import (
+    check_elements,
+    column_of,
+    common_length,
+    expanded,
+    is_list,
+    slots_of,
+    value_type,
+)
+from gmm_dask.storage.input.columns.one_type import (
+    Variant,
+    check_one_type,
+    check_texts,
+    variants_of,
+    widened_columns,
+)
+from gmm_dask.storage.input.columns.roles import (
+    Roles,
+    cast_of,
+    is_number,
+    kind_of,
+    number_type,
+)
+from gmm_dask.storage.input.parquet.footers import Column, Footer
+from gmm_dask.storage.input.problems import Problems, shown
+from gmm_dask.storage.records.fields import MAX_TEXT
+
+MAX_NAMES = 30  # columns that one message lists
+OF_THE_MODEL = "features of the model"  # which rows to score cannot do without
+FLOAT32_HOLDS = {
+    *(pa.float16(), pa.float32(), pa.int8(), pa.int16(), pa.uint8(), pa.uint16(), pa.null()),
+}
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What the files of a dataset have in common; the fields mean what they mean in Plan."""
+
+    features: tuple[str, ...]
+    dtype: str
+    feature_types: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    key_columns: tuple[str, ...]
+    cast: tuple[tuple[str, str], ...]
+    widened: tuple[Column, ...]
+
+
+def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -> Schema:
+    """The schema that all files share; every disagreement on columns with a role is a problem.
+
+    Files of no rows have no say in columns, because nothing is read from them.
+    """
+    in_use = [each for each in footers if each.n_rows]
+    is_empty_batch = not in_use and not roles.to_fit
+    keys = _key_columns(footers, problems)
+    variants = variants_of(in_use or footers)
+    typed = _all_columns(variants)
+    if is_empty_batch:
+        variants = (_of_no_rows(variants, roles, keys),)
+    _check_names(variants, problems)
+    columns = _all_columns(variants)
+    index = frozenset[str]().union(*(footer.index_columns for footer in footers))
+    named = _features(variants, roles, {*keys, *index}, problems)
+    used = dict.fromkeys(column_of(name, columns) for name in named)
+    setting = "data.features" if roles.to_fit else OF_THE_MODEL
+    of_lists = {slot.column for slot in slots_of(named, columns) if slot.length}
+    for name in used:
+        if _is_column(name, setting, variants, keys, problems):
+            in_lists = name in of_lists or any(map(is_list, _types_of(name, variants)))
+            _check_numbers(name, setting, variants, roles, problems, in_lists)
+    lengths = {
+        name: common_length(name, in_use, named, problems)
+        for name in used
+        if any(map(is_list, _types_of(name, variants)))
+    }
+    features = tuple(expanded(named, lengths))
+    check_elements(features, lengths, columns, setting, problems)
+    for name in features:
+        _check_name(name, problems)
+    weight = roles.weight_column
+    if weight is not None and _is_column(weight, "data.weight_column", variants, keys, problems):
+        _check_numbers(weight, "data.weight_column", variants, roles, problems)
+    carried = dict.fromkeys((*roles.carried, *((*columns, *keys) if roles.keep == "all" else ())))
+    for name in carried:
+        setting = "data.id_columns" if name in roles.id_columns else "labels.keep"
+        if name in keys or _is_column(name, setting, variants, keys, problems):
+            check_one_type(name, setting, variants, problems)
+    types = [
+        {number_type(value_type(type_)) for type_ in _types_of(column_of(name, columns), variants)}
+        for name in features
+    ]
+    narrow = all(each <= FLOAT32_HOLDS for each in types)
+    widened = tuple(widened_columns(carried, keys, variants))
+    if is_empty_batch:  # no file is asked again for its types
+        widened += tuple(
+            (name, typed[name]) for name in carried if name in typed and name not in keys
+        )
+    check_texts(footers, dict(widened), problems)
+    return Schema(
+        features,
+        "float32" if narrow else "float64",
+        tuple(map(_widest, types)),
+        tuple((name, str(type_)) for name, type_ in columns.items()),
+        keys,
+        tuple(_cast((*used, *(() if weight is None else (weight,))), variants)),
+        widened,
+    )
+
+
+def _of_no_rows(variants: Sequence[Variant], roles: Roles, keys: tuple[str, ...]) -> Variant:
+    """The columns that any of the files has; where none has any, those that are asked for.
+
+    What is computed with is of no type: writers do not know the type of no values.
+    """
+    columns = _all_columns(variants)
+    features = (column_of(name, columns) for name in roles.features or ())
+    computed = {*features, *filter(None, [roles.weight_column])}
+    if not columns:
+        columns = dict.fromkeys((*computed, *roles.carried), pa.null())
+    untyped = dict.fromkeys(columns.keys() & computed, pa.null())
+    files = (file for variant in variants for file in variant.files)
+    return Variant(
+        tuple((name, type_) for name, type_ in (columns | untyped).items() if name not in keys),
+        tuple((name, columns.get(name, pa.null())) for name in keys),
+        tuple(files),
+    )
+
+
+def _all_columns(variants: Iterable[Variant]) -> dict[str, pa.DataType]:
+    """Every column of any file, the first file's first, with the one type of all where it is."""
+    types: dict[str, list[pa.DataType]] = {}
+    for variant in variants:
+        for name, type_ in variant.columns:
+            types.setdefault(name, []).append(type_)
+    return {name: common_type(each) or plain_type(each[0]) for name, each in types.items()}
+
+
+def _key_columns(footers: Sequence[Footer], problems: Problems) -> tuple[str, ...]:
+    """Keys of the folders `key=value`, which must be the same for all files."""
+    first = tuple(key.name for key in footers[0].keys)
+    for footer in footers:
+        keys, name = tuple(key.name for key in footer.keys), shown(footer.name)
+        if len(set(keys)) < len(keys):
+            line = f"{name}: a folder key appears twice in its path. Rename one folder."
+            problems.add("files with a folder key twice", line)
+        elif keys != first:
+            line = (
+                f"{name}: lies under the folder keys {_listed(keys)}, but "
+                f"{shown(footers[0].name)} under {_listed(first)}. "
+                "Give all files the same folders key=value."
+            )
+            problems.add("files under other folder keys", line)
+    return tuple(dict.fromkeys(first))
+
+
+def _check_names(variants: Iterable[Variant], problems: Problems) -> None:
+    for variant in variants:
+        counts = Counter(name for name, _ in variant.columns)
+        for name, count in counts.items():
+            for file in variant.files if count > 1 else ():
+                line = (
+                    f"{shown(file)}: the column name {name!r} appears {count} times. "
+                    "Write the file with different names."
+                )
+                problems.add(f"files with two columns {name!r}", line)
+
+
+def _features(
+    variants: Iterable[Variant], roles: Roles, others: set[str], problems: Problems
+) -> tuple[str, ...]:
+    """The features named, or every column that is a number in any file and has no other role.
+
+    Where there are none, the one column of lists of numbers. `others` are folder keys, and columns
+    that were the index of a frame: not features by default.
+    """
+    if roles.features is not None:
+        for name, count in Counter(roles.features).items():
+            if count > 1:
+                problems.add("twice", f"data.features: {name!r} is named {count} times.")
+        if roles.weight_column in roles.features:
+            line = f"data.features: {roles.weight_column!r} is the weight, it cannot be a feature."
+            problems.add("two roles", line)
+        return roles.features
+    taken = {*roles.id_columns, *others, roles.weight_column}
+    types = [
+        (name, type_)
+        for variant in variants
+        for name, type_ in variant.columns
+        if name not in taken and not pa.types.is_null(value_type(type_))
+    ]
+    names = dict.fromkeys(name for name, type_ in types if roles.is_number(type_))
+    lists = dict.fromkeys(name for name, type_ in types if roles.is_number(value_type(type_)))
+    if not names and len(lists) != 1:
+        known = _listed(_all_columns(variants))
+        line = (
+            "data.features: no column without another role is a number, and no single one a list "
+            f"of numbers. The columns: {known}"
+        )
+        line += "".join(_would_be_numbers(types))
+        problems.add("no features", line)
+    return tuple(names) or tuple(lists)
+
+
+def _would_be_numbers(types: Iterable[Column]) -> Iterator[str]:
+    """Sentences about columns that only have to be asked for."""
+    words = {name: cast_of(value_type(type_)) for name, type_ in types}
+    for word in sorted(set(filter(None, words.values()))):
+        names = [name for name in words if words[name] == word]
+        yield f". With data.cast: [{word}] these are taken for numbers: {_listed(names)}"
+
+
+def _check_name(name: str, problems: Problems) -> None:
+    """A model file holds names of 1 to MAX_TEXT characters."""
+    if not 0 < len(name) <= MAX_TEXT:
+        what = f"a name of {len(name)} characters" if name else "no name"
+        line = (
+            f"data.features: a column has {what} ({name[:40]!r}). Rename it to at most {MAX_TEXT} "
+            "characters, or leave it out of data.features."
+        )
+        problems.add("features with unusable names", line)
+
+
+def _is_column(
+    name: str,
+    setting: str,
+    variants: tuple[Variant, ...],
+    keys: tuple[str, ...],
+    problems: Problems,
+) -> bool:
+    """Whether a name is a column of all files."""
+    lacking = [variant for variant in variants if name not in variant.types]
+    if not lacking:
+        return True
+    if name in keys:
+        remedy = "Write it into all files." if setting == OF_THE_MODEL else "Leave it out."
+        line = f"{setting}: {name!r} is a folder key, not a column of all files. {remedy}"
+        problems.add("folder keys in the place of columns", line)
+    elif len(lacking) == len(variants):
+        known = dict.fromkeys((*_all_columns(variants), *keys))
+        line = f"{setting}: no file has a column {name!r}.{_hint(name, known)} They have: "
+        problems.add("columns that no file has", line + _listed(known))
+    else:
+        for variant in lacking:
+            for file in variant.files:
+                or_not = "" if setting == OF_THE_MODEL else f", or leave it out of {setting}"
+                line = (
+                    f"{shown(file)}: has no column {name!r}, as other files have."
+                    f"{_hint(name, variant.types)} Write the column into the file{or_not}."
+                )
+                problems.add(f"files without the column {name!r}", line)
+    return False
+
+
+def _check_numbers(
+    name: str,
+    setting: str,
+    variants: Sequence[Variant],
+    roles: Roles,
+    problems: Problems,
+    in_lists: bool = False,
+) -> None:
+    for variant in variants:
+        type_ = variant.types[name]
+        value = value_type(type_) if in_lists else type_
+        fits = is_list(type_) == in_lists or pa.types.is_null(type_)
+        if roles.is_number(value) and fits:
+            continue
+        word = cast_of(value)
+        remedy = f"set data.cast: [{word}]" if word else ""
+        if not fits:
+            remedy = "make it a list of numbers in all files, or in none"
+        for file in variant.files:
+            where, kind = f"{shown(file)}, column {name!r}", kind_of(value)
+            without = None if setting == OF_THE_MODEL else f" of {setting}"
+            line = refusal(where, f"is {type_}", kind, without, remedy)
+            problems.add(f"files where the column {name!r} is not a number", line)
+    if roles.to_fit and all(pa.types.is_null(variant.types[name]) for variant in variants):
+        line = f"{setting}: the column {name!r} holds no value in any file. Leave it out."
+        problems.add("columns without values", line)
+
+
+def _cast(names: Iterable[str], variants: Sequence[Variant]) -> Iterator[tuple[str, str]]:
+    """Columns that are taken for numbers because the settings ask for it, and their types."""
+    for name in names:
+        types = sorted(str(each) for each in _types_of(name, variants) if cast_of(value_type(each)))
+        if types:
+            yield name, ", ".join(types)
+
+
+def _types_of(name: str, variants: Iterable[Variant]) -> set[pa.DataType]:
+    return {variant.types[name] for variant in variants if name in variant.types}
+
+
+def _widest(types: set[pa.DataType]) -> str:
+    """The narrowest type of NumPy that holds the values of all the types."""
+    numbers = [each.to_pandas_dtype() for each in types if is_number(each) and each != pa.null()]
+    return str(pa.from_numpy_dtype(np.result_type(*numbers))) if numbers else "null"
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    """The column that was probably meant."""
+    known = list(known)
+    for other in known:
+        if other.strip().casefold() == name.strip().casefold():
+            return f" Did you mean {other!r}? Upper and lower case and spaces count."
+    close = get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return (", ".join(names[:MAX_NAMES]) or "none") + more

@@ -1,0 +1,330 @@
+"""Which files a dataset is made of, in one order everywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from gmm_dask.errors import DataError
+from gmm_dask.storage.input.inputs import check_scheme, is_remote
+from gmm_dask.storage.input.listing import delta
+from gmm_dask.storage.input.listing.keys import Keys, hive_keys
+from gmm_dask.storage.input.listing.places import (
+    Paths,
+    Place,
+    common_root,
+    joined,
+    paths_of,
+    places_of,
+    without_scheme,
+)
+from gmm_dask.storage.input.listing.table_formats import (
+    REQUESTS_AT_ONCE,
+    refusal,
+    refusal_below,
+    refusal_inside,
+    table_around,
+)
+from gmm_dask.storage.input.listing.walk import Choice, Walk, unlistable
+from gmm_dask.storage.input.problems import Problems, shown
+
+NO_VERSION = (
+    "data.version: is that of one Delta table, and data.path names none or several. Leave it out."
+)
+
+
+@dataclass(frozen=True)
+class File:
+    """One file.
+
+    Parameters
+    ----------
+    name : str
+        Posix path relative to the root.
+    keys : tuple of Key
+        Values that all its rows have.
+    columns : tuple of str
+        Of the table that its log makes it a part of; it may be older than one of them.
+    """
+
+    name: str
+    keys: Keys
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a dataset, sorted by name.
+
+    Parameters
+    ----------
+    root : str
+        Absolute path or URL of the folder that names are relative to.
+    files : tuple of File
+    tables : tuple of (str, int)
+        The Delta tables that are read: name relative to the root, and version.
+    n_ignored, n_hidden : int
+        Files left out as the settings ask, and files and folders left out for their names.
+    without_files : tuple of (str, Schema)
+        The log and the columns of each table that no file is a part of: it has no rows.
+    caution : str or None
+        What must be known of files that were named one by one.
+    """
+
+    root: str
+    files: tuple[File, ...]
+    tables: tuple[tuple[str, int], ...] = ()
+    n_ignored: int = 0
+    n_hidden: int = 0
+    without_files: tuple[tuple[str, pa.Schema], ...] = ()
+    caution: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the files, in order."""
+        return tuple(file.name for file in self.files)
+
+    def url(self, name: str) -> str:
+        """Where a file of this listing is opened."""
+        return joined(self.root, name)
+
+
+def list_files(
+    paths: Paths, problems: Problems, ignore: Sequence[str] = (), version: int | None = None
+) -> Listing:
+    """List the Parquet files of folders, files and globs; what cannot be goes to `problems`.
+
+    A folder that is a Delta table stands for the files of one of its versions.
+
+    Names are relative to the folder that all places have in common, and do not depend on the order
+    of the paths. A path with braces stands for several.
+
+    Names that start with "_" or "." are skipped, as other readers do; a folder `_key=value` is not,
+    because its rows would be lost without a word. Empty objects that mark a folder are skipped.
+    Below a folder, files must have a suffix of Parquet or none, as Hive and Athena name them.
+
+    Parameters
+    ----------
+    paths : path, or sequence of paths
+    problems : Problems
+    ignore : sequence of str
+        Globs of files to leave out; see Choice.
+    version : int, optional
+        Of the Delta table that is read; its latest where not given.
+
+    Raises
+    ------
+    DataError
+        A scheme that is not allowed, or several kinds of places.
+    InputError
+        The storage fails.
+    """
+    texts = paths_of(paths)
+    for text in texts:
+        check_scheme(text)
+    places = _places(dict.fromkeys(texts), problems)
+    roots = [place.root for each in places.values() for place in each]
+    search = _Search(common_root(roots) if roots else texts[0], Choice(ignore, problems), version)
+    files, found_by = dict[str, File](), dict[str, str]()
+    for text in texts:
+        found = search.files_of(text, places[text])
+        _check_twice(text, found.keys(), found_by, problems)
+        files.update(found)
+        found_by.update(dict.fromkeys(found, text))
+    if version is not None and len(search.tables) != 1 and not problems:
+        problems.add("version", NO_VERSION)
+    listing = Listing(
+        search.root,
+        tuple(files[name] for name in sorted(_sound(files, problems))),
+        tuple(sorted(search.tables.items())),
+        search.choice.n_ignored,
+        search.choice.n_hidden,
+        tuple(sorted(search.without_files.items())),
+        _caution(search.root, [each for found in places.values() for each in found], problems),
+    )
+    _check_links(listing, problems)
+    return listing
+
+
+def _places(texts: Iterable[str], problems: Problems) -> dict[str, list[Place]]:
+    """The places that each path stands for; stores are asked about many paths at once."""
+
+    def asked(text: str) -> list[Place] | OSError:
+        try:
+            return places_of(text, problems)
+        except OSError as error:
+            return error
+
+    remote = list(filter(is_remote, texts))
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        found = dict(zip(remote, pool.map(asked, remote), strict=True))
+    places: dict[str, list[Place]] = {}
+    for text in texts:
+        answer = found[text] if text in found else asked(text)
+        if isinstance(answer, OSError):
+            problems.add("places that cannot be listed", unlistable(text, answer))
+        places[text] = [] if isinstance(answer, OSError) else answer
+    return places
+
+
+def _caution(root: str, places: Sequence[Place], problems: Problems) -> str | None:
+    """That files are read which are named one by one, whatever the log of their table says."""
+    files = [place for place in places if place.kind == "file"]
+    if not files or problems:
+        return None
+    try:
+        found = table_around(without_scheme(root), files[0].filesystem())
+    except OSError as error:
+        problems.add("places that cannot be listed", unlistable(root, error))
+        return None
+    if found is None:
+        return None
+    table, kind = found
+    named = f"{kind} table {shown(root.removesuffix(without_scheme(root)) + table)}"
+    return f"Files are read as data.path lists them, whatever the log of the {named} says."
+
+
+@dataclass
+class _Search:
+    """The search for the files of all paths.
+
+    Parameters
+    ----------
+    root : str
+        That names are relative to.
+    choice : Choice
+    version : int or None
+        Of a Delta table.
+    tables : dict of str to int
+        Versions of the Delta tables found, by name.
+    without_files : dict of str to Schema
+        Columns of those that have no files, by the name of their log.
+    """
+
+    root: str
+    choice: Choice
+    version: int | None
+    tables: dict[str, int] = field(default_factory=dict)
+    without_files: dict[str, pa.Schema] = field(default_factory=dict)
+
+    def files_of(self, text: str, places: Sequence[Place]) -> dict[str, File]:
+        """The files of one path by name; a path without any is a problem."""
+        files, problems, n_before = dict[str, File](), self.choice.problems, self._n_told
+        for place in places:
+            n_known = self._n_told
+            try:
+                found = self._files_of_place(place)
+                if not found and self._n_told == n_known and _must_hold_files(place, places):
+                    problems.add("empty", _nothing(place.path, place.kind))
+                files.update(found)
+            except OSError as error:
+                problems.add("places that cannot be listed", unlistable(place.path, error))
+        if places and not files and self._n_told == n_before:
+            problems.add("empty", _nothing(text, "glob"))
+        return files
+
+    @property
+    def _n_told(self) -> int:
+        """Places about which there is no more to say than that they hold no files."""
+        return len(self.choice.problems) + len(self.without_files)
+
+    def _files_of_place(self, place: Place) -> dict[str, File]:
+        prefix = self._prefix(place)
+        if place.kind == "file":
+            return _plain_files([prefix + place.pattern.parts[0]])
+        if not (place.is_remote or place.is_there()):
+            return {}
+        table = table_around(place.key, place.filesystem())
+        if table is not None:
+            return self._files_of_table(place, *table)
+        found = Walk(place, self.choice, prefix).found()
+        for folder, kind in found.tables.items():
+            line = refusal_below(place.path, joined(place.root, folder), kind)
+            self.choice.problems.add("tables", line)
+        return _plain_files([prefix + name for name in found.names])
+
+    def _files_of_table(self, place: Place, table: str, kind: str) -> dict[str, File]:
+        """The files of a Delta table; a part of a table, or one of another kind, is a problem."""
+        problems = self.choice.problems
+        is_whole = place.kind == "folder" and table in (place.key, os.path.realpath(place.key))
+        if is_whole and kind == "Delta" and delta.is_installed():
+            return self._files_of_snapshot(place)
+        where = place.root.removesuffix(place.key) + table
+        refused = refusal(place.path, kind) if is_whole else refusal_inside(place.path, where, kind)
+        problems.add("tables", refused)
+        return {}
+
+    def _files_of_snapshot(self, place: Place) -> dict[str, File]:
+        try:
+            snapshot = delta.read_snapshot(place.root, self.version)
+        except DataError as error:
+            self.choice.problems.add("tables", str(error))
+            return {}
+        prefix = self._prefix(place)
+        self.tables[prefix.rstrip("/")] = snapshot.version
+        if not snapshot.keys:
+            self.without_files[f"{prefix}_delta_log"] = snapshot.schema
+        return {
+            prefix + name: File(prefix + name, (*hive_keys(prefix), *keys), snapshot.columns)
+            for name, keys in snapshot.keys.items()
+            if not self.choice.ignores(name)
+        }
+
+    def _prefix(self, place: Place) -> str:
+        """What comes before the names that are relative to the place."""
+        inner = place.root.removeprefix(self.root).strip("/")
+        return f"{inner}/" if inner else ""
+
+
+def _plain_files(names: Iterable[str]) -> dict[str, File]:
+    return {name: File(name, hive_keys(name)) for name in names}
+
+
+def _must_hold_files(place: Place, places: Sequence[Place]) -> bool:
+    """Whether a place that holds no file is a problem: one of several globs may match nothing."""
+    return place.kind == "folder" or (len(places) > 1 and not place.is_there())
+
+
+def _nothing(path: str, kind: str) -> str:
+    what = "holds no Parquet files" if kind == "folder" else "matches no files"
+    return f"{shown(path)}: {what}. Check data.path."
+
+
+def _check_twice(
+    text: str, names: Iterable[str], found_by: Mapping[str, str], problems: Problems
+) -> None:
+    for name in sorted(set(names) & found_by.keys()):
+        line = (
+            f"{shown(name)}: is found by two of the paths of data.path, {shown(found_by[name])} "
+            f"and {shown(text)}, so its rows would count twice. Name it by one of them."
+        )
+        problems.add("files found twice", line)
+
+
+def _check_links(listing: Listing, problems: Problems) -> None:
+    """A link to a file, or to a folder above it, would count the same rows twice."""
+    if is_remote(listing.root):
+        return
+    first: dict[str, str] = {}
+    for name in listing.names:
+        other = first.setdefault(os.path.realpath(listing.url(name)), name)
+        if other != name:
+            line = f"{shown(name)}: is the same file as {shown(other)}. Remove one of the links."
+            problems.add("files reached twice", line)
+
+
+def _sound(names: Iterable[str], problems: Problems) -> list[str]:
+    """Only names that can be written down, as the fingerprint and the labels must."""
+    sound = []
+    for name in names:
+        try:
+            name.encode()
+            sound.append(name)
+        except UnicodeEncodeError:
+            line = f"{name!a}: the file name is not valid UTF-8. Rename the file."
+            problems.add("names that are not UTF-8", line)
+    return sound

@@ -1,0 +1,247 @@
+"""Parquet footers: what a file promises, read once, hashed, and checked for sense."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gmm_dask.errors import DataError
+from gmm_dask.storage.input.columns.key_columns import other_value
+from gmm_dask.storage.input.columns.lists import Length
+from gmm_dask.storage.input.columns.roles import Roles, pandas_note, types_of
+from gmm_dask.storage.input.inputs import FileState, Input
+from gmm_dask.storage.input.listing import Keys
+from gmm_dask.storage.input.parquet.int96 import INT96
+from gmm_dask.storage.input.parquet.row_groups import (
+    ENCRYPTED_FILE,
+    WRITE_AGAIN,
+    Oddity,
+    check_row_groups,
+    first_leaf,
+)
+from gmm_dask.storage.input.parquet.thrift import ThriftError
+from gmm_dask.storage.input.problems import shown
+
+MAGIC, ENCRYPTED = b"PAR1", b"PARE"
+FIRST_READ = 1 << 16  # bytes of the end that are read at once; most footers are smaller
+MAX_FOOTER_BYTES = 256 << 20  # a footer is parsed whole in memory
+
+_NAMELESS_INDEX = re.compile(r"__index_level_\d+__")
+
+Column = tuple[str, pa.DataType]
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What the end of one file says.
+
+    Parameters
+    ----------
+    name : str
+    state : FileState
+        Of the open file the footer was read from.
+    sha256 : str
+        Of the footer's bytes.
+    row_groups : tuple of int
+        Rows of each.
+    columns : tuple of (name, Arrow type)
+        Top-level columns in the file's order; those that it is older than come last, without type.
+    oddities : tuple of Oddity
+        Of the columns of interest.
+    index_columns : frozenset of str
+        Columns that pandas wrote from the index of a frame.
+    lengths : mapping of str to Length
+        Of the lists of each column of lists of numbers.
+    keys : tuple of Key
+        Of its folders.
+    contradictions : tuple of (name, str)
+        Keys that are also columns, with a value of the column that is another.
+    absent : tuple of str
+        Columns of its table that the file is older than.
+    moments : mapping of str to (int, int)
+        Of time stamps that may go to labels, the least and the greatest as far as the statistics
+        tell, in `stored_unit` of their type.
+    """
+
+    name: str
+    state: FileState
+    sha256: str
+    row_groups: tuple[int, ...]
+    columns: tuple[Column, ...]
+    oddities: tuple[Oddity, ...]
+    index_columns: frozenset[str] = frozenset()
+    lengths: Mapping[str, Length] = field(default_factory=dict)
+    keys: Keys = ()
+    contradictions: tuple[tuple[str, str], ...] = ()
+    absent: tuple[str, ...] = ()
+    moments: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the file."""
+        return sum(self.row_groups)
+
+
+def footer_of_none(name: str, schema: pa.Schema) -> Footer:
+    """What is known of a table that no file is a part of; `name` stands for all of its files."""
+    columns = tuple((field.name, field.type) for field in schema)
+    return Footer(name, FileState(0, 0, None), hashlib.sha256().hexdigest(), (), columns, ())
+
+
+def read_footer(
+    name: str, file: Input, roles: Roles, keys: Keys = (), table_columns: Sequence[str] = ()
+) -> Footer:
+    """Read, hash and check the footer of an open file, as far as columns with a role go.
+
+    Columns that are also keys of its folders are compared with them, if need be value by value.
+    Of a file that is part of a table the missing ones of `table_columns` hold no values.
+
+    Raises
+    ------
+    DataError
+        Not a whole Parquet file.
+    """
+    state = file.state()
+    content = footer_bytes(name, file.stream, state.size)
+    footer = parse_footer(name, content)
+    schema = footer.schema_arrow
+    try:
+        found = check_row_groups(name, content, state.size - len(content), schema, roles)
+    except ThriftError as error:
+        raise DataError(f"{shown(name)}: the footer is damaged: {error}. {WRITE_AGAIN}") from error
+    absent = tuple(each for each in table_columns if each not in schema.names)
+    columns = (
+        *types_of(schema),
+        *((each, pa.null()) for each in absent),
+    )
+    unknown = (
+        Oddity("null", group, each, f"{n_rows} nulls, as the file is older than the column")
+        for each in absent
+        if roles.minds("null", each)
+        for group, n_rows in enumerate(found.rows)
+    )
+    sha256 = hashlib.sha256(content).hexdigest()
+    index = frozenset(_index_columns(schema))
+    contradictions = tuple(_contradictions(name, file, footer.metadata, keys))
+    moments = dict(_moments(schema, footer.metadata, roles))
+    return Footer(
+        name,
+        state,
+        sha256,
+        found.rows,
+        columns,
+        (*found.oddities, *unknown),
+        index,
+        found.lengths,
+        keys,
+        contradictions,
+        absent,
+        moments,
+    )
+
+
+def footer_bytes(name: str, stream: BinaryIO, size: int) -> bytes:
+    """The footer with its length and magic; raises DataError where the file has none."""
+    tail = _read(stream, max(0, size - FIRST_READ), size)
+    if tail[-4:] == ENCRYPTED:
+        raise DataError(f"{shown(name)}: {ENCRYPTED_FILE}")
+    if tail[-4:] != MAGIC or size < 12:
+        raise DataError(f"{shown(name)}: {_no_parquet(_read(stream, 0, min(size, 4)), size)}")
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if length > size - 4 or length > MAX_FOOTER_BYTES:
+        raise DataError(
+            f"{shown(name)}: is truncated or damaged: its footer should have {length} bytes, "
+            f"the file has {size}. {WRITE_AGAIN}"
+        )
+    if length > len(tail):
+        tail = _read(stream, size - length, size)
+    if len(tail) < length:
+        raise DataError(f"{shown(name)}: ended while it was read. {WRITE_AGAIN}")
+    return tail[-length:]
+
+
+def parse_footer(name: str, content: bytes) -> pq.ParquetFile:
+    """Metadata and schema; forged lengths cannot claim more than the footer's own size."""
+    try:
+        return pq.ParquetFile(
+            pa.BufferReader(content),
+            thrift_string_size_limit=len(content),
+            thrift_container_size_limit=len(content),
+            **INT96,
+        )
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DataError(
+            f"{shown(name)}: the footer is damaged or of an unknown kind: {reason[:300]}. "
+            f"{WRITE_AGAIN}"
+        ) from error
+
+
+def stored_unit(type_: pa.DataType) -> str:
+    """The unit of moments in a file of this type: Parquet has no seconds."""
+    return "ms" if type_.unit == "s" else str(type_.unit)
+
+
+def _moments(
+    schema: pa.Schema, metadata: pq.FileMetaData, roles: Roles
+) -> Iterator[tuple[str, tuple[int, int]]]:
+    for each in schema:
+        if not pa.types.is_timestamp(each.type) or not roles.may_carry(each.name):
+            continue
+        leaf = first_leaf(schema, each.name)
+        groups = (metadata.row_group(i).column(leaf) for i in range(metadata.num_row_groups))
+        known = [group.statistics for group in groups if group.physical_type == "INT64"]
+        bounds = [(each.min_raw, each.max_raw) for each in known if each and each.has_min_max]
+        if bounds:
+            yield each.name, (min(low for low, _ in bounds), max(high for _, high in bounds))
+
+
+def _contradictions(
+    name: str, file: Input, metadata: pq.FileMetaData, keys: Keys
+) -> Iterator[tuple[str, str]]:
+    parquet = pq.ParquetFile(
+        file.stream, metadata=metadata, pre_buffer=False, buffer_size=file.buffer_size, **INT96
+    )
+    for key in keys:
+        if parquet.schema_arrow.names.count(key.name) != 1:
+            continue  # no column, or two of that name, which is a problem of its own
+        try:
+            other = other_value(parquet, key)
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            where = f"{shown(name)}, column {key.name!r}"
+            raise DataError(f"{where}: the data are damaged. {WRITE_AGAIN}") from error
+        if other is not None:
+            yield key.name, other
+
+
+def _index_columns(schema: pa.Schema) -> Iterator[str]:
+    yield from (name for name in schema.names if _NAMELESS_INDEX.fullmatch(name))
+    yield from (name for name in pandas_note(schema, "index_columns") if isinstance(name, str))
+
+
+def _read(stream: BinaryIO, start: int, stop: int) -> bytes:
+    stream.seek(start)
+    parts = []
+    while start < stop:  # a raw read may return less than was asked for
+        part = stream.read(stop - start)
+        if not part:
+            break
+        parts.append(part)
+        start += len(part)
+    return b"".join(parts)
+
+
+def _no_parquet(head: bytes, size: int) -> str:
+    if size == 0:
+        return f"is empty (0 bytes), not even a Parquet file of no rows. {WRITE_AGAIN}"
+    if head == MAGIC:
+        return f"is truncated: it begins as Parquet, but its footer is missing. {WRITE_AGAIN}"
+    return "is not a Parquet file. Convert it, remove it, or name it in data.ignore."

@@ -1,0 +1,1 @@
+"""Records that are written once and read strictly: model, labels, checkpoints, manifest."""

@@ -1,0 +1,372 @@
+"""Label parts: one Parquet file per chunk, named by its content, one row per input row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gmm_dask.errors import DataError, OutputError
+from gmm_dask.mixture import RowScores
+from gmm_dask.storage.input.columns.arrays import to_arrow, to_arrow_lists, to_numpy
+from gmm_dask.storage.records.documents import check_keys, sealed, sha256_hex, unsealed
+from gmm_dask.storage.records.fields import Fields
+from gmm_dask.storage.records.model_file import MODEL_KEY
+from gmm_dask.storage.records.parquet_tables import parquet_bytes, read_parquet_bytes
+from gmm_dask.storage.store.runs import RunFolder, damage_of, wrong_model
+
+MISSING = "missing"  # the reason of a row that could not be used
+MAX_LIST_VALUES = 2**31 - 1  # of all lists of a column of a part
+LABEL_COLUMNS = {
+    "row_id": pa.int64(),
+    "label": pa.int32(),
+    "log_density": pa.float64(),
+    "max_responsibility": pa.float64(),
+    "reason": pa.string(),
+    "responsibilities": pa.list_(pa.float64()),
+}
+
+
+def check_kept(names: Iterable[str]) -> None:
+    """Refuse input columns that are named like a column of ours.
+
+    Raises
+    ------
+    DataError
+        One line per column.
+    """
+    problems = [
+        f"The column {name!r} cannot be kept in the labels, which have a column of that name: "
+        "rename it in the input, or leave it out of labels.keep and data.id_columns."
+        for name in names
+        if name in LABEL_COLUMNS
+    ]
+    if problems:
+        raise DataError(problems)
+
+
+def label_schema(kept: pa.Schema, responsibilities: bool) -> pa.Schema:
+    """Schema of the tables that label_table makes."""
+    first, *others, last = LABEL_COLUMNS.items()
+    return pa.schema([first, *kept, *others, *([last] if responsibilities else [])])
+
+
+def label_table(
+    first_row: int,
+    kept: pa.Table,
+    scores: RowScores,
+    *,
+    usable: npt.NDArray[np.bool_],
+    responsibilities: npt.NDArray[np.float64] | None = None,
+) -> pa.Table:
+    """The labels of consecutive rows, in input order; unusable rows keep their place.
+
+    Parameters
+    ----------
+    first_row : int
+        row_id of the first.
+    kept : Table
+        Columns to carry through; none, or of n rows.
+    scores : RowScores
+        Of all n rows; what it says of unusable rows is not looked at.
+    usable : (n,)
+        Others get label -1, no score, and a reason.
+    responsibilities : (n, k), optional
+
+    Raises
+    ------
+    DataError
+        A kept column has the name of one of ours, or lengths differ.
+    """
+    n = usable.shape[0]
+    check_kept(kept.column_names)
+    lengths = {"the scores": len(scores.labels)}
+    if kept.num_columns:
+        lengths["the kept columns"] = kept.num_rows
+    if responsibilities is not None:
+        lengths["the responsibilities"] = responsibilities.shape[0]
+    for what, length in lengths.items():
+        if length != n:
+            raise DataError(f"{what} have {length} rows from row {first_row} on, not {n}")
+    unusable = ~usable
+    columns = {
+        "row_id": to_arrow(np.arange(first_row, first_row + n), pa.int64()),
+        **dict(zip(kept.column_names, kept.columns, strict=True)),
+        "label": to_arrow(np.where(usable, scores.labels, -1), pa.int32()),
+        "log_density": to_arrow(scores.log_density, pa.float64(), unusable),
+        "max_responsibility": to_arrow(scores.max_responsibility, pa.float64(), unusable),
+        "reason": _reasons(usable),
+    }
+    if responsibilities is not None:
+        columns["responsibilities"] = _lists(responsibilities, unusable)
+    return pa.table(columns)
+
+
+@dataclass(frozen=True)
+class PartReceipt:
+    """What a written part is: where its rows come from and what its bytes must be.
+
+    Parameters
+    ----------
+    index : int
+        Of the chunk.
+    name : str
+        Relative to the run's folder.
+    sha256 : str
+    bytes, rows : int
+    first_row : int
+        row_id of its first row.
+    file : str
+        The input file, relative to the data set.
+    start, stop : int
+        Rows of that file.
+    model_sha256 : str
+        Checksum of the model that gave the labels.
+    """
+
+    index: int
+    name: str
+    sha256: str
+    bytes: int
+    rows: int
+    first_row: int
+    file: str
+    start: int
+    stop: int
+    model_sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON document."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> PartReceipt:
+        """The receipt in a JSON document; raises OutputError naming the field that is wrong."""
+        check_keys(dict(document), "receipt", _names(cls))
+        return cls.read(Fields(document, "receipt", OutputError))
+
+    @classmethod
+    def read(cls, reader: Fields) -> PartReceipt:
+        """The receipt in a document, checked."""
+        return cls(
+            reader.count("index"),
+            reader.word("name"),
+            reader.sha256("sha256"),
+            reader.count("bytes"),
+            reader.count("rows"),
+            reader.count("first_row"),
+            reader.place("file"),
+            reader.count("start"),
+            reader.count("stop"),
+            reader.sha256(MODEL_KEY),
+        )
+
+    def damage(self, folder: RunFolder) -> str | None:
+        """What is wrong with the part, naming it; None where all of it is as recorded."""
+        try:
+            data = folder.get(self.name, self.bytes)
+        except OutputError as error:
+            return str(error)
+        path = folder.path(self.name)
+        wrong = damage_of(data, self.bytes, self.sha256)
+        wrong = wrong or content_problem(
+            data, path, first_row=self.first_row, rows=self.rows, model_sha256=self.model_sha256
+        )
+        return None if wrong is None else f"{path} is damaged: {wrong}."
+
+    def is_whole(self, folder: RunFolder) -> bool:
+        """Whether the part was read back and is what the receipt says."""
+        return self.damage(folder) is None
+
+
+@dataclass(frozen=True)
+class LabelSums:
+    """Sums over labelled rows; they add up.
+
+    Parameters
+    ----------
+    n_rows, n_dropped, n_incomplete : int
+        Rows, rows left without a label, and rows labelled by what they hold beside missing values.
+    sum_weight, log_likelihood : float
+        Weighted.
+    sum_log_max : float
+        Weighted sum of log largest responsibility, for the integrated completed likelihood.
+    n_labelled : tuple of int
+        Rows of each component.
+    """
+
+    n_rows: int
+    n_dropped: int
+    n_incomplete: int
+    sum_weight: float
+    log_likelihood: float
+    sum_log_max: float
+    n_labelled: tuple[int, ...]
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude among the sums over densities."""
+        return max(abs(self.log_likelihood), abs(self.sum_log_max))
+
+    @classmethod
+    def read(cls, reader: Fields) -> LabelSums:
+        """The sums in a document, checked."""
+        return cls(
+            reader.count("n_rows"),
+            reader.count("n_dropped"),
+            reader.count("n_incomplete"),
+            reader.size("sum_weight"),
+            reader.number("log_likelihood"),
+            reader.number("sum_log_max"),
+            reader.counts("n_labelled"),
+        )
+
+    def __add__(self, other: LabelSums) -> LabelSums:
+        return LabelSums(
+            self.n_rows + other.n_rows,
+            self.n_dropped + other.n_dropped,
+            self.n_incomplete + other.n_incomplete,
+            self.sum_weight + other.sum_weight,
+            self.log_likelihood + other.log_likelihood,
+            self.sum_log_max + other.sum_log_max,
+            tuple(a + b for a, b in zip(self.n_labelled, other.n_labelled, strict=True)),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledChunk:
+    """One chunk labelled; its receipt is the note of it that a later attempt of the run reads.
+
+    Parameters
+    ----------
+    receipt : PartReceipt or None
+        None where nothing is written.
+    content : str
+        SHA-256 of the input's pages.
+    sums : LabelSums
+    """
+
+    receipt: PartReceipt | None
+    content: str
+    sums: LabelSums
+
+    def note(self, folder: RunFolder) -> None:
+        """Write the receipt; nothing where there is none."""
+        if self.receipt is not None:
+            document = {
+                "receipt": self.receipt.to_dict(),
+                "content": self.content,
+                "sums": asdict(self.sums),
+            }
+            folder.put_json(_receipt_name(self.receipt.index), sealed(document))
+
+    @classmethod
+    def noted(cls, folder: RunFolder, index: int) -> tuple[LabelledChunk, PartReceipt]:
+        """What the receipt of a chunk says; raises OutputError where it is absent or damaged."""
+        name = _receipt_name(index)
+        path = folder.path(name)
+        document = unsealed(folder.get_json(name), path)
+        check_keys(document, path, ("receipt", "content", "sums"))
+        reader = Fields(document, path, OutputError)
+        receipt = PartReceipt.read(reader.inner("receipt", _names(PartReceipt)))
+        sums = LabelSums.read(reader.inner("sums", _names(LabelSums)))
+        return cls(receipt, reader.sha256("content"), sums), receipt
+
+
+def labelled_before(folder: RunFolder, index: int, **origin: Any) -> LabelledChunk | None:
+    """What an earlier attempt noted of a part that is there, whole and of this origin.
+
+    None where there is no such part, or its receipt is damaged: then it is made once more.
+
+    Parameters
+    ----------
+    index : int
+        Of the chunk.
+    origin
+        As `write_part` takes it.
+    """
+    try:
+        labelled, receipt = LabelledChunk.noted(folder, index)
+    except OutputError:
+        return None
+    is_of_origin = receipt == replace(receipt, index=index, **origin)
+    return labelled if is_of_origin and receipt.is_whole(folder) else None
+
+
+def write_part(
+    folder: RunFolder,
+    index: int,
+    table: pa.Table,
+    *,
+    first_row: int,
+    file: str,
+    start: int,
+    stop: int,
+    model_sha256: str,
+) -> PartReceipt:
+    """Write one part under a name made of its content; doing it again writes nothing.
+
+    Parameters
+    ----------
+    model_sha256 : str
+        Checksum of the model that gave the labels; the part says it.
+
+    Raises
+    ------
+    DataError
+        The table has another number of rows than the range.
+    OutputError
+    """
+    if table.num_rows != stop - start:
+        raise DataError(f"{file}, rows {start} to {stop}: {table.num_rows} labels were made")
+    origin: dict[str, Any] = {"first_row": first_row, "file": file, "start": start, "stop": stop}
+    origin |= {MODEL_KEY: model_sha256}
+    metadata = {f"gmm_dask.{key}": str(value) for key, value in origin.items()}
+    data = parquet_bytes(table, metadata, counting=["row_id"], plain=["label", "log_density"])
+    sha256 = sha256_hex(data)
+    name = f"labels/part-{index:05d}-{sha256[:16]}.parquet"
+    if not folder.put_if_absent(name, data):
+        # The name says what the content must be, so what is there is damaged.
+        folder.put(name, data)
+    return PartReceipt(index, name, sha256, len(data), table.num_rows, **origin)
+
+
+def _names(record: type[Any]) -> list[str]:
+    return [field.name for field in fields(record)]
+
+
+def _receipt_name(index: int) -> str:
+    return f"receipts/{index:05d}.json"
+
+
+def content_problem(
+    data: bytes, path: str, *, first_row: int, rows: int, model_sha256: str | None
+) -> str | None:
+    """Why a part does not hold exactly these rows with labels of that model; None if it does."""
+    try:
+        row_ids = read_parquet_bytes(data, ["row_id"]).column(0).combine_chunks()
+    except (pa.ArrowException, OSError, IndexError) as error:
+        return f"it is no label file ({error})"
+    if not np.array_equal(to_numpy(row_ids), np.arange(first_row, first_row + rows)):
+        return f"it does not hold exactly the {rows} rows from {first_row} on"
+    return wrong_model(data, path, model_sha256)
+
+
+def _reasons(usable: npt.NDArray[np.bool_]) -> pa.Array:
+    if usable.all():
+        return pa.nulls(len(usable), pa.string())
+    return pa.array(np.full(len(usable), MISSING), pa.string(), mask=usable)
+
+
+def _lists(values: npt.NDArray[np.float64], nulls: npt.NDArray[np.bool_]) -> pa.ListArray:
+    n, k = values.shape
+    if n * k > MAX_LIST_VALUES:
+        raise OutputError(
+            f"{n} rows with {k} responsibilities each are too many for one label part. Set "
+            "memory.chunk_bytes lower, or labels.responsibilities: false."
+        )
+    return to_arrow_lists(values, nulls)

@@ -1,0 +1,258 @@
+"""The manifest of a run: every file with size and SHA-256, written after reading them all back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from gmm_dask.errors import ModelFileError, OutputError
+from gmm_dask.storage.records.documents import (
+    canonical_json,
+    check_format,
+    check_keys,
+    parse_json,
+    sha256_hex,
+    shown,
+)
+from gmm_dask.storage.records.fields import Fields
+from gmm_dask.storage.records.labels import PartReceipt, content_problem
+from gmm_dask.storage.records.model_file import MODEL_KEY, load_model_file
+from gmm_dask.storage.records.parquet_tables import read_parquet_bytes
+from gmm_dask.storage.store.protocol import Store, create_once
+from gmm_dask.storage.store.runs import (
+    MADE_WITH_MODEL,
+    MANIFEST,
+    MANIFEST_FORMAT,
+    RUN_FILES,
+    RunFolder,
+    damage_of,
+    wrong_model,
+)
+from gmm_dask.storage.store.version_log import Version
+
+FORMAT = "gmm_dask.manifest"
+
+_KEYS = ("format", "format_version", "run_id", "published", "rows", MODEL_KEY, "labels", "files")
+_ENTRY, _ROWS = {"bytes", "sha256"}, {"first_row", "rows"}  # of all files, and of label parts
+_REMEDY = "Run again; if that does not help, move the run's folder away first."
+
+
+def write_manifest(
+    folder: RunFolder,
+    receipts: Iterable[PartReceipt],
+    *,
+    n_rows: int,
+    published: str,
+    model_sha256: str,
+) -> str:
+    """Read every file of the run back, then create MANIFEST.json; returns its SHA-256.
+
+    Where an earlier attempt of this run wrote a manifest, that one stands, if it is whole.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    receipts : iterable of PartReceipt
+        One per chunk; none where no labels were asked for.
+    n_rows : int
+        Rows of the plan, which the parts must cover: each row once, in order.
+    published : str
+        When publishing of the run began: UTC, ISO 8601.
+    model_sha256 : str
+        Checksum of the model, which is to be that of model.json and of all that is made with it.
+
+    Raises
+    ------
+    OutputError
+        A file is absent, damaged or of another model, or rows are lost or double; each is named.
+    """
+    parts = sorted(receipts, key=lambda receipt: receipt.index)
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": MANIFEST_FORMAT,
+        "run_id": folder.run_id,
+        "published": published,
+        "rows": n_rows,
+        MODEL_KEY: model_sha256,
+        "labels": [part.name for part in parts],
+        "files": {part.name: _part_entry(part) for part in parts},
+    }
+    problems = _uncovered_rows(document["files"], document["labels"], n_rows)
+    problems += [damage for part in parts if (damage := part.damage(folder)) is not None]
+    for name in RUN_FILES:
+        try:
+            data = folder.get(name)
+            problems += _content_problems(folder, name, data, document)
+            document["files"][name] = {"bytes": len(data), "sha256": sha256_hex(data)}
+        except (OutputError, ModelFileError) as error:
+            problems.append(str(error))
+    _refuse(folder, problems)
+    data = canonical_json(document)
+    held = create_once(folder.store, f"runs/{folder.run_id}/{MANIFEST}", data)
+    if held != data:
+        _check_earlier(folder, held, n_rows, model_sha256)
+    return sha256_hex(held)
+
+
+def read_manifest(store: Store, version: Version) -> dict[str, Any]:
+    """The manifest of a version, as it was published.
+
+    `manifest["files"]` has for each name `bytes`, `sha256` and, for label parts, `first_row` and
+    `rows`; `manifest["labels"]` are the names of the label parts in row order. In those of older
+    formats `manifest["published"]`, when publishing of the run began, and
+    `manifest["model_sha256"]`, the checksum of the model that gave the labels, are None.
+
+    Raises
+    ------
+    OutputError
+        It is absent, or not the one that the version names.
+    """
+    folder = RunFolder(store, version.run_id)
+    data, path = folder.get(MANIFEST), folder.path(MANIFEST)
+    found = sha256_hex(data)
+    if found != version.manifest_sha256:
+        raise OutputError(
+            f"{path} is not the manifest that the version names: its SHA-256 begins "
+            f"{found[:16]}, not {version.manifest_sha256[:16]}. Restore it from a copy."
+        )
+    manifest = _parse_manifest(folder, data)
+    if manifest["rows"] != version.rows:
+        raise OutputError(
+            f"{store.path(version.name)} says {version.rows} rows, its manifest "
+            f"{manifest['rows']}; the entry is damaged. Restore it from a copy."
+        )
+    return manifest
+
+
+def verify(store: Store, version: Version) -> list[str]:
+    """Read a version's files and compare them with its manifest: one line per problem.
+
+    An empty list means that the version is whole: every file has its bytes, every label part has
+    the rows that the manifest promises, and all that is made with a model is of this model.
+    """
+    try:
+        manifest = read_manifest(store, version)
+    except OutputError as error:
+        return [str(error)]
+    return _damaged_files(RunFolder(store, version.run_id), manifest)
+
+
+def _part_entry(part: PartReceipt) -> dict[str, Any]:
+    return {
+        "bytes": part.bytes,
+        "sha256": part.sha256,
+        "rows": part.rows,
+        "first_row": part.first_row,
+    }
+
+
+def _content_problems(
+    folder: RunFolder, name: str, data: bytes, manifest: Mapping[str, Any]
+) -> list[str]:
+    """What is wrong within a file whose bytes are as they were written."""
+    path, model_sha256 = folder.path(name), manifest[MODEL_KEY]
+    wrong = None
+    if name in manifest["labels"]:
+        entry = manifest["files"][name]
+        where = {"first_row": entry["first_row"], "rows": entry["rows"]}
+        wrong = content_problem(data, path, **where, model_sha256=model_sha256)
+    elif name == "model.json":
+        found = load_model_file(data, path).sha256
+        if found != (model_sha256 or found):
+            wrong = f"it is the model {found[:16]}, that of the run is {model_sha256[:16]}"
+    elif name in MADE_WITH_MODEL:
+        _check_decodes(data, path)
+        wrong = wrong_model(data, path, model_sha256)
+    elif name.endswith(".json"):
+        parse_json(data, path)
+    return [] if wrong is None else [f"{path} is damaged: {wrong}."]
+
+
+def _check_decodes(data: bytes, path: str) -> None:
+    if path.endswith(".parquet"):
+        try:
+            read_parquet_bytes(data)
+        except (pa.ArrowException, OSError) as error:
+            raise OutputError(f"{path} is damaged: {error}.") from error
+
+
+def _uncovered_rows(
+    files: Mapping[str, Mapping[str, Any]], labels: Sequence[str], n_rows: int
+) -> list[str]:
+    """Where the parts, in order, do not continue each other from row 0 to the last."""
+    problems, expected = [], 0
+    for name in labels:
+        entry = files[name]
+        if entry["first_row"] != expected:
+            problems.append(f"{name} begins with row {entry['first_row']}, expected {expected}.")
+        expected = entry["first_row"] + entry["rows"]
+    if labels and expected != n_rows:
+        problems.append(f"The label parts end at row {expected}, the input has {n_rows} rows.")
+    if len(set(labels)) != len(labels):
+        problems.append("A label part is listed twice.")
+    return problems
+
+
+def _check_earlier(folder: RunFolder, held: bytes, n_rows: int, model_sha256: str) -> None:
+    manifest = _parse_manifest(folder, held)
+    problems = _damaged_files(folder, manifest)
+    if manifest["rows"] != n_rows:
+        problems.append(
+            f"{folder.path(MANIFEST)} of an earlier attempt says {manifest['rows']} rows, "
+            f"the input has {n_rows}."
+        )
+    if manifest[MODEL_KEY] != model_sha256:
+        problems.append(
+            f"{folder.path(MANIFEST)} of an earlier attempt is of another model than this one's."
+        )
+    _refuse(folder, problems)
+
+
+def _parse_manifest(folder: RunFolder, data: bytes) -> dict[str, Any]:
+    path = folder.path(MANIFEST)
+    document = parse_json(data, path)
+    check_format(document, path, FORMAT, MANIFEST_FORMAT)
+    if document["format_version"] < 2:
+        document = {"published": None, MODEL_KEY: None} | document
+    check_keys(document, path, _KEYS)
+    reader = Fields(document, path, OutputError)
+    if reader.word("run_id") != folder.run_id:
+        raise OutputError(f"{path}: run_id is {shown(document['run_id'])}; it is another run's.")
+    reader.time("published")
+    if document[MODEL_KEY] is not None:
+        reader.sha256(MODEL_KEY)
+    for entry in reader.named("files").values():
+        entry.sha256("sha256")
+        for key in {"bytes", *entry.document} - {"sha256"}:
+            entry.count(key)
+        check_keys(entry.document, f"{path}: {entry.within}", _ENTRY | _ROWS & set(entry.document))
+    files, labels = document["files"], document["labels"]
+    if not isinstance(labels, list) or not all(
+        isinstance(name, str) and files.get(name, {}).keys() >= _ROWS for name in labels
+    ):
+        reader.refuse("labels", "do not name files with rows")
+    _refuse(folder, _uncovered_rows(files, labels, reader.count("rows")))
+    return document
+
+
+def _damaged_files(folder: RunFolder, manifest: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for name, entry in manifest["files"].items():
+        try:
+            data = folder.get(name, entry["bytes"])
+            damage = damage_of(data, entry["bytes"], entry["sha256"])
+            if damage is not None:
+                problems.append(f"{folder.path(name)} is damaged: {damage}.")
+            else:
+                problems += _content_problems(folder, name, data, manifest)
+        except (OutputError, ModelFileError) as error:
+            problems.append(str(error))
+    return problems
+
+
+def _refuse(folder: RunFolder, problems: Sequence[str]) -> None:
+    if problems:
+        lines = "\n".join(problems)
+        raise OutputError(f"Run {folder.run_id} is not whole: {lines}\n{_REMEDY}")

@@ -1,0 +1,156 @@
+"""Publish a run as a version, in one step that either happens or does not.
+
+1. Workers write label parts under names made of their content; a retry, a twin or a straggler
+   writes the same bytes again, or bytes that nobody will list.
+2. The driver reads everything back and creates the manifest, once per run.
+3. The driver creates the next version entry, which names the manifest by its hash. Creating that
+   name is the commit; of several writers one wins, the others look again at what is the latest.
+   A run that is finished already, and is not the latest version, gets such an entry and no more.
+
+Readers go from the highest version to its manifest to the files it lists, and check the hash of
+each; they never list a folder of parts. Nothing is deleted on any path of a run.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from itertools import chain
+
+from gmm_dask.errors import OutputError, PlaceTakenError
+from gmm_dask.storage.records.documents import Clock, canonical_json, sha256_hex, utc_now
+from gmm_dask.storage.records.manifest import read_manifest, verify, write_manifest
+from gmm_dask.storage.store.protocol import Store, create_once
+from gmm_dask.storage.store.runs import MANIFEST, RUN_FILES, RunFolder, run_id
+from gmm_dask.storage.store.version_log import (
+    Version,
+    latest,
+    list_versions,
+    parse_ref,
+    read_version,
+    version_numbers,
+)
+
+__all__ = [
+    "LATEST",
+    "MANIFEST",
+    "RUN_FILES",
+    "RunFolder",
+    "Version",
+    "canonical_json",
+    "find_version",
+    "latest",
+    "list_versions",
+    "parse_ref",
+    "publish_version",
+    "read_manifest",
+    "run_id",
+    "verify",
+    "write_manifest",
+]
+
+LATEST = "LATEST"  # for people; never read by code that looks for a version
+MAX_LOST_RACES = 1000  # each was won by another writer, so this ends only in a store gone wrong
+
+
+def find_version(store: Store, run_id: str) -> Version | None:
+    """The newest version of a run whose manifest is the one that was published.
+
+    None where the run was never published, or where its folder was moved away: then it can be run
+    and published again. A damaged entry of some version is no version of the run.
+
+    Raises
+    ------
+    OutputError
+        There is a manifest, but another one; or an entry cannot be read.
+    """
+    folder = RunFolder(store, run_id)
+    if not folder.exists(MANIFEST):
+        return None
+    found = sha256_hex(folder.get(MANIFEST))
+    entries = (_undamaged(store, number) for number in reversed(version_numbers(store)))
+    of_run = (entry for entry in entries if entry is not None and entry.run_id == run_id)
+    newest = next(of_run, None)
+    if newest is None:
+        return None
+    same = (entry for entry in chain((newest,), of_run) if entry.manifest_sha256 == found)
+    version = next(same, newest)
+    try:
+        read_manifest(store, version)
+    except OutputError as error:
+        said = f"{error} Or move {folder.path()} away and run again."
+        raise OutputError(said) from error.__cause__
+    return version
+
+
+def publish_version(
+    store: Store, run_id: str, manifest_sha256: str, rows: int, now: Clock = utc_now
+) -> Version:
+    """Append an entry that points to the run, unless the latest version does: that is returned.
+
+    Raises
+    ------
+    OutputError
+        The manifest is not the one that was written, the latest entry is damaged, or the next
+        cannot be created. Whether or not it was, publishing again is safe.
+    """
+    # The manifest is read once more: what the entry names must be there before the entry is.
+    read_manifest(store, Version(0, run_id, manifest_sha256, rows))
+    taken = 0  # the highest number whose name is that of a folder: no entry, and none can be made
+    for _ in range(MAX_LOST_RACES):
+        newest = latest(store)
+        if newest is not None and newest.points_to(run_id, manifest_sha256):
+            _settle(store, newest)
+            _point_people_to(store, newest)
+            return newest
+        number = 1 + max(taken, 0 if newest is None else newest.number)
+        version = Version(number, run_id, manifest_sha256, rows, now())
+        try:
+            if create_once(store, version.name, version.to_json()) == version.to_json():
+                _point_people_to(store, version)
+                return version
+        except PlaceTakenError:
+            taken = number
+    raise OutputError(
+        f"{store.url}: {MAX_LOST_RACES} version numbers in a row were taken by others. "
+        "See that no other program writes into the folder `versions`, then run again."
+    )
+
+
+def _undamaged(store: Store, number: int) -> Version | None:
+    """The entry of that number; None where it is damaged or was moved away meanwhile."""
+    try:
+        return read_version(store, number)
+    except OutputError as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # nobody knows yet what it holds
+        return None
+
+
+def _settle(store: Store, version: Version) -> None:
+    """Have the entry of a version that was found on the disk, before it is told that it is there.
+
+    Raises
+    ------
+    OutputError
+        Whoever created it may have died before flushing it, and now it cannot be flushed.
+    """
+    create_once(store, version.name, store.get(version.name))
+
+
+def _point_people_to(store: Store, version: Version) -> None:
+    """Have LATEST name the latest version, also where another was published meanwhile."""
+    # The version is published; a hint that cannot be written must not make it look failed.
+    with suppress(OutputError):
+        while True:
+            hint = f"version {version.number}: runs/{version.run_id}\n".encode()
+            if not _holds(store, LATEST, hint):
+                store.put(LATEST, hint)
+            newest = latest(store)
+            if newest is None or newest == version:
+                return
+            version = newest
+
+
+def _holds(store: Store, name: str, data: bytes) -> bool:
+    same_size = store.exists(name) and store.size(name) == len(data)
+    return same_size and store.get(name, len(data)) == data
