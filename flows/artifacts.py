@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from gmm_dask.cautions import told_apart
 from gmm_dask.command.results import measures, passes_made, places
+from gmm_dask.errors import shown
 from gmm_dask.fitting import Outcome
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
@@ -94,6 +96,7 @@ def component_rows(published: Published) -> Rows:
 def feature_heads(names: Sequence[str]) -> list[str]:
     """A head for each feature; one that is named like another column of the table says so."""
     heads: list[str] = []
+    names = [shown(name) for name in names]
     for name in names:
         taken = {*HEADS, *heads, *(other for other in names if other != name)}
         while name in taken:
@@ -127,10 +130,10 @@ def outputs_markdown(published: Published) -> str:
         "",
         "| | |",
         "|---|---|",
-        *(f"| {what} | {_code(path)} |" for what, path in places(published).items()),
+        *(f"| {what} | {_cell(path)} |" for what, path in places(published).items()),
         f"| published | {text.moment(version.published)} |",
-        f"| features | {_code(_features_say(published))} |",
-        f"| run | {_code(published.folder.run_id)} |",
+        f"| features | {_cell(_features_say(published))} |",
+        f"| run | {published.folder.run_id} |",
         f"| rows used | {_rows_used(metrics)} |",
         *(f"| {what} | {said} |" for what, said in measures(metrics).items()),
     ]
@@ -164,8 +167,16 @@ def _show_outputs(published: Published) -> None:
 
 
 def _code(words: str) -> str:
-    """As code, so that no character of a path means anything; a bar would end the cell."""
-    return "`" + redacted(words).replace("|", "\\|") + "`"
+    """As code, so that no character of a path means anything."""
+    words = shown(redacted(words))
+    fence = "`" * (1 + max(map(len, re.findall("`+", words)), default=0))
+    pad = " " if {words[:1], words[-1:]} & {"`", " "} else ""  # one on each side is not shown
+    return f"{fence}{pad}{words}{pad}{fence}"
+
+
+def _cell(words: str) -> str:
+    """As code in a table, where a bar would end the cell."""
+    return _code(words).replace("|", "\\|")
 
 
 def _components_say(published: Published) -> str:

@@ -19,6 +19,7 @@ from prefect.settings import (
 )
 
 from gmm_dask.command.progress import Forecast, Progress, pass_values, reached, which_pass
+from gmm_dask.errors import shown
 from gmm_dask.fitting import Pass
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
@@ -66,12 +67,12 @@ class FlowWatcher(Progress):
     def phase(self, name: str, detail: str) -> None:
         """See Watcher."""
         super().phase(name, detail)
-        self._logger.info("%s: %s", name, detail)
+        self._logger.info("%s: %s", name, shown(detail))
         self._show(0.0, f"{name}: {detail}", now=True)
 
     def detail(self, message: str) -> None:
         """See Watcher."""
-        self._logger.info(message)
+        self._logger.info("%s", shown(message))
 
     def show_pass(
         self, record: Pass, settings: FitSettings, left: Forecast, seconds_left: float
@@ -92,12 +93,12 @@ class FlowWatcher(Progress):
 
     def warn(self, message: str) -> None:
         """See Watcher."""
-        self._logger.warning(message)
+        self._logger.warning("%s", shown(message))
 
     def waiting(self, what: str | None, seconds: float = 0.0) -> None:
         """See Watcher."""
         if what is not None:
-            self._logger.info("waiting for %s, at most %s", what, text.duration(seconds))
+            self._logger.info("waiting for %s, at most %s", shown(what), text.duration(seconds))
 
     def _show(self, percent: float, words: str, *, now: bool = False) -> None:
         with self._lock:
@@ -113,7 +114,7 @@ class FlowWatcher(Progress):
             self._next = ended + max(INTERVAL, SHARE * (ended - begun))
 
     def _send(self, percent: float, words: str) -> None:
-        words = redacted(words)
+        words = shown(redacted(words))
         with temporary_settings(_ONCE):
             if self._artifact is None:
                 artifact = create_progress_artifact(percent, key=self._key, description=words)

@@ -22,6 +22,7 @@ from gmm_dask.errors import (
     InputError,
     OutputError,
     SettingsError,
+    shown,
 )
 from gmm_dask.redaction import redacted
 from gmm_dask.stage.delta_table import write_delta_table
@@ -89,11 +90,11 @@ _PHASE: dict[str, Any] = {
 def plan(settings: Settings | ScoreSettings) -> Job[Any]:
     """Read the footers, check the schema, name the run."""
     job = stage_plan(settings)
-    get_run_logger().info(job.features)
+    get_run_logger().info("%s", job.features)
     if job.caution is not None:
-        get_run_logger().warning(job.caution)
+        get_run_logger().warning("%s", shown(job.caution))
     if job.plan.tables:
-        get_run_logger().info("Delta table: %s.", table_versions(dict(job.plan.tables)))
+        get_run_logger().info("Delta table: %s.", shown(table_versions(dict(job.plan.tables))))
     return job
 
 
@@ -145,7 +146,7 @@ def make_latest(job: Job[Any]) -> Published:
 
 def _with_delta_table(job: Job[Any], published: Published) -> Published:
     if line := write_delta_table(job.settings, published):
-        get_run_logger().info(line)
+        get_run_logger().info("%s", shown(line))
     return published
 
 
@@ -196,4 +197,4 @@ def failed(error: Exception) -> State[Any]:
 
 def completed(published: Published) -> State[Published]:
     """The flow's state after a run that is the latest version now."""
-    return Completed(message=f"{published.news} {published.path('folder')}", data=published)
+    return Completed(message=shown(f"{published.news} {published.path('folder')}"), data=published)

@@ -6,8 +6,28 @@ from collections.abc import Sequence
 from typing import Any
 
 
+def shown(text: str) -> str:
+    """A text from outside on one line: what does not show as a sign of its own is escaped.
+
+    Line feeds, escape sequences and signs that turn the direction of writing could otherwise
+    forge what a message, a log or a report says.
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 class GmmDaskError(Exception):
-    """The base of all errors of this package; catching it catches every named failure."""
+    """The base of all errors of this package; catching it catches every named failure.
+
+    Parameters
+    ----------
+    *lines : str
+        The message. Each is shown on one line, whatever the names in it hold.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(map(shown, lines)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Errors cross process borders whole, whatever arguments their constructor takes.
@@ -47,8 +67,9 @@ class DataError(GmmDaskError, ValueError):
     """
 
     def __init__(self, problems: Sequence[str] | str) -> None:
-        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
-        super().__init__("\n".join(self.problems))
+        lines = (problems,) if isinstance(problems, str) else problems
+        self.problems = tuple(map(shown, lines))
+        super().__init__(*self.problems)
 
 
 class NotNumbersError(DataError, TypeError):

@@ -16,11 +16,24 @@ from gmm_dask import __version__
 from gmm_dask.command import options, published
 from gmm_dask.command.ending import INTERRUPTED, Debug, Show, carry_out, ending
 from gmm_dask.command.process import settle
+from gmm_dask.errors import shown
 from gmm_dask.stage.settings import ScoreSettings, Settings
 
 
 class _Plain:
-    """Help in which a flag has no type, and an argument no braces."""
+    """Help in which a flag has no type, and an argument no braces; errors of one line."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        """The context of a call; what an error repeats of the call is shown on one line."""
+        given = bool(args)  # without words, the message is the help
+        try:
+            return super().make_context(info_name, args, parent, **extra)  # type: ignore[misc]
+        except Exception as error:
+            if given and hasattr(error, "message"):
+                error.message = shown(error.message)
+            raise
 
     def get_help_option(self, ctx: Any) -> Any:
         """The option --help."""

@@ -33,6 +33,7 @@ from gmm_dask.command.progress import (
     rows_per_second,
     which_pass,
 )
+from gmm_dask.errors import shown
 from gmm_dask.fitting import Pass
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
@@ -56,19 +57,18 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 def printable(message: str) -> str:
-    """The message without control characters and without secrets."""
-    message = redacted(message)
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
+    """The lines of a message without control characters and without secrets."""
+    return "\n".join(map(shown, redacted(message).split("\n")))
 
 
 def print_line(console: Console, message: str, style: str = "") -> None:
-    """Print the message whole: never cut or broken to the width of the terminal."""
+    """Print the message on one line: never cut or broken to the width of the terminal."""
     console.print(fit_text(message, console, style), soft_wrap=True)
 
 
 def fit_text(message: str, console: Console, style: str = "") -> Text:
-    """The message as a console can show it."""
-    message = printable(message)
+    """The message on one line, as a console can show it."""
+    message = shown(redacted(message))
     return Text(message.translate(_ASCII) if console.options.ascii_only else message, style)
 
 
@@ -206,10 +206,8 @@ class LiveDisplay(Progress):
                 elif phase.mark is None and 1 <= left < math.inf:
                     lines.append(f"{phase.how_sure} {text.duration(left)} left")
                 taken = text.duration((phase.ended or now) - phase.begun)
-                name, what = (
-                    fit_text(part, self._console) for part in (phase.name, "\n".join(lines))
-                )
-                grid.add_row(mark, name, what, Text(taken, "dim"))
+                what = Text("\n").join(fit_text(line, self._console) for line in lines)
+                grid.add_row(mark, fit_text(phase.name, self._console), what, Text(taken, "dim"))
         return grid
 
 

@@ -13,7 +13,7 @@ import typer
 
 from gmm_dask.command.process import Terminated, dask_in_our_words, terminable
 from gmm_dask.command.streams import lost
-from gmm_dask.errors import GmmDaskError, SettingsError
+from gmm_dask.errors import GmmDaskError, SettingsError, shown
 
 if TYPE_CHECKING:
     from gmm_dask.command.progress import Progress
@@ -116,11 +116,13 @@ def _message(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory. Use fewer workers, or a smaller memory.chunk_bytes."
     if isinstance(error, OSError):
-        return f"the system refused: {error}"
-    return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+        return shown(f"the system refused: {error}")
+    return shown(f"unexpected {type(error).__name__}: {error} (--debug shows where)")
 
 
 def _complain(message: str) -> None:
-    from gmm_dask.command.console import make_console, print_line
+    from gmm_dask.command.console import make_console, print_line, printable
 
-    print_line(make_console(stderr=True), f"gmm-dask: {message}")
+    console = make_console(stderr=True)
+    for line in printable(f"gmm-dask: {message}").split("\n"):
+        print_line(console, line)

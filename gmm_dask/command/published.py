@@ -67,7 +67,7 @@ def verify(ref: Ref, debug: Debug = False) -> None:
             raise OutputError(f"{url} holds no published version.")
         problems = storage.verify(store, version)
         if problems:
-            raise OutputError("\n".join(problems))
+            raise OutputError(*problems)
         files = len(storage.read_manifest(store, version)["files"])
         whole = f"Version {version.number} of {url} is whole: {files} files, {version.rows:,} rows."
         print_line(make_console(), whole)

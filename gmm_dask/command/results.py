@@ -61,8 +61,7 @@ def print_versions(listed: Sequence[Listed], console: Console | None = None) -> 
     ]
     for line in lines:
         padded = [f"{cell:{width}}" for cell, width in zip(line[:-1], widths, strict=False)]
-        whole = "  ".join((*padded, line[-1]))
-        print_line(console, whole.replace("\n", "\\n"))  # a line feed in a path makes no line
+        print_line(console, "  ".join((*padded, line[-1])))
 
 
 def _cells(listed: Listed, is_latest: bool) -> tuple[str, ...]:

@@ -56,20 +56,20 @@ def refusal(
     document: Mapping[str, Any],
     source: str,
     origins: Mapping[Location, str],
-) -> str:
-    """All problems, each with where its value comes from: an option, or the document."""
+) -> list[str]:
+    """All problems, a line each, with where its value comes from: an option, or the document."""
     places = [_origin(location, document, origins) for location, _ in problems]
     if not any(places):
         lines = [f"{_dotted(location)}: {what}" for location, what in problems]
-        return f"{source or 'The settings'} cannot be used:\n  " + "\n  ".join(_bounded(lines))
+        return [f"{source or 'The settings'} cannot be used:", *_bounded(lines)]
     file = f"{source}, " if source else ""
     lines = [
         f"{place or file + _dotted(location)}: {what}"
         for place, (location, what) in zip(places, problems, strict=True)
     ]
     if len(lines) == 1:
-        return lines[0]
-    return "The settings cannot be used:\n  " + "\n  ".join(_bounded(lines))
+        return lines
+    return ["The settings cannot be used:", *_bounded(lines)]
 
 
 def no_text(value: Any) -> PydanticCustomError:
@@ -77,7 +77,7 @@ def no_text(value: Any) -> PydanticCustomError:
     return PydanticCustomError("no_text", "{said}", {"said": _said_of_no_text(value)})
 
 
-def shown(value: Any) -> str:
+def as_yaml(value: Any) -> str:
     """A value as YAML has it, on a short line."""
     if value is None or isinstance(value, bool):
         return {None: "null", False: "false", True: "true"}[value]
@@ -117,28 +117,29 @@ def _dotted(location: Location) -> str:
 
 def _bounded(lines: list[str]) -> list[str]:
     more = len(lines) - MAX_PROBLEMS
-    return lines if more <= 0 else [*lines[:MAX_PROBLEMS], f"... and {more} more."]
+    bounded = lines if more <= 0 else [*lines[:MAX_PROBLEMS], f"... and {more} more."]
+    return [f"  {line}" for line in bounded]
 
 
 def _location(item: Any) -> Location:
     location: Location = item["loc"]
     is_of_key = item["type"] == "invalid_key"  # which is called by its number
-    return (*location[:-1], shown(item["input"])) if is_of_key else location
+    return (*location[:-1], as_yaml(item["input"])) if is_of_key else location
 
 
 def _said_of_no_text(value: Any) -> str:
     if isinstance(value, bool):
         return (
-            f"text is expected; {_UNQUOTED[value]} without quotes is read as {shown(value)}: put "
+            f"text is expected; {_UNQUOTED[value]} without quotes is read as {as_yaml(value)}: put "
             "the name in quotes"
         )
     if value is None:
         return "text is expected; nothing, ~ or null without quotes is read as no value"
     if isinstance(value, list | tuple):
-        return f"text is expected, and no list (got {shown(value)})"
+        return f"text is expected, and no list (got {as_yaml(value)})"
     if isinstance(value, Mapping):
-        return f"text is expected (got {shown(value)}); put a name with a colon in quotes"
-    return f"text is expected; it is read as {shown(value)} without quotes: put it in quotes"
+        return f"text is expected (got {as_yaml(value)}); put a name with a colon in quotes"
+    return f"text is expected; it is read as {as_yaml(value)} without quotes: put it in quotes"
 
 
 def _complaint(item: Any, schema: type[BaseModel]) -> str:
@@ -157,7 +158,7 @@ def _complaint(item: Any, schema: type[BaseModel]) -> str:
         return _no_list(str(location[-1]), value)
     said = str(item["msg"]).removeprefix("Value error, ").replace("Input should", "it must")
     meant = _word_meant(value, said) if kind == "literal_error" else ""
-    return f"{_EXPECTED.get(kind, said)} (got {shown(value)}){meant}"
+    return f"{_EXPECTED.get(kind, said)} (got {as_yaml(value)}){meant}"
 
 
 def _word_meant(value: Any, said: str) -> str:
@@ -170,7 +171,7 @@ def _no_list(key: str, value: Any) -> str:
         return f"a list is expected: {key}: [a, b]; leave it out for its default"
     if isinstance(value, str):
         return f"a list is expected: {key}: {_as_list(text.bounded(value)[1:-1])}"
-    said = f"a list is expected: {key}: [a, b] (got {shown(value)})"
+    said = f"a list is expected: {key}: [a, b] (got {as_yaml(value)})"
     if isinstance(value, bool):
         said += f"; {_UNQUOTED[value]} without quotes is read so: put a name in quotes"
     return said

@@ -19,7 +19,7 @@ from gmm_dask.storage import (
     parse_ref,
     read_manifest,
 )
-from gmm_dask.storage.records.documents import shown
+from gmm_dask.storage.records.documents import literal
 from gmm_dask.storage.records.fields import Fields
 from gmm_dask.storage.records.labels import content_problem
 from gmm_dask.storage.records.model_file import MAX_BYTES, MODEL_KEY, Model, load_model_file
@@ -117,12 +117,12 @@ def load_published(
 def _model(data: bytes, name: str) -> Model:
     model = load_model_file(data, name)
     if model.outcome not in tuple(Outcome):
-        raise ModelFileError(f"{name}: outcome is {shown(model.outcome)}, none that a fit has.")
+        raise ModelFileError(f"{name}: outcome is {literal(model.outcome)}, none that a fit has.")
     return model
 
 
 def _check_metrics(reader: Fields, model: Model) -> None:
-    """Raise OutputError unless all is there that is shown of a version, as what it is."""
+    """Raise OutputError unless all is there that is literal of a version, as what it is."""
     for name in _COUNTS:
         reader.count(name)
     if len(reader.counts("n_labelled")) != model.parameters.n_components:

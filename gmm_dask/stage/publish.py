@@ -106,10 +106,11 @@ def make_latest(
     watcher.phase("verify", f"run {found.run_id}")
     problems = verify(store, found)
     if problems:
-        lines = "\n".join(problems)
+        first, *others = problems
         raise OutputError(
-            f"This run was published before, as version {found.number}, and is damaged: {lines}\n"
-            f"Restore the files from a copy, or move {folder.path()} away and run again."
+            f"This run was published before, as version {found.number}, and is damaged: {first}",
+            *others,
+            f"Restore the files from a copy, or move {folder.path()} away and run again.",
         )
     before = latest(store)
     if before is None or not before.points_to(found.run_id, found.manifest_sha256):

@@ -360,8 +360,8 @@ def settings_from(
     if found := list(secrets_in(document)):
         lines = (line.partition(": ") for line in found)
         problems = [(tuple(place.split(".")), what) for place, _, what in lines]
-        raise SettingsError(f"{told(problems)}\n  {NO_SECRETS}")
+        raise SettingsError(*told(problems), f"  {NO_SECRETS}")
     try:
         return schema.model_validate(document)
     except ValidationError as error:
-        raise SettingsError(told(complaints(error, schema))) from None
+        raise SettingsError(*told(complaints(error, schema))) from None

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from reprlib import Repr
 from typing import Any
 
+from gmm_dask.errors import shown
 from gmm_dask.redaction import redacted
 
 MAX_NAME = 40  # characters of a feature name in a picture or a table
@@ -87,7 +88,7 @@ def signed(value: float, digits: int) -> str:
 
 def short(name: str, limit: int = MAX_NAME) -> str:
     """The name on one line, cut in the middle where it is longer than the limit."""
-    name = " ".join(name.split()) or "(no name)"
+    name = shown(name) if name.strip() else "(no name)"
     if len(name) <= limit:
         return name
     tail = limit // 3
@@ -104,15 +105,15 @@ def features(names: Sequence[str], *, named: bool | None) -> str:
         Whether the settings name them; None where nothing is known of it, as with a model's.
     """
     how = {True: ", as named", False: ", all numeric columns, for none was named", None: ""}[named]
-    shown = [short(name) for name in names[:MAX_FEATURES]]
+    first = ", ".join(short(name) for name in names[:MAX_FEATURES])
     more = f" and {len(names) - MAX_FEATURES:,} more" if len(names) > MAX_FEATURES else ""
-    return f"{numbered(len(names), 'feature')}{how}: {', '.join(shown)}{more}"
+    return f"{numbered(len(names), 'feature')}{how}: {first}{more}"
 
 
 def bounded(value: Any) -> str:
     """Any value on a short line: an alias in YAML can stand for more than memory holds."""
-    shown = _BOUNDED.repr(value)
-    return shown if len(shown) <= MAX_INPUT else f"{shown[: MAX_INPUT - 3]}..."
+    written = _BOUNDED.repr(value)
+    return written if len(written) <= MAX_INPUT else f"{written[: MAX_INPUT - 3]}..."
 
 
 def held_chunks(

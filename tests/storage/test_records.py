@@ -39,6 +39,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 counts = st.integers(0, 2**63 - 1)
 times = st.integers(-(10**29), 10**29)  # nanoseconds of seconds of 64 bits, before and after 1970
 hashes = st.text("0123456789abcdef", min_size=64, max_size=64)
+run_ids = st.text("0123456789abcdef", min_size=16, max_size=16)
 floats = st.floats(allow_nan=False, allow_infinity=False)
 moments = st.none() | st.datetimes().map(lambda at: f"{at.isoformat(timespec='milliseconds')}Z")
 
@@ -106,7 +107,7 @@ def manifests(draw: st.DrawFn) -> dict[str, Any]:
 
 RECORDS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], Any]]] = {
     "version": (
-        st.builds(Version, st.integers(1, 10**12), texts.filter(bool), hashes, counts, moments),
+        st.builds(Version, st.integers(1, 10**12), run_ids, hashes, counts, moments),
         through_entry,
     ),
     "contents": (st.lists(files, max_size=3), through_contents),

@@ -193,7 +193,7 @@ def test_a_time_has_one_form(other: Any) -> None:
 entries = st.builds(
     Version,
     number=st.integers(1, 10**12),
-    run_id=st.text(min_size=1),
+    run_id=st.text("0123456789abcdef", min_size=16, max_size=16),
     manifest_sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
     rows=st.integers(0, 2**63 - 1),
     published=st.none()
@@ -215,6 +215,13 @@ def entry(format_version: int, **changes: Any) -> bytes:
         "rows": 12,
     } | changes
     return canonical_json(document if format_version == 1 else sealed(document))
+
+
+@pytest.mark.parametrize("run_id", ["../../runs", "0" * 15, "0" * 17, "A" * 16, "", f"{RUN}\n", 7])
+def test_an_entry_that_points_to_no_run_of_ours_is_damaged(run_id: Any) -> None:
+    store = MemoryStore({entry_name(1): entry(3, run_id=run_id, published=None)})
+    with pytest.raises(OutputError, match=r"00000001\.json: run_id is .*, not 16 hex"):
+        latest(store)
 
 
 @pytest.mark.parametrize("format_version", [1, 2])

@@ -63,7 +63,7 @@ def check_certificates(ca_file: str | None, cert: str | None, key: str | None) -
     if not problems and ca_file is not None and cert is not None:
         problems = [*_pem_problems(ca_file, cert, key)]
     if problems:
-        raise SettingsError("\n".join(problems))
+        raise SettingsError(*problems)
 
 
 def _pem_problems(ca_file: str, cert: str, key: str | None) -> Iterator[str]:

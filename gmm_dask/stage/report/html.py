@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from gmm_dask.errors import shown
 from gmm_dask.mixture import responsibilities
 from gmm_dask.stage import text
 from gmm_dask.stage.report import tables
@@ -34,13 +35,22 @@ def render_report(data: ReportData) -> str:
     script that was put in here and no other, and load nothing.
     """
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_on_one_line,
     )
     return environment.from_string(_file("template.html.j2")).render(_context(data))
 
 
+def _on_one_line(value: Any) -> Any:
+    """Texts of users as messages show them; what is markup already stays."""
+    return shown(value) if type(value) is str else value
+
+
 def _context(data: ReportData) -> dict[str, Any]:
-    shown, pictures = payload(data), data.pictures or draw(data)
+    sent, pictures = payload(data), data.pictures or draw(data)
     script = "".join(['(() => {\n"use strict";\n', *map(_file, SCRIPTS), "})();\n"])
     outcome, mood = _WORDS.get(data.outcome, (data.outcome.replace("_", " ").capitalize(), "bad"))
     certain = _certain_rows(data)
@@ -60,17 +70,17 @@ def _context(data: ReportData) -> dict[str, Any]:
         "n_outside": best_view(data.parameters, data.feature_names).n_outside(
             data.rows, data.parameters
         ),
-        "frames": _about_frames(data, shown),
+        "frames": _about_frames(data, sent),
         "from_start": data.states[0].number == 1,
         "fitted_here": data.fitted_here,
         "objective": data.objective.capitalize(),
         "curve": _about_curve(data),
-        "n_frames": len(shown["frames"]),
-        "names": shown["names"],
-        "names_left_out": data.parameters.n_features - len(shown["names"]),
-        "is_plane": shown["view"] is not None,
+        "n_frames": len(sent["frames"]),
+        "names": sent["names"],
+        "names_left_out": data.parameters.n_features - len(sent["names"]),
+        "is_plane": sent["view"] is not None,
         "n_features": data.parameters.n_features,
-        "palette": shown["palette"],
+        "palette": sent["palette"],
         "components": tables.component_table(data),
         "row_counts": tables.row_counts(data),
         "input": tables.input_lines(data),
@@ -83,7 +93,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "n_passes": data.n_passes,
         "cluster_png": _data_uri(pictures.clusters),
         "curve_png": "" if pictures.curve is None else _data_uri(pictures.curve),
-        "payload": safe_json(shown),
+        "payload": safe_json(sent),
         "style": _file("report.css"),
         "script": script,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

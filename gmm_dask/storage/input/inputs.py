@@ -18,7 +18,6 @@ from urllib.parse import unquote
 
 from gmm_dask.errors import DataError, GmmDaskError, InputChangedError, InputError
 from gmm_dask.redaction import holds_secret, redacted
-from gmm_dask.storage.input.problems import shown
 from gmm_dask.storage.store.object_errors import as_os_error, brief, filesystem, http_status
 
 REMOTE_SCHEMES = ("s3", "gs", "gcs", "abfs", "az")
@@ -182,7 +181,7 @@ def _explained(url: str) -> Iterator[None]:
         # Ranges are asked for by ETag; s3fs knows the refusal only by the words of AWS.
         if type(error).__name__ == "FileExpired" or http_status(error) == CHANGED:
             raise InputChangedError(
-                f"{shown(url)}: changed while it was read. Run again: a new plan takes the file as "
+                f"{url}: changed while it was read. Run again: a new plan takes the file as "
                 "it is now."
             ) from error
         raise as_os_error(error) from error
@@ -202,7 +201,7 @@ def readable(name: str) -> Iterator[None]:
 def unreadable(name: str, error: OSError) -> InputError:
     """What is said of storage that fails."""
     return InputError(
-        f"{shown(name)}: cannot be read at present: {brief(error)}. See that its storage is "
+        f"{name}: cannot be read at present: {brief(error)}. See that its storage is "
         "healthy and reachable from here, then run again."
     )
 
@@ -254,7 +253,7 @@ def check_scheme(path: str) -> None:
         raise DataError("data.path: holds a NUL character, which no path can. Remove it.")
     if scheme == "file" and host not in ("", "localhost"):
         raise DataError(
-            f"data.path: {shown(path)} names the host {shown(host)!r}. A folder of this machine is "
+            f"data.path: {path} names the host {host!r}. A folder of this machine is "
             "file:///folder, or a plain path; of another one, mount it here."
         )
     if scheme in REMOTE_SCHEMES and holds_secret(path):

@@ -27,7 +27,7 @@ from gmm_dask.storage.input.parquet.footers import (
     read_footer,
     stored_unit,
 )
-from gmm_dask.storage.input.problems import Problems, shown
+from gmm_dask.storage.input.problems import Problems
 from gmm_dask.storage.input.shards import Chunk, Shard, row_ranges, shards_of
 
 REQUESTS_AT_ONCE = 16  # an object store answers many at the speed of one; a local disk does not
@@ -261,7 +261,7 @@ def plan_dataset(
     _check_values(footers, schema, roles, problems)
     if to_fit and not any(footer.n_rows for footer in footers) and not problems:
         n_files = len(listing.files)
-        line = f"{shown(listing.root)}: the {n_files} files hold no rows. Check data.path."
+        line = f"{listing.root}: the {n_files} files hold no rows. Check data.path."
         problems.add("no rows", line)
     problems.raise_any()
     partitions = tuple(_partitions(footers))
@@ -304,7 +304,7 @@ def _read_footers(listing: Listing, roles: Roles, problems: Problems) -> list[Fo
             remedy = "Grant read access, or remove the file from the dataset."
             if error.errno == errno.ENOENT and listing.tables:
                 remedy = "VACUUM removes files of old versions: correct data.version."
-            return DataError(f"{shown(name)}: cannot be read: {reason}. {remedy}")
+            return DataError(f"{name}: cannot be read: {reason}. {remedy}")
 
     if is_remote(listing.root):
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
@@ -331,7 +331,7 @@ def _check_values(
         texts = {key.name: key.text for key in footer.keys}
         for name, other in footer.contradictions:
             line = (
-                f"{shown(footer.name)}, column {name!r}: holds {other}, but its folder is that of "
+                f"{footer.name}, column {name!r}: holds {other}, but its folder is that of "
                 f"{name}={texts[name]!r}. Correct one of them, or rename the column or the folder."
             )
             problems.add(f"files with other values than their folder key {name!r}", line)
@@ -342,7 +342,7 @@ def _check_values(
             remedy = REMEDIES[odd.kind]
             if odd.kind == "null" and odd.column == roles.weight_column:
                 remedy = "Give every row a weight."
-            where = f"{shown(footer.name)}, row group {odd.row_group}, column {odd.column!r}"
+            where = f"{footer.name}, row group {odd.row_group}, column {odd.column!r}"
             problems.add(f"{odd.kind} in column {odd.column!r}", f"{where}: {odd.what}. {remedy}")
 
 
@@ -354,7 +354,7 @@ def _check_moments(footer: Footer, schema: Schema, problems: Problems) -> None:
         if bounds is None or holds_moments(type_, stored_unit(types[name]), bounds):
             continue
         line = (
-            f"{shown(footer.name)}, column {name!r}: holds moments that {type_}, the type of other "
+            f"{footer.name}, column {name!r}: holds moments that {type_}, the type of other "
             f"files, has no room for. {ONE_TYPE}, or leave it out of the labels."
         )
         problems.add(f"moments of column {name!r} beyond the range of their type", line)
@@ -384,7 +384,7 @@ def _chunks(partitions: Sequence[Partition], max_rows: int) -> tuple[Chunk, ...]
     for partition in partitions:
         if len(chunks) + partition.n_rows // max_rows > MAX_CHUNKS:
             raise DataError(
-                f"{shown(partition.name)}: with its {partition.n_rows} rows the plan has more than "
+                f"{partition.name}: with its {partition.n_rows} rows the plan has more than "
                 f"{MAX_CHUNKS} chunks. Raise memory.chunk_bytes, or check the file."
             )
         for start, stop in row_ranges(partition.row_groups, max_rows):

@@ -38,8 +38,3 @@ class Problems:
         """Raise DataError with every problem; do nothing where there is none."""
         if self:
             raise DataError(self.lines())
-
-
-def shown(name: str) -> str:
-    """A file name as people can read it on one line."""
-    return name if name.isprintable() else ascii(name)

@@ -18,9 +18,9 @@ from gmm_dask.storage.records.documents import (
     canonical_json,
     check_format,
     check_keys,
+    literal,
     parse_json,
     sealed,
-    shown,
     unsealed,
 )
 from gmm_dask.storage.records.fields import Fields
@@ -155,7 +155,7 @@ def _check_origin(document: Mapping[str, Any], path: str, origin: Origin) -> Non
         found = document.get(field)
         if type(found) is not type(expected) or found != expected:
             raise CheckpointError(
-                f"{path}: {field} is {shown(found)}, that of this run is {shown(expected)}; "
+                f"{path}: {field} is {literal(found)}, that of this run is {literal(expected)}; "
                 f"{_OF_OTHERS[field]}."
             )
 

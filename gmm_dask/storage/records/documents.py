@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -83,12 +84,12 @@ def check_format(
     """Refuse a document of another kind, or of a version newer than this package reads."""
     if document.get("format") != format_name:
         raise error(
-            f"{name}: format is {shown(document.get('format'))}, expected {format_name!r}; "
+            f"{name}: format is {literal(document.get('format'))}, expected {format_name!r}; "
             "it is another kind of file."
         )
     found = document.get("format_version")
     if type(found) is not int or found < 1:
-        raise error(f"{name}: format_version is {shown(found)}; it must be a positive integer.")
+        raise error(f"{name}: format_version is {literal(found)}; it must be a positive integer.")
     if found > version:
         raise error(
             f"{name}: format_version is {found}, newer than {version}, the newest that this "
@@ -106,7 +107,7 @@ def check_keys(
     known = set(known)
     unknown, absent = sorted(set(document) - known), sorted(known - set(document))
     if unknown:
-        raise error(f"{name}: {shown(unknown[0])} is an unknown field; the file is foreign.")
+        raise error(f"{name}: {literal(unknown[0])} is an unknown field; the file is foreign.")
     if absent:
         raise error(f"{name}: {absent[0]} is absent; the file is incomplete.")
 
@@ -134,6 +135,11 @@ def is_sha256(value: Any) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
+def is_run_id(value: Any) -> bool:
+    """Whether a JSON value is 16 lower-case hex digits: no path, and no text to print."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{16}", value) is not None
+
+
 def utc_now() -> str:
     """The time now: UTC, ISO 8601 to the millisecond, with Z at the end."""
     return _in_utc(datetime.now(UTC))
@@ -152,7 +158,7 @@ def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def shown(value: Any) -> str:
+def literal(value: Any) -> str:
     """A value as a message shows it, shortened: what is damaged may be long."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -181,23 +187,23 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document: dict[str, Any] = {}
     for key, value in pairs:
         if key in document:
-            raise ValueError(f"the field {shown(key)} occurs twice")
+            raise ValueError(f"the field {literal(key)} occurs twice")
         document[key] = value
     return document
 
 
-def _finite(literal: str) -> float:
-    number = float(literal)
+def _finite(written: str) -> float:
+    number = float(written)
     if not math.isfinite(number):
-        raise ValueError(f"the number {shown(literal)} is beyond float64")
+        raise ValueError(f"the number {literal(written)} is beyond float64")
     return number
 
 
-def _integer(literal: str) -> int:
-    if len(literal.lstrip("-")) > MAX_DIGITS:
-        raise ValueError(f"an integer has {len(literal)} digits")
-    return int(literal)
+def _integer(written: str) -> int:
+    if len(written.lstrip("-")) > MAX_DIGITS:
+        raise ValueError(f"an integer has {len(written)} digits")
+    return int(written)
 
 
-def _refuse_constant(literal: str) -> float:
-    raise ValueError(f"{literal} is not a number that JSON knows")
+def _refuse_constant(written: str) -> float:
+    raise ValueError(f"{written} is not a number that JSON knows")

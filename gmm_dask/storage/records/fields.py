@@ -13,7 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import GmmDaskError, ModelFileError
-from gmm_dask.storage.records.documents import check_keys, is_count, is_sha256, is_time, shown
+from gmm_dask.storage.records.documents import (
+    check_keys,
+    is_count,
+    is_run_id,
+    is_sha256,
+    is_time,
+    literal,
+)
 
 MAX_TEXT = 1024  # characters of a name or a hash; a longer one is not ours
 MAX_PLACE = 1 << 16  # characters of the name of a file
@@ -57,7 +64,7 @@ class Fields:
         """As `inner`, of each document in a list."""
         value, keys = self.value(field), None if keys is None else tuple(keys)
         if not isinstance(value, list):
-            self.refuse(field, f"is {shown(value)}, not a list")
+            self.refuse(field, f"is {literal(value)}, not a list")
         return [self._inside(item, f"{field}[{i}]", keys) for i, item in enumerate(value)]
 
     def named(self, field: str) -> dict[str, Fields]:
@@ -67,7 +74,7 @@ class Fields:
 
     def _inside(self, value: Any, field: str, keys: Iterable[str] | None) -> Fields:
         if not isinstance(value, dict):
-            self.refuse(field, f"is {shown(value)}, not a document")
+            self.refuse(field, f"is {literal(value)}, not a document")
         if keys is not None:
             check_keys(value, f"{self.name}: {self.within}{field}", keys, self.error)
         return Fields(value, self.name, self.error, f"{self.within}{field}.")
@@ -76,7 +83,7 @@ class Fields:
         """A string."""
         value = self.value(field)
         if not isinstance(value, str) or len(value) > longest:
-            self.refuse(field, f"is {shown(value)}, not a string of at most {longest} characters")
+            self.refuse(field, f"is {literal(value)}, not a string of at most {longest} characters")
         return value
 
     def place(self, field: str) -> str:
@@ -91,49 +98,56 @@ class Fields:
         """64 hex digits."""
         value = self.value(field)
         if not is_sha256(value):
-            self.refuse(field, f"is {shown(value)}, not 64 hex digits")
+            self.refuse(field, f"is {literal(value)}, not 64 hex digits")
+        return str(value)
+
+    def run_id(self, field: str) -> str:
+        """16 hex digits, as `gmm_dask.storage.store.runs.run_id` makes them."""
+        value = self.value(field)
+        if not is_run_id(value):
+            self.refuse(field, f"is {literal(value)}, not 16 hex digits")
         return str(value)
 
     def time(self, field: str) -> str | None:
         """A time in UTC, or null where none is known."""
         value = self.value(field)
         if value is not None and not is_time(value):
-            self.refuse(field, f"is {shown(value)}, not a time")
+            self.refuse(field, f"is {literal(value)}, not a time")
         return value if value is None else str(value)
 
     def flag(self, field: str) -> bool:
         """True or false."""
         value = self.value(field)
         if not isinstance(value, bool):
-            self.refuse(field, f"is {shown(value)}, not true or false")
+            self.refuse(field, f"is {literal(value)}, not true or false")
         return value
 
     def count(self, field: str, least: int = 0) -> int:
         """An integer no smaller than `least`."""
         value = self.value(field)
         if not is_count(value) or value < least:
-            self.refuse(field, f"is {shown(value)}, not an integer of at least {least}")
+            self.refuse(field, f"is {literal(value)}, not an integer of at least {least}")
         return int(value)
 
     def integer(self, field: str) -> int:
         """An integer of any sign, such as a time."""
         value = self.value(field)
         if type(value) is not int:
-            self.refuse(field, f"is {shown(value)}, not an integer")
+            self.refuse(field, f"is {literal(value)}, not an integer")
         return value
 
     def size(self, field: str) -> float:
         """A finite number, not negative."""
         value = self.value(field)
         if not _is_number(value) or value < 0:
-            self.refuse(field, f"is {shown(value)}, not a finite number of at least 0.0")
+            self.refuse(field, f"is {literal(value)}, not a finite number of at least 0.0")
         return float(value)
 
     def number(self, field: str) -> float:
         """A finite number."""
         value = self.value(field)
         if not _is_number(value):
-            self.refuse(field, f"is {shown(value)}, not a finite number with a point")
+            self.refuse(field, f"is {literal(value)}, not a finite number with a point")
         return float(value)
 
     def texts(self, field: str, length: int) -> tuple[str, ...]:
@@ -143,21 +157,21 @@ class Fields:
             self.refuse(field, f"is not a list of {length} strings")
         for item in value:
             if not _is_text(item) or not item:
-                self.refuse(field, f"holds {shown(item)}, not a name")
+                self.refuse(field, f"holds {literal(item)}, not a name")
         return tuple(value)
 
     def counts(self, field: str) -> tuple[int, ...]:
         """A list of non-negative integers."""
         value = self.value(field)
         if not isinstance(value, list) or not all(map(is_count, value)):
-            self.refuse(field, f"is {shown(value)}, not a list of counts")
+            self.refuse(field, f"is {literal(value)}, not a list of counts")
         return tuple(value)
 
     def mapping(self, field: str) -> dict[str, str]:
         """Strings by strings."""
         value = self.value(field)
         if not isinstance(value, dict) or not all(map(_is_text, (*value, *value.values()))):
-            self.refuse(field, f"is {shown(value)}, not strings by name")
+            self.refuse(field, f"is {literal(value)}, not strings by name")
         return dict(value)
 
     def array(self, field: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
@@ -173,7 +187,7 @@ class Fields:
         value, bits = self.value(field), np.dtype(dtype).newbyteorder("<")
         size = math.prod(shape) * bits.itemsize
         if not isinstance(value, str) or len(value) != 4 * -(-size // 3):
-            what = f"{len(value)} characters" if isinstance(value, str) else shown(value)
+            what = f"{len(value)} characters" if isinstance(value, str) else literal(value)
             self.refuse(field, f"holds {what} where {math.prod(shape)} packed numbers belong")
         try:
             raw = base64.b64decode(value, validate=True)
@@ -197,7 +211,7 @@ class Fields:
 
     def _check_nested(self, field: str, value: Any, shape: tuple[int, ...]) -> None:
         if not isinstance(value, list) or len(value) != shape[0]:
-            found = f"a list of {len(value)}" if isinstance(value, list) else shown(value)
+            found = f"a list of {len(value)}" if isinstance(value, list) else literal(value)
             self.refuse(field, f"holds {found} where a list of {shape[0]} belongs")
         if len(shape) > 1:
             for item in value:
@@ -206,7 +220,7 @@ class Fields:
         for item in value:
             if not _is_number(item):
                 self.refuse(
-                    field, f"holds {shown(item)} where a finite number with a point belongs"
+                    field, f"holds {literal(item)} where a finite number with a point belongs"
                 )
 
 

@@ -12,9 +12,9 @@ from gmm_dask.storage.records.documents import (
     canonical_json,
     check_format,
     check_keys,
+    literal,
     parse_json,
     sha256_hex,
-    shown,
 )
 from gmm_dask.storage.records.fields import Fields
 from gmm_dask.storage.records.labels import PartReceipt, content_problem
@@ -219,7 +219,7 @@ def _parse_manifest(folder: RunFolder, data: bytes) -> dict[str, Any]:
     check_keys(document, path, _KEYS)
     reader = Fields(document, path, OutputError)
     if reader.word("run_id") != folder.run_id:
-        raise OutputError(f"{path}: run_id is {shown(document['run_id'])}; it is another run's.")
+        raise OutputError(f"{path}: run_id is {literal(document['run_id'])}; it is another run's.")
     reader.time("published")
     if document[MODEL_KEY] is not None:
         reader.sha256(MODEL_KEY)
@@ -254,5 +254,5 @@ def _damaged_files(folder: RunFolder, manifest: Mapping[str, Any]) -> list[str]:
 
 def _refuse(folder: RunFolder, problems: Sequence[str]) -> None:
     if problems:
-        lines = "\n".join(problems)
-        raise OutputError(f"Run {folder.run_id} is not whole: {lines}\n{_REMEDY}")
+        first, *others = problems
+        raise OutputError(f"Run {folder.run_id} is not whole: {first}", *others, _REMEDY)

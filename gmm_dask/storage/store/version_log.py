@@ -18,9 +18,9 @@ from gmm_dask.storage.records.documents import (
     canonical_json,
     check_format,
     check_keys,
+    literal,
     parse_json,
     sealed,
-    shown,
     unsealed,
 )
 from gmm_dask.storage.records.fields import Fields
@@ -129,7 +129,7 @@ def _version(document: dict[str, Any], path: str, number: int) -> Version:
     reader = Fields(document, path, OutputError)
     return Version(
         number,
-        reader.word("run_id"),
+        reader.run_id("run_id"),
         reader.sha256("manifest_sha256"),
         reader.count("rows"),
         reader.time("published"),
@@ -164,5 +164,5 @@ def parse_ref(ref: str) -> tuple[str, int | None]:
     if digits == "0":
         raise OutputError(f"{ref!r}: versions are numbered from 1.")
     if len(digits) > MAX_NUMBER_DIGITS:
-        raise OutputError(f"{shown(ref)}: no version has a number of {len(digits)} digits.")
+        raise OutputError(f"{literal(ref)}: no version has a number of {len(digits)} digits.")
     return url, int(digits) if digits else None

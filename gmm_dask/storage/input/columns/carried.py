@@ -10,7 +10,6 @@ from gmm_dask.errors import DataError
 from gmm_dask.storage.input.columns.column_types import exact_cast, plain_type
 from gmm_dask.storage.input.columns.one_type import ONE_TYPE
 from gmm_dask.storage.input.listing.keys import key_value
-from gmm_dask.storage.input.problems import shown
 from gmm_dask.storage.input.sources import ChunkSource
 from gmm_dask.storage.store.object_errors import brief
 
@@ -61,7 +60,7 @@ def _carried(source: ChunkSource, batch: pa.RecordBatch, schema: pa.Schema) -> p
             arrays.append(exact_cast(batch.column(field.name), field.type))
         except pa.ArrowInvalid as error:
             raise DataError(
-                f"{shown(source.name)}, column {field.name!r}: holds a value that {field.type}, "
+                f"{source.name}, column {field.name!r}: holds a value that {field.type}, "
                 f"the type of all files, has no room for: {brief(error)}. {ONE_TYPE}, or leave it "
                 "out of the labels."
             ) from error

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import pyarrow as pa
 
 from gmm_dask.kinds import element, element_of
-from gmm_dask.storage.input.problems import Problems, shown
+from gmm_dask.storage.input.problems import Problems
 
 
 def is_list(type_: pa.DataType) -> bool:
@@ -128,7 +128,7 @@ def common_length(
 def _tell_lengths(column: str, found: Mapping[int | None, str], problems: Problems) -> None:
     if None in found:
         line = (
-            f"{shown(found[None])}, column {column!r}: its lists have different lengths, or "
+            f"{found[None]}, column {column!r}: its lists have different lengths, or "
             "missing values hide their length. Give them one, and write them as lists of fixed "
             "size."
         )
@@ -136,8 +136,8 @@ def _tell_lengths(column: str, found: Mapping[int | None, str], problems: Proble
         return
     (other, another), (length, first) = list(found.items())[-2:]
     line = (
-        f"{shown(another)}, column {column!r}: has lists of {other} values, but {length} in "
-        f"{shown(first)}. Give all lists one length."
+        f"{another}, column {column!r}: has lists of {other} values, but {length} in "
+        f"{first}. Give all lists one length."
     )
     problems.add("lists of other lengths", line)
 

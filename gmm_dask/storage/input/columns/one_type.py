@@ -15,7 +15,7 @@ from gmm_dask.storage.input.columns.column_types import (
 )
 from gmm_dask.storage.input.listing.keys import key_value
 from gmm_dask.storage.input.parquet.footers import Column, Footer
-from gmm_dask.storage.input.problems import Problems, shown
+from gmm_dask.storage.input.problems import Problems
 
 ONE_TYPE = "Write it with one type in all files"
 
@@ -67,7 +67,7 @@ def check_one_type(
         type_ = variant.all_types.get(name, pa.null())
         for file in variant.files if has_nested_dictionary(type_) else ():
             line = (
-                f"{shown(file)}, column {name!r}: is {type_}; a dictionary inside of another type "
+                f"{file}, column {name!r}: is {type_}; a dictionary inside of another type "
                 f"cannot be read in pieces. Write plain values, or leave it out of {setting}."
             )
             problems.add(f"files where the column {name!r} has a dictionary inside", line)
@@ -77,8 +77,8 @@ def check_one_type(
             continue
         for file in variant.files:
             line = (
-                f"{shown(file)}, column {name!r}: is {type_}, but {expected} in "
-                f"{shown(witness.files[0])}, and no type holds both exactly. {ONE_TYPE}, or leave "
+                f"{file}, column {name!r}: is {type_}, but {expected} in "
+                f"{witness.files[0]}, and no type holds both exactly. {ONE_TYPE}, or leave "
                 f"it out of {setting}."
             )
             problems.add(f"files where the column {name!r} is of another type", line)
@@ -111,7 +111,7 @@ def check_texts(
                 key_value(text, types[name])
             except pa.ArrowException:
                 line = (
-                    f"{shown(footer.name)}: its folder is that of {name}={text!r}, which is no "
+                    f"{footer.name}: its folder is that of {name}={text!r}, which is no "
                     f"{types[name]}, as the column {name!r} of other files is. Rename the folder, "
                     "or leave the column out of the labels."
                 )

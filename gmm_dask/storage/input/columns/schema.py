@@ -36,7 +36,7 @@ from gmm_dask.storage.input.columns.roles import (
     number_type,
 )
 from gmm_dask.storage.input.parquet.footers import Column, Footer
-from gmm_dask.storage.input.problems import Problems, shown
+from gmm_dask.storage.input.problems import Problems
 from gmm_dask.storage.records.fields import MAX_TEXT
 
 MAX_NAMES = 30  # columns that one message lists
@@ -153,14 +153,14 @@ def _key_columns(footers: Sequence[Footer], problems: Problems) -> tuple[str, ..
     """Keys of the folders `key=value`, which must be the same for all files."""
     first = tuple(key.name for key in footers[0].keys)
     for footer in footers:
-        keys, name = tuple(key.name for key in footer.keys), shown(footer.name)
+        keys, name = tuple(key.name for key in footer.keys), footer.name
         if len(set(keys)) < len(keys):
             line = f"{name}: a folder key appears twice in its path. Rename one folder."
             problems.add("files with a folder key twice", line)
         elif keys != first:
             line = (
                 f"{name}: lies under the folder keys {_listed(keys)}, but "
-                f"{shown(footers[0].name)} under {_listed(first)}. "
+                f"{footers[0].name} under {_listed(first)}. "
                 "Give all files the same folders key=value."
             )
             problems.add("files under other folder keys", line)
@@ -173,7 +173,7 @@ def _check_names(variants: Iterable[Variant], problems: Problems) -> None:
         for name, count in counts.items():
             for file in variant.files if count > 1 else ():
                 line = (
-                    f"{shown(file)}: the column name {name!r} appears {count} times. "
+                    f"{file}: the column name {name!r} appears {count} times. "
                     "Write the file with different names."
                 )
                 problems.add(f"files with two columns {name!r}", line)
@@ -258,7 +258,7 @@ def _is_column(
             for file in variant.files:
                 or_not = "" if setting == OF_THE_MODEL else f", or leave it out of {setting}"
                 line = (
-                    f"{shown(file)}: has no column {name!r}, as other files have."
+                    f"{file}: has no column {name!r}, as other files have."
                     f"{_hint(name, variant.types)} Write the column into the file{or_not}."
                 )
                 problems.add(f"files without the column {name!r}", line)
@@ -284,7 +284,7 @@ def _check_numbers(
         if not fits:
             remedy = "make it a list of numbers in all files, or in none"
         for file in variant.files:
-            where, kind = f"{shown(file)}, column {name!r}", kind_of(value)
+            where, kind = f"{file}, column {name!r}", kind_of(value)
             without = None if setting == OF_THE_MODEL else f" of {setting}"
             line = refusal(where, f"is {type_}", kind, without, remedy)
             problems.add(f"files where the column {name!r} is not a number", line)

@@ -17,7 +17,6 @@ from gmm_dask.errors import DataError
 from gmm_dask.storage.input.inputs import is_remote, unreadable
 from gmm_dask.storage.input.listing.keys import Key, Keys
 from gmm_dask.storage.input.listing.table_formats import INSTEAD
-from gmm_dask.storage.input.problems import shown
 from gmm_dask.storage.store.object_errors import brief
 
 # Features that a reader of plain Parquet gets right; the first two where they are not in use.
@@ -80,7 +79,7 @@ def read_snapshot(root: str, version: int | None = None) -> Snapshot:
     """
     if not is_remote(root) and unquote(root) != root:
         raise DataError(
-            f"{shown(root)}: the library that reads Delta tables takes %XX in a path for another "
+            f"{root}: the library that reads Delta tables takes %XX in a path for another "
             "character. Rename the folder."
         )
     table = _opened(root, version)
@@ -107,7 +106,7 @@ def _opened(root: str, version: int | None) -> Any:
             return DeltaTable(root, version=version, storage_options=storage_options(root))
         except DeltaError as error:
             raise DataError(
-                f"{shown(root)}: has no version {version} that can be read ({said(error)}); the "
+                f"{root}: has no version {version} that can be read ({said(error)}); the "
                 f"latest is {table.version()}. Correct data.version, or leave it out."
             ) from error
 
@@ -122,14 +121,14 @@ def _check_features(root: str, table: Any) -> None:
     mode = table.metadata().configuration.get("delta.columnMapping.mode", "none")
     if mode != "none":
         raise DataError(
-            f"{shown(root)}: the Delta table maps its columns to other names in the files "
+            f"{root}: the Delta table maps its columns to other names in the files "
             f"(delta.columnMapping.mode is {mode}), which is not read. Give data.path "
             f"{INSTEAD}."
         )
     unknown = sorted({*(table.protocol().reader_features or ())} - READABLE)
     if unknown:
         raise DataError(
-            f"{shown(root)}: the Delta table needs the features {', '.join(unknown)}, which are "
+            f"{root}: the Delta table needs the features {', '.join(unknown)}, which are "
             f"not read. Give data.path {INSTEAD}."
         )
 
@@ -145,14 +144,14 @@ def _check_deleted_rows(root: str, table: Any) -> None:
         if not may_have and "Unsupported table features" in str(error):
             return  # for which the library does not look
         raise DataError(
-            f"{shown(root)}: the Delta table may have deletion vectors, and these cannot be "
+            f"{root}: the Delta table may have deletion vectors, and these cannot be "
             f"looked at: {said(error)}. {NO_DELETED_ROWS}"
         ) from error
     if batch is not None:
         first = str(pa.record_batch(batch).column("filepath")[0])
         raise DataError(
-            f"{shown(root)}: rows of the Delta table are deleted through deletion vectors (of "
-            f"{shown(first.rpartition('/')[2])}, for one), which are not read. {NO_DELETED_ROWS}"
+            f"{root}: rows of the Delta table are deleted through deletion vectors (of "
+            f"{first.rpartition('/')[2]}, for one), which are not read. {NO_DELETED_ROWS}"
         )
 
 
@@ -162,7 +161,7 @@ def _names(root: str, added: pa.Table) -> Iterator[str]:
         name = unquote(path)
         if "://" in path or name.startswith("/") or ".." in name.split("/"):
             raise DataError(
-                f"{shown(root)}: the Delta table refers to files elsewhere ({shown(name)}, for "
+                f"{root}: the Delta table refers to files elsewhere ({name}, for "
                 "one), as a shallow clone does. Give data.path the table that it was cloned from, "
                 "or a deep clone."
             )
@@ -180,7 +179,7 @@ def _keys(root: str, added: pa.Table) -> Iterator[Keys]:
         texts = [values.field(each.name).cast(pa.string()).to_pylist() for each in fields]
     except pa.ArrowException as error:
         raise DataError(
-            f"{shown(root)}: the Delta table is partitioned by values that are no text: "
+            f"{root}: the Delta table is partitioned by values that are no text: "
             f"{brief(error)}. Give data.path {INSTEAD}."
         ) from error
     for row in zip(*texts, strict=True):
@@ -200,7 +199,7 @@ def _explained(root: str) -> Iterator[None]:
         raise unreadable(root, OSError(error.errno, said(error))) from error
     except DeltaError as error:
         raise DataError(
-            f"{shown(root)}: cannot be read as the Delta table that it looks like: {said(error)}. "
+            f"{root}: cannot be read as the Delta table that it looks like: {said(error)}. "
             f"Repair its log, or give data.path {INSTEAD}."
         ) from error
 

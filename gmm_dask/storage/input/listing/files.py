@@ -30,7 +30,7 @@ from gmm_dask.storage.input.listing.table_formats import (
     table_around,
 )
 from gmm_dask.storage.input.listing.walk import Choice, Walk, unlistable
-from gmm_dask.storage.input.problems import Problems, shown
+from gmm_dask.storage.input.problems import Problems
 
 NO_VERSION = (
     "data.version: is that of one Delta table, and data.path names none or several. Leave it out."
@@ -184,7 +184,7 @@ def _caution(root: str, places: Sequence[Place], problems: Problems) -> str | No
     if found is None:
         return None
     table, kind = found
-    named = f"{kind} table {shown(root.removesuffix(without_scheme(root)) + table)}"
+    named = f"{kind} table {root.removesuffix(without_scheme(root)) + table}"
     return f"Files are read as data.path lists them, whatever the log of the {named} says."
 
 
@@ -291,7 +291,7 @@ def _must_hold_files(place: Place, places: Sequence[Place]) -> bool:
 
 def _nothing(path: str, kind: str) -> str:
     what = "holds no Parquet files" if kind == "folder" else "matches no files"
-    return f"{shown(path)}: {what}. Check data.path."
+    return f"{path}: {what}. Check data.path."
 
 
 def _check_twice(
@@ -299,8 +299,8 @@ def _check_twice(
 ) -> None:
     for name in sorted(set(names) & found_by.keys()):
         line = (
-            f"{shown(name)}: is found by two of the paths of data.path, {shown(found_by[name])} "
-            f"and {shown(text)}, so its rows would count twice. Name it by one of them."
+            f"{name}: is found by two of the paths of data.path, {found_by[name]} "
+            f"and {text}, so its rows would count twice. Name it by one of them."
         )
         problems.add("files found twice", line)
 
@@ -313,7 +313,7 @@ def _check_links(listing: Listing, problems: Problems) -> None:
     for name in listing.names:
         other = first.setdefault(os.path.realpath(listing.url(name)), name)
         if other != name:
-            line = f"{shown(name)}: is the same file as {shown(other)}. Remove one of the links."
+            line = f"{name}: is the same file as {other}. Remove one of the links."
             problems.add("files reached twice", line)
 
 

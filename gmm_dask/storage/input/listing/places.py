@@ -18,7 +18,7 @@ from gmm_dask.storage.input.inputs import (
 )
 from gmm_dask.storage.input.listing.folders import Folders, LocalFolders, RemoteFolders
 from gmm_dask.storage.input.listing.globs import Pattern, alternatives, is_glob, split_glob
-from gmm_dask.storage.input.problems import Problems, shown
+from gmm_dask.storage.input.problems import Problems
 from gmm_dask.storage.store.object_errors import os_errors
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -147,7 +147,7 @@ def _local_place(place: Path, problems: Problems) -> Place | None:
     if place.is_dir():
         return Place(str(place), Pattern(), "folder")
     if os.path.lexists(place):
-        line = f"{shown(str(place))}: is neither a folder nor a regular file. Check data.path."
+        line = f"{place!s}: is neither a folder nor a regular file. Check data.path."
         problems.add("no file", line)
     elif is_glob(str(place)):
         return _glob(place.parts)
@@ -164,7 +164,7 @@ def _glob(parts: Sequence[str], start: str = "") -> Place:
 def _missing(place: Path) -> str:
     parent = next((each for each in place.parents if each.is_dir()), place.parent)
     return (
-        f"{shown(str(place))}: does not exist; {shown(str(parent))} does. "
+        f"{place!s}: does not exist; {parent!s} does. "
         "Check data.path; relative paths start at the current folder."
     )
 

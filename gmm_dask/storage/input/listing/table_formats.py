@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gmm_dask.storage.input.problems import shown
 from gmm_dask.storage.store.object_errors import os_errors
 
 DELTA_MARK = "_delta_log"
@@ -73,13 +72,13 @@ def refusal(place: str, kind: str) -> str:
     """What is said of a table that cannot be read as one."""
     install = "Install the library that reads it (pip install 'gmm-dask[delta]'), or give"
     verb = install if kind == "Delta" else "Give"
-    return f"{shown(place)}: is {_a(kind)} table: {COUNTS}. {verb} data.path {INSTEAD}."
+    return f"{place}: is {_a(kind)} table: {COUNTS}. {verb} data.path {INSTEAD}."
 
 
 def refusal_inside(place: str, table: str, kind: str) -> str:
     """What is said of a part of a table."""
     return (
-        f"{shown(place)}: lies inside of the {kind} table {shown(table)}: {COUNTS}. "
+        f"{place}: lies inside of the {kind} table {table}: {COUNTS}. "
         f"Give data.path {_itself(kind)}{INSTEAD}."
     )
 
@@ -87,7 +86,7 @@ def refusal_inside(place: str, table: str, kind: str) -> str:
 def refusal_below(place: str, table: str, kind: str) -> str:
     """What is said of a folder with a table somewhere in it."""
     return (
-        f"{shown(table)}: is {_a(kind)} table among the files of {shown(place)}: {COUNTS}. "
+        f"{table}: is {_a(kind)} table among the files of {place}: {COUNTS}. "
         f"Give data.path {_itself(kind)}{INSTEAD}."
     )
 

@@ -14,7 +14,7 @@ from gmm_dask.storage.input.listing.folders import Entry, Folders
 from gmm_dask.storage.input.listing.globs import ANY_FOLDERS, Pattern, States
 from gmm_dask.storage.input.listing.places import Place, is_hidden, is_hidden_folder, joined
 from gmm_dask.storage.input.listing.table_formats import table_around, table_format
-from gmm_dask.storage.input.problems import Problems, shown
+from gmm_dask.storage.input.problems import Problems
 from gmm_dask.storage.store.object_errors import as_os_error
 
 SUFFIXES = (".parquet", ".pq", ".parq")
@@ -181,7 +181,7 @@ class Walk:
             return
         if entry.kind != "file":
             what = entry.kind if entry.kind == "a link to nothing" else "not a regular file"
-            line = f"{shown(self._prefix + name)}: is {what}. Remove it from the dataset."
+            line = f"{self._prefix + name}: is {what}. Remove it from the dataset."
             self._choice.problems.add("names that are no regular file", line)
         elif step.covered and not _has_parquet_name(entry.name):
             self._odd_names.append(name)
@@ -202,7 +202,7 @@ class Walk:
         if first == folder:
             return False
         line = (
-            f"{shown(self._called(folder))}: is the same folder as {shown(self._called(first))}, "
+            f"{self._called(folder)}: is the same folder as {self._called(first)}, "
             "so its rows would count twice. Remove one of the links."
         )
         self._choice.problems.add("folders reached twice", line)
@@ -216,9 +216,9 @@ class Walk:
         for name in self._odd_names:
             suffix = _commonest_suffix(taken or [name])
             glob_of = joined(glob.escape(self._place.root), f"**/*{suffix}")
-            also = f", or give data.path a glob such as {shown(glob_of)}" if suffix else ""
+            also = f", or give data.path a glob such as {glob_of}" if suffix else ""
             line = (
-                f"{shown(self._prefix + name)}: is not named as a Parquet file "
+                f"{self._prefix + name}: is not named as a Parquet file "
                 f"({', '.join(SUFFIXES)}, or no suffix at all). Move it out of the dataset, name "
                 f"it in data.ignore{also}."
             )
@@ -231,7 +231,7 @@ def unlistable(name: str, error: OSError) -> str:
     if cause.errno not in REFUSALS:
         raise unreadable(name, cause) from cause
     reason = cause.strerror
-    return f"{shown(name)}: cannot be listed: {reason}. Grant read access or correct data.path."
+    return f"{name}: cannot be listed: {reason}. Grant read access or correct data.path."
 
 
 def _name(folder: str, name: str) -> str:

@@ -26,7 +26,6 @@ from gmm_dask.storage.input.parquet.row_groups import (
     first_leaf,
 )
 from gmm_dask.storage.input.parquet.thrift import ThriftError
-from gmm_dask.storage.input.problems import shown
 
 MAGIC, ENCRYPTED = b"PAR1", b"PARE"
 FIRST_READ = 1 << 16  # bytes of the end that are read at once; most footers are smaller
@@ -114,7 +113,7 @@ def read_footer(
     try:
         found = check_row_groups(name, content, state.size - len(content), schema, roles)
     except ThriftError as error:
-        raise DataError(f"{shown(name)}: the footer is damaged: {error}. {WRITE_AGAIN}") from error
+        raise DataError(f"{name}: the footer is damaged: {error}. {WRITE_AGAIN}") from error
     absent = tuple(each for each in table_columns if each not in schema.names)
     columns = (
         *types_of(schema),
@@ -150,19 +149,19 @@ def footer_bytes(name: str, stream: BinaryIO, size: int) -> bytes:
     """The footer with its length and magic; raises DataError where the file has none."""
     tail = _read(stream, max(0, size - FIRST_READ), size)
     if tail[-4:] == ENCRYPTED:
-        raise DataError(f"{shown(name)}: {ENCRYPTED_FILE}")
+        raise DataError(f"{name}: {ENCRYPTED_FILE}")
     if tail[-4:] != MAGIC or size < 12:
-        raise DataError(f"{shown(name)}: {_no_parquet(_read(stream, 0, min(size, 4)), size)}")
+        raise DataError(f"{name}: {_no_parquet(_read(stream, 0, min(size, 4)), size)}")
     length = int.from_bytes(tail[-8:-4], "little") + 8
     if length > size - 4 or length > MAX_FOOTER_BYTES:
         raise DataError(
-            f"{shown(name)}: is truncated or damaged: its footer should have {length} bytes, "
+            f"{name}: is truncated or damaged: its footer should have {length} bytes, "
             f"the file has {size}. {WRITE_AGAIN}"
         )
     if length > len(tail):
         tail = _read(stream, size - length, size)
     if len(tail) < length:
-        raise DataError(f"{shown(name)}: ended while it was read. {WRITE_AGAIN}")
+        raise DataError(f"{name}: ended while it was read. {WRITE_AGAIN}")
     return tail[-length:]
 
 
@@ -178,8 +177,7 @@ def parse_footer(name: str, content: bytes) -> pq.ParquetFile:
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise DataError(
-            f"{shown(name)}: the footer is damaged or of an unknown kind: {reason[:300]}. "
-            f"{WRITE_AGAIN}"
+            f"{name}: the footer is damaged or of an unknown kind: {reason[:300]}. {WRITE_AGAIN}"
         ) from error
 
 
@@ -216,7 +214,7 @@ def _contradictions(
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            where = f"{shown(name)}, column {key.name!r}"
+            where = f"{name}, column {key.name!r}"
             raise DataError(f"{where}: the data are damaged. {WRITE_AGAIN}") from error
         if other is not None:
             yield key.name, other

@@ -24,7 +24,7 @@ from gmm_dask.storage.input.parquet.batches import Cursor, with_absent
 from gmm_dask.storage.input.parquet.footers import footer_bytes, parse_footer
 from gmm_dask.storage.input.parquet.int96 import INT96, int96_columns, is_cut
 from gmm_dask.storage.input.parquet.row_groups import WRITE_AGAIN
-from gmm_dask.storage.input.problems import Problems, shown
+from gmm_dask.storage.input.problems import Problems
 from gmm_dask.storage.input.sources import ChunkSource
 from gmm_dask.storage.store.object_errors import brief
 
@@ -167,7 +167,7 @@ class OpenFile:
         for name in sorted(found):
             if is_cut(self._parquet, exact, groups, name):
                 raise DataError(
-                    f"{shown(self._source.name)}, column {name!r}: holds moments of less than a "
+                    f"{self._source.name}, column {name!r}: holds moments of less than a "
                     "microsecond in time stamps of 96 bits. Write them as timestamp[ns], or leave "
                     "the column out of the labels."
                 )
@@ -251,7 +251,7 @@ class OpenChunk:
         problems, types = Problems(), self.file.types
         for slot in slots_of(columns, types) if self.source.n_rows else ():
             name = slot.column
-            where = f"{shown(self.source.name)}, column {name!r}"
+            where = f"{self.source.name}, column {name!r}"
             if name not in types:
                 has = ", ".join(types)
                 problems.add("columns", f"{where}: is missing. The file has: {has}.")
@@ -360,7 +360,7 @@ class OpenChunk:
     def _where(self, row: int) -> str:
         """File and row group of a row of the chunk."""
         at = bisect_right(self.source.group_stops, self.source.start + row)
-        return f"{shown(self.source.name)}, row group {self.source.row_groups[at]}"
+        return f"{self.source.name}, row group {self.source.row_groups[at]}"
 
     def _damage(self, error: Exception, columns: Sequence[str]) -> DataError:
         """Which columns of which row groups cannot be decoded."""
@@ -369,7 +369,7 @@ class OpenChunk:
             for name in columns:
                 reason = self._fault(group, name)
                 if reason:
-                    where = f"{shown(self.source.name)}, row group {group}, column {name!r}"
+                    where = f"{self.source.name}, row group {group}, column {name!r}"
                     line = f"{where}: the data are damaged: {reason}. {WRITE_AGAIN}"
                     problems.add("damaged columns", line)
         if not problems:
@@ -403,12 +403,10 @@ def _input(source: ChunkSource) -> Input:
         raise changed(source, "a folder took its place") from error
     except PermissionError as error:
         raise DataError(
-            f"{shown(source.name)}: cannot be read: {error.strerror}. Grant read access to it."
+            f"{source.name}: cannot be read: {error.strerror}. Grant read access to it."
         ) from error
 
 
 def changed(source: ChunkSource, what: str) -> InputChangedError:
     """The error of a file that is not the planned one."""
-    return InputChangedError(
-        f"{shown(source.name)}: changed after it was planned: {what}. {PLAN_AGAIN}"
-    )
+    return InputChangedError(f"{source.name}: changed after it was planned: {what}. {PLAN_AGAIN}")

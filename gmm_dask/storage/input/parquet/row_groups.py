@@ -26,7 +26,7 @@ from gmm_dask.storage.input.parquet.thrift import (
     structures,
     walk,
 )
-from gmm_dask.storage.input.problems import MAX_ALIKE, shown
+from gmm_dask.storage.input.problems import MAX_ALIKE
 
 ENCRYPTED_FILE = "is encrypted. Decrypt it; there is no setting for keys."
 WRITE_AGAIN = "Write the file again, or remove it from the dataset."
@@ -118,7 +118,7 @@ def check_row_groups(
         if field == FILE_ROWS:
             promised = value
         elif field == FILE_ENCRYPTION:
-            raise DataError(f"{shown(name)}: {ENCRYPTED_FILE}")
+            raise DataError(f"{name}: {ENCRYPTED_FILE}")
         elif field == FILE_ROW_GROUPS:
             if type(value) is not dict:
                 raise ThriftError("a row group is not a structure")
@@ -132,7 +132,7 @@ def check_row_groups(
                 chunk = chunks[leaf.index]
                 fault = _fault(chunk, n_rows, leaf, end)
                 if fault:
-                    where = f"{shown(name)}, row group {group}, column {leaf.column!r}"
+                    where = f"{name}, row group {group}, column {leaf.column!r}"
                     problems.append(f"{where}: {fault} {WRITE_AGAIN}")
                     continue
                 if leaf.is_list and n_rows:
@@ -297,8 +297,7 @@ def _overlaps(
                 f"row group {each[2]}, column {columns[each[3]]!r}" for each in (one, two)
             )
             problems.append(
-                f"{shown(name)}, {here}: lies where {there} lies; the footer is damaged. "
-                f"{WRITE_AGAIN}"
+                f"{name}, {here}: lies where {there} lies; the footer is damaged. {WRITE_AGAIN}"
             )
     return problems[:MAX_ALIKE]
 
