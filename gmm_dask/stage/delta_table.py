@@ -19,7 +19,7 @@ from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.storage import Plan, open_store, read_manifest
 from gmm_dask.storage.input.inputs import is_remote
-from gmm_dask.storage.input.listing import would_list
+from gmm_dask.storage.input.listing import lies_in, overlaps, would_list
 from gmm_dask.storage.input.parquet.reader import carried_schema
 from gmm_dask.storage.records.delta_output import Origin, check_target, delta_schema, write_table
 from gmm_dask.storage.records.labels import label_schema
@@ -33,7 +33,7 @@ def check_delta_table(
     Raises
     ------
     SettingsError
-        It lies among the data, or the output is to be private.
+        It lies among the data or in the output, or around them, or the output is to be private.
     OutputError
         The place holds something else, or the library is missing.
     DataError
@@ -42,10 +42,16 @@ def check_delta_table(
     if settings.labels.delta_table is None:
         return
     url = _url(settings.labels.delta_table)
-    if would_list(settings.data.path, f"{url}/part.parquet"):
+    data, output = settings.data, open_store(settings.output.path).url
+    if would_list(data.path, f"{url}/part.parquet") or overlaps(data.path, url):
         raise SettingsError(
-            f"labels.delta_table: {url} lies inside of data.path, {settings.data.in_short}: the "
-            "next run would take the labels for data. Choose a folder beside the data."
+            f"labels.delta_table: {url} lies inside of data.path, {data.in_short}, or around it: "
+            "the next run would take labels for data. Choose a folder beside the data."
+        )
+    if lies_in(url, output) or lies_in(output, url):
+        raise SettingsError(
+            f"labels.delta_table: {url} lies inside of output.path, {output}, or around it: each "
+            "would take the other's files for its own. Choose a folder beside the output."
         )
     if settings.output.private:
         raise SettingsError(

@@ -205,6 +205,41 @@ def test_a_table_among_the_data_is_refused(data: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "table"),
+    [
+        *(("data", table) for table in ("data", "data/_labels", "", "link", "link/labels")),
+        *(("data/*.parquet", table) for table in ("data", "", "link")),
+        *(("data/0.parquet", table) for table in ("data", "", "link")),
+    ],
+)
+def test_a_table_at_in_or_around_the_data_is_refused(data: Path, path: str, table: str) -> None:
+    (data.parent / "link").symlink_to(data)
+    refused(
+        data,
+        SettingsError,
+        r"inside of data\.path, .*, or around it",
+        data={"path": str(data.parent / path)},
+        labels={"delta_table": str(data.parent / table)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("out", "table"),
+    [
+        *(("out", table) for table in ("out", "out/table", "out/runs", "a/../out")),
+        ("lake/out", "lake"),
+        *(("s3://b/out", f"s3://b/{table}") for table in ("out", "out/table")),
+        ("s3://b/lake/out", "s3://b/lake"),
+    ],
+)
+def test_a_table_at_in_or_around_the_output_is_refused(data: Path, out: str, table: str) -> None:
+    out, table = (each if "://" in each else str(data.parent / each) for each in (out, table))
+    with pytest.raises(SettingsError, match=r"inside of output\.path, .*, or around it"):
+        run(settings(data, output={"path": out}, labels={"delta_table": table}))
+    assert not list(data.parent.rglob("_delta_log"))
+
+
+@pytest.mark.parametrize(
     ("sections", "error", "words"),
     [
         ({"labels": {"enabled": False}}, SettingsError, "delta_table needs labels"),

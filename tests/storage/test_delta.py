@@ -242,6 +242,17 @@ def test_a_file_that_is_older_than_a_column_has_missing_values_there(tmp_path: P
     assert plan_dataset(place, features=["x"]).n_rows == 4
 
 
+def test_a_column_in_other_letters_is_no_missing_one(tmp_path: Path) -> None:
+    place = tmp_path / "t"
+    write_deltalake(place, rows(1, 2, z=[0.5, 0.25]))
+    (file,) = place.glob("*.parquet")
+    write_file(file, rows(1, 2, Z=[0.5, 0.25]))
+    for features in (["x", "z"], ["x"], None):
+        (line,) = problems_of(place, features=features, missing="em")
+        assert line.startswith(file.name)
+        assert "a column 'Z' where the table has 'z'" in line
+
+
 # What plain Parquet would get wrong
 
 FEATURE = {"minReaderVersion": 3, "minWriterVersion": 7}
@@ -324,6 +335,20 @@ def test_features_that_are_allowed_but_not_in_use_do_not_matter(
 ) -> None:
     log_entry(table, protocol(*features))
     assert values(plan_dataset(table)) == [4, 6, 7]
+
+
+def test_a_table_that_enables_deletion_vectors_is_read_as_long_as_no_file_has_one(
+    table: Path,
+) -> None:
+    (meta,) = actions(table, "metaData")[-1:]
+    meta["metaData"]["configuration"] = {"delta.enableDeletionVectors": "true"}
+    log_entry(table, protocol("deletionVectors"), meta)
+    DeltaTable(table).create_checkpoint()
+    assert values(plan_dataset(table)) == [4, 6, 7]
+    with_deletion_vector(table, INLINE)
+    (line,) = problems_of(table)
+    assert "REORG TABLE ... APPLY (PURGE)" in line
+    assert "export" in line
 
 
 @pytest.mark.parametrize("feature", ["variantType", "catalogManaged", "somethingNew"])

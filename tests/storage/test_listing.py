@@ -215,6 +215,17 @@ def test_places_of_two_kinds_are_no_dataset(tmp_path: Path, bucket: BucketLake) 
         list_files([str(tmp_path), bucket.root], Problems())
 
 
+def test_a_glob_over_buckets_asks_for_tables_in_buckets_alone(service: ObjectService) -> None:
+    one, two = service.bucket(), service.bucket()
+    for name in (one, two):
+        BucketLake(name).put("lake/a.parquet")
+    found = {f"{one}/lake/a.parquet", f"{two}/lake/a.parquet"}
+    assert set(names(f"s3://{{{one},{two}}}/lake")) == found
+    assert found <= set(names("s3://bucket-*/lake"))
+    marks = [each for each in service.requests if "_delta_log" in str(each)]
+    assert not [each for each in marks if "bucket-" not in str(each)]
+
+
 def test_two_buckets_are_one_dataset(service: ObjectService) -> None:
     lakes = [BucketLake(service.bucket()) for _ in range(2)]
     for each in lakes:

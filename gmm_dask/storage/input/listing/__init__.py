@@ -2,7 +2,7 @@
 
 from gmm_dask.storage.input.listing.files import File, Listing, list_files
 from gmm_dask.storage.input.listing.keys import Key, Keys, hive_keys
-from gmm_dask.storage.input.listing.places import Paths, joined, would_list
+from gmm_dask.storage.input.listing.places import Paths, joined, lies_in, overlaps, would_list
 
 __all__ = [
     "File",
@@ -12,6 +12,8 @@ __all__ = [
     "Paths",
     "hive_keys",
     "joined",
+    "lies_in",
     "list_files",
+    "overlaps",
     "would_list",
 ]

@@ -107,6 +107,23 @@ def would_list(paths: Paths, file: str) -> bool:
     return any(_would_list(path, file) for path in paths_of(paths))
 
 
+def lies_in(inner: str, outer: str) -> bool:
+    """Whether a path or URL is another one, or lies in it; links of this machine are followed."""
+    if scheme_of(inner) != scheme_of(outer):
+        return False
+    within, around = (Path(_real(each)) for each in (inner, outer))
+    return within.is_relative_to(around)
+
+
+def overlaps(paths: Paths, folder: str) -> bool:
+    """Whether a folder lies in one that the dataset is, or holds a place of the dataset."""
+    places = [place for path in paths_of(paths) for place in _places_to_come(path)]
+    return any(
+        lies_in(place.root, folder) or (place.kind == "folder" and lies_in(folder, place.root))
+        for place in places
+    )
+
+
 def common_root(roots: Sequence[str]) -> str:
     """The folder that all roots lie in.
 
@@ -200,6 +217,8 @@ def _remote_pattern(start: str, text: str) -> Place:
 
 def _is_object(files: Any, place: str) -> bool:
     """Whether a key is that of an object that is more than a mark of a folder."""
+    if set("*?[{") & set(place.partition("/")[0]):
+        return False  # no bucket has such a name
     try:
         info = files.info(place)
     except (FileNotFoundError, PermissionError):
@@ -221,10 +240,13 @@ def _places_to_come(path: str) -> Iterable[Place]:
     return (_remote_pattern(start, text) for text in alternatives(key))
 
 
+def _real(path: str) -> str:
+    """Bucket and key of an object; of a path of this machine, where its links lead."""
+    return without_scheme(path) if is_remote(path) else os.path.realpath(local_path(path))
+
+
 def _would_take(place: Place, file: str) -> bool:
-    root, target = Path(place.key), Path(without_scheme(file))
-    if not is_remote(file):
-        root, target = Path(os.path.realpath(root)), Path(os.path.realpath(local_path(file)))
+    root, target = Path(_real(place.root)), Path(_real(file))
     if place.kind == "file" or not target.is_relative_to(root):
         return False
     parts = target.relative_to(root).parts

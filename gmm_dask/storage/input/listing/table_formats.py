@@ -62,7 +62,7 @@ def table_around(root: str, files: Any = None) -> tuple[str, str] | None:
         found: Iterator[str | None] = map(_local_format, folders)
     else:
         parts = root.split("/")
-        folders = ["/".join(parts[:n]) for n in range(len(parts), 0, -1)]
+        folders = ["/".join(parts[:n]) for n in range(len(parts), 0, -1) if parts[0]]  # a bucket
         with os_errors(), ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             found = iter(list(pool.map(lambda folder: _remote_format(files, folder), folders)))
     return next(((where, kind) for where, kind in zip(folders, found, strict=True) if kind), None)

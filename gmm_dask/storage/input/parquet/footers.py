@@ -104,7 +104,7 @@ def read_footer(
     Raises
     ------
     DataError
-        Not a whole Parquet file.
+        Not a whole Parquet file; or one whose columns are those of the table in other letters.
     """
     state = file.state()
     content = footer_bytes(name, file.stream, state.size)
@@ -115,6 +115,7 @@ def read_footer(
     except ThriftError as error:
         raise DataError(f"{name}: the footer is damaged: {error}. {WRITE_AGAIN}") from error
     absent = tuple(each for each in table_columns if each not in schema.names)
+    _check_case(name, absent, schema.names)
     columns = (
         *types_of(schema),
         *((each, pa.null()) for each in absent),
@@ -218,6 +219,20 @@ def _contradictions(
             raise DataError(f"{where}: the data are damaged. {WRITE_AGAIN}") from error
         if other is not None:
             yield key.name, other
+
+
+def _check_case(name: str, absent: Sequence[str], found: Sequence[str]) -> None:
+    """Raise DataError where a column that a file is without is there in other letters."""
+    by_letters = {each.casefold(): each for each in found}
+    same = ((each, by_letters.get(each.casefold())) for each in absent)
+    lines = [
+        f"{name}: has a column {other!r} where the table has {each!r}. Upper and lower case count: "
+        "write the file again with the table's name."
+        for each, other in same
+        if other is not None
+    ]
+    if lines:
+        raise DataError(lines)
 
 
 def _index_columns(schema: pa.Schema) -> Iterator[str]:
