@@ -11,7 +11,7 @@ import numpy as np
 from gmm_dask.fitting import Event, FitResult, Maximisation
 from gmm_dask.fitting.components import Action, listed, quoted
 from gmm_dask.mixture.faults import Cause
-from gmm_dask.sampling.profile import Oddity, Seen, odd_columns
+from gmm_dask.sampling import Oddity, Seen, odd_columns
 
 if TYPE_CHECKING:
     from gmm_dask.engine import Survey

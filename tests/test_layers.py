@@ -34,7 +34,9 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-@pytest.mark.parametrize("module", ["gmm_dask", "gmm_dask.mixture", "gmm_dask.fitting"])
+@pytest.mark.parametrize(
+    "module", ["gmm_dask", "gmm_dask.sampling", "gmm_dask.mixture", "gmm_dask.fitting"]
+)
 def test_arithmetic_and_method_import_without_the_upper_layers(module: str) -> None:
     run_blocked(UPPER, f"import {module}")
 

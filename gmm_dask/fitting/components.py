@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import NotFiniteError, SingularCovarianceError, StarvedComponentError
-from gmm_dask.mixture import ColumnSpread, Parameters, Prior, SufficientStatistics
+from gmm_dask.mixture import Parameters, Prior, SufficientStatistics
 from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.faults import SMALLEST, Cause, Fault, find_faults
 from gmm_dask.mixture.parameters import Estimate
 from gmm_dask.mixture.steps import estimate, log_density
+from gmm_dask.sampling import ColumnSpread
 
 Array = npt.NDArray[np.float64]
 

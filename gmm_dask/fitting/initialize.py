@@ -13,9 +13,9 @@ from gmm_dask.errors import DataError, SettingsError
 from gmm_dask.fitting.components import Maximisation, Step
 from gmm_dask.fitting.given import Given
 from gmm_dask.fitting.kmeans import kmeans, kmeans_plusplus, nearest
-from gmm_dask.mixture import ColumnSpread, Estimate, Parameters, estimate_from_responsibilities
+from gmm_dask.mixture import Estimate, Parameters, estimate_from_responsibilities
 from gmm_dask.mixture.covariance import family
-from gmm_dask.mixture.spread import weight_unit
+from gmm_dask.sampling import ColumnSpread, weight_unit
 
 Array = npt.NDArray[np.float64]
 

@@ -1,10 +1,8 @@
 """Arithmetic of Gaussian mixtures: records, covariance families, E-step and M-step."""
 
 from gmm_dask.mixture.covariance import COVARIANCE_FAMILIES
-from gmm_dask.mixture.parameters import Estimate, Parameters, n_free_parameters
+from gmm_dask.mixture.parameters import Estimate, Parameters, mixture_sample, n_free_parameters
 from gmm_dask.mixture.prior import Prior, PriorSettings
-from gmm_dask.mixture.sampling import mixture_sample
-from gmm_dask.mixture.spread import ColumnSpread
 from gmm_dask.mixture.statistics import SufficientStatistics
 from gmm_dask.mixture.steps import (
     RowScores,
@@ -21,7 +19,6 @@ from gmm_dask.mixture.steps import (
 
 __all__ = [
     "COVARIANCE_FAMILIES",
-    "ColumnSpread",
     "Estimate",
     "Parameters",
     "Prior",

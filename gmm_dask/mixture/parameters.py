@@ -16,6 +16,23 @@ from gmm_dask.mixture.covariance.family import CovarianceFamily
 Array = npt.NDArray[np.float64]
 
 
+def mixture_sample(
+    parameters: Parameters, n_samples: int, rng: np.random.Generator | np.random.RandomState
+) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Rows drawn from a mixture, (n_samples, d), in the order of their components (n_samples,)."""
+    from scipy.linalg import solve_triangular
+
+    counts = rng.multinomial(n_samples, parameters.weights)
+    X = rng.standard_normal((n_samples, parameters.n_features))
+    component = np.repeat(np.arange(parameters.n_components), counts)
+    for j in map(int, np.flatnonzero(counts)):
+        mine = component == j
+        # U^-T z has the covariance (U U^T)^-1.
+        drawn = solve_triangular(parameters.dense_factor(j), X[mine].T, trans="T")
+        X[mine] = parameters.means[j] + drawn.T
+    return X, component
+
+
 def n_free_parameters(covariance_type: str, n_components: int, n_features: int) -> int:
     """Free parameters of a mixture, as the criteria count them."""
     of_covariances = family(covariance_type).n_free(n_components, n_features)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gmm_dask.errors import SettingsError
 from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.parameters import Estimate, Parameters
-from gmm_dask.mixture.spread import ColumnSpread
+from gmm_dask.sampling import ColumnSpread
 
 Array = npt.NDArray[np.float64]
 

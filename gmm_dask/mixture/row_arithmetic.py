@@ -12,14 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import DataError
-from gmm_dask.mixture import core, look, steps
+from gmm_dask.mixture import core, steps
 from gmm_dask.mixture import missing as incomplete
 from gmm_dask.mixture.core import Precision
-from gmm_dask.mixture.look import Keys
 from gmm_dask.mixture.parameters import Parameters
-from gmm_dask.mixture.spread import ColumnSpread
 from gmm_dask.mixture.statistics import SufficientStatistics
 from gmm_dask.mixture.steps import RowScores, positive
+from gmm_dask.sampling import ColumnSpread, Keys, spread_and_keys
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
@@ -99,6 +98,23 @@ class RowArithmetic:
             positive(sample_weight)
         return np.ones(len(X), bool) if self.missing == "em" else ~incomplete_rows(X)
 
+    def eligible(
+        self, X: Rows, sample_weight: Rows | None, usable: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Rows that a start can be found on, (n,): usable, of positive weight, with some value.
+
+        Parameters
+        ----------
+        X : (n, d)
+        sample_weight : (n,), optional
+        usable : (n,), optional
+            What `usable` says of these rows, where the caller knows it.
+        """
+        found = self.usable(X, sample_weight) if usable is None else usable
+        if self.missing == "em":
+            found = found & ~np.isnan(X).all(axis=1)
+        return found if sample_weight is None else np.asarray(found & (sample_weight > 0))
+
     def counted(self, X: Rows, sample_weight: Rows | None) -> Counted:
         """The rows that count: those of weight 0 are absent, whatever values stand in them.
 
@@ -152,7 +168,7 @@ class RowArithmetic:
         """Moments of the columns of usable rows, and with a salt a hash of each row, (n,)."""
         if self.kernel == "compiled":
             return core.spread_and_keys(X, sample_weight, salt)
-        return look.spread_and_keys(X, sample_weight, salt)
+        return spread_and_keys(X, sample_weight, salt)
 
     def score(self, X: Rows, parameters: Parameters) -> RowScores:
         """Label, log-density and largest responsibility of each usable row."""

@@ -18,8 +18,8 @@ from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.far import FAR, far_log_responsibilities
 from gmm_dask.mixture.parameters import Estimate, Parameters
 from gmm_dask.mixture.prior import Prior
-from gmm_dask.mixture.spread import ColumnSpread
 from gmm_dask.mixture.statistics import SufficientStatistics
+from gmm_dask.sampling import ColumnSpread
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]

@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gmm_dask.engine import LocalBackend, Survey, row_chunks, survey
-from gmm_dask.engine.passes import sample as sample_module
-from gmm_dask.engine.passes.sample import MUCH, fewer
+from gmm_dask.sampling import sketch
+from gmm_dask.sampling.sketch import MUCH, fewer
 from tests.strategies import seeds
 
 SEED = np.random.SeedSequence(9)
@@ -102,8 +102,8 @@ def test_the_sample_is_of_different_rows_within_its_size_with_the_shares_of_the_
     assert len(np.unique(np.nan_to_num(found.sample, nan=99.0), axis=0)) == len(found.sample)
     heavy = np.flatnonzero(weight >= 2 / SIZE * weight.sum())
     for row in X[heavy]:
-        (place,) = np.flatnonzero(~sample_module.differ(found.sample, row[None]))
-        equal = weight[~sample_module.differ(X, row[None])].sum()
+        (place,) = np.flatnonzero(~sketch.differ(found.sample, row[None]))
+        equal = weight[~sketch.differ(X, row[None])].sum()
         share = found.sample_weight[place] / found.sample_weight.sum()
         assert share == pytest.approx(equal / weight.sum())
 

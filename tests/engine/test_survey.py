@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from gmm_dask.engine import Backend, LocalBackend, expectations, row_chunks, survey
-from gmm_dask.engine.passes.sample import fewer
 from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
+from gmm_dask.sampling import fewer
 
 survey_module = import_module("gmm_dask.engine.passes.survey")
 

@@ -12,13 +12,8 @@ from hypothesis import strategies as st
 
 from gmm_dask.fitting import FitResult, Keeper, Maximisation, Method, Sample, Standing
 from gmm_dask.fitting import fit_from_sample as from_sample
-from gmm_dask.mixture import (
-    ColumnSpread,
-    Parameters,
-    PriorSettings,
-    SufficientStatistics,
-    e_step,
-)
+from gmm_dask.mixture import Parameters, PriorSettings, SufficientStatistics, e_step
+from gmm_dask.sampling import ColumnSpread
 
 ARRAYS = ("weights", "means", "covariances", "precisions_cholesky")
 SCALARS = ("lower_bounds", "outcome", "n_rows", "sum_weight", "events_", "n_taken_back", "start")

@@ -19,15 +19,9 @@ from gmm_dask.fitting import (
     initialize,
 )
 from gmm_dask.fitting.components import FLOOR, MAX_RESEEDS, Action
-from gmm_dask.mixture import (
-    COVARIANCE_FAMILIES,
-    ColumnSpread,
-    Parameters,
-    PriorSettings,
-    e_step,
-    missing,
-)
+from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, PriorSettings, e_step, missing
 from gmm_dask.mixture.faults import Cause
+from gmm_dask.sampling import ColumnSpread
 
 NAMES = ("height", "width")
 POLICIES = [str(policy) for policy in ComponentPolicy]

@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 
 from gmm_dask.fitting import Maximisation, Step, fit, initialize, refine
-from gmm_dask.mixture import ColumnSpread, e_step
+from gmm_dask.mixture import e_step
+from gmm_dask.sampling import ColumnSpread
 from tests.fitting.test_acceleration import overlapping
 
 

@@ -24,7 +24,8 @@ from gmm_dask.fitting import (
 )
 from gmm_dask.fitting.given import Given
 from gmm_dask.fitting.refine import SHORT
-from gmm_dask.mixture import ColumnSpread, Parameters, SufficientStatistics, e_step
+from gmm_dask.mixture import Parameters, SufficientStatistics, e_step
+from gmm_dask.sampling import ColumnSpread
 from tests.fitting.test_acceleration import overlapping
 
 METHOD = Method(3, "full", "random", 1e-4, 200, sample_em=True, acceleration="auto")

@@ -22,7 +22,8 @@ from sklearn.exceptions import ConvergenceWarning
 from gmm_dask import GaussianMixture
 from gmm_dask.errors import GmmDaskError
 from gmm_dask.fitting import Event, FitResult, Maximisation, fit
-from gmm_dask.mixture import COVARIANCE_FAMILIES, ColumnSpread, Parameters, e_step
+from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, e_step
+from gmm_dask.sampling import ColumnSpread
 from tests.parity.high_precision import DIGITS, Exact, em, posteriors
 from tests.strategies import random_mixture, seeds
 

@@ -17,13 +17,12 @@ from gmm_dask.engine.cluster.backends import Backend, Done, LocalBackend
 from gmm_dask.engine.cluster.opening import available_cores
 from gmm_dask.engine.passes.chunk_map import ChunkMap, identity
 from gmm_dask.engine.passes.chunks import RowChunks, row_chunks
-from gmm_dask.engine.passes.sample import fewer
 from gmm_dask.engine.passes.survey import Survey
 from gmm_dask.engine.passes.tree_sum import tree_sum, tree_tasks
 from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
-from gmm_dask.mixture.spread import weight_unit
 from gmm_dask.mixture.statistics import statistics_bytes
+from gmm_dask.sampling import fewer, weight_unit
 
 DOUBLE = RowArithmetic()
 SAMPLE_CHUNK_BYTES = 1 << 20  # of a pass over the sample, so that every core has a part

@@ -14,16 +14,9 @@ import numpy.typing as npt
 from gmm_dask.engine.cluster.backends import Backend
 from gmm_dask.engine.passes.chunk_map import ChunkMap
 from gmm_dask.engine.passes.chunks import RowChunks
-from gmm_dask.engine.passes.sample import (
-    Draw,
-    Sketch,
-    chosen_rows,
-    eligible_rows,
-    sample_chunk,
-)
 from gmm_dask.engine.passes.tree_sum import tree_sum
-from gmm_dask.mixture import ColumnSpread
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
+from gmm_dask.sampling import ColumnSpread, Draw, Sketch, chosen_rows
 
 LARGEST_SAMPLE_BYTES = 32 << 20  # the driver has it three times over while it is drawn
 LARGEST_SAMPLE_PART = 32  # of all rows: EM on it has to be cheap beside a pass
@@ -84,7 +77,7 @@ class Survey:
     chunks : tuple of ChunkSurvey
         One for each piece of a chunk that was put together.
     sample : (m, d)
-        Rows to start from: all that can be, in their order, or a sample; see `engine.sample`.
+        Rows to start from: all that can be, in their order, or a sample; see `gmm_dask.sampling`.
     sample_weight : (m,) or None
         Of these rows, in `unit`.
     unit : float
@@ -197,7 +190,7 @@ def survey(
     n_eligible = sum(chunk.n_eligible for chunk in seen)
     while (again := found.next_draw(draw, n_eligible)) is not None:
         draw, n_reads = again, n_reads + 1
-        parts = chunk_map("sample", partial(sample_chunk, arithmetic), draw, first_rows)
+        parts = chunk_map("sample", partial(_sample_chunk, arithmetic), draw, first_rows)
         found = Sketch.merged(draw, parts)
     is_all = found.is_all(draw) and n_eligible == sum(chunk.n_counted for chunk in seen)
     is_all, chosen = by_value and is_all, found.chosen(draw)
@@ -261,7 +254,7 @@ def survey_chunk(
     taken = X if usable.all() else X[usable]
     counted = None if weights is None else np.asarray(weights[usable], dtype=np.float64)
     counts = np.ones(len(X), bool) if weights is None else weights != 0
-    eligible = eligible_rows(X, weights, usable, arithmetic)
+    eligible = arithmetic.eligible(X, weights, usable)
     with np.errstate(over="ignore"):
         sum_weight = float(len(taken)) if counted is None else float(counted.sum())
     salt = draw.salt if draw is not None and draw.by_value else None
@@ -288,6 +281,17 @@ def survey_chunk(
         return surveyed, Sketch.of_chunk(draw, first_row, eligible, X, weights)
     keys = keys if eligible.all() else keys[eligible[usable]]
     return surveyed, Sketch.of_chunk(draw, first_row, eligible, X, weights, keys)
+
+
+def _sample_chunk(
+    arithmetic: RowArithmetic,
+    draw: Draw,
+    first_row: int,
+    X: Rows,
+    weights: Rows | None = None,
+) -> Sketch:
+    """What one chunk has for the sample."""
+    return Sketch.of_chunk(draw, first_row, arithmetic.eligible(X, weights), X, weights)
 
 
 def _count_rows(common: None, X: Rows, weights: Rows | None = None) -> int:

@@ -26,12 +26,11 @@ from gmm_dask.mixture.core.library import (
     is_there,
     level_name,
 )
-from gmm_dask.mixture.look import Keys
-from gmm_dask.mixture.look import spread_and_keys as in_numpy
 from gmm_dask.mixture.parameters import Parameters
-from gmm_dask.mixture.spread import ColumnSpread
 from gmm_dask.mixture.statistics import SufficientStatistics
 from gmm_dask.mixture.steps import RowScores
+from gmm_dask.sampling import ColumnSpread, Keys
+from gmm_dask.sampling import spread_and_keys as in_numpy
 
 __all__ = [
     "SLOWER",
@@ -107,7 +106,7 @@ def responsibilities(X: Rows, parameters: Parameters) -> Array:
 def spread_and_keys(
     X: Rows, sample_weight: Array | None = None, salt: int | None = None
 ) -> tuple[ColumnSpread, Keys]:
-    """The keys of `look.spread_and_keys`, and its moments to 1e-12.
+    """The keys of `sampling.spread_and_keys`, and its moments to 1e-12.
 
     Rows that have weights or are not finite are left to it.
     """

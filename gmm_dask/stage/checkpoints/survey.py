@@ -8,7 +8,7 @@ import numpy as np
 
 from gmm_dask.engine import Survey
 from gmm_dask.engine.passes.survey import ChunkSurvey
-from gmm_dask.mixture import ColumnSpread
+from gmm_dask.sampling import ColumnSpread
 from gmm_dask.storage.records.fields import Fields, packed
 
 SHARE = 8  # a sample of more than this part of all bytes is read again as quickly

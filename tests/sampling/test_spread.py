@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmm_dask.mixture import ColumnSpread
-from gmm_dask.mixture.spread import BLOCK_VALUES, weight_unit
+from gmm_dask.sampling import ColumnSpread
+from gmm_dask.sampling.spread import BLOCK_VALUES, weight_unit
 from tests.strategies import cuts, seeds
 
 

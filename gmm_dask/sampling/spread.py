@@ -1,4 +1,4 @@
-"""Mean and variance of every column: the units in which priors and floors are given."""
+"""Moments of every column: the units of priors and floors, and what the rows' weights are in."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-BLOCK_VALUES = 1 << 17  # of a block, which so stays in the cache
-LEAST_ROWS = 1 << 12  # of a block: threads that meet too often for Python's lock wait for it
-TILE_ROWS = 512  # turned at once
+BLOCK_VALUES = 1 << 17  # values of a block, which so stays in the cache
+LEAST_ROWS = 1 << 12  # rows of a block: threads that ask for Python's lock too often wait for it
+TILE_ROWS = 512  # rows transposed at once
 LEAST_UNIT = 2.0**-1074  # the smallest power of two there is
 
 
@@ -79,7 +79,7 @@ class ColumnSpread:
 
     @classmethod
     def of_columns(cls, columns: Array, sample_weight: Array | None = None) -> ColumnSpread:
-        """As `of`, of rows that are given by their columns (d, n); temporaries are as large."""
+        """The moments of rows that are given by their columns (d, n)."""
         unit = 1.0
         if sample_weight is not None:
             counted = sample_weight > 0
@@ -95,7 +95,7 @@ class ColumnSpread:
         weight = there * (1.0 if sample_weight is None else sample_weight)
         total = weight.sum(axis=1)
         divisor = np.where(total > 0, total, 1.0)
-        # About a value of much weight: the mean of equal values is then exactly that value.
+        # Measured from the value of largest weight: the mean of equal values is exactly that value.
         origin = np.zeros(len(columns))
         if columns.shape[1]:
             heaviest = columns[np.arange(len(columns)), weight.argmax(axis=1)]
@@ -115,7 +115,7 @@ class ColumnSpread:
     def _of_complete(
         cls, columns: Array, sample_weight: Array | None, unit: float, least: Array
     ) -> ColumnSpread:
-        """As `of_columns`, without a matrix of weights and of what is there."""
+        """The moments of columns (d, n) without a missing value, in less memory."""
         weight = np.ones(columns.shape[1]) if sample_weight is None else sample_weight
         total = float(weight.sum())
         origin = columns[:, int(weight.argmax())]

@@ -1,4 +1,4 @@
-"""What a first look at rows brings: moments of the columns, and keys that rows are drawn by."""
+"""Keys that rows are drawn by, hashes of their values; and keys with moments from one walk."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.mixture.spread import ColumnSpread, column_blocks
+from gmm_dask.sampling.spread import ColumnSpread, column_blocks
 
 Array = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.uint64]
 Rows = npt.NDArray[Any]
 
-# What keys are multiplied by: odd, of bits without a pattern (Steele, Lea, Flood 2014: SplitMix).
+# Odd multipliers whose bits have no pattern (Steele, Lea, Flood 2014: SplitMix).
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
@@ -43,7 +43,7 @@ def row_keys(X: Rows, salt: int) -> Keys:
 
 
 def _column_keys(columns: Array, salt: int) -> Keys:
-    """As `row_keys`, of rows that are given by their columns (d, n)."""
+    """The keys of `row_keys` for rows that are given by their columns (d, n)."""
     values = columns + 0.0  # -0 becomes 0
     values[np.isnan(values)] = np.nan  # and every NaN the same
     keys = np.full(columns.shape[1], salt, np.uint64)
@@ -53,7 +53,7 @@ def _column_keys(columns: Array, salt: int) -> Keys:
 
 
 def _take_in(key: Keys, bits: Keys) -> None:
-    """Make each key one of its value too; a difference in any bit stays one."""
+    """Mix one more value into each key, in place; keys that differ stay different."""
     key ^= bits
     key *= GOLDEN
     key ^= key >> np.uint64(32)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmm_dask.mixture import ColumnSpread, core, look
-from gmm_dask.mixture.look import row_keys
+from gmm_dask.mixture import core
+from gmm_dask.sampling import ColumnSpread, row_keys, spread_and_keys
 from tests.strategies import seeds
 
 MOMENTS = ("weight", "mean", "scatter", "least", "greatest", "unit")
@@ -48,7 +48,7 @@ def test_the_compiled_look_finds_the_same(layout: str, seed: int, n: int, d: int
     rng = np.random.default_rng(seed)
     X = LAYOUTS[layout](rng.normal(size=(n, d)) * 10.0 ** rng.uniform(-3, 3, d) + 1.0)
     X[rng.uniform(size=X.shape) < 0.1] = -0.0
-    expected, expected_keys = look.spread_and_keys(X, None, seed)
+    expected, expected_keys = spread_and_keys(X, None, seed)
     found, keys = core.spread_and_keys(X, None, seed)
     np.testing.assert_array_equal(keys, expected_keys)
     np.testing.assert_array_equal(keys, row_keys(X, seed))
@@ -95,17 +95,17 @@ def test_one_other_value_among_equal_ones_is_a_variance() -> None:
 def test_what_is_not_finite_is_left_to_numpy(odd: float) -> None:
     X = np.random.default_rng(0).normal(size=(500, 3))
     X[0, 1], X[78, 1] = odd, -odd  # 1.7e308: their difference is infinite
-    _assert_equal(core.spread_and_keys(X, None, 5), look.spread_and_keys(X, None, 5))
+    _assert_equal(core.spread_and_keys(X, None, 5), spread_and_keys(X, None, 5))
 
 
 def test_rows_with_weights_are_left_to_numpy() -> None:
     X, weight = np.random.default_rng(0).normal(size=(500, 3)), np.arange(500.0)
-    _assert_equal(core.spread_and_keys(X, weight, 5), look.spread_and_keys(X, weight, 5))
+    _assert_equal(core.spread_and_keys(X, weight, 5), spread_and_keys(X, weight, 5))
 
 
 def test_of_no_rows_nothing_is_known() -> None:
     X = np.zeros((0, 2))
-    _assert_equal(core.spread_and_keys(X, None, 5), look.spread_and_keys(X, None, 5))
+    _assert_equal(core.spread_and_keys(X, None, 5), spread_and_keys(X, None, 5))
 
 
 def _assert_equal(

@@ -1,9 +1,9 @@
-"""The sample that a start is found on: different rows, each with the weight of all its equals.
+"""The sample that a start is found on: different rows, with the weight of all rows equal to each.
 
-A row's key is a hash of its values and the seed. The sample is the rows of smallest key (bottom-k
-sampling: Cohen and Kaplan 2007, Summarizing data using bottom-k sketches), and beside them every
-row that holds much of the weight, which most keys would miss. So it knows neither the order of
-the rows nor whether a row stands there three times or once with the weight 3.
+A row's key is a hash of its values and the seed. The sample consists of the rows of smallest key
+(bottom-k sampling: Cohen and Kaplan 2007, Summarizing data using bottom-k sketches) and of every
+row that holds much of the weight, whatever its key. So the sample depends neither on the order of
+the rows nor on whether a row stands there three times or once with the weight 3.
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.mixture.look import Keys, row_keys
-from gmm_dask.mixture.row_arithmetic import RowArithmetic
-from gmm_dask.mixture.spread import weight_unit
+from gmm_dask.sampling.keys import Keys, row_keys
+from gmm_dask.sampling.spread import weight_unit
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
 
 LAST_KEY = 2**64 - 1
-MUCH = 1 / 512  # share of the weight of a row that is in the sample whatever its key
-COUNTED = 1023  # a chunk tells the weight of rows of more than this part of its own
-SPARE = 2  # keys looked at, in sizes of the sample: half the rows may be equal or of no use
-SPARE_PART = 16  # of a size that is not worth another look: what more rows than that take is memory
+MUCH = 1 / 512  # a row of this share of the weight is in the sample whatever its key
+COUNTED = 1023  # a sketch tells the weight of each row of more than 1 / COUNTED of its own
+SPARE = 2  # keys of interest for each row of the sample: half the rows may be equal or unusable
+SPARE_PART = 16  # the same for a larger sample that is not worth another look: 1 / SPARE_PART more
 
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """What a look at the rows has to bring.
+    """Which rows a pass that draws the sample has to bring.
 
     Parameters
     ----------
@@ -40,14 +39,14 @@ class Draw:
     size : int
         Rows of the sample at most.
     least : int
-        Rows that it has where the data have them: for fewer, all rows are looked at again. For
-        more they are not, and it has so many or `size`.
+        Rows that the sample has where the data have so many: where a pass brought fewer, another
+        pass follows. For more than `least` none does, and the sample has `least` or `size` rows.
     limit : int
         Largest key of interest.
     much : (c,) uint64, ascending
-        Keys of interest whatever they are.
+        Keys that are of interest beyond the limit, too.
     by_value : bool
-        False takes the place of a row for its value: each is another then.
+        False hashes the place of a row instead of its values, so that no two rows are equal.
     count : bool
         Whether to look for rows that hold much of the weight.
     """
@@ -64,7 +63,7 @@ class Draw:
     def first(
         cls, seed: np.random.SeedSequence, least: int, size: int, n_rows: int, by_value: bool
     ) -> Draw:
-        """Of n_rows > least rows."""
+        """The first draw from n_rows > least rows."""
         salt = int(seed.generate_state(1, np.uint64)[0])
         looked_at = max(SPARE * least, size + size // SPARE_PART)
         limit = min(LAST_KEY, looked_at * 2**64 // n_rows)
@@ -72,7 +71,7 @@ class Draw:
 
     @property
     def much_share(self) -> float:
-        """Share of the weight that is much."""
+        """Share of the weight from which on a row is in the sample whatever its key."""
         return _much_share(self.size)
 
     def wants(self, keys: Keys) -> npt.NDArray[np.bool_]:
@@ -82,21 +81,23 @@ class Draw:
 
 @dataclass(frozen=True, eq=False)
 class Sketch:
-    """What one look at some rows brought; weights are in `unit`.
+    """What one pass over some rows brought for the sample; weights are in `unit`.
 
     Parameters
     ----------
     keys : (m,) uint64, ascending
     X : (m, d)
-        Different rows, with the weight of all rows equal to each.
+        Different rows of these keys.
     weight : (m,)
+        Weight of all rows equal to each of them.
     heavy_keys, heavy_weight : (c,)
-        Of every row that weighs more than `lost`, at most that much too little (Agarwal et al.
-        2012, Mergeable summaries).
+        Key and weight of every row that weighs more than `lost`; the weight is at most `lost` too
+        small (Agarwal et al. 2012, Mergeable summaries).
     lost : float
     total : float
         Weight of all rows.
     unit : float
+        A power of two.
     """
 
     keys: Keys
@@ -110,7 +111,7 @@ class Sketch:
 
     @classmethod
     def of(cls, draw: Draw, keys: Keys, X: Rows, weight: Array | None) -> Sketch:
-        """Of rows X (n, d) of positive weight, and their keys (n,)."""
+        """The sketch of rows X (n, d) of positive weight and of their keys (n,)."""
         unit = 1.0 if weight is None else weight_unit(float(weight.max(initial=0.0)))
         weight = None if weight is None else weight / unit
         wanted = np.flatnonzero(draw.wants(keys))
@@ -157,12 +158,12 @@ class Sketch:
         return cls(*found, *heavy, lost, total, unit)
 
     def next_draw(self, draw: Draw, n_eligible: int) -> Draw | None:
-        """What another look has to bring; None where this one brought everything.
+        """What another pass has to bring; None where this one brought everything.
 
         Parameters
         ----------
         n_eligible : int
-            Rows of positive weight, however many of them are equal.
+            Number of rows of positive weight, equal ones included.
         """
         seen = self._n_near(draw)
         complete = seen > draw.least or draw.limit == LAST_KEY  # one more tells that there are more
@@ -176,9 +177,9 @@ class Sketch:
         return replace(draw, limit=limit, much=np.union1d(draw.much, possible), count=False)
 
     def chosen(self, draw: Draw) -> tuple[Rows, Array]:
-        """The sample and its weights, in `unit`, which add up to that of all rows.
+        """The rows of the sample and their weights, which add up to the weight of all rows.
 
-        So rows that do not hold much of the weight stand for those that were not drawn.
+        Rows that do not hold much of the weight stand for those that were not drawn, too.
         """
         if self.is_all(draw):
             return self.X, self.weight
@@ -204,52 +205,34 @@ class Sketch:
         return max(near - 1, 1) * (2.0**64 / last)
 
     def _n_near(self, draw: Draw) -> int:
-        """Different rows of keys up to the limit; of more than `size` one more is kept."""
+        """Number of different rows of keys up to the limit, or `size` + 1 where there are more."""
         return int((self.keys <= np.uint64(draw.limit)).sum())
-
-
-def sample_chunk(
-    arithmetic: RowArithmetic,
-    draw: Draw,
-    first_row: int,
-    X: Rows,
-    weights: Rows | None = None,
-) -> Sketch:
-    """What one chunk has for the sample."""
-    eligible = eligible_rows(X, weights, arithmetic.usable(X, weights), arithmetic)
-    return Sketch.of_chunk(draw, first_row, eligible, X, weights)
 
 
 def chosen_rows(
     chosen: npt.NDArray[np.bool_], X: Rows, weights: Rows | None
 ) -> tuple[Rows, Array | None]:
-    """The chosen rows, and their weights in float64."""
+    """The chosen rows and their weights in float64; the arrays themselves where all are chosen."""
     if not chosen.all():
         X, weights = X[chosen], None if weights is None else weights[chosen]
     return X, None if weights is None else np.asarray(weights, dtype=np.float64)
 
 
-def eligible_rows(
-    X: Rows, weights: Rows | None, usable: npt.NDArray[np.bool_], arithmetic: RowArithmetic
-) -> npt.NDArray[np.bool_]:
-    """Usable rows of positive weight with at least one value, (n,)."""
-    if arithmetic.missing == "em":
-        usable = usable & ~np.isnan(X).all(axis=1)
-    return usable if weights is None else np.asarray(usable & (weights > 0))
-
-
 def fewer(X: Rows, weight: Array, size: int) -> tuple[Rows, Array]:
-    """At most so many rows of a sample, which stands in the order of its keys, and their weights.
+    """A sample of at most `size` rows out of a sample in the order of its keys, and its weights.
 
-    From 2 / MUCH rows on it is what a draw of that size would have found, unless a row weighs
-    nearly MUCH: such a one may stand for others here and then counts as of much weight.
+    From 2 / MUCH rows on the result is what a draw of that size would have found, unless a row
+    weighs nearly MUCH: such a row may stand for others in X, and then counts as one of much weight.
     """
     chosen, found = _standing_for_all(weight, np.ones(len(X), bool), float(weight.sum()), size)
     return X[chosen], found
 
 
 def _much_share(size: int) -> float:
-    """Rows of that share of the weight are half of a sample at most."""
+    """The share of the weight from which on rows are in a sample whatever their keys.
+
+    Rows of so much weight are at most half of the sample.
+    """
     return max(MUCH, 2 / size)
 
 
@@ -258,7 +241,7 @@ def _standing_for_all(
 ) -> tuple[npt.NDArray[np.intp], Array]:
     """Which rows a sample of `size` has, and their weights, which add up to the total.
 
-    Those of much weight, and of the others the first that are near.
+    The sample has the rows of much weight and, of the others, the first that are near.
     """
     much = weight >= _much_share(size) * total
     others = np.flatnonzero(~much & near)
@@ -279,10 +262,10 @@ def _among(keys: Keys, known: Keys) -> npt.NDArray[np.bool_]:
 
 
 def _merged(keys: Keys, X: Rows, weight: Array, draw: Draw) -> tuple[Keys, Rows, Array]:
-    """Equal rows as one, which has all their weight; keys ascend.
+    """Different rows in the order of their keys, each with the weight of all rows equal to it.
 
-    One more than the sample has room for, which tells that these are not all; and what is wanted
-    whatever its key. Of the others a part may be missing here that another chunk has kept.
+    Of these, size + 1 rows are kept, where the last tells that there are more than the sample has
+    room for; rows whose keys are in `draw.much` are kept beyond that.
     """
     order = np.argsort(keys, kind="stable")
     keys, weight = keys[order], weight[order]
@@ -312,9 +295,9 @@ def _summed(keys: Keys, weight: Array) -> tuple[Keys, Array]:
 
 
 def _heaviest(keys: Keys, weight: Array | None) -> tuple[Keys, Array, float]:
-    """The keys that hold more than one part in COUNTED of the weight, theirs, and that part.
+    """Keys that hold more than 1 / COUNTED of all weight, their weights, and that threshold.
 
-    A key weighs no more than all that share its first bits: nearly none has to be counted.
+    A key weighs no more than all keys that share its first 16 bits, so nearly none is counted.
     """
     bucket = (keys >> np.uint64(48)).view(np.int64)
     weights = np.bincount(bucket, weight, 1 << 16)
