@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
 
-from flows.progress import FlowWatcher
+from flows.watching import FlowWatcher
 from gmm_dask.command.console import printable
 from gmm_dask.errors import (
     ClusterError,
@@ -32,8 +32,8 @@ from gmm_dask.stage.fit import adopt as stage_adopt
 from gmm_dask.stage.fit import fit as stage_fit
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.job import plan as stage_plan
-from gmm_dask.stage.label import Labelled
-from gmm_dask.stage.label import label as stage_label
+from gmm_dask.stage.labelling import Labelled
+from gmm_dask.stage.labelling import label as stage_label
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import make_latest as stage_make_latest
 from gmm_dask.stage.publish import publish as stage_publish

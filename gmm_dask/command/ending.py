@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gmm_dask.command.process import Terminated, dask_in_our_words, terminable
-from gmm_dask.command.streams import lost
+from gmm_dask.command.process import Terminated, dask_in_our_words, lost, terminable
 from gmm_dask.errors import GmmDaskError, SettingsError, shown
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from gmm_dask.stage.complaints import Location
 from gmm_dask.stage.settings import AnySettings, settings_from
-from gmm_dask.stage.settings_file import override, put
+from gmm_dask.stage.settings.complaints import Location
+from gmm_dask.stage.settings.settings_file import override, put
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Keys = tuple[str, ...]  # a section of the settings and its key

@@ -5,7 +5,7 @@ from gmm_dask.engine.cache.hold import Held, hold, rows_here
 from gmm_dask.engine.cache.scratch import release
 from gmm_dask.engine.cluster.backends import Backend, ClusterBackend, LocalBackend
 from gmm_dask.engine.cluster.link import Limits, Listener
-from gmm_dask.engine.cluster.opening import ClusterSpec, open_backend
+from gmm_dask.engine.cluster.opening import open_backend
 from gmm_dask.engine.cluster.recovery import Given
 from gmm_dask.engine.passes.chunks import (
     RowChunks,
@@ -24,6 +24,7 @@ from gmm_dask.engine.passes.expectation import (
 )
 from gmm_dask.engine.passes.survey import Survey, survey
 from gmm_dask.engine.passes.tree_sum import tree_sum
+from gmm_dask.sections import ClusterSpec
 
 __all__ = [
     "Backend",

@@ -20,10 +20,10 @@ from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints import Keeper, Seconds
-from gmm_dask.stage.checks import check_survey, check_total
 from gmm_dask.stage.hashing import Contents, hashing, note_early, on_look
 from gmm_dask.stage.job import Job, settings_hash, software_versions
 from gmm_dask.stage.report.data import MAX_ROWS, report_sample
+from gmm_dask.stage.row_checks import check_survey, check_total
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage.records.model_file import Model, dump_model, load_model_file, parameters_bytes

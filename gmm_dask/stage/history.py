@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from gmm_dask.errors import GmmDaskError, OutputError
+from gmm_dask.sections import Section
 from gmm_dask.stage import text
-from gmm_dask.stage.sections import Section
 from gmm_dask.stage.settings import DataSettings, FitSettings, LabelSettings
 from gmm_dask.storage import RunFolder, Store, Version, open_store, read_manifest
 from gmm_dask.storage.store.version_log import read_version, version_numbers

@@ -14,14 +14,13 @@ from importlib.metadata import version as installed_version
 from typing import Any, Generic, TypeVar
 
 from gmm_dask.dataset import planned_rows
-from gmm_dask.engine import Backend, ClusterSpec, Listener, RowChunks, check_folder, open_backend
+from gmm_dask.engine import Backend, Listener, RowChunks, check_folder, open_backend
 from gmm_dask.engine.cluster.address import check_certificates
 from gmm_dask.errors import OutputError, SettingsError
 from gmm_dask.kinds import element_of
 from gmm_dask.mixture import core
 from gmm_dask.redaction import redacted, redacted_document
 from gmm_dask.stage import text
-from gmm_dask.stage.cluster_settings import ClusterSettings
 from gmm_dask.stage.delta_table import check_delta_table
 from gmm_dask.stage.identity import begin, run_folder
 from gmm_dask.stage.outputs import load_model
@@ -115,7 +114,7 @@ class Job(Generic[SettingsT]):
         if given is not None:
             yield given
             return
-        with open_backend(cluster_spec(self.settings.cluster), listener) as backend:
+        with open_backend(self.settings.cluster, listener) as backend:
             yield backend
 
 
@@ -252,11 +251,6 @@ def show_versions() -> None:
 def _installed(name: str) -> str:
     """Looked up once: each look reads all that the package says of itself."""
     return installed_version(name)
-
-
-def cluster_spec(cluster: ClusterSettings) -> ClusterSpec:
-    """The engine's words for the cluster settings."""
-    return ClusterSpec(**cluster.model_dump())
 
 
 def _check_output_is_no_input(data: DataSettings, store: Store) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 from gmm_dask.errors import ModelFileError, OutputError
 from gmm_dask.fitting import Outcome
 from gmm_dask.mixture.faults import Cause
-from gmm_dask.stage.parts import Part
 from gmm_dask.storage import (
     RunFolder,
     Version,
@@ -27,6 +26,8 @@ from gmm_dask.storage.store.local_store import read_regular
 from gmm_dask.storage.store.runs import damage_of
 from gmm_dask.storage.store.version_log import read_version, version_numbers
 
+# What a version is asked the path of, and its name within the folder of the run.
+FILES = {"model": "model.json", "labels": "labels", "report": "report.html", "folder": ""}
 LONGEST = 1 << 24  # characters of what is said of an event: it names columns
 _COUNTS = (
     "n_rows",
@@ -84,11 +85,9 @@ class Published:
 
     def path(self, what: str) -> str:
         """Path of "model", "labels", "report" or "folder"."""
-        try:
-            part = Part(what)
-        except ValueError:
-            raise OutputError(f"{what!r} is not one of {', '.join(Part)}") from None
-        return self.folder.path(part.file)
+        if what not in FILES:
+            raise OutputError(f"{what!r} is not one of {', '.join(FILES)}")
+        return self.folder.path(FILES[what])
 
 
 def open_output(ref: str) -> Published:

@@ -10,7 +10,7 @@ from gmm_dask.stage.delta_table import write_delta_table
 from gmm_dask.stage.drawing import drawing
 from gmm_dask.stage.fit import Fitted, adopt, fit
 from gmm_dask.stage.job import Job, SettingsT, plan
-from gmm_dask.stage.label import label
+from gmm_dask.stage.labelling import label
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import make_latest, publish
 from gmm_dask.stage.settings import ScoreSettings, Settings

@@ -16,7 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from gmm_dask import read_labels
-from gmm_dask.command import cli, ending, published
+from gmm_dask.command import cli, ending
 from gmm_dask.storage.store.local_store import LocalStore
 from tests.storage.stores import RUN, check_one_whole_version, publish_run
 
@@ -282,11 +282,11 @@ def test_gc_removes_what_it_says_and_says_what_it_would(
     store = LocalStore(str(tmp_path))
     publish_run(store)
     store.put(f"runs/{RUN}/checkpoints/00001.json", bytes(1200))
-    published.gc(str(tmp_path), dry_run=True)
+    cli.gc(str(tmp_path), dry_run=True)
     assert capsys.readouterr().out == "1 checkpoint would be removed, 1.2 kB.\n"
-    published.gc(str(tmp_path))
+    cli.gc(str(tmp_path))
     assert capsys.readouterr().out == "1 checkpoint removed, 1.2 kB.\n"
-    published.gc(str(tmp_path))
+    cli.gc(str(tmp_path))
     assert capsys.readouterr().out == "0 checkpoints removed, 0 bytes.\n"
     check_one_whole_version(store)
 

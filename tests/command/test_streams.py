@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gmm_dask.command import streams
+from gmm_dask.command import process as streams
 from gmm_dask.stage.outputs import open_output
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import settings_from
@@ -80,7 +80,7 @@ def test_nothing_that_is_printed_gets_into_a_file_that_is_opened(tmp_path: Path)
     """The number of a closed stream is the first one that a file would get."""
     code = (
         "import os, sys\n"
-        "from gmm_dask.command.streams import keep_streams\n"
+        "from gmm_dask.command.process import keep_streams\n"
         "keep_streams()\n"
         "keep_streams()\n"
         "file = open('data', 'w')\n"
@@ -99,7 +99,7 @@ def test_nothing_that_is_printed_gets_into_a_file_that_is_opened(tmp_path: Path)
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_what_can_be_printed_is_printed_as_before(unbuffered: str) -> None:
     code = (
-        "import sys; from gmm_dask.command.streams import keep_streams, lost\n"
+        "import sys; from gmm_dask.command.process import keep_streams, lost\n"
         "print('first')\n"
         "before = sys.stdout.encoding, sys.stdout.errors, sys.stdout.fileno()\n"
         "keep_streams()\n"

@@ -13,8 +13,7 @@ import pytest
 from gmm_dask.engine import ClusterSpec, open_backend
 from gmm_dask.engine.cluster.factories import GROUP, registered
 from gmm_dask.errors import ClusterError, SettingsError
-from gmm_dask.stage.cluster_settings import ClusterSettings
-from gmm_dask.stage.settings import settings_from
+from gmm_dask.stage.settings import ClusterSettings, settings_from
 from tests.conftest import Blobs
 from tests.engine.test_cluster import check_pass
 

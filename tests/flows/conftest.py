@@ -19,7 +19,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 
 from flows import script
-from flows.server import answers, free_port
+from flows.script import answers, free_port
 
 ROOT = Path(__file__).parents[2]
 CANARY = "canary-S3cr3t-0123"  # in the environment of server and worker

@@ -16,7 +16,7 @@ from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows.server import HOST
+from flows.script import HOST
 
 
 class Relay:
@@ -79,7 +79,7 @@ def once(act: Callable[[], None], real: Callable[..., Any]) -> Callable[..., Any
 def lose_at(place: str, act: Callable[[], None]) -> None:
     """Have it happen before what is done at the place."""
     from flows import cluster, label, tasks
-    from flows.progress import FlowWatcher
+    from flows.watching import FlowWatcher
     from gmm_dask.stage.checkpoints import keeper
 
     where: dict[str, list[tuple[Any, str]]] = {

@@ -18,8 +18,7 @@ from prefect.settings import (
 
 from flows.cluster import cluster
 from flows.label import label
-from flows.script import carried_out, main
-from flows.server import ServerError, free_port
+from flows.script import ServerError, carried_out, free_port, main
 from gmm_dask.stage.outputs import Published, label_parts, open_output
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import ScoreSettings, Settings, load_settings

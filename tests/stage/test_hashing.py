@@ -15,7 +15,8 @@ import pytest
 
 from gmm_dask.errors import DataError, InputChangedError
 from gmm_dask.stage import fit as fit_module
-from gmm_dask.stage import hashing, label
+from gmm_dask.stage import hashing
+from gmm_dask.stage import labelling as label
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, Settings, settings_from

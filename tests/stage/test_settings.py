@@ -15,7 +15,7 @@ from gmm_dask.stage.settings import (
     load_settings,
     settings_from,
 )
-from gmm_dask.stage.settings_file import MAX_SETTINGS_BYTES
+from gmm_dask.stage.settings.settings_file import MAX_SETTINGS_BYTES
 
 MINIMAL: dict[str, Any] = {"data": {"path": "data"}, "output": {"path": "out"}}
 

@@ -8,6 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from gmm_dask.sections import ClusterSpec
+
 logger = logging.getLogger("gmm_dask")
 
 
@@ -25,9 +27,14 @@ class Limits:
         Times that a pass is repeated.
     """
 
-    timeout: float = 60.0
-    stuck_after: float = 60.0
-    retries: int = 3
+    timeout: float = ClusterSpec.timeout
+    stuck_after: float = ClusterSpec.stuck_after
+    retries: int = ClusterSpec.retries
+
+    @classmethod
+    def of(cls, spec: ClusterSpec) -> Limits:
+        """The limits that a cluster was asked for with."""
+        return cls(spec.timeout, spec.stuck_after, spec.retries)
 
 
 class Listener(Protocol):

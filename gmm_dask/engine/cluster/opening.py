@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import cache, partial
 from threading import Thread
 from typing import Any
@@ -21,6 +20,7 @@ from gmm_dask.engine.cluster.link import Limits, Link, Listener, Log, Roll
 from gmm_dask.engine.cluster.recovery import Given, NoSchedulerError, Opened
 from gmm_dask.engine.cluster.waiting import LostError, asked, in_one_line
 from gmm_dask.errors import ClusterError, SettingsError
+from gmm_dask.sections import ClusterSpec
 
 MIN_MEMORY = 256 << 20  # bytes of a worker process; its libraries alone take 200 MB
 CLOSE_SECONDS = 10  # for a client to say goodbye
@@ -35,54 +35,6 @@ _OWN_WORKERS = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.low-level-log-length": 50,
 }
-
-
-@dataclass(frozen=True)
-class ClusterSpec:
-    """Which backend to open.
-
-    Parameters
-    ----------
-    kind : str
-        "threads", "processes", "address", or the name of a registered factory.
-    workers : int, optional
-        Threads, processes or workers; the cores this process may use where None, or what a
-        factory makes of it.
-    memory_limit : str, optional
-        Of each worker process, such as "1GiB".
-    address : str, optional
-        Of the scheduler.
-    tls_ca_file, tls_cert, tls_key : str, optional
-        PEM files.
-    insecure : bool
-        Whether tcp:// beyond this machine is allowed.
-    timeout : float
-        Seconds that the scheduler, or every worker, may be away: at the start and later.
-    stuck_after : float
-        Seconds without a sign of life after which a worker is given up.
-    retries : int
-        Times that a pass is repeated after a loss.
-    options : mapping
-        Of the factory.
-    """
-
-    kind: str = "threads"
-    workers: int | None = None
-    memory_limit: str | None = None
-    address: str | None = None
-    tls_ca_file: str | None = None
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    insecure: bool = False
-    timeout: float = Limits.timeout
-    stuck_after: float = Limits.stuck_after
-    retries: int = Limits.retries
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def limits(self) -> Limits:
-        """How long to wait for what is lost, and how often to try again."""
-        return Limits(self.timeout, self.stuck_after, self.retries)
 
 
 def available_cores() -> int:
@@ -270,7 +222,7 @@ def _linked(
             "Start one with `dask scheduler`, or correct cluster.address and the certificates.",
         ) from error
     try:
-        yield Link(client, spec.limits, listener, Roll())
+        yield Link(client, Limits.of(spec), listener, Roll())
     finally:
         _close(client)
 

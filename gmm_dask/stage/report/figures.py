@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.mixture import Parameters, responsibilities
-from gmm_dask.stage.report.colours import CERTAIN, mixed, palette
 from gmm_dask.stage.report.data import Pictures, ReportData
-from gmm_dask.stage.report.view import View, best_view
+from gmm_dask.stage.report.view import CERTAIN, View, best_view, mixed, palette
 from gmm_dask.stage.text import numbered, short
 
 Array = npt.NDArray[np.float64]

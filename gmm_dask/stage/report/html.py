@@ -13,11 +13,10 @@ from gmm_dask.errors import shown
 from gmm_dask.mixture import responsibilities
 from gmm_dask.stage import text
 from gmm_dask.stage.report import tables
-from gmm_dask.stage.report.colours import CERTAIN
 from gmm_dask.stage.report.data import ReportData
 from gmm_dask.stage.report.figures import draw
 from gmm_dask.stage.report.payload import payload, safe_json
-from gmm_dask.stage.report.view import best_view
+from gmm_dask.stage.report.view import CERTAIN, best_view
 
 SCRIPTS = ("numbers.js", "drawing.js", "report.js")  # one scope, in this order
 

@@ -8,8 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from gmm_dask.errors import DataError, NotNumbersError
-from gmm_dask.kinds import TAKEN, Kind, element, kind_of_class, kind_of_dtype, refusal
-from gmm_dask.rows.values import (
+from gmm_dask.estimator.values import (
     Headings,
     Values,
     array_of,
@@ -17,6 +16,7 @@ from gmm_dask.rows.values import (
     listed_values,
     object_values,
 )
+from gmm_dask.kinds import TAKEN, Kind, element, kind_of_class, kind_of_dtype, refusal
 
 Lengths = Mapping[Any, int]  # of the lists of a column, by its name
 

@@ -15,10 +15,10 @@ from sklearn.utils import check_random_state
 from gmm_dask import engine, fitting
 from gmm_dask.cautions import column_cautions, gist, narrow_events
 from gmm_dask.errors import FeatureWarning
+from gmm_dask.estimator.forms import check_survey, in_order_of, names_of
 from gmm_dask.mixture import Parameters, PriorSettings
 from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
-from gmm_dask.rows import check_survey, in_order_of, names_of
 
 NAME_THEM = (
     "To choose the columns, read the path with dask.dataframe.read_parquet and fit the frame of "

@@ -14,7 +14,7 @@ import yaml
 from gmm_dask.errors import SettingsError
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
-from gmm_dask.stage.complaints import Location
+from gmm_dask.stage.settings.complaints import Location
 
 MAX_SETTINGS_BYTES = 1 << 20  # a settings file is read by people; anything larger is not one
 

@@ -22,9 +22,9 @@ from gmm_dask.errors import DataError
 from gmm_dask.mixture import Parameters, RowScores
 from gmm_dask.mixture.row_arithmetic import RowArithmetic, incomplete_rows
 from gmm_dask.stage import text
-from gmm_dask.stage.checks import check_total
 from gmm_dask.stage.hashing import Contents
 from gmm_dask.stage.job import Job
+from gmm_dask.stage.row_checks import check_total
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import Chunk, Plan, RunFolder
 from gmm_dask.storage.input.parquet.opened import OpenChunk, PlannedChunk, PlannedFiles, changed

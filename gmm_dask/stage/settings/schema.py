@@ -1,21 +1,15 @@
-"""The settings of the stage: one strict schema for YAML files, flags and Prefect's form."""
+"""Every section of the settings, and the two documents that they make up."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from gmm_dask.errors import SettingsError
-from gmm_dask.redaction import secrets_in
+from gmm_dask.sections import ClusterSpec, Count, FitSettings, Flag, Number, Section
 from gmm_dask.stage import text
-from gmm_dask.stage.cluster_settings import ClusterSettings
-from gmm_dask.stage.complaints import Location, complaints, no_text, refusal
-from gmm_dask.stage.sections import NO_SECRETS, Count, Flag, Number, Section
-from gmm_dask.stage.settings_file import override, read_settings_file
+from gmm_dask.stage.settings.complaints import no_text
 
 
 class DataSettings(Section):
@@ -82,93 +76,52 @@ class DataSettings(Section):
         return self
 
 
-class FitSettings(Section):
-    """How to fit; scikit-learn's names and meanings."""
+KINDS = ("threads", "processes", "address")  # beside the registered ones
 
-    n_components: Count = Field(default=1, ge=1, description="Number of mixture components.")
-    covariance_type: Literal["full", "tied", "diag", "spherical"] = Field(
-        default="full", description="What the components' covariances have in common."
-    )
-    tol: Number = Field(
-        default=1e-3, ge=0, description="Stop when the log-likelihood per row changes by less."
-    )
-    reg_covar: Number = Field(
-        default=1e-6, ge=0, description="Added to every variance, in squared units of the data."
-    )
-    max_iter: Count = Field(
-        default=100, ge=1, le=1_000_000, description="Passes over the data at most."
-    )
-    n_init: Count = Field(default=1, ge=1, description="Starts; the best result is kept.")
-    init_params: Literal["kmeans", "k-means++", "random", "random_from_data"] = Field(
-        default="kmeans", description="How the start is found, on a random sample of rows."
-    )
-    random_state: Count = Field(
-        default=0, ge=0, le=2**63 - 1, description="Seed; the same seed gives the same bits."
-    )
-    init_rows: Count = Field(
-        default=65536, ge=2, description="Rows at most in the sample that the start is found on."
-    )
-    sample_em: Flag = Field(
-        default=True,
-        description="With more rows than init_rows, run EM on the sample until it settles before "
-        "the first pass over all rows, from several starts, and go on from what is best there. "
-        "Where rows are many that settles on a larger sample once more.",
-    )
-    acceleration: Literal["auto", "anderson", "none"] = Field(
-        default="auto",
-        description="Extrapolate from the steps so far; a step that made it worse is taken back. "
-        "auto: with more rows than init_rows.",
-    )
-    arithmetic: Literal["double", "single"] = Field(
-        default="double",
-        description="Precision of a pass. single: in float32 until the fit has nearly converged, "
-        "then in float64, which decides; for many complete rows. Sums are float64 in both.",
-    )
-    component_policy: Literal["floor", "reseed", "drop", "raise"] = Field(
-        default="floor",
-        description="A component that holds no rows, collapses to a point or becomes singular: "
-        "widen it by 1e-6 of the data's variances, start it anew where the mixture is worst, go "
-        "on without it, or stop.",
-    )
-    weight_concentration_prior: Number | None = Field(
-        default=None, ge=1, description="Of a Dirichlet prior on the weights; 1 says nothing."
-    )
-    mean_precision_prior: Number | None = Field(
-        default=None, gt=0, description="Rows that the overall mean counts for in each component."
-    )
-    degrees_of_freedom_prior: Number | None = Field(
-        default=None,
-        gt=0,
-        description="Of an inverse-Wishart prior; the number of features plus 2 where not given.",
-    )
-    covariance_prior: Number | None = Field(
-        default=None,
-        gt=0,
-        description="Scale of that prior, in units of the columns' variances in the data.",
-    )
 
-    @property
-    def objective(self) -> str:
-        """What EM makes as large as it can."""
-        names = (name for name in type(self).model_fields if name.endswith("_prior"))
-        has_prior = any(getattr(self, name) is not None for name in names)
-        return "log-posterior" if has_prior else "log-likelihood"
+class ClusterSettings(Section, ClusterSpec):
+    """Where the work is done; the results have the same bits everywhere."""
+
+    @field_validator("address")
+    @classmethod
+    def _scheme_is_in_lower_case(cls, address: str | None) -> str | None:
+        scheme, separator, rest = (address or "").partition("://")
+        return f"{scheme.lower()}://{rest}" if separator else address
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _memory_is_enough(cls, limit: str | None) -> str | None:
+        if limit is not None:
+            from gmm_dask.engine.cluster.opening import check_memory_limit
+
+            check_memory_limit(limit)
+        return limit
+
+    @field_validator("kind")
+    @classmethod
+    def _kind_is_known(cls, kind: str) -> str:
+        if kind not in KINDS:
+            from gmm_dask.engine.cluster.factories import known_kinds, registered
+
+            if kind not in registered():
+                raise ValueError(known_kinds())
+        return kind
 
     @model_validator(mode="after")
-    def _the_prior_is_whole(self) -> FitSettings:
-        if self.degrees_of_freedom_prior is not None and self.covariance_prior is None:
-            raise ValueError(
-                "degrees_of_freedom_prior needs covariance_prior, the spread that is believed in"
-            )
-        return self
+    def _address_is_complete(self) -> ClusterSettings:
+        if (self.kind == "address") != (self.address is not None):
+            raise ValueError("kind: address and address: tls://host:port go together")
+        if self.options and self.kind in KINDS:
+            raise ValueError("options are for a registered factory only")
+        if self.memory_limit is not None and self.kind != "processes":
+            raise ValueError("memory_limit applies to kind: processes only")
+        tls = (self.tls_ca_file, self.tls_cert, self.tls_key)
+        if any(tls) and not all(tls):
+            raise ValueError("tls_ca_file, tls_cert and tls_key are given together or not at all")
+        if self.address is not None:
+            from gmm_dask.engine.cluster.address import check_address
 
-    @model_validator(mode="after")
-    def _the_sample_can_start_it(self) -> FitSettings:
-        if self.init_rows < self.n_components:
-            raise ValueError(
-                f"init_rows is {self.init_rows}; a start of {self.n_components} components needs "
-                "at least as many rows"
-            )
+            check_address(self.address, has_tls=all(tls), insecure=self.insecure)
         return self
 
 
@@ -299,69 +252,3 @@ class ScoreSettings(Section):
 
 
 AnySettings = Settings | ScoreSettings
-
-
-def load_settings(
-    path: str | Path, overrides: Sequence[str] = (), schema: type[AnySettings] | None = Settings
-) -> Any:
-    """Read a YAML settings file.
-
-    Parameters
-    ----------
-    path : str or Path
-    overrides : sequence of str
-        `section.key=value` with YAML values, as `--set` takes them.
-    schema : type, optional
-        Where it is None, the document says itself which it is: settings to score have a `model`.
-
-    Raises
-    ------
-    SettingsError
-        Not readable, not YAML, an unknown key, a value out of range: all problems in one message.
-    """
-    document = read_settings_file(Path(path))
-    origins = override(document, overrides)
-    return settings_from(document, schema or schema_of(document), str(path), origins)
-
-
-def schema_of(document: Mapping[str, Any]) -> type[AnySettings]:
-    """What a document is: settings to label with a published model name it."""
-    if "model" in document and "fit" in document:
-        raise SettingsError(
-            "The settings have fit and model: with fit a mixture is fitted, with model rows are "
-            "labelled by one that is published. Leave one of them out."
-        )
-    return ScoreSettings if "model" in document else Settings
-
-
-def settings_from(
-    document: Mapping[str, Any],
-    schema: type[AnySettings] = Settings,
-    source: str = "",
-    origins: Mapping[Location, str] | None = None,
-) -> Any:
-    """Validate a document.
-
-    Parameters
-    ----------
-    document : mapping
-    schema : type
-    source : str
-        What the document is called in a message.
-    origins : mapping of location to str
-        What else a value comes from: an option of the command line.
-
-    Raises
-    ------
-    SettingsError
-        With every problem, one a line.
-    """
-    told = partial(refusal, document=document, source=source, origins=origins or {})
-    if found := list(secrets_in(document)):
-        lines = (line.partition(": ") for line in found)
-        problems = [(tuple(place.split(".")), what) for place, _, what in lines]
-        raise SettingsError(*told(problems), f"  {NO_SECRETS}")
-    try:
-        return schema.model_validate(document)
-    except ValidationError as error:
-        raise SettingsError(*told(complaints(error, schema))) from None

@@ -19,11 +19,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from gmm_dask import engine, fitting
 from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
-from gmm_dask.estimation import fit_best
+from gmm_dask.estimator.estimation import fit_best
+from gmm_dask.estimator.sklearn_form import COMMON, copied, sklearn_form
+from gmm_dask.estimator.user_rows import backend_of, checked_chunks, is_path, map_rows
 from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, mixture_sample
 from gmm_dask.mixture.row_arithmetic import Missing
-from gmm_dask.rows import backend_of, checked_chunks, is_path, map_rows
-from gmm_dask.sklearn_form import COMMON, copied, sklearn_form
 
 # scikit-learn's words, which its users look for.
 ILL_DEFINED = (

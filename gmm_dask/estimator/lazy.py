@@ -11,11 +11,10 @@ import numpy as np
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from gmm_dask.errors import DataError, NotNumbersError
+from gmm_dask.estimator.forms import Names, header, lengths_of, names_of, order_of, weight_values
+from gmm_dask.estimator.frames import check_unique, frame_values, is_vector, kind_of_pandas
+from gmm_dask.estimator.values import Headings, Values, array_values
 from gmm_dask.kinds import MAY_BE_TAKEN, element, kind_of_class, kind_of_dtype, refusal
-from gmm_dask.rows.checks import Names, names_of, weight_values
-from gmm_dask.rows.forms import header, lengths_of, order_of
-from gmm_dask.rows.frames import check_unique, frame_values, is_vector, kind_of_pandas
-from gmm_dask.rows.values import Headings, Values, array_values
 
 NOTHING, NO_LIST = -1, -2  # in the place of a list's length
 
@@ -227,7 +226,7 @@ def _check_features(estimator: Any, named: Any, reset: bool) -> None:
         _check_n_features(estimator, named, reset=reset)
         _check_feature_names(estimator, named, reset=reset)
     except (TypeError, ValueError) as error:
-        raise DataError(str(error)) from None
+        raise DataError(str(error).split("\n")) from None
 
 
 def _lengths(X: Any, fitted: Names, n_features: int | None) -> dict[Any, int]:

@@ -1,0 +1,243 @@
+"""Settings as strict sections, and the two that more than the stage takes: fit and cluster."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+
+from gmm_dask.redaction import secrets_in
+
+NO_SECRETS = (
+    "Settings are stored and shown, so they hold no secrets: give it by the environment, a profile "
+    "or the role of the machine."
+)
+
+MAX_INTEGER = 2**63 - 1  # as records of a run have them
+MAX_VALUES = 10_000  # of one setting, with all that is inside
+
+# Numbers and flags are taken as they are meant: neither true nor "3" is a count.
+Count = Annotated[int, Strict(), Field(le=MAX_INTEGER)]
+Number = Annotated[float, Strict()]
+Flag = Annotated[bool, Strict()]
+
+
+class Section(BaseModel):
+    """A part of the settings: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,  # a wrong value may be a secret in the wrong place
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_no_secret(cls, document: Any) -> Any:
+        if found := list(secrets_in(document)):
+            raise ValueError("; ".join((*found, NO_SECRETS)))
+        return document
+
+    @model_validator(mode="after")
+    def _is_stored_as_it_is(self) -> Self:
+        for name in type(self).model_fields:
+            problem = _unstorable(getattr(self, name))
+            if problem is not None:
+                raise ValueError(f"{name} holds {problem}, which cannot be stored with the run")
+        return self
+
+
+def _unstorable(value: Any) -> str | None:
+    """What in a value JSON cannot hold as it is, in words; None where there is no such thing."""
+    waiting, n = [value], 0
+    while waiting:
+        each, n = waiting.pop(), n + 1
+        if isinstance(each, str):
+            if _is_torn(each):
+                return "half of a character (a surrogate)"
+        elif isinstance(each, Mapping):
+            if not all(isinstance(key, str) for key in each):
+                return "a key that is no text"
+            waiting += [*each, *each.values()]
+        elif isinstance(each, list | tuple):
+            waiting += each
+        elif isinstance(each, int) and abs(each) > MAX_INTEGER:
+            return "an integer of more than 64 bits"
+        elif isinstance(each, float) and not math.isfinite(each):
+            return "a number that is not finite"
+        elif not isinstance(each, int | float | BaseModel | None):
+            return f"a value of the type {type(each).__name__}"
+        if n > MAX_VALUES:
+            return "more values than anyone writes, by an alias of YAML"
+    return None
+
+
+def _is_torn(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """Where the work is done; the results have the same bits everywhere.
+
+    This record is checked when a backend is opened from it; the settings of the stage are the same
+    record, checked when they are read.
+    """
+
+    kind: Annotated[
+        str,
+        Field(
+            description="threads of this process, local worker processes, address of a scheduler, "
+            "or the name of a registered factory, such as slurm, kubernetes or coiled."
+        ),
+    ] = "threads"
+    workers: Annotated[
+        Count | None,
+        Field(
+            ge=1,
+            description="Threads or processes, all cores where not given; or workers to ask of a "
+            "factory's cluster.",
+        ),
+    ] = None
+    memory_limit: Annotated[
+        str | None, Field(description="Memory of each local worker process, such as 1GiB.")
+    ] = None
+    address: Annotated[
+        str | None,
+        Field(description="Scheduler to connect to, tls://host:port or tcp://127.0.0.1:port."),
+    ] = None
+    tls_ca_file: Annotated[str | None, Field(description="Certificate authority, PEM file.")] = None
+    tls_cert: Annotated[str | None, Field(description="Our certificate, PEM file.")] = None
+    tls_key: Annotated[str | None, Field(description="Our private key, PEM file.")] = None
+    insecure: Annotated[
+        Flag,
+        Field(description="Allow tcp:// beyond this machine: anyone there can run code."),
+    ] = False
+    timeout: Annotated[
+        Number,
+        Field(
+            gt=0,
+            description="Seconds that the scheduler, or every worker, may be away: at the start, "
+            "and later.",
+        ),
+    ] = 60.0
+    stuck_after: Annotated[
+        Number,
+        Field(
+            gt=0,
+            description="Seconds without a sign of life after which a worker is given up.",
+        ),
+    ] = 60.0
+    retries: Annotated[
+        Count,
+        Field(
+            ge=0,
+            description="Times that a pass is repeated after workers or the scheduler were lost.",
+        ),
+    ] = 3
+    options: Annotated[
+        dict[str, Any],
+        Field(
+            default_factory=dict,
+            description="What the registered factory is called with, by name.",
+        ),
+    ] = field(default_factory=dict)
+
+
+class FitSettings(Section):
+    """How to fit; scikit-learn's names and meanings."""
+
+    n_components: Count = Field(default=1, ge=1, description="Number of mixture components.")
+    covariance_type: Literal["full", "tied", "diag", "spherical"] = Field(
+        default="full", description="What the components' covariances have in common."
+    )
+    tol: Number = Field(
+        default=1e-3, ge=0, description="Stop when the log-likelihood per row changes by less."
+    )
+    reg_covar: Number = Field(
+        default=1e-6, ge=0, description="Added to every variance, in squared units of the data."
+    )
+    max_iter: Count = Field(
+        default=100, ge=1, le=1_000_000, description="Passes over the data at most."
+    )
+    n_init: Count = Field(default=1, ge=1, description="Starts; the best result is kept.")
+    init_params: Literal["kmeans", "k-means++", "random", "random_from_data"] = Field(
+        default="kmeans", description="How the start is found, on a random sample of rows."
+    )
+    random_state: Count = Field(
+        default=0, ge=0, le=2**63 - 1, description="Seed; the same seed gives the same bits."
+    )
+    init_rows: Count = Field(
+        default=65536, ge=2, description="Rows at most in the sample that the start is found on."
+    )
+    sample_em: Flag = Field(
+        default=True,
+        description="With more rows than init_rows, run EM on the sample until it settles before "
+        "the first pass over all rows, from several starts, and go on from what is best there. "
+        "Where rows are many that settles on a larger sample once more.",
+    )
+    acceleration: Literal["auto", "anderson", "none"] = Field(
+        default="auto",
+        description="Extrapolate from the steps so far; a step that made it worse is taken back. "
+        "auto: with more rows than init_rows.",
+    )
+    arithmetic: Literal["double", "single"] = Field(
+        default="double",
+        description="Precision of a pass. single: in float32 until the fit has nearly converged, "
+        "then in float64, which decides; for many complete rows. Sums are float64 in both.",
+    )
+    component_policy: Literal["floor", "reseed", "drop", "raise"] = Field(
+        default="floor",
+        description="A component that holds no rows, collapses to a point or becomes singular: "
+        "widen it by 1e-6 of the data's variances, start it anew where the mixture is worst, go "
+        "on without it, or stop.",
+    )
+    weight_concentration_prior: Number | None = Field(
+        default=None, ge=1, description="Of a Dirichlet prior on the weights; 1 says nothing."
+    )
+    mean_precision_prior: Number | None = Field(
+        default=None, gt=0, description="Rows that the overall mean counts for in each component."
+    )
+    degrees_of_freedom_prior: Number | None = Field(
+        default=None,
+        gt=0,
+        description="Of an inverse-Wishart prior; the number of features plus 2 where not given.",
+    )
+    covariance_prior: Number | None = Field(
+        default=None,
+        gt=0,
+        description="Scale of that prior, in units of the columns' variances in the data.",
+    )
+
+    @property
+    def objective(self) -> str:
+        """What EM makes as large as it can."""
+        names = (name for name in type(self).model_fields if name.endswith("_prior"))
+        has_prior = any(getattr(self, name) is not None for name in names)
+        return "log-posterior" if has_prior else "log-likelihood"
+
+    @model_validator(mode="after")
+    def _the_prior_is_whole(self) -> FitSettings:
+        if self.degrees_of_freedom_prior is not None and self.covariance_prior is None:
+            raise ValueError(
+                "degrees_of_freedom_prior needs covariance_prior, the spread that is believed in"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_sample_can_start_it(self) -> FitSettings:
+        if self.init_rows < self.n_components:
+            raise ValueError(
+                f"init_rows is {self.init_rows}; a start of {self.n_components} components needs "
+                "at least as many rows"
+            )
+        return self
