@@ -143,7 +143,7 @@ def test_an_object_that_is_overwritten_during_a_run_is_an_error(
     """The same size, and a time that a store rounds to seconds: its ETag tells."""
     bucket = Objects()
     for module in ("inputs", "listing.places"):
-        monkeypatch.setattr(f"gmm_dask.storage.{module}.remote_files", lambda scheme: bucket)
+        monkeypatch.setattr(f"gmm_dask.storage.input.{module}.remote_files", lambda scheme: bucket)
 
     def put(table: pa.Table) -> None:
         path = inputs.write(tmp_path / "object", table, **PLAIN)

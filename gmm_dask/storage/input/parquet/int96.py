@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gmm_dask.storage.input.columns.arrays import to_numpy
-from gmm_dask.storage.input.parquet.row_groups import first_leaf, n_leaves
+from gmm_dask.storage.input.parquet.row_groups import n_leaves
 
 INT96: dict[str, Any] = {"coerce_int96_timestamp_unit": "us"}  # how each file is opened
 BATCH_ROWS = 1 << 16
@@ -22,14 +22,10 @@ BATCH_ROWS = 1 << 16
 
 def int96_columns(metadata: pq.FileMetaData, schema: pa.Schema) -> frozenset[str]:
     """Columns with such time stamps, or with some inside."""
-    leaves = metadata.schema
+    owners = (field.name for field in schema for _ in range(n_leaves(field.type)))
+    leaves = (metadata.schema.column(i) for i in range(metadata.num_columns))
     return frozenset(
-        field.name
-        for field in schema
-        if any(
-            leaves.column(first_leaf(schema, field.name) + i).physical_type == "INT96"
-            for i in range(n_leaves(field.type))
-        )
+        name for name, leaf in zip(owners, leaves, strict=True) if leaf.physical_type == "INT96"
     )
 
 
