@@ -1,0 +1,91 @@
+/* Makes calls of the core that were written down on another machine, and writes what they changed.
+ *
+ *   replay CALLS ANSWERS
+ *
+ * A call is a function (0: gmm_expect, 1: gmm_score, 2: gmm_look_at) and one or two records. A record is its
+ * bytes, and for each of its pointers the place in the record, the bytes it points to, and how many there are.
+ * Numbers are int64. An answer is the records in the same form, without the places. */
+#include "core.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+namespace {
+
+FILE *calls, *answers;
+
+void fail(const char *why) {
+  fprintf(stderr, "replay: %s\n", why);
+  exit(1);
+}
+
+void take(void *to, size_t size) {
+  if (size && fread(to, 1, size, calls) != size) fail("the calls end too early");
+}
+
+void give(const void *from, size_t size) {
+  if (size && fwrite(from, 1, size, answers) != size) fail("the answers cannot be written");
+}
+
+size_t number() {
+  int64_t value;
+  take(&value, sizeof value);
+  return static_cast<size_t>(value);
+}
+
+struct Record {
+  enum { MOST_POINTERS = 32 };
+  size_t size, n_pointers;
+  size_t places[MOST_POINTERS], sizes[MOST_POINTERS];
+  char *arrays[MOST_POINTERS];
+  alignas(64) char bytes[512];
+
+  void read() {
+    size = number();
+    if (size > sizeof bytes) fail("a record is too large");
+    take(bytes, size);
+    n_pointers = number();
+    if (n_pointers > MOST_POINTERS) fail("a record has too many pointers");
+    for (size_t i = 0; i < n_pointers; i++) {
+      places[i] = number();
+      sizes[i] = number();
+      arrays[i] = static_cast<char *>(aligned_alloc(64, (sizes[i] + 127) / 64 * 64));
+      take(arrays[i], sizes[i]);
+      memcpy(bytes + places[i], &arrays[i], sizeof arrays[i]);
+    }
+  }
+
+  void write() {
+    for (size_t i = 0; i < n_pointers; i++) memset(bytes + places[i], 0, sizeof arrays[i]);
+    give(bytes, size);
+    for (size_t i = 0; i < n_pointers; i++) {
+      give(arrays[i], sizes[i]);
+      free(arrays[i]);
+    }
+  }
+};
+
+template <class T>
+T *as(Record &record) {
+  return reinterpret_cast<T *>(record.bytes);
+}
+
+} // namespace
+
+int main(int, char **names) {
+  calls = fopen(names[1], "rb");
+  answers = fopen(names[2], "wb");
+  if (!calls || !answers) fail("a file cannot be opened");
+  static Record records[2];
+  for (size_t left = number(); left; left--) {
+    size_t function = number(), n_records = function == 2 ? 1 : 2;
+    for (size_t i = 0; i < n_records; i++) records[i].read();
+    int failed = function == 0   ? gmm_expect(as<gmm_task>(records[0]), as<gmm_sums>(records[1]), 0)
+                 : function == 1 ? gmm_score(as<gmm_task>(records[0]), as<gmm_scores>(records[1]), 0)
+                                 : gmm_look_at(as<gmm_look>(records[0]), 0);
+    if (failed) fail("a call failed");
+    for (size_t i = 0; i < n_records; i++) records[i].write();
+  }
+  return fclose(answers) ? 1 : 0;
+}
