@@ -154,6 +154,10 @@ class CheckpointError(OutputError):
     """A checkpoint that is damaged, newer than this version can read, or of another run."""
 
 
+class MemoryLimitError(GmmDaskError, MemoryError):
+    """The limits of memory that hold for this process leave too little to begin the work."""
+
+
 class ClusterError(GmmDaskError, RuntimeError):
     """No Dask cluster could be opened or reached, or it was lost for good."""
 

@@ -99,7 +99,10 @@ def lazy_chunks(
 
 def backend_of(chunks: RowChunks, X: Any) -> AbstractContextManager[Backend]:
     """The client the user has open, for rows that are not in this process; else threads."""
-    return users_backend(chunks.X.numblocks[0], is_elsewhere=is_lazy(X) or is_path(X))
+    planned = max(chunks.lengths or (0,)) * chunks.row_bytes if is_path(X) else 0
+    return users_backend(
+        chunks.X.numblocks[0], is_elsewhere=is_lazy(X) or is_path(X), chunk_bytes=planned
+    )
 
 
 def _weights(weights: Any) -> Any:

@@ -114,7 +114,8 @@ class Job(Generic[SettingsT]):
         if given is not None:
             yield given
             return
-        with open_backend(self.settings.cluster, listener) as backend:
+        chunk_bytes = self.plan.array_bytes
+        with open_backend(self.settings.cluster, listener, chunk_bytes) as backend:
             yield backend
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from dask.optimization import cull
 
 from gmm_dask.engine.cache.kept import Kept, as_read, kept_in, new_names, settle, with_names
-from gmm_dask.engine.cache.memory import free_memory
+from gmm_dask.engine.cache.memory import memory_to_hold
 from gmm_dask.engine.cluster.link import Link
 from gmm_dask.engine.cluster.recovery import Session, repeated
 from gmm_dask.engine.cluster.waiting import LostError, asked, in_one_line, last_tasks, loss, waited
@@ -22,8 +22,7 @@ T = TypeVar("T")
 Done = Callable[[], None]
 Names = Sequence[str] | None  # what each chunk is called in messages
 
-# Of free memory here; of the workers' limits there, where Dask begins to spill at six tenths.
-SHARE_HERE, SHARE_OF_WORKERS = 0.5, 0.25
+SHARE_OF_WORKERS = 0.25  # of their limits, where Dask begins to spill at six tenths
 
 
 def _told_no_one() -> None:
@@ -72,14 +71,23 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class LocalBackend:
-    """Threads of this process; one thread runs the tasks in the caller's own, in order."""
+    """Threads of this process; one thread runs the tasks in the caller's own, in order.
+
+    Parameters
+    ----------
+    n_workers : int
+        Number of threads.
+    chunk_bytes : int
+        Decoded bytes of the largest chunk that a task reads.
+    """
 
     n_workers: int = 1
+    chunk_bytes: int = 0
 
     @property
     def memory_to_hold(self) -> int:
         """See Backend."""
-        return max(0, int(SHARE_HERE * free_memory()))
+        return memory_to_hold(self.n_workers, self.chunk_bytes)
 
     @property
     def memory_of_task(self) -> int:

@@ -12,6 +12,7 @@ from functools import cache, partial
 from threading import Thread
 from typing import Any
 
+from gmm_dask.engine.cache.memory import tasks_at_once, tightest_limit, worker_limit
 from gmm_dask.engine.cluster.address import check_address, check_certificates
 from gmm_dask.engine.cluster.backends import Backend, ClusterBackend, LocalBackend
 from gmm_dask.engine.cluster.factories import factory_named
@@ -56,7 +57,9 @@ def _thread_pools() -> Any:
 
 
 @contextmanager
-def open_backend(spec: ClusterSpec, listener: Listener | None = None) -> Iterator[Backend]:
+def open_backend(
+    spec: ClusterSpec, listener: Listener | None = None, chunk_bytes: int = 0
+) -> Iterator[Backend]:
     """A backend for the time of the block; clusters and clients opened here are closed here.
 
     BLAS and OpenMP run on one thread meanwhile: chunks are the parallelism, and the bits do not
@@ -66,19 +69,24 @@ def open_backend(spec: ClusterSpec, listener: Listener | None = None) -> Iterato
     ----------
     listener : Listener, optional
         Is told what becomes of the cluster; the log where not given.
+    chunk_bytes : int
+        Decoded bytes of the largest chunk that a task reads: the limits of memory on this machine
+        say how many tasks may run at once.
 
     Raises
     ------
     ClusterError
         No scheduler or no worker answered in time.
+    MemoryLimitError
+        The limits of memory on this machine leave too little for one task, or for the workers.
     """
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
         if spec.kind == "threads":
-            yield LocalBackend(spec.workers or available_cores())
+            yield _threads(spec.workers or available_cores(), chunk_bytes, listener or Log())
             return
-        open_link = partial(_opener(spec), spec, listener or Log())
+        open_link = partial(_opener(spec, chunk_bytes), spec, listener or Log())
         session = Opened(open_link, brings_workers=spec.kind != "address")
         try:
             with beside_the_pool(spec.timeout):
@@ -87,8 +95,18 @@ def open_backend(spec: ClusterSpec, listener: Listener | None = None) -> Iterato
             session.close()
 
 
+def _threads(n_threads: int, chunk_bytes: int, listener: Listener) -> LocalBackend:
+    """As many threads as the free memory allows to decode chunks of so many bytes at once."""
+    fitting = tasks_at_once(n_threads, chunk_bytes)
+    if fitting < n_threads:
+        listener.warn(
+            f"Memory: {tightest_limit()}; {fitting} of {n_threads} threads read chunks at once."
+        )
+    return LocalBackend(fitting, chunk_bytes)
+
+
 @contextmanager
-def users_backend(n_threads: int, *, is_elsewhere: bool) -> Iterator[Backend]:
+def users_backend(n_threads: int, *, is_elsewhere: bool, chunk_bytes: int = 0) -> Iterator[Backend]:
     """A backend for the time of the block: the client that the user has open, or threads.
 
     BLAS and OpenMP run on one thread meanwhile.
@@ -99,25 +117,31 @@ def users_backend(n_threads: int, *, is_elsewhere: bool) -> Iterator[Backend]:
         At most, where there is no client.
     is_elsewhere : bool
         Whether the rows are not in this process; those that are go through threads in any case.
+    chunk_bytes : int
+        Decoded bytes of the largest chunk that a task reads.
 
     Raises
     ------
     ClusterError
         The client cannot be waited for here.
+    MemoryLimitError
+        The limits of memory leave too little for one task.
     """
     client = open_client() if is_elsewhere else None
     with blas_on_one_thread():
         if client is None:
-            yield LocalBackend(min(available_cores(), max(1, n_threads)))
+            yield _threads(min(available_cores(), max(1, n_threads)), chunk_bytes, Log())
             return
         session = Given(client, another=open_client)
         with beside_the_pool(session.link.limits.timeout):
             yield ClusterBackend(session)
 
 
-def _opener(spec: ClusterSpec) -> Callable[[ClusterSpec, Listener], AbstractContextManager[Link]]:
+def _opener(
+    spec: ClusterSpec, chunk_bytes: int
+) -> Callable[[ClusterSpec, Listener], AbstractContextManager[Link]]:
     if spec.kind == "processes":
-        return _processes
+        return partial(_processes, chunk_bytes=chunk_bytes)
     return _connected if spec.kind == "address" else _made
 
 
@@ -137,13 +161,14 @@ def check_memory_limit(limit: str) -> None:
 
 
 @contextmanager
-def _processes(spec: ClusterSpec, listener: Listener) -> Iterator[Link]:
+def _processes(spec: ClusterSpec, listener: Listener, chunk_bytes: int) -> Iterator[Link]:
     import dask
     from distributed import LocalCluster
 
     if spec.memory_limit is not None:
         check_memory_limit(spec.memory_limit)
     n_workers = spec.workers or available_cores()
+    memory_limit = spec.memory_limit or worker_limit(n_workers, chunk_bytes)
     before = dict(os.environ)  # a nanny writes thread and malloc settings into it
     try:
         with (
@@ -156,7 +181,7 @@ def _processes(spec: ClusterSpec, listener: Listener) -> Iterator[Link]:
                 # A port of its own on loopback: None would listen on 8787 of every interface.
                 dashboard_address="127.0.0.1:0",
                 worker_dashboard_address="127.0.0.1:0",
-                memory_limit=spec.memory_limit or "auto",
+                memory_limit=memory_limit,
                 # A worker that misses its scheduler as all of them end would print a traceback.
                 silence_logs=logging.CRITICAL,
             ) as cluster,

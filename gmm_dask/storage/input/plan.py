@@ -165,6 +165,12 @@ class Plan:
         return sum(len(shard.arrays) for shard in self.shards)
 
     @cached_property
+    def array_bytes(self) -> int:
+        """Bytes of the largest array of features in memory."""
+        rows = (sum(c.n_rows for c in array) for shard in self.shards for array in shard.arrays)
+        return max(rows, default=0) * self.row_bytes
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of names, sizes and footers, the same wherever and whenever they were copied.
 
