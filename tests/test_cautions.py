@@ -297,7 +297,7 @@ def test_clusters_below_reg_covar_are_not_converged_in_silence(
     narrow = [event for event in model.events_ if event.cause == "narrow"]
     expected = [None] if family == "tied" else [0, 1, 2]
     assert [event.component for event in narrow] == expected
-    assert all(event.columns == ("feature 0", "feature 1") for event in narrow)
+    assert all(event.columns == (0, 1) for event in narrow)
     assert all(event.pass_number == event.until == model.n_iter_ for event in narrow)
     # What the warning advises helps.
     with warnings.catch_warnings():
@@ -391,15 +391,15 @@ def test_what_is_said_of_many_columns_and_components_is_short() -> None:
     result = FitResult(parameters, (-1.0,), Outcome.CONVERGED, (parameters,), N, N)
     events = narrow_events(result, Maximisation(spread=ColumnSpread.of(np.eye(2, d))))
     assert len(events) == k
-    assert events[0].columns == ("feature 0", "feature 1")
-    assert "'feature 0', 'feature 1': half" in events[0].message
+    assert events[0].columns == (0, 1)
+    assert "in columns 0, 1: half" in events[0].message
     wide = np.stack([np.zeros(d), np.ones(d)])
     events = narrow_events(result, Maximisation(spread=ColumnSpread.of(wide)))
     assert all(len(event.columns) == d for event in events)
-    assert f"'feature {MAX_LISTED - 1}' and {d - MAX_LISTED:,} more: half" in events[0].message
+    assert f", {MAX_LISTED - 1} and {d - MAX_LISTED:,} more: half" in events[0].message
     assert len(events[0].to_dict()["columns"]) == MAX_COLUMNS
     long = Event(1, 0, Cause.NARROW, Action.LEFT, ("x" * 1000, "a\nb"), 1)
-    assert f"in '{'x' * 37}...', 'a\\nb': half" in long.message
+    assert f"in columns '{'x' * 37}...', 'a\\nb': half" in long.message
     said = gist([event.to_dict() for event in events])
     assert said.startswith(events[0].message)
     assert said.endswith("So it is with components 1, 2, 3, 4, 5, 6, 7, 8 and 11 more.")
@@ -417,7 +417,9 @@ def test_narrow_components_stand_on_the_first_screen(tmp_path: Path) -> None:
         ("narrow", j, ["x", "y"]) for j in range(3)
     ]
     (said,) = watcher.warnings
-    assert said.startswith("Component 0 has hardly any spread of its own in 'x', 'y': half ")
+    assert said.startswith(
+        "Component 0 has hardly any spread of its own in columns 'x', 'y': half "
+    )
     assert said.endswith("So it is with components 1, 2.")
     assert printed(published)[2] == f"Caution: {said}"
     assert f"Caution: {said}" in report(published)

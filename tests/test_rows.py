@@ -7,11 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import dask.bag
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from dask._task_spec import DataNode
@@ -428,3 +430,115 @@ def test_a_feature_without_any_value_cannot_be_learnt() -> None:
     X[:, 2] = np.nan
     with pytest.raises(DataError, match="no value in any row that counts in column 2"):
         GaussianMixture(2, missing="em").fit(X)
+
+
+# Where in a Dask collection
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("form", "word"), [("frame", "partition"), ("array", "block")])
+def test_bad_values_of_dask_rows_are_named_by_column_and_part(
+    form: str, word: str, weighted: bool
+) -> None:
+    fitted = GaussianMixture(2, random_state=0).fit(frame(ROWS) if form == "frame" else ROWS)
+    bad = frame(ROWS)
+    bad.iloc[60, 1], bad.iloc[140, 2] = np.nan, np.inf
+    X = in_parts(bad) if form == "frame" else da.from_array(bad.to_numpy(), chunks=(50, 4))
+    b, c = ("'b'", "'c'") if form == "frame" else (1, 2)
+    weights = da.ones(150, chunks=50) if weighted else None
+    both = rf"\(NaN\) in column {b} \({word} 1\) and infinity in column {c} \({word} 2\)"
+    with pytest.raises(DataError, match=both):
+        GaussianMixture(2).fit(X, sample_weight=weights)
+    either = rf"in column ({b}|{c}) \({word} [12]\)"
+    with pytest.raises(DataError, match=either):
+        fitted.score(X, sample_weight=weights)
+    with pytest.raises(DataError, match=either):
+        fitted.predict(X).compute()
+    assert len(fitted.predict(X.partitions[0] if form == "frame" else X[:50]).compute()) == 50
+
+
+def test_of_many_parts_with_bad_values_the_first_are_named() -> None:
+    X = dd.from_pandas(frame(np.full((40, 4), np.nan)), npartitions=20)
+    named = r"\(partition 0, partition 1, .* and 15 more\)"
+    with pytest.raises(DataError, match=named):
+        GaussianMixture(2).fit(X)
+
+
+# Columns of lists
+
+
+def of_lists(plain: str) -> pa.Table:
+    """A column of lists of two, and beside it one of numbers."""
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(ROWS[:, :2].ravel()), 2)
+    return pa.table({"emb": lists, plain: ROWS[:, 2]})
+
+
+def unconverted(data: pd.DataFrame) -> dd.DataFrame:
+    with dask.config.set({"dataframe.convert-string": False}):
+        return dd.from_pandas(data, npartitions=2)
+
+
+def on_arrow(table: pa.Table) -> pd.DataFrame:
+    return table.to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def loose(table: pa.Table) -> pa.Table:
+    return table.set_column(0, "emb", table.column("emb").cast(pa.list_(pa.float64())))
+
+
+OF_LISTS = {
+    "Arrow": lambda table: table,
+    "Arrow, loose": loose,
+    "Polars": lambda table: pl.from_arrow(table),
+    "Polars, loose": lambda table: pl.from_arrow(loose(table)),
+    "pandas": lambda table: table.to_pandas(),
+    "pandas, lists": lambda table: table.to_pandas().assign(emb=ROWS[:, :2].tolist()),
+    "pandas on Arrow": on_arrow,
+    "pandas on Arrow, loose": lambda table: on_arrow(loose(table)),
+    "Dask": lambda table: unconverted(table.to_pandas()),
+    "Dask on Arrow": lambda table: dd.from_pandas(on_arrow(table), npartitions=2),
+    "Dask on Arrow, loose": lambda table: dd.from_pandas(on_arrow(loose(table)), npartitions=2),
+}
+
+
+@pytest.mark.parametrize("form", list(OF_LISTS))
+def test_a_column_that_is_named_like_an_element_of_lists_is_refused(form: str) -> None:
+    X = OF_LISTS[form](of_lists("c"))
+    fitted = GaussianMixture(2, random_state=0).fit(X)
+    assert list(fitted.feature_names_in_) == ["emb[0]", "emb[1]", "c"]
+    named = r"column 'emb\[1\]': there are two of this name, one an element of the lists of 'emb'"
+    alike = OF_LISTS[form](of_lists("emb[1]"))
+    with pytest.raises(DataError, match=named):
+        GaussianMixture(2).fit(alike)
+    with pytest.raises(DataError, match=named):
+        np.asarray(fitted.predict(alike))
+
+
+PLAIN = {
+    "pandas": lambda data: data,
+    "Arrow": pa.Table.from_pandas,
+    "Polars": lambda data: pl.from_pandas(data),
+    "Dask": lambda data: dd.from_pandas(data, npartitions=2),
+}
+
+
+@pytest.mark.parametrize("form", list(PLAIN))
+def test_plain_columns_may_have_such_names_where_there_are_no_lists(form: str) -> None:
+    data = pd.DataFrame(ROWS[:, :3], columns=["emb", "emb[0]", "emb[1]"])
+    fitted = GaussianMixture(2, random_state=0).fit(data)
+    assert np.array_equal(np.asarray(fitted.predict(PLAIN[form](data))), fitted.predict(data))
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.asarray])
+def test_lists_that_dask_made_text_of_are_called_lists(make: Any) -> None:
+    data = pd.DataFrame({"emb": [make(row) for row in ROWS[:, :2].tolist()], "y": ROWS[:, 2]})
+    with pytest.raises(DataError, match=r"column 'emb': holds lists, .*convert-string"):
+        GaussianMixture(2).fit(dd.from_pandas(data, npartitions=2))
+    assert GaussianMixture(2).fit(unconverted(data)).n_features_in_ == 3
+
+
+def test_text_is_not_called_lists() -> None:
+    for text in ("a", "[a]", "(1) one", "", "1, 2"):
+        data = pd.DataFrame({"emb": [text] * 9, "y": ROWS[:9, 2]})
+        with pytest.raises(DataError, match="column 'emb': is string, not a number"):
+            GaussianMixture(2).fit(dd.from_pandas(data, npartitions=2))

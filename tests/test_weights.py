@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
-from gmm_dask import GaussianMixture, estimation
+from gmm_dask import GaussianMixture
 from gmm_dask.errors import DataError
+from gmm_dask.estimator import estimation
 from gmm_dask.fitting import INIT_METHODS
 from gmm_dask.mixture import COVARIANCE_FAMILIES
 from gmm_dask.stage.run import run

@@ -66,7 +66,7 @@ def fit_best(
         seed=seeds[0],
         missing=settings.missing,
     )
-    check_survey(surveyed, settings.n_components, settings.missing, names)
+    check_survey(surveyed, settings.n_components, settings.missing, names, chunks.names)
     if not named and names is not None:
         _warn(each.message for each in column_cautions(surveyed, names, NAME_THEM))
     shape = (settings.n_components, chunks.n_features)

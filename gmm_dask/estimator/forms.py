@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,11 +37,25 @@ def names_of(estimator: Any) -> Names:
     return None if names is None else tuple(names)
 
 
-def check_survey(surveyed: Survey, n_components: int, missing: Missing, names: Names) -> None:
-    """Raise DataError where the rows cannot be fitted."""
-    any_missing = np.any([chunk.has_missing for chunk in surveyed.chunks], axis=0)
-    any_infinite = np.any([chunk.has_infinite for chunk in surveyed.chunks], axis=0)
-    _check(any_missing, any_infinite, missing, names)
+def check_survey(
+    surveyed: Survey,
+    n_components: int,
+    missing: Missing,
+    names: Names,
+    chunks: Sequence[str] | None = None,
+) -> None:
+    """Raise DataError where the rows cannot be fitted.
+
+    Parameters
+    ----------
+    names : sequence, optional
+        Of the features.
+    chunks : sequence of str, optional
+        What each chunk of the rows is called.
+    """
+    any_missing = np.array([chunk.has_missing for chunk in surveyed.chunks])
+    any_infinite = np.array([chunk.has_infinite for chunk in surveyed.chunks])
+    _check(any_missing, any_infinite, missing, names, chunks)
     if surveyed.n_usable and surveyed.sum_weight == 0:
         raise DataError("The sample weights sum to zero: there are no rows to fit.")
     empty = surveyed.spread.weight == 0
@@ -56,20 +70,33 @@ def check_survey(surveyed: Survey, n_components: int, missing: Missing, names: N
         )
 
 
-def checked_rows(X: Values, weights: Values | None, missing: Missing, names: Names) -> Values:
+def checked_rows(
+    X: Values, weights: Values | None, missing: Missing, names: Names, where: str | None = None
+) -> Values:
     """The rows, if all values can be used of those that are not of weight 0."""
     if weights is None or len(weights) != len(X):  # the pass says which lengths these are
-        return checked_values(X, missing, names)
+        return checked_values(X, missing, names, where)
     if not np.isfinite(X).all():
-        checked_values(X[weights != 0], missing, names)
+        checked_values(X[weights != 0], missing, names, where)
     return X
 
 
-def checked_values(X: Values, missing: Missing, names: Names) -> Values:
-    """The rows, if all values can be used."""
+def checked_values(X: Values, missing: Missing, names: Names, where: str | None = None) -> Values:
+    """The rows, if all values can be used.
+
+    Parameters
+    ----------
+    X : (n, d)
+    missing : {"error", "drop", "em"}
+    names : (d,), optional
+        Of the features.
+    where : str, optional
+        What these rows are called, such as "partition 3".
+    """
     if not np.isfinite(X).all():
         nan, infinite = np.isnan(X), np.isinf(X)
-        _check(np.any(nan, axis=0), np.any(infinite, axis=0), missing, names)
+        chunks = None if where is None else (where,) * len(X)
+        _check(nan, infinite, missing, names, chunks)
     return X
 
 
@@ -81,21 +108,42 @@ def weight_values(weights: Any) -> Values:
     return values
 
 
-def _check(any_missing: Values, any_infinite: Values, missing: Missing, names: Names) -> None:
+def _check(
+    any_missing: Values,
+    any_infinite: Values,
+    missing: Missing,
+    names: Names,
+    chunks: Sequence[str] | None,
+) -> None:
+    """Raise DataError for flags by chunk or row, (c, d); `chunks` says where each of them is."""
     bad, hint = [], ""
     if missing == "error" and any_missing.any():
-        bad.append(f"missing values (NaN) in {_columns(any_missing, names)}")
+        bad.append(f"missing values (NaN) in {_places(any_missing, names, chunks)}")
         hint = " Or set missing to 'em' or 'drop'."
     if any_infinite.any():
-        bad.append(f"infinity in {_columns(any_infinite, names)}")
+        bad.append(f"infinity in {_places(any_infinite, names, chunks)}")
     if bad:
         raise DataError(f"Input contains {' and '.join(bad)}. Remove or replace them first.{hint}")
 
 
+def _places(chosen: Values, names: Names, chunks: Sequence[str] | None) -> str:
+    """The columns, and the chunks where they have names."""
+    columns = _columns(np.any(chosen, axis=0), names)
+    if chunks is None or len(chunks) != len(chosen):
+        return columns
+    where = dict.fromkeys(chunks[int(i)] for i in np.flatnonzero(np.any(chosen, axis=1)))
+    return f"{columns} ({_first(where)})"
+
+
 def _columns(chosen: Values, names: Names) -> str:
     found = [repr(j if names is None else names[j]) for j in map(int, np.flatnonzero(chosen))]
+    return f"column{'s' if len(found) > 1 else ''} {_first(found)}"
+
+
+def _first(words: Iterable[str]) -> str:
+    found = list(words)
     more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
-    return f"column{'s' if len(found) > 1 else ''} {', '.join(found[:MAX_NAMED])}{more}"
+    return f"{', '.join(found[:MAX_NAMED])}{more}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +260,7 @@ def in_order_of(names: Names, means: Any) -> Any:
 def lengths_of(features: Sequence[Any]) -> dict[str, int]:
     """How long the lists of a column are, where features are their elements."""
     found = (element_of(name) for name in features if isinstance(name, str))
-    return dict(Counter(each[0] for each in found if each))
+    return dict(Counter(each[0] for each in found if each and each[0] not in features))
 
 
 def _is_row(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -165,11 +165,23 @@ def kind_of_pandas(dtype: Any) -> Kind:
     return next((kind for kind, cls in kinds if isinstance(dtype, cls)), "other")
 
 
-def check_unique(names: Sequence[Any], within: str = "") -> None:
-    """Raise DataError where two columns have one name."""
+def check_unique(names: Sequence[Any], within: str = "", *, lists: Collection[Any] = ()) -> None:
+    """Raise DataError where two columns have one name.
+
+    Parameters
+    ----------
+    names : sequence
+        Of columns, and of elements of columns of lists.
+    within : str
+        Where they are, for the message.
+    lists : collection
+        Names of the columns of lists.
+    """
     if len(set(names)) < len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
-        raise DataError(f"{within}column {twice!r}: there are two of this name. Rename one.")
+        of_list = (name for name in lists if str(twice).startswith(f"{name}["))
+        also = "".join(f", one an element of the lists of {name!r}" for name in of_list)
+        raise DataError(f"{within}column {twice!r}: there are two of this name{also}. Rename one.")
 
 
 def _joined(
@@ -181,6 +193,7 @@ def _joined(
 ) -> Numbers:
     parts: list[Values] = []
     names: list[Any] = []
+    lists: list[Any] = []
     problems: list[str] = []
     for name, column in columns:
         where, length = f"{within}column {name!r}", lengths.get(name)
@@ -192,9 +205,11 @@ def _joined(
             problems += error.problems
             continue
         parts.append(part)
+        lists += [name] * (part.ndim - 1)
         names += [name] if part.ndim == 1 else [element(name, i) for i in range(part.shape[1])]
     if problems:
         raise NotNumbersError(problems)
+    check_unique(names, within, lists=lists)
     all_narrow = parts and all(part.dtype == np.float32 for part in parts)
     X = np.empty((n_rows, len(names)), np.float32 if all_narrow else np.float64)
     first = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,11 @@ from gmm_dask.estimator.frames import check_unique, frame_values, is_vector, kin
 from gmm_dask.estimator.values import Headings, Values, array_values
 from gmm_dask.kinds import MAY_BE_TAKEN, element, kind_of_class, kind_of_dtype, refusal
 
+LISTS_AS_TEXT = (
+    "of which Dask made text. Make the DataFrame with dask.config.set("
+    "{'dataframe.convert-string': False}), or give the lists a type of Arrow."
+)
+_LIST_AS_TEXT = re.compile(r"[\[(](?:[\s\d+.,\[\]()-]|e[+-]|nan|inf|None)*[\])]")
 NOTHING, NO_LIST = -1, -2  # in the place of a list's length
 
 
@@ -126,7 +132,7 @@ def frame_part(estimator: Any, X: Any, *, reset: bool) -> FramePart:
     """How the partitions of a Dask DataFrame become features; what it declares is checked."""
     columns = tuple(X.columns)
     check_unique(columns)
-    _check_dtypes(X._meta)
+    _check_dtypes(X)
     fitted = None if reset else names_of(estimator)
     lengths = _lengths(X, fitted, None if reset else estimator.n_features_in_)
     own = tuple(
@@ -136,6 +142,7 @@ def frame_part(estimator: Any, X: Any, *, reset: bool) -> FramePart:
             [element(name, i) for i in range(lengths[name])] if name in lengths else [name]
         )
     )
+    check_unique(own, lists=lengths)
     features = own if fitted is None or order_of(own, fitted) is None else fitted
     _check_features(estimator, header(features), reset)
     narrow = len(columns) > 0 and all(_is_narrow(dtype) for dtype in X._meta.dtypes)
@@ -210,12 +217,14 @@ def _check_blocks(array: da.Array, name: str) -> None:
         raise NotNumbersError(refusal(name, f"is {array.dtype}", kind))
 
 
-def _check_dtypes(meta: Any) -> None:
+def _check_dtypes(X: Any) -> None:
     """Raise NotNumbersError for all columns that are declared to be no numbers."""
     problems = []
-    for name, dtype in meta.dtypes.items():
+    for name, dtype in X._meta.dtypes.items():
         kind = kind_of_pandas(dtype)
-        if kind not in MAY_BE_TAKEN:
+        if kind == "text" and _was_lists(X, name):
+            problems.append(f"column {name!r}: holds lists, {LISTS_AS_TEXT}")
+        elif kind not in MAY_BE_TAKEN:
             problems.append(refusal(f"column {name!r}", f"is {dtype}", kind))
     if problems:
         raise NotNumbersError(problems)
@@ -269,6 +278,18 @@ def _first_length(X: Any, name: Any) -> int | None:
         if len(found):
             return None if found[0] == NO_LIST else int(found[0])
     return None
+
+
+def _was_lists(X: Any, name: Any) -> bool:
+    """Whether a column of text begins with a list that Dask made text of; a partition is computed.
+
+    What cannot be computed is taken for text, as it is declared.
+    """
+    try:
+        values = X.partitions[0][name].dropna().head(1, npartitions=1, compute=False).compute()
+    except Exception:
+        return False
+    return len(values) > 0 and _LIST_AS_TEXT.fullmatch(str(values.iloc[0])) is not None
 
 
 def _length_in(part: Any, name: Any) -> Values:

@@ -85,7 +85,8 @@ def checked_chunks(
     if reset:
         return chunks
     options: dict[str, Any] = {"missing": missing, "names": names_of(estimator)}
-    return chunks.through(partial(checked_rows, **options), _checked_blocks(chunks, options))
+    options["word"] = None if is_path(X) else _word(X)
+    return chunks.through(partial(_checked_block, **options), _checked_blocks(chunks, options))
 
 
 def lazy_chunks(
@@ -94,7 +95,9 @@ def lazy_chunks(
     """Rows of Dask, or of Parquet, as chunks; raises DataError where they cannot be that."""
     if is_path(X):
         return _planned(estimator, X, sample_weight, missing, reset)
-    return row_chunks(lazy_features(estimator, X, reset=reset), sample_weight)
+    chunks = row_chunks(lazy_features(estimator, X, reset=reset), sample_weight)
+    names = tuple(f"{_word(X)} {i}" for i in range(chunks.X.numblocks[0]))
+    return replace(chunks, names=names)
 
 
 def backend_of(chunks: RowChunks, X: Any) -> AbstractContextManager[Backend]:
@@ -149,12 +152,22 @@ def _planned(
 
 def _checked_blocks(chunks: RowChunks, options: dict[str, Any]) -> da.Array:
     """The rows of the chunks, checked as they come."""
-    X, weights = dask_array(chunks.X), chunks.weights
-    options = options | {"dtype": X.dtype, "meta": X._meta}
-    if weights is None:
-        return X.map_blocks(checked_values, **options)
-    w = dask_array(weights)
-    return da.blockwise(checked_rows, "ij", X, "ij", w, "i", align_arrays=False, **options)
+    X, numbers = dask_array(chunks.X), da.arange(chunks.X.numblocks[0], chunks=1)
+    weights = (None, None) if chunks.weights is None else (dask_array(chunks.weights), "i")
+    options = options | {"dtype": X.dtype, "meta": X._meta, "align_arrays": False}
+    return da.blockwise(_checked_block, "ij", X, "ij", *weights, numbers, "i", **options)
+
+
+def _checked_block(
+    X: Any, weights: Any, number: Any = None, *, word: str | None, **options: Any
+) -> Any:
+    where = None if word is None or number is None else f"{word} {number[0]}"
+    return checked_rows(X, weights, where=where, **options)
+
+
+def _word(X: Any) -> str:
+    """What the parts of a Dask collection are called."""
+    return "partition" if is_frame(X) else "block"
 
 
 # What map_rows does with each row, by the name that the dashboard shows.
@@ -212,9 +225,9 @@ class _RowFunction:
         self.names = names
         self.__name__ = function  # as the dashboard shows it
 
-    def __call__(self, X: Values, parameters: Parameters) -> Values:
+    def __call__(self, X: Values, parameters: Parameters, where: str | None = None) -> Values:
         function, missing = _FUNCTIONS[self.function], self.arithmetic.missing
-        absent = incomplete_rows(checked_values(X, missing, self.names))
+        absent = incomplete_rows(checked_values(X, missing, self.names, where))
         if missing == "em" and absent.any():
             return function(RowArithmetic("em"), X, parameters).astype(self.dtype, copy=False)
         complete = replace(self.arithmetic, missing="error")
@@ -238,7 +251,8 @@ class _FrameFunction:
     def __call__(
         self, frame: Any, parameters: Parameters, partition_info: dict[str, Any] | None = None
     ) -> Any:
-        values = self.work(self.part(frame, partition_info), parameters)
+        where = None if partition_info is None else f"partition {partition_info['number']}"
+        values = self.work(self.part(frame, partition_info), parameters, where)
         if self.work.function == "impute":
             values = self.part.in_own_order(values)
         return self.framed(values, frame.index)
@@ -264,13 +278,23 @@ def _map_array(
 
     tail = () if columns is None else (len(columns),)
     return X.map_blocks(
-        work,
+        partial(_of_block, work),
         delayed(parameters),  # once in the graph, not once a task
+        token=work.function,  # as the dashboard shows it
         dtype=work.dtype,
         drop_axis=1 if columns is None else None,
         chunks=(X.chunks[0], *((n,) for n in tail)),
         meta=np.empty((0, *(0 for _ in tail)), dtype=work.dtype),
     )
+
+
+def _of_block(
+    work: _RowFunction,
+    X: Values,
+    parameters: Parameters,
+    block_id: tuple[int, ...] | None = None,
+) -> Values:
+    return work(X, parameters, None if block_id is None else f"block {block_id[0]}")
 
 
 def _map_frame(X: Any, work: _FrameFunction, parameters: Parameters) -> Any:

@@ -59,7 +59,7 @@ class Event:
         As numbered in that pass; None where all share the covariance.
     cause : Cause
     action : Action
-    columns : tuple of str
+    columns : tuple of str, or of int where columns have no names
         Where it collapsed or is narrow, or which are combinations of each other.
     until : int
         The last pass in an unbroken row after which the same was done.
@@ -71,7 +71,7 @@ class Event:
     component: int | None
     cause: Cause
     action: Action
-    columns: tuple[str, ...]
+    columns: tuple[str | int, ...]
     until: int
     start: int = 1
 
@@ -79,7 +79,7 @@ class Event:
     def message(self) -> str:
         """The event as a sentence."""
         who = "The tied covariance" if self.component is None else f"Component {self.component}"
-        says = f"{_SAYS[self.cause]} {listed(quoted(self.columns))}".rstrip()
+        says = f"{_SAYS[self.cause]} {columns_called(self.columns)}".rstrip()
         if self.cause is Cause.NARROW:
             return f"{who} {says}: {_NARROW}"
         when = "at the start" if self.pass_number == 0 else f"after pass {self.pass_number}"
@@ -348,16 +348,14 @@ class Maximisation:
             )
         return " ".join(told)
 
-    def named(self, features: Iterable[int]) -> tuple[str, ...]:
-        """The names of these features."""
-        return tuple(self._name(int(i)) for i in features)
-
-    def _name(self, feature: int) -> str:
-        return f"feature {feature}" if self.columns is None else self.columns[feature]
+    def named(self, features: Iterable[int]) -> tuple[str | int, ...]:
+        """The names of these features; their numbers where they have none."""
+        numbers = map(int, features)
+        return tuple(numbers) if self.columns is None else tuple(self.columns[i] for i in numbers)
 
     def _named(self, features: Sequence[int]) -> str:
-        word = "Column" if len(features) == 1 else "Columns"
-        return f"{word} {listed(quoted(self.named(features)))}"
+        called = columns_called(self.named(features))
+        return called[:1].upper() + called[1:]
 
 
 def _under_floor(events: tuple[Event, ...], pass_number: int) -> dict[int | None, Cause]:
@@ -396,6 +394,17 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_LISTED]) + more
 
 
-def quoted(names: Sequence[str]) -> list[str]:
-    """Names on one line each, and the long ones cut."""
-    return [repr(n if len(n) <= MAX_NAME else f"{n[: MAX_NAME - 3]}...") for n in names]
+def columns_called(names: Sequence[str | int]) -> str:
+    """The first of the columns by name or number, and how many more there are; "" for none."""
+    if not names:
+        return ""
+    return f"{'column' if len(names) == 1 else 'columns'} {listed(quoted(names))}"
+
+
+def quoted(names: Sequence[str | int]) -> list[str]:
+    """Names on one line each, and the long ones cut; numbers as they are."""
+    return [repr(_cut(name) if isinstance(name, str) else name) for name in names]
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."

@@ -102,7 +102,7 @@ def _check_scale(diagonal: Array, j: int, what: str) -> None:
     if bad.any():
         feature = int(np.argmax(bad))
         raise SingularCovarianceError(
-            f"Component {j} has the {what} {diagonal[feature]} in feature {feature}: "
+            f"Component {j} has the {what} {diagonal[feature]} in column {feature}: "
             f"it must be positive and finite. {REMEDY}",
             j,
             tuple(int(i) for i in np.flatnonzero(bad)),

@@ -188,7 +188,7 @@ class PriorSettings:
             beyond = (scaled > LARGEST_VARIANCE) & (variances <= LARGEST_VARIANCE)
         if beyond.any():
             raise SettingsError(
-                f"covariance_prior is {self.covariance}: times the variance of feature "
+                f"covariance_prior is {self.covariance}: times the variance of column "
                 f"{int(np.argmax(beyond))}, {variances[beyond][0]:.3g}, its sums are beyond "
                 "float64. Give a smaller one; it is in variances of the data."
             )

@@ -86,7 +86,7 @@ def test_a_singular_component_is_floored_and_names_the_columns() -> None:
     assert_sound(result)
     (event,) = result.events_
     assert (event.component, event.cause, event.columns) == (2, Cause.SINGULAR, NAMES)
-    assert "became singular, for in its rows these depend on each other: 'height'" in event.message
+    assert "in its rows these depend on each other: columns 'height', 'width' a" in event.message
 
 
 @pytest.mark.parametrize("covariance_type", [*OWN, "tied"])
@@ -168,8 +168,12 @@ def test_a_component_is_not_reseeded_for_ever() -> None:
     ("trouble", "error", "words"),
     [
         (Cause.STARVED, StarvedComponentError, "Component 2 held no rows after pass 1"),
-        (Cause.COLLAPSED, SingularCovarianceError, "no spread left in 'height', 'width'"),
-        (Cause.SINGULAR, SingularCovarianceError, "depend on each other: 'height', 'width'"),
+        (Cause.COLLAPSED, SingularCovarianceError, "no spread left in columns 'height', 'width'"),
+        (
+            Cause.SINGULAR,
+            SingularCovarianceError,
+            "each other: columns 'height', 'width'",
+        ),
     ],
 )
 def test_raise_stops_with_component_pass_columns_and_remedy(
@@ -345,6 +349,6 @@ def test_an_event_says_pass_component_cause_action_and_columns() -> None:
     assert event.to_dict() == {
         "pass": 3, "component": 1, "cause": "collapsed", "action": "floored", "columns": ["a"],
         "until": 9, "start": 1, "kind": "collapsed",
-        "message": "Component 1 had no spread left in 'a' after pass 3, and on to pass 9; "
+        "message": "Component 1 had no spread left in column 'a' after pass 3, and on to pass 9; "
         "it was floored.",
     }  # fmt: skip

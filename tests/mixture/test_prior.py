@@ -160,7 +160,7 @@ def test_the_prior_follows_the_units_of_the_data(d: int, scale: float) -> None:
         (PriorSettings(covariance=0.0), "covariance_prior is 0.0"),
         (PriorSettings(degrees_of_freedom=5.0), "needs covariance_prior"),
         (PriorSettings(covariance=1.0, degrees_of_freedom=0.5), "more than 1"),
-        (PriorSettings(covariance=1e307), "variance of feature 0, 1, .* smaller"),
+        (PriorSettings(covariance=1e307), "variance of column 0, 1, .* smaller"),
         (PriorSettings(mean_precision=1e307), "counts rows, and must be at most"),
         (PriorSettings(weight_concentration=1e307), "counts rows, and must be at most"),
         (PriorSettings(covariance=1.0, degrees_of_freedom=1e307), "must be at most"),

@@ -212,7 +212,7 @@ def test_one_outlier_with_a_component_of_its_own_leaves_the_other_alone(
     exact = reference(X[1:], alone)
     assert_agree(one_component(found.parameters, 0, family), exact)
     what = [(e.component, e.cause, e.action, e.columns) for e in found.events_]
-    columns = ("feature 0", "feature 1", "feature 2")
+    columns = (0, 1, 2)
     assert what == [] if family == "tied" else [(1, "collapsed", "floored", columns)]
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dask.dataframe.utils import assert_eq
 
 from gmm_dask import load_model, read_labels
 from gmm_dask.errors import OutputError
@@ -26,10 +30,11 @@ from gmm_dask.stage.labelling import label
 from gmm_dask.stage.outputs import Published, _LabelPart, _read_part, label_parts, open_output
 from gmm_dask.stage.publish import publish
 from gmm_dask.stage.run import run
-from gmm_dask.stage.settings import Settings
+from gmm_dask.stage.settings import Settings, settings_from
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import list_versions, open_store, read_manifest, verify
 from gmm_dask.storage.records.model_file import Model
+from gmm_dask.storage.store.local_store import LocalStore
 from tests.stage.conftest import FEATURES, IRIS, MakeSettings
 
 pytestmark = pytest.mark.usefixtures("nothing_drawn")
@@ -378,3 +383,58 @@ def test_a_part_of_other_rows_or_of_another_model_is_never_read(
     assert len(_read_part(part)) == 50
     with pytest.raises(OutputError, match=rf"part-00001.* is damaged: .*{said}"):
         _read_part(replace(part, **change))
+
+
+def test_each_part_is_read_once(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    get = LocalStore.get
+
+    def counted(store: LocalStore, name: str, *how: int) -> bytes:
+        read.append(Path(name).name)
+        return get(store, name, *how)
+
+    monkeypatch.setattr(LocalStore, "get", counted)
+    labels = read_labels(str(tmp_path / "out")).compute(scheduler="sync")
+    assert len(labels) == 150
+    parts = [name for name in read if name.startswith("part-")]
+    assert sorted(parts) == sorted(Path(part).name for part in label_parts(str(tmp_path / "out")))
+
+
+def test_labels_declare_the_types_that_they_have(tmp_path: Path) -> None:
+    kept = {
+        "whole": pa.array([*range(19), None]),
+        "flag": pa.array([*[True] * 19, None]),
+        "sure": pa.array([True] * 20),
+        "count": pa.array(range(20), pa.uint8()),
+        "text": pa.array(["a"] * 20),
+        "day": pa.array([dt.date(2024, 5, 1)] * 20),
+        "time": pa.array([dt.datetime(2024, 5, 1)] * 20, pa.timestamp("us", "UTC")),
+        "price": pa.array([Decimal("1.5")] * 20),
+        "kind": pa.array(["a", "b"] * 10).dictionary_encode(),
+        "parts": pa.array([[1, 2]] * 20),
+        "nothing": pa.nulls(20),
+    }
+    table = pa.table({"x": np.arange(20.0) ** 2} | kept)
+    pq.write_table(table, tmp_path / "a.parquet")
+    document = {
+        "data": {"path": str(tmp_path / "a.parquet"), "features": ["x"]},
+        "fit": {"n_components": 2},
+        "labels": {"keep": list(kept), "responsibilities": True},
+        "output": {"path": str(tmp_path / "out")},
+    }
+    run(settings_from(document))
+    labels = read_labels(str(tmp_path / "out"))
+    found = labels.compute(scheduler="sync")
+    assert labels.dtypes.astype(str).to_dict() == found.dtypes.astype(str).to_dict()
+    assert list(labels.columns) == list(found.columns)
+    assert_eq(labels.index, found.index)
+
+
+def test_a_first_part_that_is_no_parquet_is_damaged(published: Published, tmp_path: Path) -> None:
+    for damage in (lambda part: part.write_bytes(b"torn"), Path.unlink, Path.mkdir):
+        part = Path(label_parts(str(tmp_path / "out"))[0])
+        damage(part)
+        with pytest.raises(OutputError, match=part.name):
+            read_labels(str(tmp_path / "out"))

@@ -273,9 +273,9 @@ def test_other_policies_end_in_a_model_too(stage: Stage, policy: str) -> None:
 def test_raise_names_the_columns_and_publishes_nothing(stage: Stage, tmp_path: Path) -> None:
     fit = {"reg_covar": 0, "component_policy": "raise"}
     twins = groups() | {"twin": 2 * groups()["b"]}
-    with pytest.raises(SingularCovarianceError, match="depend on each other: 'b', 'twin'"):
+    with pytest.raises(SingularCovarianceError, match="depend on each other: columns 'b', 'twin'"):
         stage(twins, fit=fit)
-    with pytest.raises(SingularCovarianceError, match="no spread left in 'x', 'y'"):
+    with pytest.raises(SingularCovarianceError, match="no spread left in columns 'x', 'y'"):
         stage(with_point(), fit=fit | {"n_components": 3})
     with pytest.raises(StarvedComponentError, match="Component 1 held no rows"):
         stage({"x": np.ones(N)}, fit={"component_policy": "raise"})

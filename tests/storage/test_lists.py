@@ -147,7 +147,7 @@ def test_the_elements_are_features_all_together_or_none_is(write: Write, data: P
         assert all("'emb' have 3 values" in problem for problem in problems)
     write("a.parquet", {"emb[1]": ROWS[:, 0], "emb": lists(ROWS, TYPES["list"])})
     (problem,) = problems_of(data, features=["emb"])
-    assert "has the name of an element of 'emb'" in problem
+    assert "is named like an element of 'emb'" in problem
 
 
 def test_two_columns_of_lists_are_not_chosen_between(write: Write, data: Path) -> None:

@@ -162,10 +162,21 @@ def check_elements(
 
     `setting` says where the features are named.
     """
+    alike = {
+        name: each
+        for name, length in lengths.items()
+        for i in range(length)
+        if (each := element(name, i)) in columns
+    }
+    for name, other in alike.items():
+        line = f"{setting}: the column {other!r} is named like an element of {name!r}. Rename one."
+        problems.add("elements and columns of one name", line)
     slots = slots_of(features, lengths)
     times = Counter(slot.column for slot in slots)
     for slot in slots:
         name, length = slot.column, lengths.get(slot.column)
+        if name in alike:
+            continue
         if length and (slot.length != length or times[name] > 1):
             line = (
                 f"{setting}: the lists of {name!r} have {length} values, and the features are not "
@@ -173,6 +184,3 @@ def check_elements(
                 "those of the model."
             )
             problems.add("elements of lists", line)
-        elif length and any(element(name, i) in columns for i in range(length)):
-            line = f"{setting}: a column has the name of an element of {name!r}. Rename it."
-            problems.add("elements and columns of one name", line)
