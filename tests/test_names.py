@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmm_dask import GaussianMixture
@@ -85,6 +85,7 @@ def test_other_columns_are_named(form: str, fitted: GaussianMixture, tmp_path: P
             getattr(fitted, method)(other)
 
 
+@settings(max_examples=30)
 @given(orders=st.lists(st.permutations(NAMES), min_size=1, max_size=4), data=st.data())
 def test_partitions_are_read_by_their_names(orders: list[list[str]], data: st.DataObject) -> None:
     cuts = data.draw(
