@@ -75,8 +75,10 @@ TARGETS = {
     "musl-aarch64": Target(
         "linux", "aarch64", "aarch64-linux-musl", "py3-none-musllinux_1_2_aarch64"
     ),
-    "macos-x86_64": Target("darwin", "x86_64", "x86_64-macos.11", "py3-none-macosx_11_0_x86_64"),
-    "macos-aarch64": Target("darwin", "aarch64", "aarch64-macos.11", "py3-none-macosx_11_0_arm64"),
+    "macos-x86_64": Target("darwin", "x86_64", "x86_64-macos.11.0", "py3-none-macosx_11_0_x86_64"),
+    "macos-aarch64": Target(
+        "darwin", "aarch64", "aarch64-macos.11.0", "py3-none-macosx_11_0_arm64"
+    ),
     "windows-x86_64": Target("win32", "x86_64", "x86_64-windows-gnu", "py3-none-win_amd64"),
 }
 
@@ -102,9 +104,10 @@ def compiler_for(target: Target, *, is_native: bool) -> tuple[list[str], bool] |
     return None
 
 
-def build(root: Path, target: Target, compiler: Sequence[str], *, is_zig: bool) -> Path:
+def build(
+    sources: Path, target: Target, library: Path, compiler: Sequence[str], *, is_zig: bool
+) -> None:
     """Compile the sources once for each level, in a folder of their own, and link the library."""
-    sources, library = root / CORE / "src", root / CORE / target.library
     units = [("core", "core.cpp", ())]
     for level, flags in target.levels:
         chosen = flags[: 1 if is_zig else 2][-1:] if flags else ()
@@ -121,8 +124,8 @@ def build(root: Path, target: Target, compiler: Sequence[str], *, is_zig: bool) 
         linker = ["cc" if part == "c++" else part for part in compiler] if is_zig else [*compiler]
         linked = Path(folder) / target.library
         _run([*linker, "-shared", "-s", *objects, "-o", str(linked)], folder)
+        library.parent.mkdir(parents=True, exist_ok=True)
         library.write_bytes(linked.read_bytes())
-    return library
 
 
 def _run(command: Sequence[str], cache: str) -> None:
@@ -150,13 +153,14 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
                 "ziglang for this platform. NumPy's arithmetic is used, many times slower."
             )
             return
-        library = root / CORE / target.library
-        inputs = [*(root / CORE / "src").iterdir(), Path(__file__)]
+        # Libraries for glibc and for musl have one name: those of other platforms lie apart.
+        library = (root / CORE if name == native() else root / "build" / name) / target.library
+        sources = root / CORE / "src"
+        inputs = [*sources.iterdir(), Path(__file__)]
         newest = max(each.stat().st_mtime for each in inputs)
         if not library.exists() or library.stat().st_mtime < newest:
-            build(root, target, found[0], is_zig=found[1])
-        relative = str(library.relative_to(root))
+            build(sources, target, library, found[0], is_zig=found[1])
         if version != "editable":
-            build_data["force_include"][str(library)] = relative
+            build_data["force_include"][str(library)] = str(CORE / target.library)
         build_data["pure_python"] = False
         build_data["tag"] = target.tag
