@@ -10,7 +10,7 @@ import numpy as np
 
 from gmm_dask.fitting import Event, FitResult, Maximisation
 from gmm_dask.fitting.components import Action, listed, quoted
-from gmm_dask.mixture.faults import Cause
+from gmm_dask.mixture.estimate import Cause
 from gmm_dask.sampling import Oddity, Seen, odd_columns
 
 if TYPE_CHECKING:
@@ -93,24 +93,23 @@ def narrow_events(result: FitResult, guard: Maximisation) -> tuple[Event, ...]:
     guard : Maximisation
         Of the fit, with the spread of the data.
     """
-    found, chosen = result.parameters, result.parameters.family
-    variances = chosen.variances(found.covariances, *found.means.shape)
+    found, owners = result.parameters, result.parameters.family.owners
+    variances = found.family.variances
     constant = False if guard.spread is None else guard.spread.constant
     counted = (found.weights > 0)[:, None] & np.logical_not(constant)
     narrow = np.asarray((variances <= MOST * guard.reg_covar) & counted)
-    if not chosen.per_component:
-        narrow = np.asarray(narrow.any(axis=0))[None]
     return tuple(
         Event(
             result.n_passes,
-            int(j) if chosen.per_component else None,
+            owner,
             Cause.NARROW,
             Action.LEFT,
-            guard.named(np.flatnonzero(narrow[j])),
+            guard.named(np.flatnonzero(columns)),
             result.n_passes,
             result.start,
         )
-        for j in np.flatnonzero(narrow.any(axis=1))
+        for owner in owners
+        if (columns := narrow.any(axis=0) if owner is None else narrow[owner]).any()
     )
 
 

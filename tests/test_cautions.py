@@ -28,7 +28,7 @@ from gmm_dask.errors import FeatureWarning
 from gmm_dask.fitting import Event, FitResult, Maximisation, Outcome
 from gmm_dask.fitting.components import MAX_COLUMNS, MAX_LISTED, Action
 from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters
-from gmm_dask.mixture.faults import Cause
+from gmm_dask.mixture.estimate import Cause
 from gmm_dask.sampling import ColumnSpread
 from gmm_dask.stage import text
 from gmm_dask.stage.outputs import Published, load_model, open_output

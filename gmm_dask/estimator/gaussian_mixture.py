@@ -341,7 +341,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         arrays = (self.weights_, self.means_, self.covariances_, self.precisions_cholesky_)
         try:
-            return Parameters(*arrays, self.covariance_type)
+            return Parameters.from_arrays(*arrays, self.covariance_type)
         except ValueError as error:
             raise SettingsError(f"{error}. Was covariance_type changed? Then fit anew.") from None
 

@@ -5,6 +5,11 @@ last few residuals G(x) - x the next point is extrapolated, in coordinates in wh
 is a mixture (Walker and Ni 2011, SIAM J. Numer. Anal. 49, algorithm AA; Henderson and Varadhan
 2019, J. Comput. Graph. Stat. 28, for EM). Who uses it looks at the log-likelihood and goes back
 to G(x) where that fell.
+
+In these coordinates a vector measures from a reference mixture, in the reference's own standard
+deviations and with each component scaled by the root of its weight: near the reference a step of
+length one changes the log-likelihood per row by about a half, whatever the units of the columns
+(the Fisher metric of the complete data; Pinheiro and Bates 1996 on unconstrained covariances).
 """
 
 from __future__ import annotations
@@ -16,13 +21,72 @@ import numpy.typing as npt
 
 from gmm_dask.errors import SingularCovarianceError
 from gmm_dask.mixture import Parameters
-from gmm_dask.mixture.coordinates import Coordinates
 
 Array = npt.NDArray[np.float64]
 
 DEPTH = 5  # differences of residuals that a step is made of
 RIDGE = 1e-8  # of their mean square: nearly equal ones say the same thing once
 REACH = 1.0  # standard deviations, and logs of spreads and weights, beyond where EM itself led
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    """The chart of mixtures around a reference without empty components.
+
+    Parameters
+    ----------
+    reference : Parameters
+        Becomes the origin.
+    """
+
+    reference: Parameters
+
+    def encode(self, parameters: Parameters) -> Array:
+        """The mixture as a vector, (k (1 + d) + free numbers of the covariances,)."""
+        reference = self.reference
+        moved = parameters.means - reference.means
+        parts = (
+            np.log(parameters.weights / reference.weights),
+            np.stack([moved[j] @ factor for j, factor in enumerate(self._factors)]),
+            reference.family.encoded(parameters.family),
+        )
+        return np.asarray(self.scale * np.concatenate([part.ravel() for part in parts]))
+
+    def decode(self, vector: Array) -> Parameters:
+        """The mixture of a vector.
+
+        Raises
+        ------
+        SingularCovarianceError
+            The vector is too long for float64.
+        """
+        reference = self.reference
+        k, d = reference.means.shape
+        shares, steps, spreads = np.split(vector / self.scale, [k, k + k * d])
+        log_weights = np.log(reference.weights) + shares
+        weights = np.exp(log_weights - log_weights.max())
+        steps = steps.reshape(k, d)
+        moved = [np.linalg.solve(f.T, steps[j]) for j, f in enumerate(self._factors)]
+        numbers = spreads.reshape(len(reference.family.owners), -1)
+        return Parameters(
+            weights / weights.sum(),
+            reference.means + np.stack(moved),
+            reference.family.decoded(numbers),
+        )
+
+    @property
+    def scale(self) -> Array:
+        """What each number is multiplied by: the root of the weight that it describes."""
+        reference, (k, d) = self.reference, self.reference.means.shape
+        root = np.sqrt(reference.weights)
+        owners = reference.family.owners
+        per_covariance = [1.0 if owner is None else root[owner] for owner in owners]
+        n_numbers = reference.family.n_free(k, d) // len(owners)
+        return np.concatenate([root, np.repeat(root, d), np.repeat(per_covariance, n_numbers)])
+
+    @property
+    def _factors(self) -> list[Array]:
+        return [self.reference.dense_factor(j) for j in range(self.reference.n_components)]
 
 
 @dataclass(frozen=True, eq=False)

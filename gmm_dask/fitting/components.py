@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import NotFiniteError, SingularCovarianceError, StarvedComponentError
-from gmm_dask.mixture import Parameters, Prior, SufficientStatistics
-from gmm_dask.mixture.covariance import family
-from gmm_dask.mixture.faults import SMALLEST, Cause, Fault, find_faults
+from gmm_dask.mixture import CovarianceFamily, Parameters, Prior, SufficientStatistics
+from gmm_dask.mixture.estimate import SMALLEST, Cause, Fault, estimate, find_faults
 from gmm_dask.mixture.parameters import Estimate
-from gmm_dask.mixture.steps import estimate, log_density
+from gmm_dask.mixture.steps import log_density
 from gmm_dask.sampling import ColumnSpread
 
 Array = npt.NDArray[np.float64]
@@ -275,14 +274,10 @@ class Maximisation:
         return found
 
     def _floored(self, found: Estimate, faults: Sequence[Fault], pass_number: int) -> Estimate:
-        chosen = family(found.covariance_type)
-        added = None if self.spread is None else FLOOR * chosen.of_variances(self.spread.variances)
-        covariances = found.covariances.copy()
-        for fault in faults:
-            where = ... if fault.component is None else fault.component
-            covariances[where] += 0.0 if added is None else added
-        raised = replace(found, covariances=covariances)
-        at_fault = {fault.component for fault in faults}
+        at_fault, raised = [fault.component for fault in faults], found
+        if self.spread is not None:
+            family = found.family.raised(at_fault, FLOOR, self.spread.variances)
+            raised = replace(found, family=family)
         for fault in self._faults(raised, {}):
             if fault.component in at_fault and fault.cause is not Cause.STARVED:
                 raise self._error(fault, pass_number)
@@ -290,26 +285,23 @@ class Maximisation:
 
     def _reseeded(self, found: Estimate, components: Sequence[int], seeds: Array) -> Estimate:
         """Each component at a row of its own, as wide as the others on average."""
-        k, chosen = len(found.weights), family(found.covariance_type)
-        weights, means = found.weights.copy(), found.means.copy()
-        covariances = found.covariances.copy()
+        k, weights, means = len(found.weights), found.weights.copy(), found.means.copy()
         sound = np.setdiff1d(np.arange(k), components)
         for place, j in enumerate(components):
             means[j], weights[j] = seeds[place], 1 / k
         weights[sound] *= (1 - len(components) / k) / max(
             weights[sound].sum(), np.finfo(float).tiny
         )
-        if chosen.per_component:
-            covariances[components] = self._usual(found, sound)
-        return replace(found, weights=weights / weights.sum(), means=means, covariances=covariances)
+        family = found.family.replaced(components, self._usual(found, sound))
+        return replace(found, weights=weights / weights.sum(), means=means, family=family)
 
-    def _usual(self, found: Estimate, sound: npt.NDArray[np.intp]) -> Array:
+    def _usual(self, found: Estimate, sound: npt.NDArray[np.intp]) -> CovarianceFamily:
         """The covariance that the sound components have on average, or that of the data."""
         share = found.weights[sound]
         if share.sum() > 0:
-            return np.asarray(np.tensordot(share / share.sum(), found.covariances[sound], axes=1))
+            return found.family.take(sound).average(share / share.sum())
         assert self.spread is not None
-        return family(found.covariance_type).of_variances(self.spread.variances)
+        return found.family.diagonal(1, self.spread.variances)
 
     def _event(self, fault: Fault, action: Action, number: int) -> Event:
         names = self.named(fault.features)

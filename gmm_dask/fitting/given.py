@@ -55,7 +55,7 @@ def checked_start(
         None
         if precisions is None
         else _checked_precisions(
-            _shaped(precisions, what, family(covariance_type).shape(k, d)), covariance_type
+            _shaped(precisions, what, family(covariance_type).shape(k, d)), shape, covariance_type
         ),
     )
 
@@ -92,31 +92,19 @@ def _checked_weights(weights: Array) -> Array:
     return weights
 
 
-def _checked_precisions(precisions: Array, covariance_type: str) -> Array:
-    chosen = family(covariance_type)
-    if not chosen.correlated:
-        if (precisions <= 0).any():
-            raise DataError(f"'{covariance_type} precision' should be positive")
-    elif not _symmetric(precisions):
-        raise DataError(f"'{covariance_type} precision' should be symmetric, positive-definite")
+def _checked_precisions(precisions: Array, shape: tuple[int, int], covariance_type: str) -> Array:
+    chosen, (k, d) = family(covariance_type), shape
+    if (wanted := chosen.precisions_problem(precisions)) is not None:
+        raise DataError(f"'{covariance_type} precision' should be {wanted}")
     try:
-        factors = chosen.factor_precisions(precisions)
+        found = chosen.of_precisions(k, d, precisions)
     except SingularCovarianceError:
         raise DataError(
             f"'{covariance_type} precision' should be symmetric, positive-definite"
         ) from None
-    with np.errstate(over="ignore", invalid="ignore"):
-        covariances = chosen.covariances_of(factors)
-    if not np.isfinite(covariances).all():
+    if not np.isfinite(found.covariances).all():
         raise DataError(
             f"'{covariance_type} precision' is so small that its inverse, the covariance, is "
             "beyond float64, which ends at 1e308. Give larger precisions, or rescale the columns."
         )
     return precisions
-
-
-def _symmetric(precisions: Array) -> bool:
-    scale = np.sqrt(np.abs(np.einsum("...ii->...i", precisions)))
-    with np.errstate(all="ignore"):
-        scaled = precisions / scale[..., :, None] / scale[..., None, :]
-        return bool(np.allclose(scaled, scaled.swapaxes(-1, -2)))

@@ -14,7 +14,6 @@ from gmm_dask.fitting.components import Maximisation, Step
 from gmm_dask.fitting.given import Given
 from gmm_dask.fitting.kmeans import kmeans, kmeans_plusplus, nearest
 from gmm_dask.mixture import Estimate, Parameters, estimate_from_responsibilities
-from gmm_dask.mixture.covariance import family
 from gmm_dask.sampling import ColumnSpread, weight_unit
 
 Array = npt.NDArray[np.float64]
@@ -173,12 +172,11 @@ def _estimate(
     means = (shares.T @ D) / np.where(there > 0, there, 1.0)
     filled = spread.mean + np.where(absent, resp @ means, D)
     found = estimate_from_responsibilities(filled, resp, covariance_type, reg_covar, weight)
-    chosen, rows = family(covariance_type), np.where(found.alive, shares.sum(axis=0), 1.0)
-    lost = chosen.uncorrelated(
+    rows = np.where(found.alive, shares.sum(axis=0), 0.0)
+    lost = found.family.uncorrelated(
         np.where(found.alive[:, None], shares.T @ absent, 0.0) * spread.variances
     )
-    added = chosen.averaged(lost, rows, 0.0, sample.shape[1])
-    return replace(found, covariances=found.covariances + added)
+    return replace(found, family=found.family.plus(found.family.averaged(lost, rows)))
 
 
 def _regrouped(X: Array, filled: Array, resp: Array, weight: Array | None) -> Array:
@@ -205,7 +203,7 @@ def _with_given(found: Estimate, given: Given, maximise: Maximisation) -> Step:
     weights = found.weights if given.weights is None else given.weights
     means = found.means if given.means is None else given.means
     if given.precisions is not None:
-        kind = found.covariance_type
+        kind = found.family.name
         return maximise.adopt(Parameters.from_precisions(weights, means, given.precisions, kind))
     return maximise.begin(replace(found, weights=weights, means=means))
 

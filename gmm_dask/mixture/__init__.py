@@ -1,24 +1,29 @@
 """Arithmetic of Gaussian mixtures: records, covariance families, E-step and M-step."""
 
-from gmm_dask.mixture.covariance import COVARIANCE_FAMILIES
+from gmm_dask.mixture.covariance import COVARIANCE_FAMILIES, CovarianceFamily, family
+from gmm_dask.mixture.estimate import (
+    Cause,
+    estimate,
+    estimate_from_responsibilities,
+    m_step,
+    parameters_from_responsibilities,
+)
 from gmm_dask.mixture.parameters import Estimate, Parameters, mixture_sample, n_free_parameters
 from gmm_dask.mixture.prior import Prior, PriorSettings
 from gmm_dask.mixture.statistics import SufficientStatistics
 from gmm_dask.mixture.steps import (
     RowScores,
     e_step,
-    estimate,
-    estimate_from_responsibilities,
     labels,
     log_density,
-    m_step,
-    parameters_from_responsibilities,
     responsibilities,
     score_rows,
 )
 
 __all__ = [
     "COVARIANCE_FAMILIES",
+    "Cause",
+    "CovarianceFamily",
     "Estimate",
     "Parameters",
     "Prior",
@@ -28,6 +33,7 @@ __all__ = [
     "e_step",
     "estimate",
     "estimate_from_responsibilities",
+    "family",
     "labels",
     "log_density",
     "m_step",

@@ -47,38 +47,28 @@ class Estimate:
     ----------
     weights : (k,)
     means : (k, d)
-    covariances : (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical
-        May be singular.
-    covariance_type : {"full", "tied", "diag", "spherical"}
+    family : CovarianceFamily
+        The covariances, which may be singular.
     alive : (k,) bool
         Components that hold rows; the others stayed where they were.
     """
 
     weights: Array
     means: Array
-    covariances: Array
-    covariance_type: str
+    family: CovarianceFamily
     alive: npt.NDArray[np.bool_]
 
     def without(self, components: Sequence[int]) -> Estimate:
         """The estimate without these components; the weights of the others sum to one again."""
         kept = np.setdiff1d(np.arange(len(self.weights)), components)
-        weights, covariances = self.weights[kept], self.covariances
-        if family(self.covariance_type).per_component:
-            covariances = covariances[kept]
+        weights = self.weights[kept]
         return Estimate(
-            weights / weights.sum(),
-            self.means[kept],
-            covariances,
-            self.covariance_type,
-            self.alive[kept],
+            weights / weights.sum(), self.means[kept], self.family.take(kept), self.alive[kept]
         )
 
     def factored(self) -> Parameters:
-        """The mixture; raises SingularCovarianceError where a covariance is none."""
-        return Parameters.from_covariances(
-            self.weights, self.means, self.covariances, self.covariance_type
-        )
+        """The mixture; raises SingularCovarianceError where a covariance is singular."""
+        return Parameters(self.weights, self.means, self.family)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,36 +81,48 @@ class Parameters:
         Mixing proportions; they sum to one.
     means : (k, d)
         In the units of the data.
-    covariances : (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical
-    precisions_cholesky : same shape as covariances
-        The factor U of the precision, U U^T = covariance^-1: upper triangular for full and tied,
-        1 / standard deviation for diag and spherical.
-    covariance_type : {"full", "tied", "diag", "spherical"}
+    family : CovarianceFamily
+        The covariances, which the mixture has factors of.
+
+    Raises
+    ------
+    SingularCovarianceError
+        A covariance is not positive definite.
     """
 
     weights: Array
     means: Array
-    covariances: Array
-    precisions_cholesky: Array
-    covariance_type: str
+    family: CovarianceFamily
 
     def __post_init__(self) -> None:
-        for name in ("weights", "means", "covariances", "precisions_cholesky"):
+        for name in ("weights", "means"):
             array = np.array(getattr(self, name), dtype=np.float64, order="C")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
-        k, d = self.means.shape
-        expected = self.family.shape(k, d)
-        if (
-            self.weights.shape != (k,)
-            or self.covariances.shape != expected
-            or self.precisions_cholesky.shape != expected
-        ):
+        k, d = self.family.n_components, self.family.n_features
+        if self.weights.shape != (k,) or self.means.shape != (k, d):
             raise ValueError(
                 f"{self.covariance_type} parameters of {k} components and {d} features take "
-                f"weights of shape {(k,)} and covariances of shape {expected}; got "
-                f"{self.weights.shape}, {self.covariances.shape}, {self.precisions_cholesky.shape}"
+                f"weights of shape {(k,)} and means of shape {(k, d)}; got {self.weights.shape} "
+                f"and {self.means.shape}"
             )
+        _ = self.family.precisions_cholesky  # found now: what has no factors is no mixture
+
+    @classmethod
+    def from_arrays(
+        cls,
+        weights: npt.ArrayLike,
+        means: npt.ArrayLike,
+        covariances: npt.ArrayLike,
+        precisions_cholesky: npt.ArrayLike,
+        covariance_type: str,
+    ) -> Parameters:
+        """The mixture of stored arrays, bit for bit; their shapes are those of the family."""
+        means = np.asarray(means, dtype=np.float64)
+        k, d = means.shape
+        arrays = np.asarray(covariances), np.asarray(precisions_cholesky)
+        found = family(covariance_type)(k, d, *arrays)
+        return cls(np.asarray(weights), means, found)
 
     @classmethod
     def from_covariances(
@@ -131,9 +133,10 @@ class Parameters:
         covariance_type: str,
     ) -> Parameters:
         """Factor the covariances; raises SingularCovarianceError where that is impossible."""
-        covariances = np.asarray(covariances, dtype=np.float64)
-        factors = family(covariance_type).factor_covariances(covariances)
-        return cls(np.asarray(weights), np.asarray(means), covariances, factors, covariance_type)
+        means = np.asarray(means, dtype=np.float64)
+        k, d = means.shape
+        found = family(covariance_type)(k, d, np.asarray(covariances))
+        return cls(np.asarray(weights), means, found)
 
     @classmethod
     def from_precisions(
@@ -150,31 +153,44 @@ class Parameters:
         SingularCovarianceError
             A precision is not positive definite, or its inverse is beyond float64.
         """
-        covariance_family = family(covariance_type)
-        factors = covariance_family.factor_precisions(np.asarray(precisions, dtype=np.float64))
-        with np.errstate(over="ignore", invalid="ignore"):
-            covariances = covariance_family.covariances_of(factors)
-        if not np.isfinite(covariances).all():
+        means = np.asarray(means, dtype=np.float64)
+        k, d = means.shape
+        given = np.asarray(precisions, dtype=np.float64)
+        found = family(covariance_type).of_precisions(k, d, given)
+        if not np.isfinite(found.covariances).all():
             raise SingularCovarianceError(
                 "A given precision is so small that its inverse, the covariance, is beyond float64."
                 " Give larger precisions, or rescale the columns."
             )
-        return cls(np.asarray(weights), np.asarray(means), covariances, factors, covariance_type)
+        return cls(np.asarray(weights), means, found)
 
     @property
-    def family(self) -> type[CovarianceFamily]:
-        """The formulas of this covariance type."""
-        return family(self.covariance_type)
+    def covariance_type(self) -> str:
+        """The name of the family."""
+        return self.family.name
+
+    @property
+    def covariances(self) -> Array:
+        """(k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical."""
+        return self.family.covariances
+
+    @property
+    def precisions_cholesky(self) -> Array:
+        """The factors U of the precisions, U U^T = covariance^-1, in the shape of `covariances`.
+
+        Upper triangular for full and tied, 1 / standard deviation for diag and spherical.
+        """
+        return self.family.precisions_cholesky
 
     @property
     def n_components(self) -> int:
         """Number of components, k."""
-        return int(self.means.shape[0])
+        return self.family.n_components
 
     @property
     def n_features(self) -> int:
         """Number of features, d."""
-        return int(self.means.shape[1])
+        return self.family.n_features
 
     @property
     def n_free_parameters(self) -> int:
@@ -184,42 +200,24 @@ class Parameters:
     @property
     def precisions(self) -> Array:
         """Inverse covariances, in the shape of `covariances`."""
-        return self.family.precisions_of(self.precisions_cholesky)
+        return self.family.precisions
 
     def dense_factor(self, j: int) -> Array:
         """The factor U of component j as a matrix (d, d), whatever the type."""
-        factors = self.precisions_cholesky
-        one = factors[j : j + 1] if self.family.per_component else factors
-        return np.asarray(self.family.dense(one, 1, self.n_features)[0])
+        return self.family.dense_factor(j)
 
     def dense_covariances(self) -> Array:
         """Covariances of every component as (k, d, d), whatever the type."""
-        return self.family.dense(self.covariances, self.n_components, self.n_features)
+        return self.family.dense(self.covariances)
 
     def marginal(self, observed: npt.NDArray[np.intp]) -> Parameters:
         """The mixture of some of the features, in their order."""
-        covariances = self.family.marginal(self.covariances, observed)
-        return Parameters.from_covariances(
-            self.weights, self.means[:, observed], covariances, self.covariance_type
-        )
+        return Parameters(self.weights, self.means[:, observed], self.family.marginal(observed))
 
     def take(self, order: Sequence[int] | npt.NDArray[np.intp]) -> Parameters:
         """The same mixture with its components in another order."""
         order = np.asarray(order, dtype=np.intp)
-        per_component = self.family.per_component
-        return Parameters(
-            self.weights[order],
-            self.means[order],
-            self.covariances[order] if per_component else self.covariances,
-            self.precisions_cholesky[order] if per_component else self.precisions_cholesky,
-            self.covariance_type,
-        )
+        return Parameters(self.weights[order], self.means[order], self.family.take(order))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Parameters, (
-            self.weights,
-            self.means,
-            self.covariances,
-            self.precisions_cholesky,
-            self.covariance_type,
-        )
+        return Parameters, (self.weights, self.means, self.family)

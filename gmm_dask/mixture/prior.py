@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import SettingsError
-from gmm_dask.mixture.covariance import family
+from gmm_dask.mixture.covariance import CovarianceFamily
 from gmm_dask.mixture.parameters import Estimate, Parameters
 from gmm_dask.sampling import ColumnSpread
 
@@ -66,18 +66,15 @@ class Prior:
         """Whether a component without rows is still one: the prior gives weight and spread."""
         return self.weight_concentration > 1 and self.variances is not None
 
-    def scale(self, covariance_type: str) -> Array | float:
-        """Scale matrix of the inverse Wishart in the family's shape; 0 where there is none."""
-        return (
-            0.0 if self.variances is None else family(covariance_type).of_variances(self.variances)
-        )
+    def scale(self, family: CovarianceFamily) -> Array | float:
+        """Scale matrix of the inverse Wishart in the family's form; 0 where there is none."""
+        return 0.0 if self.variances is None else family.one_of_variances(self.variances)
 
-    def rows_of_covariance(self, covariance_type: str) -> float:
+    def rows_of_covariance(self, family: CovarianceFamily) -> float:
         """Rows that the inverse Wishart counts for in each covariance."""
         if self.variances is None:
             return 0.0
-        rows = family(covariance_type).prior_rows(self.degrees_of_freedom, len(self.mean))
-        return self.row * rows
+        return self.row * family.prior_rows(self.degrees_of_freedom)
 
     def weights(self, rows: Array) -> Array:
         """The most probable weights of components that hold so many rows, (k,)."""
@@ -86,30 +83,25 @@ class Prior:
 
     def applied(self, found: Estimate, n_rows: float) -> Estimate:
         """What an estimate from n_rows rows becomes with the prior; means are left alone."""
-        kind, rows = found.covariance_type, found.weights * n_rows
-        covariances = found.covariances
+        family, rows = found.family, found.weights * n_rows
         if self.variances is not None:
-            chosen, d = family(kind), len(self.mean)
-            scatter = chosen.expected_scatter(rows, covariances, d) + self.scale(kind)
-            covariances = chosen.averaged(scatter, rows, self.rows_of_covariance(kind), d)
-        alive = found.alive | self.sustains
-        return Estimate(self.weights(rows), found.means, covariances, kind, alive)
+            scatter = family.expected_scatter(rows) + self.scale(family)
+            family = family.averaged(scatter, rows, self.rows_of_covariance(family))
+        return Estimate(self.weights(rows), found.means, family, found.alive | self.sustains)
 
     def log_density(self, parameters: Parameters) -> float:
         """Log of the prior at the parameters, up to a constant."""
-        chosen, (k, d) = parameters.family, parameters.means.shape
-        factors = parameters.precisions_cholesky
-        log_det = -2 * chosen.log_determinants(factors, k, d)  # of the covariances
+        family = parameters.family
+        log_det = -2 * family.log_determinants()  # of the covariances
         total = 0.0
         if self.weight_concentration > 1:
             with np.errstate(divide="ignore"):
                 logs = float(np.log(parameters.weights).sum())
             total += self.row * (self.weight_concentration - 1) * logs
         if self.variances is not None:
-            each = log_det if chosen.per_component else log_det[:1]
-            kind = parameters.covariance_type
-            total -= 0.5 * self.rows_of_covariance(kind) * float(each.sum())
-            total -= 0.5 * float((self.scale(kind) * chosen.precisions_of(factors)).sum())
+            each = log_det[: len(family.owners)]
+            total -= 0.5 * self.rows_of_covariance(family) * float(each.sum())
+            total -= 0.5 * float((self.scale(family) * family.precisions).sum())
         if self.mean_precision > 0:
             total -= 0.5 * self.row * float(log_det.sum())
             total -= 0.5 * self.mean_precision * float(self._distances(parameters).sum())
@@ -121,7 +113,6 @@ class Prior:
         for j, mean in enumerate(parameters.means):
             parameters.family.squared_distances(
                 (mean - self.mean)[None, :],
-                parameters.precisions_cholesky,
                 j,
                 work,
                 distances[j : j + 1],

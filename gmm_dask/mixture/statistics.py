@@ -33,7 +33,7 @@ class SufficientStatistics:
     sum_x : (k, d)
         sum r (x - m).
     sum_xx : (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical
-        sum r (x - m)(x - m)^T, or of it what the family keeps.
+        sum r (x - m)(x - m)^T, or what the family keeps of it.
     sum_observed : (k, d) or None
         sum r over the rows in which the feature has a value; None where all have all, so that
         it is sum_resp for every feature.
@@ -51,8 +51,8 @@ class SufficientStatistics:
     def zero(cls, parameters: Parameters) -> SufficientStatistics:
         """The statistics of no rows, the neutral element of `+`."""
         k, d = parameters.means.shape
-        shape = parameters.family.shape(k, d)
-        return cls(0, 0.0, 0.0, np.zeros(k), np.zeros((k, d)), np.zeros(shape))
+        scatter = np.zeros(parameters.family.sum_shape)
+        return cls(0, 0.0, 0.0, np.zeros(k), np.zeros((k, d)), scatter)
 
     def __add__(self, other: SufficientStatistics) -> SufficientStatistics:
         return SufficientStatistics(
@@ -83,5 +83,5 @@ class SufficientStatistics:
 def statistics_bytes(parameters: Parameters) -> int:
     """Size of one record of statistics of complete rows under these parameters."""
     k, d = parameters.means.shape
-    numbers: int = k * (1 + d) + math.prod(parameters.family.shape(k, d))
+    numbers: int = k * (1 + d) + math.prod(parameters.family.sum_shape)
     return 8 * numbers

@@ -1,12 +1,22 @@
-"""The two steps of EM, and what is read off a mixture for given rows.
+"""The E-step in NumPy, and what a mixture says of given rows: the reference of the compiled core.
 
 Everything walks a chunk in tiles, so memory beyond the chunk is a constant, and float32 rows are
 widened tile by tile: all sums are float64.
+
+Rows so far from every component that their distances do not tell the components apart are looked
+at once more. A difference of two squared distances is rounding where the squares are large, and
+infinity less infinity where they overflow. With z_j = (x - m_j) U_j it is
+
+    |z_j|^2 - |z_l|^2 = (z_j - z_l) . (z_j + z_l)
+          z_j - z_l   = (x - m_j)(U_j - U_l) + (m_l - m_j) U_l
+
+in which nothing large cancels; where components share a covariance, U_j = U_l and what is left is
+Fisher's linear discriminant (Bishop, Pattern Recognition and Machine Learning, 4.65).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,22 +24,22 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import DataError
-from gmm_dask.mixture.covariance import family
-from gmm_dask.mixture.far import FAR, far_log_responsibilities
-from gmm_dask.mixture.parameters import Estimate, Parameters
-from gmm_dask.mixture.prior import Prior
+from gmm_dask.mixture.parameters import Parameters
 from gmm_dask.mixture.statistics import SufficientStatistics
-from gmm_dask.sampling import ColumnSpread
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
 Indices = npt.NDArray[np.intp]
+Powers = npt.NDArray[np.int64]
 
 TILE_BYTES = 1 << 20  # workspaces of one tile stay in a core's second-level cache
-STARVED = 10 * np.finfo(np.float64).eps  # share of the weight under which a component has no rows
-# What rounding may leave of S / N - delta^2 where they should be equal, in delta^2 and per feature.
-DOUBT = 16 * np.finfo(np.float64).eps
 LOG_2PI = float(np.log(2 * np.pi))
+# Log of weight times density under which the rounding of its square may show in a share: a
+# million standard deviations, where float64 leaves about 1e-3 of a difference of squares.
+FAR = -0.5e12
+QUARTER = 0.25  # of a row and of a mean: their difference does not overflow
+FAR_BELOW = -(1 << 14)  # power of two of a coordinate that is 0
+VANISHED = -1100  # powers of two below the row's largest coordinate where nothing is left
 # Sums beyond float64 are infinite or NaN, which whoever takes them looks for and names.
 ignoring_overflow = np.errstate(over="ignore", invalid="ignore")
 
@@ -101,141 +111,6 @@ def positive(weight: Array) -> npt.NDArray[np.bool_]:
     return np.asarray(counted)
 
 
-def m_step(
-    parameters: Parameters,
-    statistics: SufficientStatistics,
-    reg_covar: float,
-    prior: Prior | None = None,
-) -> Parameters:
-    """Parameters that maximise the expected log-likelihood, from sums about the old means.
-
-    Raises
-    ------
-    SingularCovarianceError
-        A covariance is not positive definite.
-    """
-    return estimate(parameters, statistics, reg_covar, prior).factored()
-
-
-@ignoring_overflow
-def estimate(
-    parameters: Parameters,
-    statistics: SufficientStatistics,
-    reg_covar: float,
-    prior: Prior | None = None,
-) -> Estimate:
-    """What maximises the expected log-likelihood, or with a prior the log-posterior.
-
-    `reg_covar` is added to each variance in the share in which values are there to have it. A
-    component that holds no rows keeps its mean and covariance and gets the weight 0, unless a
-    prior says otherwise.
-
-    Notes
-    -----
-    Bishop, PRML, 9.24 to 9.26; with a prior Murphy, MLAPP, 11.46 to 11.48 (Dirichlet) and 4.215
-    (normal-inverse-Wishart), the mode over all parameters at once.
-    """
-    chosen, (k, d) = parameters.family, parameters.means.shape
-    alive = statistics.sum_resp > STARVED * statistics.sum_weight
-    rows = np.where(alive, statistics.sum_resp, 0.0)
-    # Dividing a dead component's empty sums by one leaves it where it was.
-    centre = np.where(alive[:, None], statistics.sum_x, 0.0) / np.where(alive, rows, 1.0)[:, None]
-    scatter = statistics.sum_xx - chosen.scatter_of(rows, centre)
-    scatter = scatter + chosen.uncorrelated(DOUBT * d * rows[:, None] * centre**2)
-    delta, extra, weights = centre, 0.0, rows / rows.sum()
-    if prior is not None:
-        kind = parameters.covariance_type
-        delta, weights = _with_prior_mean(parameters, rows, centre, prior), prior.weights(rows)
-        towards = prior.mean - parameters.means - delta
-        scatter = scatter + chosen.scatter_of(rows, delta - centre) + prior.scale(kind)
-        scatter = scatter + chosen.scatter_of(np.full(k, prior.mean_precision), towards)
-        extra, rows = prior.rows_of_covariance(kind), rows + prior.rows_of_mean
-    empty = ~alive & (extra == 0)
-    rows = np.where(empty, 1.0, rows)
-    covariances = chosen.averaged(scatter, rows, extra, d)
-    if statistics.sum_observed is None:
-        covariances = chosen.regularised(covariances, reg_covar)
-    else:
-        unseen = np.where(alive[:, None], statistics.sum_resp[:, None] - statistics.observed, 0.0)
-        lacking = chosen.averaged(chosen.uncorrelated(unseen), rows, extra, d)
-        # What is expected of a missing value has had it in an earlier pass.
-        covariances = covariances + reg_covar * (chosen.of_variances(np.ones(d)) - lacking)
-    if chosen.per_component and empty.any():
-        covariances[empty] = parameters.covariances[empty]
-    means, held = parameters.means + delta, alive | (prior is not None and prior.sustains)
-    return Estimate(weights, means, covariances, parameters.covariance_type, held)
-
-
-def _with_prior_mean(parameters: Parameters, rows: Array, centre: Array, prior: Prior) -> Array:
-    """How far each mean moves when the prior's mean counts for some rows, (k, d)."""
-    total = rows + prior.mean_precision
-    pull = prior.mean_precision * (prior.mean - parameters.means)
-    moved = rows[:, None] * centre + pull
-    return np.asarray(moved / np.where(total > 0, total, 1.0)[:, None])
-
-
-@ignoring_overflow
-def estimate_from_responsibilities(
-    X: Rows,
-    responsibilities: Array,
-    covariance_type: str,
-    reg_covar: float,
-    sample_weight: Rows | None = None,
-) -> Estimate:
-    """The M-step of given responsibilities, for a start; two passes over rows held in memory.
-
-    A component without rows gets the mean and the variances of all rows, and the weight 0.
-
-    Parameters
-    ----------
-    X : (n, d)
-    responsibilities : (n, k)
-        Rows sum to one.
-    """
-    resp = responsibilities if sample_weight is None else responsibilities * sample_weight[:, None]
-    k, d = resp.shape[1], X.shape[1]
-    rows = resp.sum(axis=0)
-    alive = rows > STARVED * rows.sum()
-    rows = np.where(alive, rows, 1.0)
-    X = np.asarray(X, dtype=np.float64)
-    spread = ColumnSpread.of(X, sample_weight)
-    means = np.repeat(spread.mean[None, :], k, axis=0)
-    chosen = family(covariance_type)
-    scatter = np.zeros(chosen.shape(k, d))
-    sum_x = np.zeros((k, d))
-    for j in map(int, np.flatnonzero(alive)):
-        mine = np.flatnonzero(resp[:, j])  # of groups that share no row, each has few
-        of_j, resp_j = X[mine], resp[mine, j]
-        # About a row of its own: the mean of all rows may be far from the component.
-        origin = of_j[resp_j.argmax()]
-        means[j] = origin + resp_j @ (of_j - origin) / rows[j]
-        D = of_j - means[j]
-        sum_x[j] = resp_j @ D
-        chosen.add_scatter(scatter, j, resp_j, D, np.empty_like(D))
-    delta, rows = sum_x / rows[:, None], np.where(alive, rows, 0.0)
-    scatter = scatter - chosen.scatter_of(rows, delta)
-    covariances = chosen.averaged(
-        scatter, np.where(alive, rows, float(chosen.per_component)), 0.0, d
-    )
-    if chosen.per_component:
-        covariances[~alive] = chosen.of_variances(spread.variances)
-    covariances = chosen.regularised(covariances, reg_covar)
-    return Estimate(rows / rows.sum(), means + delta, covariances, covariance_type, alive)
-
-
-def parameters_from_responsibilities(
-    X: Rows,
-    responsibilities: Array,
-    covariance_type: str,
-    reg_covar: float,
-    sample_weight: Rows | None = None,
-) -> Parameters:
-    """As `estimate_from_responsibilities`, factored; raises SingularCovarianceError."""
-    return estimate_from_responsibilities(
-        X, responsibilities, covariance_type, reg_covar, sample_weight
-    ).factored()
-
-
 def score_rows(X: Rows, parameters: Parameters) -> RowScores:
     """Label, log-density and largest responsibility of each row; ties go to the lowest index."""
     n = X.shape[0]
@@ -301,9 +176,8 @@ class _Tile:
         log_resp, parameters = self.log_resp, self.parameters
         with np.errstate(over="ignore", invalid="ignore"):  # far rows are looked at below
             for j in range(parameters.n_components):
-                parameters.family.squared_distances(
-                    self.deviations(j), parameters.precisions_cholesky, j, self.work, self.distances
-                )
+                D = self.deviations(j)
+                parameters.family.squared_distances(D, j, self.work, self.distances)
                 np.multiply(self.distances, -0.5, out=self.distances)
                 np.add(self.distances, self.log_weights[j], out=log_resp[:, j])
             largest = log_resp.max(axis=1)
@@ -350,10 +224,10 @@ def is_far(largest: Array, parameters: Parameters) -> npt.NDArray[np.bool_]:
 
 def log_densities_at_means(parameters: Parameters) -> Array:
     """Log of weight times density of each component at its own mean, (k,)."""
-    k, d = parameters.means.shape
+    d = parameters.n_features
     with np.errstate(divide="ignore"):  # a component of weight 0 has log weight -inf
         log_weights = np.log(parameters.weights)
-    log_weights += parameters.family.log_determinants(parameters.precisions_cholesky, k, d)
+    log_weights += parameters.family.log_determinants()
     return np.asarray(log_weights - 0.5 * d * LOG_2PI)
 
 
@@ -381,3 +255,86 @@ def _tiles(X: Rows, parameters: Parameters) -> Iterator[_Tile]:
             X[start:stop], slice(start, stop), parameters, log_weights,
             D[:m], work[:m], log_resp[:m], distances[:m],
         )  # fmt: skip
+
+
+class _Scaled(NamedTuple):
+    """A product V F, before it is taken: V (n, d) and F (d, d) as mantissas and powers of two."""
+
+    mantissas: Array
+    powers: Powers
+    factor: Array
+
+    @classmethod
+    def of(cls, V: Array, F: Array) -> _Scaled:
+        _, exponents = np.frexp(np.abs(F).max(axis=1))
+        mantissas, powers = np.frexp(V)
+        nothing = (V == 0) | (F == 0).all(axis=1)
+        powers = np.where(nothing, FAR_BELOW, powers.astype(np.int64) + exponents)
+        return cls(mantissas, powers, np.ldexp(F, -exponents[:, None]))
+
+    def product(self, unit: Powers) -> Array:
+        """V F in units of 2^unit of each row, (n, d)."""
+        shift = np.maximum(self.powers - unit[:, None], VANISHED)
+        return np.asarray(np.ldexp(self.mantissas, shift.astype(np.int32)) @ self.factor)
+
+
+def far_log_responsibilities(
+    X: npt.NDArray[np.floating], parameters: Parameters, log_weights: Array
+) -> Array:
+    """Log responsibilities of finite rows, however far from every component, (n, k).
+
+    All that is compared for a row is taken in one power of two of its own.
+
+    Parameters
+    ----------
+    X : (n, d) finite
+    parameters : Parameters
+    log_weights : (k,)
+        Log weight plus log-determinant of each component's factor.
+    """
+    quarters = np.asarray(X, dtype=np.float64) * QUARTER
+    means, k = parameters.means * QUARTER, parameters.n_components
+    factors = [parameters.dense_factor(j) for j in range(k)]
+    parts = [_Scaled.of(quarters - m, U) for m, U in zip(means, factors, strict=True)]
+    unit = _largest(parts)
+    Z = np.stack([part.product(unit) for part in parts])
+    squares = np.einsum("knd,knd->nk", Z, Z)
+    empty = np.isneginf(log_weights)
+    squares[:, empty] = np.inf
+    nearest, log_resp = squares.argmin(axis=1), np.empty(squares.shape)
+    for near in map(int, np.unique(nearest)):
+        rows = np.flatnonzero(nearest == near)
+        beyond, small = _beyond(quarters[rows], Z[:, rows], means, factors, near)
+        beyond[:, empty] = np.inf
+        beyond -= beyond.min(axis=1, keepdims=True)
+        # Half the difference of squares, of coordinates divided by 4 * 2^unit and 4 * 2^small.
+        power = (unit[rows] + small + 3)[:, None]
+        with np.errstate(over="ignore"):
+            log_resp[rows] = log_weights - np.ldexp(beyond, power.astype(np.int32))
+    log_resp -= log_resp.max(axis=1, keepdims=True)
+    log_resp -= np.log(np.exp(log_resp).sum(axis=1, keepdims=True))
+    return np.asarray(log_resp)
+
+
+def _beyond(
+    X: Array, Z: Array, means: Array, factors: Sequence[Array], near: int
+) -> tuple[Array, Powers]:
+    """|z_j|^2 - |z_near|^2 of each row and component, (n, k), and the power of two it is in."""
+    differences = [
+        (
+            _Scaled.of(X - m, U - factors[near]),
+            _Scaled.of(np.broadcast_to(means[near] - m, X.shape), factors[near]),
+        )
+        for m, U in zip(means, factors, strict=True)
+    ]
+    small = _largest(part for pair in differences for part in pair)
+    beyond = np.empty((len(X), len(means)))
+    for j, (along, between) in enumerate(differences):
+        apart = along.product(small) + between.product(small)
+        beyond[:, j] = np.einsum("nd,nd->n", apart, Z[j] + Z[near])
+    return beyond, small
+
+
+def _largest(parts: Iterable[_Scaled]) -> Powers:
+    """The largest power of two in each row, (n,)."""
+    return np.asarray(np.max([part.powers.max(axis=1) for part in parts], axis=0))

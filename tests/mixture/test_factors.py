@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.linalg.lapack import dtrtri
 
-from gmm_dask.mixture.factors import inverse_triangular
+from gmm_dask.mixture.covariance.factors import inverse_triangular
 
 
 @pytest.mark.parametrize("d", [1, 2, 15, 16, 17, 33, 64, 100])

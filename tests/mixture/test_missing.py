@@ -23,7 +23,7 @@ from gmm_dask.mixture import (
     missing,
     steps,
 )
-from gmm_dask.mixture.patterns import patterns
+from gmm_dask.mixture.missing.patterns import patterns
 from tests.mixture.test_steps import FIELDS, assert_close
 from tests.strategies import cuts, mixtures, random_mixture, seeds
 

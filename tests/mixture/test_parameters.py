@@ -28,7 +28,7 @@ def test_the_arrays_given_are_not_shared() -> None:
 @pytest.mark.parametrize("shape", [(3, 2), (2, 2), (2, 3, 2)])
 def test_shapes_that_do_not_agree_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="2 components and 2 features"):
-        Parameters([0.5, 0.5], np.zeros((2, 2)), np.ones(shape), np.ones(shape), "full")
+        Parameters.from_arrays([0.5, 0.5], np.zeros((2, 2)), np.ones(shape), np.ones(shape), "full")
 
 
 @given(mixtures(max_components=4))

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from gmm_dask.errors import DataError, SingularCovarianceError
 from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, missing
-from gmm_dask.mixture.patterns import Patterns
-from gmm_dask.mixture.scattered import Scattered
+from gmm_dask.mixture.missing.patterns import Patterns
+from gmm_dask.mixture.missing.scattered import Scattered
 from tests.mixture.test_missing import holes
 from tests.mixture.test_steps import FIELDS
 from tests.parity.high_precision import Exact, posteriors
@@ -167,7 +167,10 @@ def test_a_mixture_that_is_none_for_some_features_is_named(n: int) -> None:
     sound = random_mixture("full", 2, 3, 1)
     bad = np.array(sound.covariances)
     bad[1, :2, :2] = 1.0
-    parameters = replace(sound, covariances=bad)
+    parameters = replace(
+        sound,
+        family=replace(sound.family, covariances=bad, known_factors=sound.precisions_cholesky),
+    )
     X = np.repeat([[0.1, 0.2, np.nan]], n, axis=0)
     with pytest.raises(SingularCovarianceError, match="component 1"):
         missing.score_rows(X, parameters)
@@ -178,7 +181,7 @@ def test_a_mixture_that_is_none_for_some_features_is_named(n: int) -> None:
 def test_a_precision_that_completes_nothing_is_named(covariance_type: str, n: int) -> None:
     shape = (1, 3, 3) if covariance_type == "full" else (3, 3)
     factor = np.broadcast_to(np.array([[1.0, 1, 1], [1, 1, 1], [0, 0, 1]]), shape)
-    parameters = Parameters(
+    parameters = Parameters.from_arrays(
         [1.0], np.zeros((1, 3)), np.eye(3).reshape(shape), factor, covariance_type
     )
     with pytest.raises(SingularCovarianceError, match="cannot be completed"):

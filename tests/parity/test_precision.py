@@ -315,7 +315,7 @@ def assert_names(error: GmmDaskError, columns: set[str]) -> None:
 
 def parameters_of(model: GaussianMixture) -> Parameters:
     arrays = (model.weights_, model.means_, model.covariances_, model.precisions_cholesky_)
-    return Parameters(*arrays, model.covariance_type)
+    return Parameters.from_arrays(*arrays, model.covariance_type)
 
 
 def assert_is_a_model(model: GaussianMixture, X: object) -> None:

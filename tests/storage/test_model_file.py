@@ -124,7 +124,9 @@ def test_parameters_that_are_not_finite_are_not_written() -> None:
     small = small_model().parameters
     means = small.means.copy()
     means[0, 0] = np.nan
-    broken = Parameters(small.weights, means, small.covariances, small.precisions_cholesky, "full")
+    broken = Parameters.from_arrays(
+        small.weights, means, small.covariances, small.precisions_cholesky, "full"
+    )
     with pytest.raises(ModelFileError, match="means holds nan"):
         dump_model(replace(small_model(), parameters=broken))
 

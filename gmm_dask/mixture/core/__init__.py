@@ -202,15 +202,14 @@ class _Kept:
 
     @classmethod
     def zero(cls, parameters: Parameters, itemsize: int) -> _Kept:
-        (k, d), chosen = parameters.means.shape, parameters.family
+        (k, d), matrices = parameters.means.shape, parameters.family.matrices
         sum_resp = aligned_zeros(k, LANES)
-        if chosen.correlated and d > FEW_COLUMNS:
+        if matrices is not None and d > FEW_COLUMNS:
             per_line = 64 // itemsize
             filled = -(-d // per_line) * per_line
-            n_matrices = k if chosen.per_component else 1
-            sum_xx = aligned_zeros(n_matrices, filled, filled)
+            sum_xx = aligned_zeros(len(matrices), filled, filled)
             return cls(sum_resp, aligned_zeros(k, filled), sum_xx, True)
-        square = (d, d) if chosen.correlated else (d,)
+        square = (d,) if matrices is None else (d, d)
         return cls(sum_resp, aligned_zeros(k, d, LANES), aligned_zeros(k, *square, LANES), False)
 
     @property
@@ -222,19 +221,15 @@ class _Kept:
         self, parameters: Parameters, n: int, sum_weight: float, log_likelihood: float
     ) -> SufficientStatistics:
         """The sums in the shapes of the family."""
-        d, chosen = parameters.n_features, parameters.family
+        d, family = parameters.n_features, parameters.family
         if self.in_lists:
             sum_x, sum_xx = self.sum_x[:, :d], self.sum_xx[:, :d, :d]
         else:
             sum_x, sum_xx = self.sum_x.sum(axis=-1), self.sum_xx.sum(axis=-1)
-        if chosen.correlated:
+        if family.matrices is not None:
             sum_xx = np.tril(sum_xx) + np.tril(sum_xx, -1).swapaxes(-1, -2)
-            if not chosen.per_component:
-                sum_xx = sum_xx.sum(axis=0)
-        elif not chosen.per_feature:
-            sum_xx = sum_xx.sum(axis=1)
         return SufficientStatistics(
-            n, sum_weight, log_likelihood, self.sum_resp.sum(axis=1), sum_x, sum_xx
+            n, sum_weight, log_likelihood, self.sum_resp.sum(axis=1), sum_x, family.kept(sum_xx)
         )
 
 

@@ -107,11 +107,11 @@ def in_double(parameters: Parameters) -> Arguments:
     means = parameters.means
     return Arguments(
         means,
-        _factors(parameters),
+        parameters.family.core_factors,
         steps.log_densities_at_means(parameters),
         np.zeros_like(means),
         screen_of(parameters),
-        parameters.family.correlated,
+        parameters.family.matrices is not None,
         steps.far_limit(parameters),
     )
 
@@ -135,11 +135,11 @@ def in_single(parameters: Parameters) -> Arguments | None:
     screen = screen._replace(centre=screen.centre - shift)
     return Arguments(
         means,
-        narrow(_factors(parameters)),
+        narrow(parameters.family.core_factors),
         narrow(log_weights - top),
         narrow(parameters.means - shift - means),
         screen.narrowed(),
-        parameters.family.correlated,
+        parameters.family.matrices is not None,
         -FARTHEST - parameters.n_features / 2,
         top,
         max(LEAST, float(np.log(least * NOTHING))),
@@ -153,23 +153,15 @@ def takes(weights: Array) -> bool:
     return not len(some) or bool(some.min() >= WEIGHTS[0] and some.max() <= WEIGHTS[1])
 
 
-def _factors(parameters: Parameters) -> Array:
-    factors, (k, d) = parameters.precisions_cholesky, parameters.means.shape
-    if parameters.family.correlated:
-        return factors.reshape(-1, d, d)
-    return np.broadcast_to(factors.reshape(k, -1), (k, d)).copy()
-
-
 def _is_safe(parameters: Parameters, means: npt.NDArray[Any], log_weights: Array) -> bool:
     used = parameters.weights > 0
     if parameters.n_features > MOST_COLUMNS or not np.ptp(log_weights[used]) <= LOG_WEIGHTS:
         return False
-    deviations = np.sqrt(np.diagonal(parameters.dense_covariances(), axis1=1, axis2=2))
+    deviations = np.sqrt(parameters.family.variances)
     sizes = np.abs(means) + WIDE * deviations
     if not (deviations.min() >= SIZES[0] and sizes.max() <= SIZES[1]):
         return False
     moved = 2 * UNIT * sizes[:, None]  # by rounding rows, means, their difference and the factor
-    factors = _factors(parameters)
-    correlated = parameters.family.correlated
-    seen = np.sqrt(moved**2 @ factors**2) if correlated else moved[:, 0] * factors
+    factors = parameters.family.core_factors
+    seen = np.sqrt(moved**2 @ factors**2) if factors.ndim == 3 else moved[:, 0] * factors
     return bool(seen.max() <= SAFE)

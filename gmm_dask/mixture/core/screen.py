@@ -85,7 +85,7 @@ def screen_of(parameters: Parameters, kind: str = "float64") -> Screen:
     1936; Hastie, Tibshirani, Friedman, Elements of Statistical Learning, 4.3.3).
     """
     k, d = parameters.means.shape
-    if not parameters.family.correlated or d < SCREENED_FROM or k == 1:
+    if parameters.family.matrices is None or d < SCREENED_FROM or k == 1:
         return _none(parameters)
     with np.errstate(all="ignore"):  # what is not finite in the end is not used
         try:
@@ -106,7 +106,8 @@ def _none(parameters: Parameters) -> Screen:
 
 def _screen(parameters: Parameters, at_most: int, kind: np.dtype[Any]) -> Screen:
     weights, (k, d) = parameters.weights, parameters.means.shape
-    covariances = parameters.covariances.reshape(-1, d, d)
+    covariances = parameters.family.matrices
+    assert covariances is not None
     centre = weights @ parameters.means
     deviations = parameters.means - centre
     directions = _discriminants(weights, deviations, covariances, at_most)

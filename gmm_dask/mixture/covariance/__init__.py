@@ -1,4 +1,4 @@
-"""The four covariance families: one class of static formulas each, chosen once by name."""
+"""The four covariance families: one record each, chosen by name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from gmm_dask.errors import SettingsError
 from gmm_dask.mixture.covariance.family import CovarianceFamily
 from gmm_dask.mixture.covariance.matrices import Full, Tied
 from gmm_dask.mixture.covariance.variances import Diag, Spherical
+
+__all__ = ["COVARIANCE_FAMILIES", "CovarianceFamily", "family"]
 
 COVARIANCE_FAMILIES: dict[str, type[CovarianceFamily]] = {
     cls.name: cls for cls in (Full, Tied, Diag, Spherical)

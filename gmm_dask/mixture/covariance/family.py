@@ -1,131 +1,312 @@
-"""The formulas that a covariance family must have.
+"""What a covariance family is: a record of its arrays and what EM asks of it.
 
 Notation of the shape comments: n rows of a tile, d features, k components. `D` is X - m with m a
 component's mean. A factor U satisfies U U^T = covariance^-1, so |D U|^2 is the squared
 Mahalanobis distance (Bishop, Pattern Recognition and Machine Learning, 2.3; the four families as
 in scikit-learn's user guide, "Gaussian mixture models").
+
+Parameters, factors and sums have shapes of their own: a family says what its covariances look
+like (`shape`), what their factors are, and what is kept of a scatter matrix (`sum_shape`).
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from gmm_dask.errors import SingularCovarianceError
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 
-class CovarianceFamily(Protocol):
-    """The formulas that differ between covariance types; never instantiated."""
+@dataclass(frozen=True, eq=False)
+class CovarianceFamily(ABC):
+    """The covariances of all components of a mixture; they may be singular until they are factored.
+
+    Parameters
+    ----------
+    n_components, n_features : int
+    covariances : (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical
+        Read-only.
+    known_factors : array, optional
+        The factors, where they are known already.
+    """
 
     name: ClassVar[str]
-    per_component: ClassVar[bool] = True
-    per_feature: ClassVar[bool] = True
-    correlated: ClassVar[bool] = False  # covariances are matrices, which can be singular
+
+    n_components: int
+    n_features: int
+    covariances: Array
+    known_factors: Array | None = None
+
+    def __post_init__(self) -> None:
+        expected = self.shape(self.n_components, self.n_features)
+        for name in ("covariances", "known_factors"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            array = np.array(value, dtype=np.float64, order="C")
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+            if array.shape != expected:
+                raise ValueError(
+                    f"{self.name} covariances of {self.n_components} components and "
+                    f"{self.n_features} features have the shape {expected}; got {array.shape}"
+                )
+
+    # What a mixture consists of
 
     @staticmethod
+    @abstractmethod
     def shape(k: int, d: int) -> tuple[int, ...]:
-        """Shape of covariances, factors and scatter sums."""
+        """Shape of covariances, of precisions and of their factors."""
 
     @staticmethod
+    @abstractmethod
     def n_free(k: int, d: int) -> int:
         """Free parameters in the covariances."""
 
-    @staticmethod
-    def factor_covariances(covariances: Array) -> Array:
-        """Factors U of the precisions; raises SingularCovarianceError."""
+    @classmethod
+    @abstractmethod
+    def diagonal(cls, k: int, variances: Array) -> Self:
+        """Covariances of k components with these variances (d,) and no correlation."""
+
+    @classmethod
+    @abstractmethod
+    def of_precisions(cls, k: int, d: int, precisions: Array) -> Self:
+        """The family of given precisions; raises SingularCovarianceError."""
 
     @staticmethod
-    def factor_precisions(precisions: Array) -> Array:
-        """Factors U of given precisions; raises SingularCovarianceError."""
+    @abstractmethod
+    def precisions_problem(precisions: Array) -> str | None:
+        """What given precisions should be and are not, by sign and symmetry; None if nothing."""
 
-    @staticmethod
-    def precisions_of(factors: Array) -> Array:
-        """U U^T, in the family's shape."""
+    @cached_property
+    def precisions_cholesky(self) -> Array:
+        """Factors U of the precisions, in the shape of the covariances.
 
-    @staticmethod
-    def covariances_of(factors: Array) -> Array:
-        """(U U^T)^-1, in the family's shape."""
+        Raises
+        ------
+        SingularCovarianceError
+            A covariance is not positive definite.
+        """
+        if self.known_factors is not None:
+            return self.known_factors
+        factors = np.array(self._factored(), order="C")
+        factors.flags.writeable = False
+        return factors
 
-    @staticmethod
-    def log_determinants(factors: Array, k: int, d: int) -> Array:
+    @property
+    @abstractmethod
+    def precisions(self) -> Array:
+        """U U^T, in the shape of the covariances."""
+
+    @property
+    @abstractmethod
+    def variances(self) -> Array:
+        """Variance of each feature in each component, (k, d)."""
+
+    @abstractmethod
+    def dense(self, values: Array) -> Array:
+        """Covariances, precisions or factors as matrices, (k, d, d)."""
+
+    @abstractmethod
+    def dense_factor(self, j: int) -> Array:
+        """The factor U of component j as a matrix, (d, d)."""
+
+    @property
+    def matrices(self) -> Array | None:
+        """The different covariance matrices, (c, d, d); None where features are independent."""
+        return None
+
+    @property
+    @abstractmethod
+    def core_factors(self) -> Array:
+        """Factors as the compiled core takes them.
+
+        (c, d, d) with c = 1 where all components share one, or (k, d) reciprocals of standard
+        deviations.
+        """
+
+    @property
+    def owners(self) -> Sequence[int | None]:
+        """For each different covariance the component that has it; None where all share it."""
+        return range(self.n_components)
+
+    # The E-step
+
+    @abstractmethod
+    def log_determinants(self) -> Array:
         """Log-determinant of each component's U, (k,): half that of its precision."""
 
-    @staticmethod
-    def squared_distances(D: Array, factors: Array, j: int, work: Array, out: Array) -> None:
+    @abstractmethod
+    def squared_distances(self, D: Array, j: int, work: Array, out: Array) -> None:
         """Write |D U_j|^2 to out (n,); work is (n, d) scratch."""
 
-    @staticmethod
-    def add_scatter(scatter: Array, j: int, resp: Array, D: Array, work: Array) -> None:
+    # Sums: what the family keeps of sum r v v^T
+
+    @property
+    def sum_shape(self) -> tuple[int, ...]:
+        """Shape of scatter sums."""
+        return self.shape(self.n_components, self.n_features)
+
+    @abstractmethod
+    def add_scatter(self, scatter: Array, j: int, resp: Array, D: Array, work: Array) -> None:
         """Add sum r D D^T of component j to scatter in place; resp (n,), work (n, d) scratch."""
 
-    @staticmethod
-    def scatter_of(weights: Array, V: Array) -> Array:
+    @abstractmethod
+    def scatter_of(self, weights: Array, V: Array) -> Array:
         """Sum of w v v^T, one vector a component, in the shape of scatter; w (k,), V (k, d)."""
 
-    @staticmethod
-    def uncorrelated(squares: Array) -> Array:
+    @abstractmethod
+    def uncorrelated(self, squares: Array) -> Array:
         """Scatter of these sums of squares (k, d) without any correlation."""
 
-    @staticmethod
-    def averaged(scatter: Array, rows: Array, extra: float, d: int) -> Array:
-        """Covariances from scatter of so many rows (k,), `extra` rows more for each covariance."""
+    @abstractmethod
+    def expected_scatter(self, rows: Array) -> Array:
+        """Expected scatter of so many unseen rows of each component (k,)."""
 
-    @staticmethod
-    def of_variances(variances: Array) -> Array:
-        """One covariance with these variances (d,) and no correlation, in the family's shape."""
+    def kept(self, sums: Array) -> Array:
+        """Scatter in the family's shape, of the core's sums (c, d, d) or (k, d)."""
+        return sums
 
-    @staticmethod
-    def prior_rows(degrees_of_freedom: float, d: int) -> float:
+    # The M-step
+
+    @abstractmethod
+    def averaged(self, scatter: Array, rows: Array, extra: float = 0.0) -> Self:
+        """Covariances from scatter of so many rows (k,), `extra` rows more for each covariance.
+
+        Scatter of no rows at all is divided by one.
+        """
+
+    @abstractmethod
+    def one_of_variances(self, variances: Array) -> Array:
+        """One covariance with these variances (d,) and no correlation, in the family's form."""
+
+    @abstractmethod
+    def prior_rows(self, degrees_of_freedom: float) -> float:
         """Rows that an inverse-Wishart (or inverse-gamma) prior of one covariance counts as."""
 
-    @staticmethod
-    def marginal(covariances: Array, observed: Indices) -> Array:
+    def regularised(self, reg_covar: float, lacking: Self | None = None) -> Self:
+        """Covariances with reg_covar added to every variance (scikit-learn's meaning).
+
+        Parameters
+        ----------
+        reg_covar : float
+        lacking : CovarianceFamily, optional
+            As variances, the share of each variance that is not to have it.
+        """
+        added = self.one_of_variances(np.ones(self.n_features))
+        share = added if lacking is None else added - lacking.covariances
+        return self._with(self.covariances + reg_covar * share)
+
+    def plus(self, other: Self) -> Self:
+        """The sums of the covariances of both."""
+        return self._with(self.covariances + other.covariances)
+
+    def raised(self, owners: Sequence[int | None], share: float, variances: Array) -> Self:
+        """With a share of these variances (d,) added to the covariances of these owners."""
+        covariances, added = self.covariances.copy(), share * self.one_of_variances(variances)
+        for owner in owners:
+            covariances[... if owner is None else owner] += added
+        return self._with(covariances)
+
+    def replaced(self, components: npt.NDArray[Any] | Sequence[int], other: Self) -> Self:
+        """With the covariances of another mixture, or of its only component, at some components.
+
+        A covariance that all components share stays as it is.
+        """
+        covariances = self.covariances.copy()
+        covariances[components] = other.covariances
+        return self._with(covariances)
+
+    def average(self, shares: Array) -> Self:
+        """The average of all covariances with these shares (k,), of one component."""
+        average = np.tensordot(shares, self.covariances, axes=1)
+        return replace(self, n_components=1, covariances=average[None], known_factors=None)
+
+    def take(self, order: Sequence[int] | Indices) -> Self:
+        """The covariances of some components, in their order."""
+        order = np.asarray(order, dtype=np.intp)
+        factors = self._known()
+        return replace(
+            self,
+            n_components=len(order),
+            covariances=self.covariances[order],
+            known_factors=None if factors is None else factors[order],
+        )
+
+    def least_shared(self, values: Array, alive: npt.NDArray[np.bool_]) -> Array:
+        """The least of values (k, d) over the variances that are one number, (c, d)."""
+        return values
+
+    # Missing values
+
+    @abstractmethod
+    def marginal(self, observed: Indices) -> Self:
         """Covariances of some of the features."""
 
-    @staticmethod
+    @abstractmethod
     def completed(
-        parts: tuple[Array, Array, Array],
-        covariances: Array,
-        factors: Array,
-        patterns: tuple[Indices, Indices],
+        self, sums: tuple[Array, Array, Array], observed: Indices, missing: Indices
     ) -> tuple[Array, Array]:
         """Sums over all features, expected given those over the observed ones.
 
         Parameters
         ----------
-        parts : sum_resp (k,), sum_x (k, o), sum_xx of the o observed features
-        covariances, factors : of all features
-        patterns : indices of observed and of missing features
+        sums : sum_resp (k,), sum_x (k, o), sum_xx of the o observed features
+        observed, missing : indices of features
         """
 
-    @staticmethod
-    def expected_scatter(rows: Array, covariances: Array, d: int) -> Array:
-        """Expected scatter of so many unseen rows of each component (k,)."""
-
-    @staticmethod
-    def regressions(factors: Array, patterns: tuple[Indices, Indices], k: int) -> Array:
+    @abstractmethod
+    def regressions(self, observed: Indices, missing: Indices) -> Array:
         """Coefficients of the missing features on the observed ones, (k, missing, observed)."""
 
-    @staticmethod
-    def regularised(covariances: Array, reg_covar: float) -> Array:
-        """Covariances with reg_covar added to every variance (scikit-learn's meaning)."""
-        return covariances + reg_covar
+    # Extrapolation
 
-    @staticmethod
-    def variances(covariances: Array, k: int, d: int) -> Array:
-        """Variance of each feature in each component, (k, d)."""
+    @abstractmethod
+    def encoded(self, other: Self) -> Array:
+        """Another mixture's covariances as unconstrained numbers about these, (c, numbers)."""
 
-    @staticmethod
-    def dense(covariances: Array, k: int, d: int) -> Array:
-        """Covariances as (k, d, d)."""
-
-    @staticmethod
-    def to_coordinates(covariances: Array, factors: Array, d: int) -> Array:
-        """Unconstrained numbers of each covariance, seen from the factors of a reference."""
-
-    @staticmethod
-    def from_coordinates(coordinates: Array, factors: Array, d: int) -> Array:
+    @abstractmethod
+    def decoded(self, numbers: Array) -> Self:
         """The covariances of such numbers."""
+
+    # What is stored
+
+    @abstractmethod
+    def factors_problem(self) -> str | None:
+        """Why the factors are not those of the covariances; None where they are."""
+
+    def covariances_problem(self) -> str | None:
+        """Why the covariances are not those of a density; None where they are."""
+        with np.errstate(all="ignore"):
+            try:
+                factors = self._with(self.covariances).precisions_cholesky
+            except SingularCovarianceError as error:
+                return f"has no density: {error}"
+        if not np.isfinite(factors).all():
+            return "has no density: its inverse is beyond float64"
+        return None
+
+    @abstractmethod
+    def _factored(self) -> Array:
+        """The factors of the covariances."""
+
+    def _with(self, covariances: Array) -> Self:
+        return replace(self, covariances=covariances, known_factors=None)
+
+    def _known(self) -> Array | None:
+        """The factors, where they are known or have been found."""
+        found: Array | None = self.__dict__.get("precisions_cholesky", self.known_factors)
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.n_components, self.n_features, self.covariances, self._known())

@@ -2,17 +2,144 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
 import numpy as np
+import numpy.typing as npt
 
+from gmm_dask.mixture.covariance.factors import factor_covariances, factor_precision, not_completed
 from gmm_dask.mixture.covariance.family import Array, CovarianceFamily, Indices
-from gmm_dask.mixture.factors import factor_covariances, factor_precision, not_completed
+
+SYMMETRY_SLACK = 1e-8  # of a correlation
+FACTOR_SLACK = 1e-9  # of U^T covariance U about the identity, beside what rounding explains
 
 
-class Full(CovarianceFamily):
+@dataclass(frozen=True, eq=False)
+class Matrices(CovarianceFamily):
+    """What full and tied covariances have in common."""
+
+    @property
+    def matrices(self) -> Array:
+        return self._stacked(self.covariances)
+
+    @property
+    def core_factors(self) -> Array:
+        return self._stacked(self.precisions_cholesky)
+
+    @property
+    def precisions(self) -> Array:
+        factors = self.precisions_cholesky
+        return factors @ factors.swapaxes(-1, -2)
+
+    @staticmethod
+    def precisions_problem(precisions: Array) -> str | None:
+        scale = np.sqrt(np.abs(np.einsum("...ii->...i", precisions)))
+        with np.errstate(all="ignore"):
+            scaled = precisions / scale[..., :, None] / scale[..., None, :]
+            is_symmetric = np.allclose(scaled, scaled.swapaxes(-1, -2))
+        return None if is_symmetric else "symmetric, positive-definite"
+
+    def dense_factor(self, j: int) -> Array:
+        return self._of(self.precisions_cholesky, j)
+
+    def squared_distances(self, D: Array, j: int, work: Array, out: Array) -> None:
+        np.matmul(D, self._of(self.precisions_cholesky, j), out=work)
+        np.einsum("nd,nd->n", work, work, out=out)
+
+    def add_scatter(self, scatter: Array, j: int, resp: Array, D: Array, work: Array) -> None:
+        # One operand on both sides, so that BLAS returns an exactly symmetric product.
+        np.multiply(D, np.sqrt(resp)[:, None], out=work)
+        target = self._of(scatter, j)
+        target += work.T @ work
+
+    def one_of_variances(self, variances: Array) -> Array:
+        return np.diag(variances)
+
+    def prior_rows(self, degrees_of_freedom: float) -> float:
+        return degrees_of_freedom + self.n_features + 1
+
+    def marginal(self, observed: Indices) -> Self:
+        covariances = self.covariances[..., observed[:, None], observed]
+        return type(self)(self.n_components, len(observed), covariances)
+
+    def completed(
+        self, sums: tuple[Array, Array, Array], observed: Indices, missing: Indices
+    ) -> tuple[Array, Array]:
+        sum_resp, sum_x, sum_xx = sums
+        coefficients, residual = _regression(self.precisions_cholesky, observed, missing)
+        x = np.empty((self.n_components, self.n_features))
+        x[:, observed], x[:, missing] = sum_x, self._predicted(coefficients, sum_x)
+        added = self._times(sum_resp, residual)
+        return x, _completed_scatter(sum_xx, coefficients, added, observed, missing)
+
+    def expected_scatter(self, rows: Array) -> Array:
+        return self._times(rows, self.covariances)
+
+    def encoded(self, other: Self) -> Array:
+        factors = self._stacked(self.precisions_cholesky)
+        return _log_cholesky(factors.swapaxes(-1, -2) @ other.matrices @ factors)
+
+    def decoded(self, numbers: Array) -> Self:
+        factors, d = self._stacked(self.precisions_cholesky), self.n_features
+        root = np.linalg.solve(factors.swapaxes(-1, -2), _from_log_cholesky(numbers, d))
+        covariances = _symmetric(root @ root.swapaxes(-1, -2))
+        return self._with(covariances.reshape(self.covariances.shape))
+
+    def covariances_problem(self) -> str | None:
+        problem = super().covariances_problem()
+        if problem is not None:
+            return problem
+        with np.errstate(all="ignore"):
+            for j, (correlation, _) in enumerate(self._scaled()):
+                if not np.abs(correlation - correlation.T).max() <= SYMMETRY_SLACK:
+                    return f"is not symmetric in matrix {j}"
+        return None
+
+    def factors_problem(self) -> str | None:
+        with np.errstate(all="ignore"):
+            for j, (correlation, factor) in enumerate(self._scaled()):
+                if np.tril(factor, -1).any() or not (np.diagonal(factor) > 0).all():
+                    return f"is not upper triangular with a positive diagonal in matrix {j}"
+                rounding = 64 * len(factor) * np.finfo(float).eps * np.linalg.cond(correlation)
+                error = np.abs(factor.T @ correlation @ factor - np.eye(len(factor))).max()
+                if not error <= FACTOR_SLACK + rounding:
+                    return f"is not the factor of the inverse covariance in matrix {j}"
+        return None
+
+    def _stacked(self, values: Array) -> Array:
+        return values.reshape(-1, self.n_features, self.n_features)
+
+    def _scaled(self) -> list[tuple[Array, Array]]:
+        """Correlation and factor of each matrix, in units of the standard deviations."""
+        matrices, factors = self.matrices, self._stacked(self.precisions_cholesky)
+        scales = np.sqrt(np.einsum("kdd->kd", matrices))
+        correlations = matrices / scales[:, :, None] / scales[:, None, :]
+        return list(zip(correlations, factors * scales[:, :, None], strict=True))
+
+    @staticmethod
+    @abstractmethod
+    def _of(values: Array, j: int) -> Array:
+        """The matrix of component j, as a view."""
+
+    @staticmethod
+    @abstractmethod
+    def _times(rows: Array, matrices: Array) -> Array:
+        """Each matrix times the rows that it stands for."""
+
+    @staticmethod
+    @abstractmethod
+    def _predicted(coefficients: Array, sum_x: Array) -> Array:
+        """Sums of missing features from those of observed ones, (k, missing)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Full(Matrices):
     """Each component has its own covariance matrix, (k, d, d)."""
 
     name = "full"
-    correlated = True
 
     @staticmethod
     def shape(k: int, d: int) -> tuple[int, ...]:
@@ -22,115 +149,61 @@ class Full(CovarianceFamily):
     def n_free(k: int, d: int) -> int:
         return k * d * (d + 1) // 2
 
-    @staticmethod
-    def factor_covariances(covariances: Array) -> Array:
-        return factor_covariances(covariances)
+    @classmethod
+    def diagonal(cls, k: int, variances: Array) -> Self:
+        covariances = np.broadcast_to(np.diag(variances), (k, len(variances), len(variances)))
+        return cls(k, len(variances), covariances)
 
-    @staticmethod
-    def factor_precisions(precisions: Array) -> Array:
-        return np.stack([factor_precision(p, j) for j, p in enumerate(precisions)])
+    @classmethod
+    def of_precisions(cls, k: int, d: int, precisions: Array) -> Self:
+        factors = np.stack([factor_precision(p, j) for j, p in enumerate(precisions)])
+        return cls(k, d, _inverses(factors), factors)
 
-    @staticmethod
-    def precisions_of(factors: Array) -> Array:
-        return factors @ factors.swapaxes(-1, -2)
+    @property
+    def variances(self) -> Array:
+        return np.asarray(np.einsum("kdd->kd", self.covariances))
 
-    @staticmethod
-    def covariances_of(factors: Array) -> Array:
-        inverses = np.linalg.inv(factors)
-        return inverses.swapaxes(-1, -2) @ inverses
+    def dense(self, values: Array) -> Array:
+        return values
 
-    @staticmethod
-    def log_determinants(factors: Array, k: int, d: int) -> Array:
-        return np.asarray(np.log(np.einsum("kdd->kd", factors)).sum(axis=1))
+    def log_determinants(self) -> Array:
+        return np.asarray(np.log(np.einsum("kdd->kd", self.precisions_cholesky)).sum(axis=1))
 
-    @staticmethod
-    def squared_distances(D: Array, factors: Array, j: int, work: Array, out: Array) -> None:
-        np.matmul(D, factors[j], out=work)
-        np.einsum("nd,nd->n", work, work, out=out)
-
-    @staticmethod
-    def add_scatter(scatter: Array, j: int, resp: Array, D: Array, work: Array) -> None:
-        # One operand on both sides, so that BLAS returns an exactly symmetric product.
-        np.multiply(D, np.sqrt(resp)[:, None], out=work)
-        scatter[j] += work.T @ work
-
-    @staticmethod
-    def scatter_of(weights: Array, V: Array) -> Array:
+    def scatter_of(self, weights: Array, V: Array) -> Array:
         root = V * np.sqrt(weights)[:, None]
         return np.asarray(root[:, :, None] * root[:, None, :])
 
-    @staticmethod
-    def uncorrelated(squares: Array) -> Array:
+    def uncorrelated(self, squares: Array) -> Array:
         return np.asarray(squares[:, :, None] * np.eye(squares.shape[1]))
 
-    @staticmethod
-    def averaged(scatter: Array, rows: Array, extra: float, d: int) -> Array:
-        return np.asarray(scatter / (rows + extra)[:, None, None])
+    def averaged(self, scatter: Array, rows: Array, extra: float = 0.0) -> Self:
+        counted = rows + extra
+        return self._with(scatter / np.where(counted == 0, 1.0, counted)[:, None, None])
+
+    def regressions(self, observed: Indices, missing: Indices) -> Array:
+        return _regression(self.precisions_cholesky, observed, missing)[0]
+
+    def _factored(self) -> Array:
+        return factor_covariances(self.covariances)
 
     @staticmethod
-    def of_variances(variances: Array) -> Array:
-        return np.diag(variances)
+    def _of(values: Array, j: int) -> Array:
+        return np.asarray(values[j])
 
     @staticmethod
-    def prior_rows(degrees_of_freedom: float, d: int) -> float:
-        return degrees_of_freedom + d + 1
+    def _times(rows: Array, matrices: Array) -> Array:
+        return np.asarray(rows[:, None, None] * matrices)
 
     @staticmethod
-    def marginal(covariances: Array, observed: Indices) -> Array:
-        return covariances[..., observed[:, None], observed]
-
-    @staticmethod
-    def completed(
-        parts: tuple[Array, Array, Array],
-        covariances: Array,
-        factors: Array,
-        patterns: tuple[Indices, Indices],
-    ) -> tuple[Array, Array]:
-        sum_resp, sum_x, sum_xx = parts
-        observed, missing = patterns
-        coefficients, residual = _regression(factors, observed, missing)
-        x = np.empty((len(sum_resp), len(observed) + len(missing)))
-        x[:, observed] = sum_x
-        x[:, missing] = np.einsum("kmo,ko->km", coefficients, sum_x)
-        added = sum_resp[:, None, None] * residual
-        return x, _completed_scatter(sum_xx, coefficients, added, observed, missing)
-
-    @staticmethod
-    def regressions(factors: Array, patterns: tuple[Indices, Indices], k: int) -> Array:
-        return _regression(factors, *patterns)[0]
-
-    @staticmethod
-    def regularised(covariances: Array, reg_covar: float) -> Array:
-        return covariances + reg_covar * np.eye(covariances.shape[-1])
-
-    @staticmethod
-    def variances(covariances: Array, k: int, d: int) -> Array:
-        return np.asarray(np.einsum("kdd->kd", covariances))
-
-    @staticmethod
-    def expected_scatter(rows: Array, covariances: Array, d: int) -> Array:
-        return rows[:, None, None] * covariances
-
-    @staticmethod
-    def dense(covariances: Array, k: int, d: int) -> Array:
-        return covariances
-
-    @staticmethod
-    def to_coordinates(covariances: Array, factors: Array, d: int) -> Array:
-        return _log_cholesky(factors.swapaxes(-1, -2) @ covariances @ factors)
-
-    @staticmethod
-    def from_coordinates(coordinates: Array, factors: Array, d: int) -> Array:
-        root = np.linalg.solve(factors.swapaxes(-1, -2), _from_log_cholesky(coordinates, d))
-        return _symmetric(root @ root.swapaxes(-1, -2))
+    def _predicted(coefficients: Array, sum_x: Array) -> Array:
+        return np.asarray(np.einsum("kmo,ko->km", coefficients, sum_x))
 
 
-class Tied(CovarianceFamily):
+@dataclass(frozen=True, eq=False)
+class Tied(Matrices):
     """All components share one covariance matrix, (d, d)."""
 
     name = "tied"
-    per_component = False
-    correlated = True
 
     @staticmethod
     def shape(k: int, d: int) -> tuple[int, ...]:
@@ -140,87 +213,79 @@ class Tied(CovarianceFamily):
     def n_free(k: int, d: int) -> int:
         return d * (d + 1) // 2
 
-    @staticmethod
-    def factor_covariances(covariances: Array) -> Array:
-        return np.asarray(factor_covariances(covariances[None])[0])
+    @classmethod
+    def diagonal(cls, k: int, variances: Array) -> Self:
+        return cls(k, len(variances), np.diag(variances))
 
-    @staticmethod
-    def factor_precisions(precisions: Array) -> Array:
-        return factor_precision(precisions, 0)
+    @classmethod
+    def of_precisions(cls, k: int, d: int, precisions: Array) -> Self:
+        factor = factor_precision(precisions, 0)
+        return cls(k, d, _inverses(factor), factor)
 
-    precisions_of = Full.precisions_of
-    covariances_of = Full.covariances_of
-    regularised = Full.regularised
-    of_variances = Full.of_variances
-    prior_rows = Full.prior_rows
-    marginal = Full.marginal
+    @property
+    def owners(self) -> Sequence[int | None]:
+        return (None,)
 
-    @staticmethod
-    def log_determinants(factors: Array, k: int, d: int) -> Array:
-        return np.full(k, np.log(np.diagonal(factors)).sum())
+    @property
+    def variances(self) -> Array:
+        return np.broadcast_to(np.diagonal(self.covariances), (self.n_components, self.n_features))
 
-    @staticmethod
-    def squared_distances(D: Array, factors: Array, j: int, work: Array, out: Array) -> None:
-        np.matmul(D, factors, out=work)
-        np.einsum("nd,nd->n", work, work, out=out)
+    def dense(self, values: Array) -> Array:
+        return np.broadcast_to(values, (self.n_components, *values.shape))
 
-    @staticmethod
-    def add_scatter(scatter: Array, j: int, resp: Array, D: Array, work: Array) -> None:
-        np.multiply(D, np.sqrt(resp)[:, None], out=work)
-        scatter += work.T @ work
+    def log_determinants(self) -> Array:
+        return np.full(self.n_components, np.log(np.diagonal(self.precisions_cholesky)).sum())
 
-    @staticmethod
-    def scatter_of(weights: Array, V: Array) -> Array:
+    def scatter_of(self, weights: Array, V: Array) -> Array:
         root = V * np.sqrt(weights)[:, None]
         return np.asarray(root.T @ root)
 
-    @staticmethod
-    def uncorrelated(squares: Array) -> Array:
+    def uncorrelated(self, squares: Array) -> Array:
         return np.diag(squares.sum(axis=0))
 
-    @staticmethod
-    def averaged(scatter: Array, rows: Array, extra: float, d: int) -> Array:
-        return np.asarray(scatter / (rows.sum() + extra))
+    def kept(self, sums: Array) -> Array:
+        return np.asarray(sums.sum(axis=0))
+
+    def averaged(self, scatter: Array, rows: Array, extra: float = 0.0) -> Self:
+        return self._with(scatter / (rows.sum() + extra))
+
+    def replaced(self, components: npt.NDArray[Any] | Sequence[int], other: Self) -> Self:
+        return self
+
+    def average(self, shares: Array) -> Self:
+        return replace(self, n_components=1)
+
+    def take(self, order: Sequence[int] | Indices) -> Self:
+        return replace(self, n_components=len(order), known_factors=self._known())
+
+    def least_shared(self, values: Array, alive: npt.NDArray[np.bool_]) -> Array:
+        return np.asarray(values[alive].min(axis=0, keepdims=True))
+
+    def regressions(self, observed: Indices, missing: Indices) -> Array:
+        coefficients, _ = _regression(self.precisions_cholesky, observed, missing)
+        return np.broadcast_to(coefficients, (self.n_components, *coefficients.shape))
+
+    def _factored(self) -> Array:
+        return np.asarray(factor_covariances(self.covariances[None])[0])
 
     @staticmethod
-    def completed(
-        parts: tuple[Array, Array, Array],
-        covariances: Array,
-        factors: Array,
-        patterns: tuple[Indices, Indices],
-    ) -> tuple[Array, Array]:
-        sum_resp, sum_x, sum_xx = parts
-        observed, missing = patterns
-        coefficients, residual = _regression(factors, observed, missing)
-        x = np.empty((len(sum_resp), len(observed) + len(missing)))
-        x[:, observed], x[:, missing] = sum_x, sum_x @ coefficients.T
-        added = sum_resp.sum() * residual
-        return x, _completed_scatter(sum_xx, coefficients, added, observed, missing)
+    def _of(values: Array, j: int) -> Array:
+        return values
 
     @staticmethod
-    def regressions(factors: Array, patterns: tuple[Indices, Indices], k: int) -> Array:
-        coefficients, _ = _regression(factors, *patterns)
-        return np.broadcast_to(coefficients, (k, *coefficients.shape))
+    def _times(rows: Array, matrices: Array) -> Array:
+        return np.asarray(rows.sum() * matrices)
 
     @staticmethod
-    def variances(covariances: Array, k: int, d: int) -> Array:
-        return np.broadcast_to(np.diagonal(covariances), (k, d))
+    def _predicted(coefficients: Array, sum_x: Array) -> Array:
+        return np.asarray(sum_x @ coefficients.T)
 
-    @staticmethod
-    def expected_scatter(rows: Array, covariances: Array, d: int) -> Array:
-        return np.asarray(rows.sum() * covariances)
 
-    @staticmethod
-    def dense(covariances: Array, k: int, d: int) -> Array:
-        return np.broadcast_to(covariances, (k, d, d))
-
-    @staticmethod
-    def to_coordinates(covariances: Array, factors: Array, d: int) -> Array:
-        return Full.to_coordinates(covariances[None], factors[None], d)
-
-    @staticmethod
-    def from_coordinates(coordinates: Array, factors: Array, d: int) -> Array:
-        return np.asarray(Full.from_coordinates(coordinates, factors[None], d)[0])
+def _inverses(factors: Array) -> Array:
+    """(U U^T)^-1."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        inverses = np.linalg.inv(factors)
+        return np.asarray(inverses.swapaxes(-1, -2) @ inverses)
 
 
 def _regression(factors: Array, observed: Indices, missing: Indices) -> tuple[Array, Array]:
@@ -263,7 +328,7 @@ def _symmetric(matrices: Array) -> Array:
 
 
 def _log_cholesky(matrices: Array) -> Array:
-    """Cholesky factors as rows of plain numbers: logs of the diagonal, then what is below it."""
+    """Cholesky factors as rows of numbers: logs of the diagonal, then the numbers below it."""
     lower = np.linalg.cholesky(matrices)
     below = np.tril_indices(matrices.shape[-1], -1)
     logs = np.log(np.einsum("kdd->kd", lower))

@@ -2,13 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Self
+
 import numpy as np
+import numpy.typing as npt
 
+from gmm_dask.mixture.covariance.factors import factor_variances
 from gmm_dask.mixture.covariance.family import Array, CovarianceFamily, Indices
-from gmm_dask.mixture.factors import factor_variances
+from gmm_dask.mixture.covariance.matrices import FACTOR_SLACK
 
 
-class Diag(CovarianceFamily):
+@dataclass(frozen=True, eq=False)
+class Variances(CovarianceFamily):
+    """What diagonal and spherical covariances have in common: features are independent."""
+
+    @classmethod
+    def of_precisions(cls, k: int, d: int, precisions: Array) -> Self:
+        factors = 1.0 / factor_variances(precisions)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return cls(k, d, factors**-2.0, factors)
+
+    @staticmethod
+    def precisions_problem(precisions: Array) -> str | None:
+        return None if (precisions > 0).all() else "positive"
+
+    @property
+    def precisions(self) -> Array:
+        return np.asarray(self.precisions_cholesky**2)
+
+    @property
+    def core_factors(self) -> Array:
+        k, d = self.n_components, self.n_features
+        return np.broadcast_to(self.precisions_cholesky.reshape(k, -1), (k, d)).copy()
+
+    def dense_factor(self, j: int) -> Array:
+        return np.asarray(self.precisions_cholesky[j] * np.eye(self.n_features))
+
+    def squared_distances(self, D: Array, j: int, work: Array, out: Array) -> None:
+        np.multiply(D, self.precisions_cholesky[j], out=work)
+        np.einsum("nd,nd->n", work, work, out=out)
+
+    def regressions(self, observed: Indices, missing: Indices) -> Array:
+        return np.zeros((self.n_components, len(missing), len(observed)))
+
+    def factors_problem(self) -> str | None:
+        with np.errstate(all="ignore"):
+            unit = self.precisions_cholesky * np.sqrt(self.covariances)
+            fits = np.abs(unit - 1).max() <= FACTOR_SLACK
+        return None if fits else "is not 1 / standard deviation of the covariances"
+
+    def _factored(self) -> Array:
+        return factor_variances(self.covariances)
+
+
+@dataclass(frozen=True, eq=False)
+class Diag(Variances):
     """Each component has its own variances, (k, d)."""
 
     name = "diag"
@@ -21,104 +70,67 @@ class Diag(CovarianceFamily):
     def n_free(k: int, d: int) -> int:
         return k * d
 
-    @staticmethod
-    def factor_covariances(covariances: Array) -> Array:
-        return factor_variances(covariances)
+    @classmethod
+    def diagonal(cls, k: int, variances: Array) -> Self:
+        return cls(k, len(variances), np.broadcast_to(variances, (k, len(variances))))
 
-    @staticmethod
-    def factor_precisions(precisions: Array) -> Array:
-        return 1.0 / factor_variances(precisions)
+    @property
+    def variances(self) -> Array:
+        return self.covariances
 
-    @staticmethod
-    def precisions_of(factors: Array) -> Array:
-        return factors**2
+    def dense(self, values: Array) -> Array:
+        return values[:, :, None] * np.eye(self.n_features)
 
-    @staticmethod
-    def covariances_of(factors: Array) -> Array:
-        return factors**-2.0
+    def log_determinants(self) -> Array:
+        return np.asarray(np.log(self.precisions_cholesky).sum(axis=1))
 
-    @staticmethod
-    def log_determinants(factors: Array, k: int, d: int) -> Array:
-        return np.asarray(np.log(factors).sum(axis=1))
-
-    @staticmethod
-    def squared_distances(D: Array, factors: Array, j: int, work: Array, out: Array) -> None:
-        np.multiply(D, factors[j], out=work)
-        np.einsum("nd,nd->n", work, work, out=out)
-
-    @staticmethod
-    def add_scatter(scatter: Array, j: int, resp: Array, D: Array, work: Array) -> None:
+    def add_scatter(self, scatter: Array, j: int, resp: Array, D: Array, work: Array) -> None:
         # Times sqrt(r) first: a far row of share 0 would overflow and give 0 times infinity.
         np.multiply(D, np.sqrt(resp)[:, None], out=work)
         scatter[j] += np.einsum("nd,nd->d", work, work)
 
-    @staticmethod
-    def scatter_of(weights: Array, V: Array) -> Array:
+    def scatter_of(self, weights: Array, V: Array) -> Array:
         return np.asarray(weights[:, None] * V**2)
 
-    @staticmethod
-    def uncorrelated(squares: Array) -> Array:
+    def uncorrelated(self, squares: Array) -> Array:
         return squares
 
-    @staticmethod
-    def averaged(scatter: Array, rows: Array, extra: float, d: int) -> Array:
-        return np.asarray(scatter / (rows + extra)[:, None])
+    def expected_scatter(self, rows: Array) -> Array:
+        return rows[:, None] * self.covariances
 
-    @staticmethod
-    def of_variances(variances: Array) -> Array:
+    def averaged(self, scatter: Array, rows: Array, extra: float = 0.0) -> Self:
+        counted = rows + extra
+        return self._with(scatter / np.where(counted == 0, 1.0, counted)[:, None])
+
+    def one_of_variances(self, variances: Array) -> Array:
         return variances
 
-    @staticmethod
-    def prior_rows(degrees_of_freedom: float, d: int) -> float:
+    def prior_rows(self, degrees_of_freedom: float) -> float:
         return degrees_of_freedom + 2
 
-    @staticmethod
-    def marginal(covariances: Array, observed: Indices) -> Array:
-        return covariances[:, observed]
+    def marginal(self, observed: Indices) -> Self:
+        return type(self)(self.n_components, len(observed), self.covariances[:, observed])
 
-    @staticmethod
     def completed(
-        parts: tuple[Array, Array, Array],
-        covariances: Array,
-        factors: Array,
-        patterns: tuple[Indices, Indices],
+        self, sums: tuple[Array, Array, Array], observed: Indices, missing: Indices
     ) -> tuple[Array, Array]:
-        sum_resp, sum_x, sum_xx = parts
-        observed, _ = patterns
-        x, xx = np.zeros_like(covariances), sum_resp[:, None] * covariances
+        sum_resp, sum_x, sum_xx = sums
+        x, xx = np.zeros_like(self.covariances), sum_resp[:, None] * self.covariances
         x[:, observed], xx[:, observed] = sum_x, sum_xx
         return x, xx
 
-    @staticmethod
-    def regressions(factors: Array, patterns: tuple[Indices, Indices], k: int) -> Array:
-        return np.zeros((k, len(patterns[1]), len(patterns[0])))
+    def encoded(self, other: Self) -> Array:
+        return np.asarray(np.log(other.covariances * self.precisions_cholesky**2) / np.sqrt(2))
 
-    @staticmethod
-    def variances(covariances: Array, k: int, d: int) -> Array:
-        return covariances
-
-    @staticmethod
-    def expected_scatter(rows: Array, covariances: Array, d: int) -> Array:
-        return rows[:, None] * covariances
-
-    @staticmethod
-    def dense(covariances: Array, k: int, d: int) -> Array:
-        return covariances[:, :, None] * np.eye(d)
-
-    @staticmethod
-    def to_coordinates(covariances: Array, factors: Array, d: int) -> Array:
-        return np.asarray(np.log(covariances * factors**2) / np.sqrt(2))
-
-    @staticmethod
-    def from_coordinates(coordinates: Array, factors: Array, d: int) -> Array:
-        return np.asarray(np.exp(np.sqrt(2) * coordinates) / factors**2)
+    def decoded(self, numbers: Array) -> Self:
+        return self._with(np.exp(np.sqrt(2) * numbers) / self.precisions_cholesky**2)
 
 
-class Spherical(CovarianceFamily):
+@dataclass(frozen=True, eq=False)
+class Spherical(Variances):
     """Each component has one variance for all features, (k,)."""
 
     name = "spherical"
-    per_feature = False
 
     @staticmethod
     def shape(k: int, d: int) -> tuple[int, ...]:
@@ -128,82 +140,64 @@ class Spherical(CovarianceFamily):
     def n_free(k: int, d: int) -> int:
         return k
 
-    @staticmethod
-    def factor_covariances(covariances: Array) -> Array:
-        return factor_variances(covariances)
+    @classmethod
+    def diagonal(cls, k: int, variances: Array) -> Self:
+        return cls(k, len(variances), np.full(k, variances.mean()))
 
-    factor_precisions = Diag.factor_precisions
-    precisions_of = Diag.precisions_of
-    covariances_of = Diag.covariances_of
-    regressions = Diag.regressions
+    @property
+    def variances(self) -> Array:
+        return np.broadcast_to(self.covariances[:, None], (self.n_components, self.n_features))
 
-    @staticmethod
-    def log_determinants(factors: Array, k: int, d: int) -> Array:
-        return np.asarray(d * np.log(factors))
+    def dense(self, values: Array) -> Array:
+        return values[:, None, None] * np.eye(self.n_features)
 
-    @staticmethod
-    def squared_distances(D: Array, factors: Array, j: int, work: Array, out: Array) -> None:
-        np.multiply(D, factors[j], out=work)
-        np.einsum("nd,nd->n", work, work, out=out)
+    def log_determinants(self) -> Array:
+        return np.asarray(self.n_features * np.log(self.precisions_cholesky))
 
-    @staticmethod
-    def add_scatter(scatter: Array, j: int, resp: Array, D: Array, work: Array) -> None:
+    def add_scatter(self, scatter: Array, j: int, resp: Array, D: Array, work: Array) -> None:
         np.multiply(D, np.sqrt(resp)[:, None], out=work)
         scatter[j] += np.einsum("nd,nd->", work, work)
 
-    @staticmethod
-    def scatter_of(weights: Array, V: Array) -> Array:
+    def scatter_of(self, weights: Array, V: Array) -> Array:
         return np.asarray(weights * np.einsum("kd,kd->k", V, V))
 
-    @staticmethod
-    def uncorrelated(squares: Array) -> Array:
+    def uncorrelated(self, squares: Array) -> Array:
         return np.asarray(squares.sum(axis=1))
 
-    @staticmethod
-    def averaged(scatter: Array, rows: Array, extra: float, d: int) -> Array:
-        return np.asarray(scatter / (rows + extra) / d)
+    def expected_scatter(self, rows: Array) -> Array:
+        return self.n_features * rows * self.covariances
 
-    @staticmethod
-    def of_variances(variances: Array) -> Array:
+    def kept(self, sums: Array) -> Array:
+        return np.asarray(sums.sum(axis=1))
+
+    def averaged(self, scatter: Array, rows: Array, extra: float = 0.0) -> Self:
+        counted = rows + extra
+        return self._with(scatter / np.where(counted == 0, 1.0, counted) / self.n_features)
+
+    def one_of_variances(self, variances: Array) -> Array:
         return np.asarray(variances.mean())
 
-    @staticmethod
-    def prior_rows(degrees_of_freedom: float, d: int) -> float:
-        return (degrees_of_freedom + 2) / d
+    def prior_rows(self, degrees_of_freedom: float) -> float:
+        return (degrees_of_freedom + 2) / self.n_features
 
-    @staticmethod
-    def marginal(covariances: Array, observed: Indices) -> Array:
-        return covariances
+    def least_shared(self, values: Array, alive: npt.NDArray[np.bool_]) -> Array:
+        return np.broadcast_to(values.min(axis=1, keepdims=True), values.shape).copy()
 
-    @staticmethod
+    def marginal(self, observed: Indices) -> Self:
+        return type(self)(self.n_components, len(observed), self.covariances)
+
     def completed(
-        parts: tuple[Array, Array, Array],
-        covariances: Array,
-        factors: Array,
-        patterns: tuple[Indices, Indices],
+        self, sums: tuple[Array, Array, Array], observed: Indices, missing: Indices
     ) -> tuple[Array, Array]:
-        sum_resp, sum_x, sum_xx = parts
-        observed, missing = patterns
-        x = np.zeros((len(sum_resp), len(observed) + len(missing)))
+        sum_resp, sum_x, sum_xx = sums
+        x = np.zeros((self.n_components, self.n_features))
         x[:, observed] = sum_x
-        return x, sum_xx + len(missing) * sum_resp * covariances
+        return x, sum_xx + len(missing) * sum_resp * self.covariances
 
-    @staticmethod
-    def variances(covariances: Array, k: int, d: int) -> Array:
-        return np.broadcast_to(covariances[:, None], (k, d))
+    def encoded(self, other: Self) -> Array:
+        ratios = other.covariances * self.precisions_cholesky**2
+        return np.asarray(np.log(ratios) * np.sqrt(self.n_features / 2))[:, None]
 
-    @staticmethod
-    def expected_scatter(rows: Array, covariances: Array, d: int) -> Array:
-        return d * rows * covariances
-
-    @staticmethod
-    def dense(covariances: Array, k: int, d: int) -> Array:
-        return covariances[:, None, None] * np.eye(d)
-
-    @staticmethod
-    def to_coordinates(covariances: Array, factors: Array, d: int) -> Array:
-        return np.asarray(np.log(covariances * factors**2) * np.sqrt(d / 2))[:, None]
-
-    @staticmethod
-    def from_coordinates(coordinates: Array, factors: Array, d: int) -> Array:
-        return np.asarray(np.exp(coordinates[:, 0] / np.sqrt(d / 2)) / factors**2)
+    def decoded(self, numbers: Array) -> Self:
+        spreads = np.exp(numbers[:, 0] / np.sqrt(self.n_features / 2))
+        return self._with(spreads / self.precisions_cholesky**2)

@@ -8,14 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gmm_dask.fitting import Event, FitResult, Outcome, State
-from gmm_dask.fitting.acceleration import NOTHING, History
+from gmm_dask.fitting.acceleration import NOTHING, Coordinates, History
 from gmm_dask.fitting.components import Action
 from gmm_dask.mixture import Parameters
-from gmm_dask.mixture.coordinates import Coordinates
 from gmm_dask.mixture.covariance import family
-from gmm_dask.mixture.faults import Cause
+from gmm_dask.mixture.estimate import Cause
 from gmm_dask.storage.records.fields import Fields, packed
-from gmm_dask.storage.records.model_checks import covariances_problem
 from gmm_dask.storage.records.model_file import WEIGHTS_SLACK
 
 _ARRAYS = ("weights", "means", "covariances", "precisions_cholesky")
@@ -69,8 +67,8 @@ def load_parameters(reader: Fields, field: str, shapes: Shapes) -> Parameters:
     arrays = {name: inner.packed(name, shape) for name, shape in each}
     if arrays["weights"].min() < 0 or abs(math.fsum(arrays["weights"]) - 1) > WEIGHTS_SLACK:
         inner.refuse("weights", "are not shares that sum to 1")
-    parameters = Parameters(**arrays, covariance_type=shapes.covariance_type)
-    if (problem := covariances_problem(parameters)) is not None:
+    parameters = Parameters.from_arrays(**arrays, covariance_type=shapes.covariance_type)
+    if (problem := parameters.family.covariances_problem()) is not None:
         inner.refuse("covariances", problem)
     return parameters
 

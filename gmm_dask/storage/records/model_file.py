@@ -28,7 +28,6 @@ from gmm_dask.storage.records.documents import (
     sha256_hex,
 )
 from gmm_dask.storage.records.fields import Fields
-from gmm_dask.storage.records.model_checks import covariances_problem, factors_problem
 from gmm_dask.storage.records.parquet_tables import parquet_bytes
 
 FORMAT = "gmm_dask.model"
@@ -259,9 +258,9 @@ def _parameters(reader: Fields, k: int, d: int) -> Parameters:
     total = math.fsum(weights)
     if abs(total - 1) > WEIGHTS_SLACK:
         reader.refuse("weights", f"sums to {total}, not to 1")
-    parameters = Parameters(**arrays, covariance_type=covariance_type)
-    if (problem := covariances_problem(parameters)) is not None:
+    parameters = Parameters.from_arrays(**arrays, covariance_type=covariance_type)
+    if (problem := parameters.family.covariances_problem()) is not None:
         reader.refuse("covariances", problem)
-    if (problem := factors_problem(parameters)) is not None:
+    if (problem := parameters.family.factors_problem()) is not None:
         reader.refuse("precisions_cholesky", problem)
     return parameters

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.mixture import steps
-from gmm_dask.mixture.grouped import Grouped
+from gmm_dask.mixture.missing.grouped import Grouped
+from gmm_dask.mixture.missing.patterns import Pattern, Patterns
+from gmm_dask.mixture.missing.scattered import Correlated, Independent, Relations, Scattered
 from gmm_dask.mixture.parameters import Parameters
-from gmm_dask.mixture.patterns import Pattern, Patterns
-from gmm_dask.mixture.scattered import Correlated, Independent, Relations, Scattered
 from gmm_dask.mixture.statistics import SufficientStatistics
 from gmm_dask.mixture.steps import RowScores
 
@@ -97,13 +97,12 @@ def _parts(X: Rows, parameters: Parameters) -> Iterator[Part]:
     """All rows, each in one part."""
     if X.shape[1] != parameters.n_features:
         raise ValueError(f"X has {X.shape[1]} features, the mixture has {parameters.n_features}")
-    if parameters.family.correlated:
-        relations = Relations.of(parameters)
-        for block in _blocks(X):
-            yield from _correlated(X, block, parameters, relations)
-    else:
-        for block in _blocks(X):
+    relations = Relations.of(parameters.family)
+    for block in _blocks(X):
+        if relations is None:
             yield from _independent(X, block, parameters)
+        else:
+            yield from _correlated(X, block, parameters, relations)
 
 
 def _correlated(

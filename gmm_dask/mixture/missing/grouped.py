@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.mixture import steps
+from gmm_dask.mixture.missing.patterns import Indices, Pattern
 from gmm_dask.mixture.parameters import Parameters
-from gmm_dask.mixture.patterns import Indices, Pattern
 from gmm_dask.mixture.statistics import SufficientStatistics
 from gmm_dask.mixture.steps import RowScores
 
@@ -47,10 +47,7 @@ class Grouped:
             return self._of_empty_rows(sample_weight)
         found = steps.e_step(pattern.of(self.X), self._marginal(), sample_weight)
         sum_x, sum_xx = parameters.family.completed(
-            (found.sum_resp, found.sum_x, found.sum_xx),
-            parameters.covariances,
-            parameters.precisions_cholesky,
-            (pattern.observed, pattern.missing),
+            (found.sum_resp, found.sum_x, found.sum_xx), pattern.observed, pattern.missing
         )
         sum_observed = np.zeros_like(sum_x)
         sum_observed[:, pattern.observed] = found.sum_resp[:, None]
@@ -75,11 +72,7 @@ class Grouped:
         """The rows with conditional means where values are missing, (n, d)."""
         pattern, parameters, resp = self.pattern, self.parameters, self.responsibilities()
         X = np.array(self.X[self.rows], dtype=np.float64)
-        by = parameters.family.regressions(
-            parameters.precisions_cholesky,
-            (pattern.observed, pattern.missing),
-            parameters.n_components,
-        )
+        by = parameters.family.regressions(pattern.observed, pattern.missing)
         expected = np.zeros((len(X), len(pattern.missing)))
         for j, mean in enumerate(parameters.means):
             D = X[:, pattern.observed] - mean[pattern.observed]
@@ -95,8 +88,8 @@ class Grouped:
         """Rows that say nothing: the mixture's own shares, means and covariances, density 1."""
         n, parameters = len(self.rows), self.parameters
         weight = float(n if sample_weight is None else np.sum(sample_weight, dtype=np.float64))
-        rows, d = weight * parameters.weights, parameters.n_features
-        sum_xx = parameters.family.expected_scatter(rows, parameters.covariances, d)
+        rows = weight * parameters.weights
+        sum_xx = parameters.family.expected_scatter(rows)
         zero = SufficientStatistics.zero(parameters)
         return replace(
             zero,

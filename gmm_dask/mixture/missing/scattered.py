@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.mixture.factors import not_completed
+from gmm_dask.mixture.covariance import CovarianceFamily
+from gmm_dask.mixture.covariance.factors import not_completed
+from gmm_dask.mixture.missing.patterns import Bundle, Indices, Mask
 from gmm_dask.mixture.parameters import Parameters
-from gmm_dask.mixture.patterns import Bundle, Indices, Mask
 from gmm_dask.mixture.statistics import SufficientStatistics
 from gmm_dask.mixture.steps import LOG_2PI, RowScores, is_far, normalise, positive
 
@@ -130,8 +131,7 @@ class Independent(Scattered):
 
     @cached_property
     def _variances(self) -> Array:
-        k, d = self.parameters.means.shape
-        return self.parameters.family.variances(self.parameters.covariances, k, d)
+        return self.parameters.family.variances
 
     def _deviations(self, j: int) -> Array:
         return np.where(self.absent, 0.0, self.X - self.parameters.means[j])
@@ -175,11 +175,11 @@ class Relations:
     partial: Array
 
     @classmethod
-    def of(cls, parameters: Parameters) -> Relations:
-        """Of a mixture with correlations."""
-        d = parameters.n_features
-        covariances = parameters.covariances.reshape(-1, d, d)
-        factors = parameters.precisions_cholesky.reshape(-1, d, d)
+    def of(cls, family: CovarianceFamily) -> Relations | None:
+        """What ties the features together; None where they are independent."""
+        if family.matrices is None:
+            return None
+        covariances, factors = family.matrices, family.core_factors
         scale = np.sqrt(np.einsum("cdd->cd", covariances))
         correlations = covariances / scale[:, :, None] / scale[:, None, :]
         norms = np.linalg.norm(factors, axis=-1)
