@@ -19,11 +19,13 @@ from gmm_dask.errors import DataError
 from gmm_dask.estimator import estimation
 from gmm_dask.fitting import INIT_METHODS
 from gmm_dask.mixture import COVARIANCE_FAMILIES
+from gmm_dask.sections import FitSettings
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import settings_from
 from tests.strategies import covariance_types, seeds
 
 N, SIZE = 400, 60  # rows, and how many of them a start is found on
+SETTLED = 1e-7  # EM that settles on so small a sample lets differences of rounding grow
 sizes = st.sampled_from([SIZE, 10 * N])
 methods = st.sampled_from(sorted(INIT_METHODS))
 
@@ -39,7 +41,7 @@ def fitted(X: Any, weight: Any = None, size: int = SIZE, **settings: Any) -> Gau
     options = {"tol": 1e-4, "max_iter": 9, "reg_covar": 0.0, "random_state": 0} | settings
     model = GaussianMixture(3, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimation, "INIT_ROWS", size)
+        patch.setattr(FitSettings.model_fields["init_rows"], "default", size)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return model.fit(X, sample_weight=weight)
@@ -68,7 +70,8 @@ def test_an_integer_weight_is_so_many_rows_wherever_they_stand(
     repeated = np.repeat(X, weight.astype(int), axis=0)
     settings = {"size": size, "init_params": method, "covariance_type": covariance_type}
     weighted = fitted(X, weight, **settings)
-    same(fitted(np.random.default_rng(seed).permutation(repeated), **settings), weighted, 1e-10)
+    in_any_order = np.random.default_rng(seed).permutation(repeated)
+    same(fitted(in_any_order, **settings), weighted, SETTLED if size == SIZE else 1e-10)
     same(fitted(X[weight > 0], weight[weight > 0], **settings), weighted, 0.0)
 
 
@@ -118,7 +121,8 @@ def test_the_scale_of_the_weights_changes_nothing(
     weight *= np.random.default_rng(seed).uniform(0.5, 1, N)
     settings = {"size": size, "init_params": method, "covariance_type": covariance_type}
     plain = fitted(X, weight, **settings)
-    same(fitted(X, weight * 10.0**power, **settings), plain, 1e-10)
+    rtol = SETTLED if size == SIZE else 1e-10
+    same(fitted(X, weight * 10.0**power, **settings), plain, rtol)
     exact = weight * 2.0**exponent
     same(fitted(X, exact, **settings), plain, 0.0)
     assert plain.score(X, sample_weight=exact) == plain.score(X, sample_weight=weight)

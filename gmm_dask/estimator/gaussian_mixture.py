@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import signature
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -18,12 +19,14 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from gmm_dask import engine, fitting
-from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
-from gmm_dask.estimator.estimation import fit_best
+from gmm_dask.errors import DataError, FeatureWarning, SettingsError, SingularCovarianceError
+from gmm_dask.estimator.forms import check_survey, in_order_of, names_of
 from gmm_dask.estimator.sklearn_form import COMMON, copied, sklearn_form
 from gmm_dask.estimator.user_rows import backend_of, checked_chunks, is_path, map_rows
+from gmm_dask.fitting_run import FitData, FitListener, WarmStart, fit_rows
 from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, mixture_sample
 from gmm_dask.mixture.row_arithmetic import Missing
+from gmm_dask.sections import FitSettings
 
 # scikit-learn's words, which its users look for.
 ILL_DEFINED = (
@@ -31,6 +34,12 @@ ILL_DEFINED = (
     "covariance (for instance caused by singleton or collapsed samples). Try to decrease the "
     "number of components, increase reg_covar, or scale the input data."
 )
+NAME_THEM = (
+    "To choose the columns, read the path with dask.dataframe.read_parquet and fit the frame of "
+    "those that are to be clustered."
+)
+logger = logging.getLogger("gmm_dask")
+
 Array = npt.NDArray[np.float64]
 _Criterion = Callable[..., engine.WeightedSum]
 
@@ -303,13 +312,25 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         with backend_of(chunks, X) as backend:
             if is_path(X):  # of other lazy rows the user decides what stays in memory
                 chunks = engine.hold(chunks, backend, backend.memory_to_hold).chunks
-            earlier, named = self._parameters() if warm else None, warm or not is_path(X)
+            data = FitData(
+                chunks,
+                self.missing,
+                names_of(self),
+                NAME_THEM if is_path(X) and not warm else None,
+            )
             try:
-                found = fit_best(self, chunks, backend, earlier, named=named)
+                found = fit_rows(
+                    data,
+                    backend,
+                    self._settings(),
+                    _Listener(self, chunks),
+                    seeds=_seed_sequence(self.random_state).spawn(1 + self.n_init),
+                    start=self._warm_start() if warm else self._given_start(chunks.n_features),
+                )
             except SingularCovarianceError as error:
                 message = f"{ILL_DEFINED} {error}"
                 raise SingularCovarianceError(message, error.component, error.features) from None
-        self._keep(found)
+        self._keep(found.result)
         if not self.converged_ and self.max_iter > 0:
             warnings.warn(
                 "Best performing initialization did not converge. Try different init parameters, "
@@ -318,6 +339,22 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 stacklevel=4,  # past the public method and the wrapper that checks the parameters
             )
         return self
+
+    def _settings(self) -> FitSettings:
+        """The parameters as settings of a fit; scikit-learn's wrapper of `fit` has checked them."""
+        names = FitSettings.model_fields.keys() & self.get_params(deep=False).keys()
+        return FitSettings.model_construct(**{name: getattr(self, name) for name in names})
+
+    def _warm_start(self) -> WarmStart:
+        return WarmStart(self._parameters(), self.lower_bound_)
+
+    def _given_start(self, n_features: int) -> fitting.Given | None:
+        """The start values that the user set, checked; None if there are none."""
+        means = in_order_of(names_of(self), self.means_init)
+        values = (self.weights_init, means, self.precisions_init)
+        if all(each is None for each in values):
+            return None
+        return fitting.checked_start(*values, (self.n_components, n_features), self.covariance_type)
 
     def _n_parameters(self) -> int:
         """Free parameters, under scikit-learn's name."""
@@ -362,3 +399,47 @@ def _finite(total: engine.WeightedSum) -> float:
             "number; the score, which is per unit of weight, does not depend on it."
         )
     return total.value
+
+
+class _Listener(FitListener):
+    """Checks the rows of an estimator, logs its passes as often as asked for, and every event."""
+
+    def __init__(self, estimator: GaussianMixture, chunks: engine.RowChunks) -> None:
+        self._estimator, self._chunks = estimator, chunks
+
+    def surveyed(self, surveyed: engine.Survey) -> None:
+        """See FitListener."""
+        model = self._estimator
+        names = names_of(model)
+        check_survey(surveyed, model.n_components, model.missing, names, self._chunks.names)
+
+    def caution(self, message: str) -> None:
+        """See FitListener."""
+        # Past `fit_rows`, two methods and the wrapper that checks the parameters.
+        warnings.warn(message, FeatureWarning, stacklevel=6)
+
+    def passed(self, record: fitting.Pass) -> None:
+        """See FitListener."""
+        self.happened(record.events)
+        verbose, interval = self._estimator.verbose, self._estimator.verbose_interval
+        if not verbose or (record.number % interval and record.number > 1):
+            return
+        line = "start %d pass %d: log-likelihood per row %.10g"
+        values: tuple[Any, ...] = (record.start, record.number, record.lower_bound)
+        if np.isfinite(record.change):
+            line, values = f"{line}, change %.3g", (*values, record.change)
+        if verbose > 1:
+            line, values = f"{line}, %.3f s", (*values, record.seconds)
+        logger.info(line, *values)
+
+    def happened(self, events: Sequence[fitting.Event]) -> None:
+        """See FitListener."""
+        for event in events:
+            logger.warning("start %d: %s", event.start, event.message)
+
+
+def _seed_sequence(random_state: Any) -> np.random.SeedSequence:
+    """The sequence of a seed, or of the next draw of a generator; NumPy's global one for None."""
+    if isinstance(random_state, Integral):
+        return np.random.SeedSequence(int(random_state))
+    return np.random.SeedSequence(int(check_random_state(random_state).randint(2**31 - 1)))

@@ -1,0 +1,258 @@
+"""The one road of a fit: survey, starts, EM and outcome, over rows wherever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from gmm_dask import engine, fitting
+from gmm_dask.cautions import Caution, column_cautions, gist, narrow_events
+from gmm_dask.engine.passes.expectation import Expectations
+from gmm_dask.mixture import Parameters, PriorSettings
+from gmm_dask.mixture.prior import in_one_unit
+from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
+from gmm_dask.sections import FitSettings
+
+
+class FitListener:
+    """Hears how a fit goes; the methods of this base class do nothing."""
+
+    def surveyed(self, surveyed: engine.Survey) -> None:
+        """All rows were looked at; whoever listens raises DataError if they cannot be fitted."""
+
+    def caution(self, message: str) -> None:
+        """Something can be fitted, but is hardly what was meant."""
+
+    def passed(self, record: fitting.Pass) -> None:
+        """One pass of EM over all rows ended."""
+
+    def happened(self, events: Sequence[fitting.Event]) -> None:
+        """Components were in trouble, at a start or in a pass."""
+
+
+class FitCheckpoint(Protocol):
+    """What an earlier attempt of the same fit kept, and where this attempt keeps its own."""
+
+    @property
+    def standing(self) -> fitting.Standing | None:
+        """Where the earlier attempt was; None if it kept nothing."""
+
+    def survey(self) -> engine.Survey | None:
+        """The survey that the earlier attempt kept; None if it kept none."""
+
+    def keep_survey(self, surveyed: engine.Survey) -> None:
+        """Keep the survey, if that is worth it."""
+
+    def keep(self, standing: fitting.Standing) -> None:
+        """Keep where the fit stands, if it is time for that."""
+
+
+class WarmStart(NamedTuple):
+    """The end of an earlier fit, from which a fit goes on without new starts.
+
+    Parameters
+    ----------
+    parameters : Parameters
+    lower_bound : float
+        Log-likelihood per row that the earlier fit ended with.
+    """
+
+    parameters: Parameters
+    lower_bound: float
+
+
+@dataclass(frozen=True, eq=False)
+class FitData:
+    """The rows to fit, and what their owner knows of them.
+
+    Parameters
+    ----------
+    rows : RowChunks
+    missing : {"error", "drop", "em"}
+        What a missing value means.
+    names : (d,), optional
+        Of the features, for messages.
+    how_to_name : str, optional
+        The advice of a caution against odd columns. If it is not given, somebody chose the columns
+        knowingly, and there are no such cautions.
+    """
+
+    rows: engine.RowChunks
+    missing: Missing = "error"
+    names: tuple[str, ...] | None = None
+    how_to_name: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FittedRows:
+    """A finished fit, and what was seen of the rows on the way.
+
+    Parameters
+    ----------
+    result : FitResult
+        Of the best start; its last events name components that `reg_covar` made wide.
+    surveyed : Survey
+    cautions : tuple of Caution
+        Of the columns.
+    n_reads : int
+        Times that all rows were read, by the survey and by the passes of every start.
+    """
+
+    result: fitting.FitResult
+    surveyed: engine.Survey
+    cautions: tuple[Caution, ...]
+    n_reads: int
+
+
+def fit_rows(
+    data: FitData,
+    backend: engine.Backend,
+    settings: FitSettings,
+    listener: FitListener,
+    checkpoint: FitCheckpoint | None = None,
+    *,
+    seeds: Sequence[np.random.SeedSequence],
+    start: fitting.Given | WarmStart | None = None,
+) -> FittedRows:
+    """Fit a mixture to rows: the same rows, settings and seeds give the same bits.
+
+    Parameters
+    ----------
+    data : FitData
+    backend : Backend
+    settings : FitSettings
+        Of which `random_state` is not used: the seeds are drawn from it already.
+    listener : FitListener
+    checkpoint : FitCheckpoint, optional
+        The fit goes on where an earlier attempt with the same arguments stopped.
+    seeds : 1 + n_init seeds
+        One for the sample of rows, and one for each start.
+    start : Given or WarmStart, optional
+        Start values of the user, or the end of an earlier fit.
+
+    Raises
+    ------
+    NotFiniteError, SingularCovarianceError, StarvedComponentError
+        There is no model.
+    """
+    surveyed, rows = _surveyed(
+        data, backend, settings, listener, checkpoint, seeds[0], begins_anew=start is None
+    )
+    cautions = _cautions(data, surveyed)
+    for caution in cautions:
+        listener.caution(caution.message)
+    guards = [_guard(settings, surveyed, data.names, 1 + i) for i in range(settings.n_init)]
+    asked = engine.expectations(
+        surveyed,
+        rows,
+        backend,
+        arithmetic=RowArithmetic.chosen(data.missing),
+        unit=guards[0].unit,
+        sample_rows=settings.init_rows,
+        part_rows=fitting.telling_rows(settings.n_components, rows.n_features),
+    )
+    results = _results(settings, asked, guards, seeds[1:], start, listener, checkpoint)
+    result = fitting.best_of(results)
+    if narrow := narrow_events(result, guards[0]):
+        listener.caution(gist([event.to_dict() for event in narrow]))
+    result = replace(result, events_=(*result.events_, *narrow))
+    n_passes = 0 if surveyed.replaces_rows else sum(each.n_passes for each in results)
+    return FittedRows(result, surveyed, cautions, surveyed.n_reads + n_passes)
+
+
+def _surveyed(
+    data: FitData,
+    backend: engine.Backend,
+    settings: FitSettings,
+    listener: FitListener,
+    checkpoint: FitCheckpoint | None,
+    seed: np.random.SeedSequence,
+    *,
+    begins_anew: bool,
+) -> tuple[engine.Survey, engine.RowChunks]:
+    """The survey that an earlier attempt kept, or a new one; and the rows with known lengths."""
+    rows = data.rows
+    if checkpoint is not None and (kept := checkpoint.survey()) is not None:
+        return kept, rows
+    larger_rows = fitting.settling_rows(_method(settings), rows.n_features) if begins_anew else 0
+    surveyed, rows = engine.survey(
+        rows,
+        backend,
+        sample_rows=settings.init_rows,
+        larger_rows=larger_rows,
+        seed=seed,
+        missing=data.missing,
+    )
+    listener.surveyed(surveyed)
+    if checkpoint is not None:
+        checkpoint.keep_survey(surveyed)
+    return surveyed, rows
+
+
+def _cautions(data: FitData, surveyed: engine.Survey) -> tuple[Caution, ...]:
+    if data.how_to_name is None or data.names is None:
+        return ()
+    return column_cautions(surveyed, data.names, data.how_to_name)
+
+
+def _results(
+    settings: FitSettings,
+    asked: Expectations,
+    guards: Sequence[fitting.Maximisation],
+    seeds: Sequence[np.random.SeedSequence],
+    start: fitting.Given | WarmStart | None,
+    listener: FitListener,
+    checkpoint: FitCheckpoint | None,
+) -> list[fitting.FitResult]:
+    """Fits over all rows: one from each start, or one from the best start on the sample."""
+    over_all = asked.over_all
+    single = over_all.in_single() if settings.arithmetic == "single" else None
+    heard: dict[str, Any] = {"rough": single, "watch": listener.passed}
+    if isinstance(start, WarmStart):
+        rule: dict[str, Any] = {"tol": settings.tol, "max_iter": settings.max_iter}
+        rule["previous"] = start.lower_bound
+        return [fitting.fit(over_all, start.parameters, guards[0], **rule, **heard)]
+    part = None if asked.part is None else fitting.Sample(*asked.part)
+    if checkpoint is not None:
+        heard |= {"keep": checkpoint.keep, "standing": checkpoint.standing}
+    return fitting.fit_from_sample(
+        fitting.Sample(*asked.sample, part, asked.on_larger),
+        over_all,
+        _method(settings),
+        guards,
+        seeds,
+        given=start,
+        tell=listener.happened,
+        **heard,
+    )
+
+
+def _method(settings: FitSettings) -> fitting.Method:
+    names = (field.name for field in fields(fitting.Method))
+    return fitting.Method(**{name: getattr(settings, name) for name in names})
+
+
+def _guard(
+    settings: FitSettings, surveyed: engine.Survey, names: tuple[str, ...] | None, start: int
+) -> fitting.Maximisation:
+    """The M-step of a start, with the prior in units of the data and the policy for trouble."""
+    spread = surveyed.spread
+    prior = PriorSettings(
+        settings.weight_concentration_prior,
+        settings.mean_precision_prior,
+        settings.degrees_of_freedom_prior,
+        settings.covariance_prior,
+    ).resolve(spread.mean, spread.variances)
+    spread, prior = in_one_unit(spread, prior)
+    return fitting.Maximisation(
+        settings.reg_covar,
+        settings.component_policy,
+        spread,
+        prior,
+        names,
+        start,
+        surveyed.sample,
+    )

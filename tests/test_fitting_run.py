@@ -1,0 +1,66 @@
+"""Class and stage go one road: the same rows, settings and seed come to the same model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gmm_dask import GaussianMixture
+from gmm_dask.stage.run import run
+from gmm_dask.stage.settings import settings_from
+
+FEW, MANY = 600, 70_000  # rows: of the latter a start is found on a sample
+
+
+def rows(n: int) -> np.ndarray:
+    rng = np.random.default_rng(5)
+    return rng.normal(size=(n, 2)) + 3.0 * rng.integers(0, 3, n)[:, None]
+
+
+@pytest.fixture(params=[FEW, MANY])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    X = rows(request.param)
+    (tmp_path / "data").mkdir()
+    for i, part in enumerate(np.array_split(X, 3)):
+        table = pa.table({"x": part[:, 0], "y": part[:, 1]})
+        pq.write_table(table, tmp_path / "data" / f"{i}.parquet")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"n_init": 2, "covariance_type": "diag", "acceleration": "none"},
+        {"init_params": "random", "weight_concentration_prior": 2.0, "max_iter": 4},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Best performing")
+def test_class_and_stage_come_to_the_same_bits(folder: Path, settings: dict[str, Any]) -> None:
+    fit = {"n_components": 3, "random_state": 7} | settings
+    data = {"path": str(folder / "data"), "features": ["x", "y"]}
+    published = run(
+        settings_from({"data": data, "fit": fit, "output": {"path": str(folder / "out")}})
+    )
+    model = GaussianMixture(**fit).fit(str(folder / "data"))
+    stored = published.model
+    for name in ("weights", "means", "covariances"):
+        np.testing.assert_array_equal(
+            getattr(model, f"{name}_"), getattr(stored.parameters, name), err_msg=name
+        )
+    assert tuple(model.lower_bounds_) == stored.lower_bounds
+
+
+def test_em_on_the_sample_saves_passes_over_all_rows_in_the_class() -> None:
+    X = rows(MANY)
+    settings = {"random_state": 0, "tol": 1e-6, "max_iter": 200, "acceleration": "none"}
+    begun, at_once = (
+        GaussianMixture(3, sample_em=sample_em, **settings).fit(X) for sample_em in (True, False)
+    )
+    assert begun.n_iter_ < at_once.n_iter_ / 2
+    assert begun.lower_bound_ == pytest.approx(at_once.lower_bound_, abs=1e-4)
