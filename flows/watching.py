@@ -51,6 +51,7 @@ class FlowWatcher(Progress):
         self._next = -math.inf
         self._percent = 0.0
         self._passes = 0
+        self._reached = ""  # by the last pass, in words
 
     def __enter__(self) -> Self:
         return self
@@ -61,8 +62,12 @@ class FlowWatcher(Progress):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None and self._artifact is not None:
+        if self._artifact is None:
+            return
+        if error is None:
             self._show(100.0, "Done.", now=True)
+        else:  # a time left of what goes on no more would stay for ever
+            self._show(self._percent, f"Stopped. {self._reached}".rstrip(), now=True)
 
     def phase(self, name: str, detail: str) -> None:
         """See Watcher."""
@@ -81,9 +86,10 @@ class FlowWatcher(Progress):
         values = pass_values(record, settings, seconds_left)
         self._logger.info("pass %s", " ".join(f"{name}={value}" for name, value in values.items()))
         self._passes += 1
+        self._reached = f"{which_pass(record, settings)}: {reached(record, settings)}"
         self._show(
             100.0 * self._passes / (self._passes + left.passes),
-            f"{which_pass(record, settings)}: {reached(record, settings)}; "
+            f"{self._reached}; "
             f"{'about' if left.settles else 'at most'} {text.duration(seconds_left)} left.",
         )
 

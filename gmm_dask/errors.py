@@ -46,7 +46,8 @@ def _rebuild(
     state: dict[str, Any],
     cause: OSError | None = None,
 ) -> GmmDaskError:
-    error = cls.__new__(cls, *args)
+    assert cls.__base__ is not None
+    error = cls.__base__.__new__(cls, *args)  # the base that makes it; another of them may not
     error.args = args
     error.__dict__.update(state)
     error.__cause__ = cause

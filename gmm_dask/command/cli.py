@@ -218,9 +218,10 @@ def promote(
 ) -> None:
     """Make the run of an earlier version the latest again: a new version points to it."""
     with ending(debug):
+        from gmm_dask.command.console import PROMOTED_OR_NOT
         from gmm_dask.stage import publish
 
-        carry_out(publish.promote, ref, Show.AUTO)
+        carry_out(publish.promote, ref, Show.AUTO, PROMOTED_OR_NOT)
 
 
 @app.command(cls=Command)

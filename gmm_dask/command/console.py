@@ -39,6 +39,10 @@ from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
 from gmm_dask.stage.settings import FitSettings
 
+PROMOTED_OR_NOT = (
+    "The latest version is as it was, or the promoted one already: `gmm-dask versions` tells. The "
+    "same command may be given again; no file of any version was changed."
+)
 AGAIN = (
     "What is not published yet is seen by nobody. Run again: a fit goes on from its last "
     "checkpoint and ends the same; label parts that are written are kept."
@@ -109,6 +113,7 @@ class LogLines(Progress):
 
     def warn(self, message: str) -> None:
         """See Watcher."""
+        self.told.append(message)
         self._write("warning", message=message)
 
     def waiting(self, what: str | None, seconds: float = 0.0) -> None:
@@ -175,6 +180,7 @@ class LiveDisplay(Progress):
 
     def warn(self, message: str) -> None:
         """See Watcher."""
+        self.told.append(message)
         print_line(self._console, f"Warning: {message}", "yellow")
 
     def waiting(self, what: str | None, seconds: float = 0.0) -> None:

@@ -34,8 +34,19 @@ class Show(StrEnum):
 Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")]
 
 
-def carry_out(stage: Callable[[Any, Progress], Published], settings: Any, progress: Show) -> None:
-    """Run a stage under its progress, and print what it published."""
+def carry_out(
+    stage: Callable[[Any, Progress], Published],
+    settings: Any,
+    progress: Show,
+    interrupted: str | None = None,
+) -> None:
+    """Run a stage under its progress, and print what it published.
+
+    Parameters
+    ----------
+    interrupted : str, optional
+        What is said of where an interrupted stage stands; that of a run where not given.
+    """
     from gmm_dask.command.console import AGAIN
     from gmm_dask.command.results import print_outcome
 
@@ -52,9 +63,10 @@ def carry_out(stage: Callable[[Any, Progress], Published], settings: Any, progre
             warnings.showwarning = lambda message, *_, **__: watcher.warn(str(message))
             published = stage(settings, watcher)
     except KeyboardInterrupt as interrupt:
-        raise type(interrupt)(AGAIN) from None
+        raise type(interrupt)(interrupted or AGAIN) from None
     try:
-        print_outcome(published)
+        on_one_screen = sys.stdout.isatty() and sys.stderr.isatty()
+        print_outcome(published, watcher.told if on_one_screen else ())
     except Exception as error:  # the run is published, whether or not it can be shown
         _complain(f"{published.path('folder')} is published, but cannot be shown: {error}")
 

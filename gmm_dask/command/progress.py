@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gmm_dask.fitting import Pass
+from gmm_dask.stage import text
 from gmm_dask.stage.settings import FitSettings
 from gmm_dask.stage.watch import Watcher
 
@@ -60,6 +61,7 @@ class Progress(Watcher):
     """What both displays know of a running stage: the passes of the start that is under way."""
 
     def __init__(self) -> None:
+        self.told: list[str] = []  # warnings that somebody can read
         self._name = ""  # of the phase
         self._is_one_start = True
         self._changes: list[float] = []
@@ -103,7 +105,7 @@ def pass_values(record: Pass, settings: FitSettings, seconds_left: float) -> dic
     start = {"start": record.start} if settings.n_init > 1 else {}
     return start | {
         "number": record.number,
-        f"{settings.objective.replace('-', '_')}_per_row": f"{record.lower_bound:.9f}",
+        f"{settings.objective.replace('-', '_')}_per_row": f"{record.lower_bound:.{text.PER_ROW}f}",
         "change": _change(record, ".3e") or "-",
         **({"taken_back": "true"} if record.taken_back else {}),
         "rows": record.n_rows,
@@ -121,7 +123,7 @@ def which_pass(record: Pass, settings: FitSettings) -> str:
 
 def reached(record: Pass, settings: FitSettings) -> str:
     """What a pass came to, in words; the first has nothing to be compared with."""
-    says = f"{settings.objective} per row {record.lower_bound:,.6f}"
+    says = f"{settings.objective} per row {text.per_row(record.lower_bound)}"
     change = _change(record, ".1e")
     if record.taken_back:
         return f"{says}, lower than before: the extrapolation is taken back"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,13 @@ VERSION_HEADS = (
 )  # fmt: skip
 
 
-def print_published(published: Published, console: Console | None = None) -> None:
-    """Print the components, how the fit ended, and where model, labels and report lie."""
+def print_published(
+    published: Published, console: Console | None = None, told: Collection[str] = ()
+) -> None:
+    """Print the components, how the fit ended, and where model, labels and report lie.
+
+    Cautions that were `told` on the same terminal are left out.
+    """
     console = console or make_console()
     version, metrics, model = published.version, published.metrics, published.model
     where = f"version {version.number} of {published.folder.store.url} (run {version.run_id})"
@@ -35,7 +40,7 @@ def print_published(published: Published, console: Console | None = None) -> Non
         print_line(console, f"Published {where}.", "bold")
     else:
         print_line(console, f"This is {where}.", "bold")
-    _print_features(console, model, metrics)
+    _print_features(console, model, metrics, told)
     _print_components(console, model, metrics["n_labelled"], sizes=not metrics.get("model_from"))
     facts = {"published": text.moment(version.published)}
     if (begun := metrics.get("published")) is not None:
@@ -44,9 +49,9 @@ def print_published(published: Published, console: Console | None = None) -> Non
     _print_facts(console, facts | _events(metrics) | places(published))
 
 
-def print_outcome(published: Published) -> None:
+def print_outcome(published: Published, told: Collection[str] = ()) -> None:
     """Print what a command ended with, and what it wrote where that is not all of a run."""
-    print_published(published)
+    print_published(published, told=told)
     if not published.new or published.earlier is not None:
         print_line(make_console(), published.news)
 
@@ -78,7 +83,7 @@ def _cells(listed: Listed, is_latest: bool) -> tuple[str, ...]:
     )
     if problem is not None:
         return *known, problem
-    likelihood = "" if listed.log_likelihood is None else f"{listed.log_likelihood:,.4f}"
+    likelihood = "" if listed.log_likelihood is None else text.in_total(listed.log_likelihood)
     of_run = (str(listed.n_components), likelihood, listed.settings or "", listed.data or "")
     return known + of_run
 
@@ -90,16 +95,18 @@ def print_model(model: Model, path: str, console: Console | None = None) -> None
     _print_components(console, model, None, sizes=True)
     facts = {"rows": f"{model.n_rows:,}"}
     if model.lower_bounds:
-        facts["log-likelihood"] = f"{model.lower_bounds[-1]:,.6f} per row in the last pass"
+        facts["log-likelihood"] = f"{text.per_row(model.lower_bounds[-1])} per row in the last pass"
     _print_facts(console, facts | _ending(model, {}) | {"model": path})
 
 
-def _print_features(console: Console, model: Model, metrics: Mapping[str, Any]) -> None:
+def _print_features(
+    console: Console, model: Model, metrics: Mapping[str, Any], told: Collection[str] = ()
+) -> None:
     """The features, whether somebody named them, and what they are cautioned against for."""
     named = metrics.get("features_named")
     print_line(console, f"{text.features(model.feature_names, named=named)}.")
     cautions, _ = told_apart(metrics.get("events") or ())
-    for caution in cautions:
+    for caution in (each for each in cautions if each not in told):
         print_line(console, f"Caution: {caution}", "yellow")
     console.print()
 
@@ -124,8 +131,8 @@ def measures(metrics: Mapping[str, Any]) -> dict[str, str]:
     if metrics["log_likelihood_per_row"] is None:
         return {"log-likelihood": "none: no row counts"}
     return {
-        "log-likelihood": f"{metrics['log_likelihood']:,.4f} in total, "
-        f"{metrics['log_likelihood_per_row']:,.6f} per row",
+        "log-likelihood": f"{text.in_total(metrics['log_likelihood'])} in total, "
+        f"{text.per_row(metrics['log_likelihood_per_row'])} per row",
         "criteria": ", ".join(
             f"{name.upper()} {metrics[name]:,.2f}" for name in ("bic", "aic", "icl")
         ),

@@ -14,6 +14,7 @@ MAX_NAME = 40  # characters of a feature name in a picture or a table
 MAX_VALUE = 600  # characters of one setting
 MAX_INPUT = 200  # characters of a wrong setting that a message repeats
 MAX_FEATURES = 30  # names in one line
+PER_ROW, IN_TOTAL = 6, 4  # decimals of a log-likelihood, wherever it is shown
 MAX_DECIMALS = 9  # beyond, scientific notation reads better
 
 _BOUNDED = Repr()
@@ -79,6 +80,16 @@ def measured(mean: float, spread: float) -> tuple[str, str]:
         return f"{mean:.{min(max(digits, 2), 15)}e}", f"{spread:.2e}"
     decimals = max(decimals, 0)
     return f"{mean:,.{decimals}f}".replace("-", "−"), f"{spread:,.{decimals}f}"
+
+
+def per_row(log_likelihood: float) -> str:
+    """A log-likelihood per row, with the digits that it has wherever it is shown."""
+    return f"{log_likelihood:,.{PER_ROW}f}"
+
+
+def in_total(log_likelihood: float) -> str:
+    """A log-likelihood of all rows, with the digits that it has wherever it is shown."""
+    return f"{log_likelihood:,.{IN_TOTAL}f}"
 
 
 def signed(value: float, digits: int) -> str:

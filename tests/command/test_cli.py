@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -274,6 +276,62 @@ def test_an_interrupted_run_says_what_running_again_does(
     said = capsys.readouterr().err
     assert "interrupted." in said
     assert "a fit goes on from its last checkpoint and ends the same" in said
+
+
+def test_an_interrupted_promotion_says_nothing_of_a_fit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gmm_dask.stage.publish.promote", interrupt)
+    with pytest.raises(typer.Exit) as ended:
+        cli.promote("OUT@1")
+    assert ended.value.exit_code == ending.INTERRUPTED
+    said = capsys.readouterr().err
+    assert "interrupted. The latest version is as it was, or the promoted one already" in said
+    assert "fit" not in said
+
+
+def on_a_terminal(*arguments: object, cwd: Path) -> str:
+    """What `gmm-dask ...` shows where output and messages go to one terminal."""
+    ours, its = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "gmm_dask", *map(str, arguments)],
+        stdin=its, stdout=its, stderr=its, cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "400"},
+    ) as process:  # fmt: skip
+        os.close(its)
+        seen = b""
+        with suppress(OSError):  # so Linux ends a terminal
+            while data := os.read(ours, 1 << 16):
+                seen += data
+    os.close(ours)
+    assert process.returncode == 0, seen
+    return seen.decode()
+
+
+@pytest.mark.parametrize("progress", ["live", "lines", "none"])
+def test_a_caution_is_shown_once(progress: str, tmp_path: Path) -> None:
+    table = pa.table({"x": np.arange(60.0) ** 2, "code": np.arange(60) % 3})
+    pq.write_table(table, tmp_path / "a.parquet")
+    fit = ["fit", "a.parquet", "--n-components", 2, "--progress", progress, "--out"]
+    caution = "Column 'code' holds few different whole numbers"
+    assert on_a_terminal(*fit, "out", cwd=tmp_path).count(caution) == 1
+    apart = call(*fit, "apart", cwd=tmp_path)
+    assert apart.stdout.count(caution) == 1  # which may be kept alone
+    assert apart.stderr.count(caution) == (progress != "none")
+    assert on_a_terminal("show", "out", cwd=tmp_path).count(caution) == 1
+
+
+def test_the_log_likelihood_has_the_same_digits_wherever_it_is_shown(fitted: Path) -> None:
+    done = call("fit", IRIS, "--features", FEATURES, "--n-components", 3, "--out", "b", cwd=fitted)
+    passes = re.findall(r"log_likelihood_per_row=(-?[0-9.]+)", done.stderr)
+    (final,) = re.findall(r"in total, (-?[0-9.]+) per row", done.stdout)
+    report = Path(call("path", "b", "report", cwd=fitted).stdout.strip()).read_text()
+    decimals = {len(each.partition(".")[2]) for each in (*passes, final)}
+    assert decimals == {6}
+    assert final.replace("-", "\N{MINUS SIGN}") in report
 
 
 def test_gc_removes_what_it_says_and_says_what_it_would(

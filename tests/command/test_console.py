@@ -69,7 +69,7 @@ def test_a_pass_is_a_line_and_the_first_has_no_change() -> None:
     first, second = lines_of(stream)
     assert (first["event"], first["number"], first["change"]) == ("pass", "1", "-")
     assert (second["start"], second["change"], second["rows"]) == ("2", "2.500e-01", "1000")
-    assert second["log_likelihood_per_row"] == "-2.500000000"
+    assert second["log_likelihood_per_row"] == "-2.500000"
     assert second["rows_per_second"] == "2000"
 
 
@@ -77,7 +77,7 @@ def test_with_a_prior_the_posterior_is_named() -> None:
     shown, stream = console()
     settings = FitSettings(covariance_prior=1.0)
     LogLines(shown).passed(a_pass(2, 0.25), settings)
-    assert lines_of(stream)[0]["log_posterior_per_row"] == "-2.500000000"
+    assert lines_of(stream)[0]["log_posterior_per_row"] == "-2.500000"
     assert reached(a_pass(2, 0.25), settings).startswith("log-posterior per row -2.5")
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import pickle
+from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import pytest
 from httpx import ConnectError
 
-from flows import artifacts
+from flows import artifacts, watching
 from flows.artifacts import HEADS, feature_heads
 from flows.tasks import completed, failed, retry_can_help
 from gmm_dask.errors import (
@@ -25,7 +28,9 @@ from gmm_dask.errors import (
     SettingsError,
     SingularCovarianceError,
 )
+from gmm_dask.fitting import Pass
 from gmm_dask.stage.outputs import Published
+from gmm_dask.stage.settings import FitSettings
 from gmm_dask.storage import RunFolder, list_versions
 from gmm_dask.storage.store.version_log import read_version
 from tests.storage.stores import OTHER, RUN, MemoryStore, publish_run, small_model
@@ -139,3 +144,27 @@ def test_no_feature_takes_the_place_of_another_column(names: tuple[str, ...]) ->
     assert all(head.startswith(name) for head, name in zip(heads, names, strict=True))
     kept = [head for head, name in zip(heads, names, strict=True) if head == name]
     assert kept == [name for name in names if name not in HEADS]
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt(), DataError("a")])
+def test_a_bar_of_what_has_ended_shows_no_time_left(
+    error: BaseException | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def show(*_: Any, description: str, **__: Any) -> UUID:
+        said.append(description)
+        return UUID(int=1)
+
+    monkeypatch.setattr(watching, "get_run_logger", lambda: logging.getLogger("tests"))
+    monkeypatch.setattr(watching, "create_progress_artifact", show)
+    monkeypatch.setattr(watching, "update_progress_artifact", show)
+    with suppress(KeyboardInterrupt, DataError), watching.FlowWatcher("key") as watcher:
+        watcher.passed(
+            Pass(1, 1, -2.5, math.inf, 0.5, 1000, small_model().parameters), FitSettings()
+        )
+        assert said[-1].endswith("s left.")
+        if error is not None:
+            raise error
+    assert "left" not in said[-1]
+    assert said[-1] == "Done." if error is None else said[-1].startswith("Stopped. pass 1 of")

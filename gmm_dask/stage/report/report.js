@@ -8,7 +8,7 @@ const state = { position: T - 1, only: null, playing: null, view: null, mapScale
 function frameText(index) {
   const { pass, bound } = data.frames[index];
   const name = pass > data.nPasses ? `Final, after pass ${data.nPasses}` : pass === 1 ? "Pass 1, the start" : `Pass ${pass} of ${data.nPasses}`;
-  return bound === null ? name : `${name} · ${data.objective} per row ${number(bound, 4)}`;
+  return bound === null ? name : `${name} · ${data.objective} per row ${number(bound, 6)}`;
 }
 
 function draw() {

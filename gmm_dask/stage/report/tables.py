@@ -105,8 +105,8 @@ def facts(data: ReportData, certain: float | None) -> list[tuple[str, str, str]]
         bound = data.lower_bounds[-1]
     if bound is not None:
         total = metrics.get("log_likelihood")
-        remark = "" if total is None else f"{text.signed(total, 4)} in total"
-        found.append(("Log-likelihood per row", text.signed(bound, 4), remark))
+        remark = "" if total is None else f"{text.signed(total, text.IN_TOTAL)} in total"
+        found.append(("Log-likelihood per row", text.signed(bound, text.PER_ROW), remark))
     if certain is not None:
         found.append(("Clear cases", text.percent(certain), "of the rows drawn"))
     if (published := metrics.get("published")) is not None:
@@ -209,7 +209,7 @@ def pass_lines(lower_bounds: tuple[float, ...]) -> list[tuple[str, str, str]]:
     return [
         (
             f"{i + 1:,}",
-            text.signed(lower_bounds[i], 6),
+            text.signed(lower_bounds[i], text.PER_ROW),
             "" if i == 0 else f"{lower_bounds[i] - lower_bounds[i - 1]:+.2e}".replace("-", "−"),
         )
         for i in shown
