@@ -13,7 +13,8 @@ from gmm_dask.errors import DataError, SettingsError
 from gmm_dask.fitting.components import Maximisation, Step
 from gmm_dask.fitting.given import Given
 from gmm_dask.fitting.kmeans import kmeans, kmeans_plusplus, nearest
-from gmm_dask.mixture import Estimate, Parameters, estimate_from_responsibilities
+from gmm_dask.mixture import Estimate, Parameters, core, estimate_from_responsibilities
+from gmm_dask.mixture.core import groups
 from gmm_dask.sampling import ColumnSpread, weight_unit
 
 Array = npt.NDArray[np.float64]
@@ -149,8 +150,9 @@ def _canonical_order(X: Array) -> npt.NDArray[np.intp]:
 
     So a start does not know the order of the rows; and equal ones stand together.
     """
-    order = np.argsort(X[:, 0], kind="stable")
-    first = X[order, 0]
+    column = X[:, 0]
+    order = groups.order_of(column) if core.is_there() else np.argsort(column, kind="stable")
+    first = column[order]
     if (first[1:] > first[:-1]).all():
         return order
     return np.lexsort(X.T[::-1])
@@ -228,11 +230,14 @@ def _variance_within(column: Array, weight: Array | None) -> float:
     would be scaled until it tells no more than any other.
     """
     there = ~np.isnan(column)
-    order = np.argsort(column[there], kind="stable")
-    x = column[there][order]
-    w = np.ones(len(x)) if weight is None else weight[there][order]
+    x, w = column[there], np.ones(len(column)) if weight is None else weight
+    w = w[there]
     if len(x) < 2:
         return 0.0
+    if core.is_there():
+        return groups.variance_within(x, None if weight is None else w)
+    order = np.argsort(x, kind="stable")
+    x, w = x[order], w[order]
     x = x - w @ x / w.sum()
     lower, upper = np.cumsum(w)[:-1], np.cumsum(w[::-1])[::-1][1:]
     between = np.cumsum(w * x)[:-1] ** 2 * (1 / lower + 1 / upper)

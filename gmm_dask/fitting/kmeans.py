@@ -5,17 +5,20 @@ Our own, as importing scikit-learn takes longer than all starts of a fit togethe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gmm_dask.mixture import core
+from gmm_dask.mixture.core import groups
+
 Array = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.intp]
+Labels = npt.NDArray[Any]
 
 MAX_SWEEPS = 50  # what they leave unsettled EM settles, and better
 STILL = 1e-4  # of the columns' mean variance: squared movement of all centres that ends the sweeps
-BLOCK_ROWS = 1 << 12  # whose distances stay in the cache; and sums do not depend on BLAS' threads
+BLOCK_ROWS = 1 << 12  # whose products do not depend on BLAS' threads, without the core
 
 
 def kmeans(X: Array, k: int, rng: np.random.Generator, weight: Array | None = None) -> Labels:
@@ -34,9 +37,8 @@ def kmeans(X: Array, k: int, rng: np.random.Generator, weight: Array | None = No
 def settled(X: Array, centres: Array, weight: Array | None = None) -> Labels:
     """The group of each row, (n,), after sweeps from these centres (Lloyd 1982)."""
     least = STILL * float(X.var(axis=0).mean())
-    columns = np.ascontiguousarray(X.T)
     for _ in range(MAX_SWEEPS):
-        before, centres = centres, _moved(columns, centres, weight)
+        before, centres = centres, _moved(X, centres, weight)
         if ((centres - before) ** 2).sum() <= least:
             break
     return nearest(X, centres)
@@ -50,15 +52,16 @@ def kmeans_plusplus(
     Each is the best of some that were drawn by squared distance from those before it (Arthur and
     Vassilvitskii 2007, the greedy form of section 5).
     """
-    weight = np.ones(len(X)) if weight is None else weight
     n_trials = 2 + int(np.log(k))
-    squares = (X**2).sum(axis=1)
-    chosen = [int(_drawn(weight, 1, rng)[0])]
-    distances = _squared_distances(X, squares, chosen)[0]
+    mass = np.ones(len(X)) if weight is None else weight
+    chosen = [int(_drawn(mass, 1, rng)[0])]
+    distances = _squared_distances(X, X[chosen], None)[0]
     while len(chosen) < k:
-        tried = _drawn(weight * distances, n_trials, rng)
-        left = np.minimum(_squared_distances(X, squares, tried), distances)
-        best = int((left * weight).sum(axis=1).argmin())  # BLAS would add up by its threads
+        tried = _drawn(distances if weight is None else weight * distances, n_trials, rng)
+        left = _squared_distances(X, X[tried], distances)
+        # BLAS would add up by its threads.
+        total = left.sum(axis=1) if weight is None else (left * weight).sum(axis=1)
+        best = int(total.argmin())
         chosen.append(int(tried[best]))
         distances = left[best]
     return np.asarray(X[chosen])
@@ -66,8 +69,7 @@ def kmeans_plusplus(
 
 def nearest(X: Array, centres: Array) -> Labels:
     """The centre that is nearest to each row, the first of several, (n,)."""
-    blocks = _closeness(np.ascontiguousarray(X.T), centres)
-    return np.concatenate([closeness.argmax(axis=0) for _, closeness in blocks])
+    return _assigned(X, centres, None).labels
 
 
 def _drawn(mass: Array, n: int, rng: np.random.Generator) -> Labels:
@@ -77,51 +79,36 @@ def _drawn(mass: Array, n: int, rng: np.random.Generator) -> Labels:
     return np.asarray(np.minimum(places, len(mass) - 1))
 
 
-def _squared_distances(X: Array, squares: Array, chosen: Labels | list[int]) -> Array:
-    """From each row to some of them, (c, n)."""
-    found = squares - 2 * (X[chosen] @ X.T) + squares[chosen, None]
-    found[np.arange(len(chosen)), chosen] = 0.0
-    return np.asarray(np.maximum(found, 0.0))
+def _squared_distances(X: Array, rows: Array, before: Array | None) -> Array:
+    """From each row of X to some rows, or what it was before where that is less, (c, n)."""
+    if core.is_there():
+        return groups.squared_distances(X, rows, before)
+    found = np.stack([((X - row) ** 2).sum(axis=1) for row in rows])
+    return found if before is None else np.minimum(found, before)
 
 
-def _closeness(columns: Array, centres: Array) -> Iterator[tuple[slice, Array]]:
-    """Block by block c x - c c / 2, (k, block): half the squared distance less, but for x x / 2."""
-    halves = (centres**2).sum(axis=1, keepdims=True) / 2
-    for start in range(0, columns.shape[1], BLOCK_ROWS):
-        at = slice(start, start + BLOCK_ROWS)
-        yield at, centres @ columns[:, at] - halves
+def _assigned(X: Array, centres: Array, weight: Array | None) -> groups.Assigned:
+    """Each row at the centre with the largest c x - c c / 2: the nearest, the first of several."""
+    if core.is_there():
+        return groups.assigned(X, centres, weight)
+    halves, k = (centres**2).sum(axis=1) / 2, len(centres)
+    blocks = (X[start : start + BLOCK_ROWS] for start in range(0, len(X), BLOCK_ROWS))
+    labels = np.concatenate([(block @ centres.T - halves).argmax(axis=1) for block in blocks])
+    columns = X.T if weight is None else X.T * weight
+    sums = [np.bincount(labels, column, k) for column in columns]
+    held = np.bincount(labels, weight, k).astype(np.float64)
+    return groups.Assigned(labels.astype(np.int32), held, np.stack(sums, axis=1))
 
 
-def _moved(columns: Array, centres: Array, weight: Array | None) -> Array:
+def _moved(X: Array, centres: Array, weight: Array | None) -> Array:
     """The centres at the means of the rows that are nearest to them, (k, d).
 
     One without rows goes to the row that is farthest from its own.
     """
-    held, sums = np.zeros(len(centres)), np.zeros_like(centres)
-    for at, closeness in _closeness(columns, centres):
-        mine = _one_of_each(closeness)
-        if weight is not None:
-            mine *= weight[at]
-        held += mine.sum(axis=1)
-        sums += mine @ columns[:, at].T
+    labels, held, sums = _assigned(X, centres, weight)
     empty = np.flatnonzero(held == 0)
     moved = sums / np.where(held > 0, held, 1.0)[:, None]
     if len(empty):
-        moved[empty] = columns[:, _farthest(columns, centres, len(empty))].T
+        distances = ((X - centres[labels]) ** 2).sum(axis=1)
+        moved[empty] = X[np.argsort(-distances, kind="stable")[: len(empty)]]
     return np.asarray(moved)
-
-
-def _one_of_each(closeness: Array) -> Array:
-    """1 where a row is nearest, 0 elsewhere; the first of several that are as near."""
-    mine = (closeness == closeness.max(axis=0)).astype(np.float64)
-    if np.count_nonzero(mine) > mine.shape[1]:
-        mine[:] = 0.0
-        mine[closeness.argmax(axis=0), np.arange(mine.shape[1])] = 1.0
-    return np.asarray(mine)
-
-
-def _farthest(columns: Array, centres: Array, n: int) -> Labels:
-    """The n rows that are farthest from their nearest centre."""
-    best = np.concatenate([each.max(axis=0) for _, each in _closeness(columns, centres)])
-    distances = (columns**2).sum(axis=0) - 2 * best
-    return np.asarray(np.argsort(-distances, kind="stable")[:n])

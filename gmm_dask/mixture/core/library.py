@@ -73,6 +73,34 @@ class Look(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Groups(ctypes.Structure):
+    """Rows and the nearest of some centres; the fields are those of gmm_groups in core.h."""
+
+    _fields_ = [
+        ("n", _INTEGER), ("d", _INTEGER), ("k", _INTEGER),
+        ("X", _POINTER), ("weights", _POINTER), ("centres", _POINTER),
+        ("labels", _POINTER), ("held", _POINTER), ("sums", _POINTER),
+    ]  # fmt: skip
+
+
+class Distances(ctypes.Structure):
+    """Rows and candidates for centres; the fields are those of gmm_distances in core.h."""
+
+    _fields_ = [
+        ("n", _INTEGER), ("d", _INTEGER), ("k", _INTEGER),
+        ("X", _POINTER), ("centres", _POINTER), ("before", _POINTER), ("squares", _POINTER),
+    ]  # fmt: skip
+
+
+class Column(ctypes.Structure):
+    """Values of a column; the fields are those of gmm_column in core.h."""
+
+    _fields_ = [
+        ("n", _INTEGER), ("values", _POINTER), ("weights", _POINTER), ("order", _POINTER),
+        ("variance_within", _NUMBER),
+    ]  # fmt: skip
+
+
 def library_name() -> str:
     """The file name of the library for this platform: a checkout on a shared disk may have many."""
     suffix = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
@@ -93,7 +121,13 @@ def library() -> ctypes.CDLL | None:
             ctypes.POINTER(record),
             ctypes.c_int,
         ]
-    loaded.gmm_look_at.argtypes = [ctypes.POINTER(Look), ctypes.c_int]
+    for name, of_rows in (
+        ("gmm_look_at", Look),
+        ("gmm_assign", Groups),
+        ("gmm_measure", Distances),
+        ("gmm_put_in_order", Column),
+    ):
+        getattr(loaded, name).argtypes = [ctypes.POINTER(of_rows), ctypes.c_int]
     loaded.gmm_exp_log.argtypes = [_POINTER, _POINTER, _POINTER, _INTEGER, ctypes.c_int]
     return loaded
 

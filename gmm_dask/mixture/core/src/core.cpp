@@ -5,6 +5,9 @@
   int gmm_expect_##level(gmm_task *, gmm_sums *);             \
   int gmm_score_##level(gmm_task *, gmm_scores *);            \
   int gmm_look_at_##level(gmm_look *);                        \
+  int gmm_assign_##level(gmm_groups *);                       \
+  int gmm_measure_##level(gmm_distances *);                   \
+  int gmm_put_in_order_##level(gmm_column *);                 \
   void gmm_exp_log_##level(const double *, double *, double *, int64_t);
 
 extern "C" {
@@ -24,11 +27,17 @@ struct Functions {
   int (*expect)(gmm_task *, gmm_sums *);
   int (*score)(gmm_task *, gmm_scores *);
   int (*look_at)(gmm_look *);
+  int (*assign)(gmm_groups *);
+  int (*measure)(gmm_distances *);
+  int (*put_in_order)(gmm_column *);
   void (*exp_log)(const double *, double *, double *, int64_t);
 };
 
-#define FUNCTIONS(number, level) \
-  { number, gmm_expect_##level, gmm_score_##level, gmm_look_at_##level, gmm_exp_log_##level }
+#define FUNCTIONS(number, level)                                                                     \
+  {                                                                                                  \
+    number, gmm_expect_##level, gmm_score_##level, gmm_look_at_##level, gmm_assign_##level,          \
+        gmm_measure_##level, gmm_put_in_order_##level, gmm_exp_log_##level                           \
+  }
 
 #if defined(__x86_64__)
 
@@ -88,6 +97,21 @@ int gmm_score(gmm_task *task, gmm_scores *scores, int level) {
 int gmm_look_at(gmm_look *look, int level) {
   const Functions *chosen = functions_of(level);
   return chosen ? chosen->look_at(look) : 2;
+}
+
+int gmm_assign(gmm_groups *groups, int level) {
+  const Functions *chosen = functions_of(level);
+  return chosen ? chosen->assign(groups) : 2;
+}
+
+int gmm_measure(gmm_distances *distances, int level) {
+  const Functions *chosen = functions_of(level);
+  return chosen ? chosen->measure(distances) : 2;
+}
+
+int gmm_put_in_order(gmm_column *column, int level) {
+  const Functions *chosen = functions_of(level);
+  return chosen ? chosen->put_in_order(column) : 2;
 }
 
 int gmm_exp_log(const double *x, double *e, double *l, int64_t n, int level) {

@@ -67,12 +67,44 @@ typedef struct {
   uint64_t *keys; /* (n,) or NULL */
 } gmm_look;
 
+/* Rows and the nearest of some centres; sums are added to. */
+typedef struct {
+  int64_t n, d, k;
+  const double *X;       /* (n, d) */
+  const double *weights; /* (n,) or NULL */
+  const double *centres; /* (k, d) */
+  int32_t *labels;       /* out (n,) */
+  double *held;          /* (k,): weight of the rows that are nearest to each */
+  double *sums;          /* (k, d): of weight times row */
+} gmm_groups;
+
+/* Squared distances of rows from some centres, or what was before where that is less. */
+typedef struct {
+  int64_t n, d, k;
+  const double *X;       /* (n, d) */
+  const double *centres; /* (k, d) */
+  const double *before;  /* (n,) or NULL */
+  double *squares;       /* out (k, n) */
+} gmm_distances;
+
+/* Values of a column: their order where there is room for it, else their variance about two means. */
+typedef struct {
+  int64_t n;
+  const double *values;  /* (n,) */
+  const double *weights; /* (n,) or NULL */
+  int64_t *order;        /* out (n,) or NULL */
+  double variance_within; /* out */
+} gmm_column;
+
 /* Levels: 2, 3, 4 are x86-64-v2, v3 and v4; 8 is aarch64. 0 asks for the best that this processor runs.
  * The functions return 0, or 1 where there is no memory, or 2 where the level is none of this processor. */
 __attribute__((visibility("default"))) int gmm_level(void);
 __attribute__((visibility("default"))) int gmm_expect(gmm_task *task, gmm_sums *sums, int level);
 __attribute__((visibility("default"))) int gmm_score(gmm_task *task, gmm_scores *scores, int level);
 __attribute__((visibility("default"))) int gmm_look_at(gmm_look *look, int level);
+__attribute__((visibility("default"))) int gmm_assign(gmm_groups *groups, int level);
+__attribute__((visibility("default"))) int gmm_measure(gmm_distances *distances, int level);
+__attribute__((visibility("default"))) int gmm_put_in_order(gmm_column *column, int level);
 __attribute__((visibility("default"))) int gmm_sums_in_lists(int64_t d, int64_t is_matrix);
 /* For tests: e^x of x <= 0, and log of 1 - x. n is a multiple of 32. */
 __attribute__((visibility("default"))) int gmm_exp_log(const double *x, double *e, double *l, int64_t n, int level);

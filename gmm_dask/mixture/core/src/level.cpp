@@ -1,5 +1,6 @@
 // Everything once for one processor level; it is compiled several times, with LEVEL naming the level.
 #include "expectation.hpp"
+#include "groups.hpp"
 #include "look.hpp"
 #include "scores.hpp"
 
@@ -13,6 +14,12 @@ int NAME(gmm_expect_, LEVEL)(gmm_task *task, gmm_sums *sums) { return LEVEL::exp
 int NAME(gmm_score_, LEVEL)(gmm_task *task, gmm_scores *scores) { return LEVEL::score(*task, *scores); }
 
 int NAME(gmm_look_at_, LEVEL)(gmm_look *look) { return LEVEL::look_at(*look); }
+
+int NAME(gmm_assign_, LEVEL)(gmm_groups *groups) { return LEVEL::assign(*groups); }
+
+int NAME(gmm_measure_, LEVEL)(gmm_distances *distances) { return LEVEL::measure(*distances); }
+
+int NAME(gmm_put_in_order_, LEVEL)(gmm_column *column) { return LEVEL::put_in_order(*column); }
 
 void NAME(gmm_exp_log_, LEVEL)(const double *x, double *e, double *l, int64_t n) {
   typedef LEVEL::Strip<double> S;
