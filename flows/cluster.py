@@ -32,10 +32,8 @@ def cluster(settings: Settings) -> State[Any]:
             show_fit(published)
         else:
             fitted = tasks.fit(opaque(job))
-            labelled, pictures = tasks.label(opaque(job), opaque(fitted))
-            published = tasks.publish(
-                opaque(job), opaque(fitted), opaque(labelled), opaque(pictures)
-            )
+            labelled = tasks.label(opaque(job), opaque(fitted))
+            published = tasks.publish(opaque(job), opaque(fitted), opaque(labelled))
             show_fit(published, (job, fitted))
     except tasks.EXPECTED as error:
         return tasks.failed(error)

@@ -29,10 +29,8 @@ def label(settings: ScoreSettings) -> State[Any]:
             published = tasks.make_latest(opaque(job))
         else:
             checked = tasks.check(opaque(job))
-            labelled, pictures = tasks.label(opaque(job), opaque(checked))
-            published = tasks.publish(
-                opaque(job), opaque(checked), opaque(labelled), opaque(pictures)
-            )
+            labelled = tasks.label(opaque(job), opaque(checked))
+            published = tasks.publish(opaque(job), opaque(checked), opaque(labelled))
         show_labels(published)
     except tasks.EXPECTED as error:
         return tasks.failed(error)

@@ -26,7 +26,6 @@ from gmm_dask.errors import (
 )
 from gmm_dask.redaction import redacted
 from gmm_dask.stage.delta_table import write_delta_table
-from gmm_dask.stage.drawing import drawing
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.fit import adopt as stage_adopt
 from gmm_dask.stage.fit import fit as stage_fit
@@ -37,7 +36,6 @@ from gmm_dask.stage.labelling import label as stage_label
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import make_latest as stage_make_latest
 from gmm_dask.stage.publish import publish as stage_publish
-from gmm_dask.stage.report import Pictures
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.text import table_versions
 
@@ -117,21 +115,16 @@ def check(job: Job[ScoreSettings]) -> Fitted:
 
 
 @task(task_run_name="label {job.plan.n_rows} rows", **_PHASE)
-def label(job: Job[Any], fitted: Fitted) -> tuple[Labelled, Pictures | None]:
-    """Write one label per row; the pictures of the report, where they were drawn meanwhile."""
-    with FlowWatcher("gmm-label-progress") as watcher, drawing(job, fitted) as pictures:
-        labelled = stage_label(
-            job, fitted.model, watcher, held=fitted.held, contents=fitted.contents
-        )
-        return labelled, pictures()
+def label(job: Job[Any], fitted: Fitted) -> Labelled:
+    """Write one label per row."""
+    with FlowWatcher("gmm-label-progress") as watcher:
+        return stage_label(job, fitted.model, watcher, held=fitted.held, contents=fitted.contents)
 
 
 @task(task_run_name="publish run {job.run_id}", **_PHASE)
-def publish(
-    job: Job[Any], fitted: Fitted, labelled: Labelled, pictures: Pictures | None
-) -> Published:
+def publish(job: Job[Any], fitted: Fitted, labelled: Labelled) -> Published:
     """Read everything back, then append the version."""
-    published = stage_publish(job, fitted, labelled, pictures=pictures)
+    published = stage_publish(job, fitted, labelled)
     return _with_delta_table(job, published)
 
 

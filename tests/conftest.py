@@ -91,7 +91,7 @@ def blobs(rng: np.random.Generator) -> Blobs:
 def nothing_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The report without its pictures: they take longer than a small run."""
     for name in ("cluster_figure", "likelihood_figure"):
-        monkeypatch.setattr(f"gmm_dask.stage.report.figures.{name}", lambda *_: b"")
+        monkeypatch.setattr(f"gmm_dask.stage.report.html.{name}", lambda *_: b"")
 
 
 BACKENDS = {

@@ -16,7 +16,6 @@ from sklearn.exceptions import ConvergenceWarning
 
 from gmm_dask import GaussianMixture
 from gmm_dask.errors import DataError
-from gmm_dask.estimator import estimation
 from gmm_dask.fitting import INIT_METHODS
 from gmm_dask.mixture import COVARIANCE_FAMILIES
 from gmm_dask.sections import FitSettings

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gmm_dask import fitting
-from gmm_dask.cautions import Caution, column_cautions, gist, narrow_events
-from gmm_dask.engine import Backend, Held, RowChunks, Survey, expectations, hold, release, survey
-from gmm_dask.mixture import PriorSettings, core
-from gmm_dask.mixture.prior import in_one_unit
+from gmm_dask.cautions import Caution
+from gmm_dask.engine import Backend, Held, Survey, hold, release, survey
+from gmm_dask.fitting_run import FitData, FitListener, fit_rows
+from gmm_dask.mixture import core
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage import text
-from gmm_dask.stage.checkpoints import Keeper, Seconds
-from gmm_dask.stage.hashing import Contents, hashing, note_early, on_look
+from gmm_dask.stage.checkpoints import Keeper
+from gmm_dask.stage.hashing import hash_pages, note_pages
 from gmm_dask.stage.job import Job, settings_hash, software_versions
 from gmm_dask.stage.report.data import MAX_ROWS, report_sample
 from gmm_dask.stage.row_checks import check_survey, check_total
@@ -60,7 +59,7 @@ class Fitted:
     n_resumed : int
         Passes that an earlier attempt of this run made.
     contents : mapping of int to str
-        SHA-256 of the input's pages as they were read for it, by chunk.
+        SHA-256 of the pages of each chunk before any row was used; labels must be of the same.
     cautions : tuple of Caution
         Of the columns.
     """
@@ -75,8 +74,8 @@ class Fitted:
     held: Held
     kernel: str
     seconds: float
-    n_resumed: int = 0
-    contents: Contents = field(default_factory=dict)
+    n_resumed: int
+    contents: Mapping[int, str]
     cautions: tuple[Caution, ...] = ()
 
 
@@ -97,70 +96,43 @@ def fit(
         A checkpoint of this run is damaged, or of another.
     """
     watcher = watcher or Watcher()
-    settings = job.settings
-    n_rows, n_chunks = job.plan.n_rows, job.plan.n_arrays
-    watcher.phase("fit", f"{text.numbered(n_rows, 'row')} in {text.numbered(n_chunks, 'chunk')}")
-    sample_seed, *start_seeds = np.random.SeedSequence(settings.fit.random_state).spawn(
-        1 + settings.fit.n_init
-    )
+    settings, plan = job.settings, job.plan
+    rows, chunks = text.numbered(plan.n_rows, "row"), text.numbered(plan.n_arrays, "chunk")
+    watcher.phase("fit", f"{rows} in {chunks}")
+    seeds = np.random.SeedSequence(settings.fit.random_state).spawn(1 + settings.fit.n_init)
     keeper = Keeper(job, watcher)
-    with (
-        job.backend(watcher, backend) as backend,
-        _holding(job, watcher, backend, in_use=not keeper.is_over) as held,
-    ):
-        arithmetic = RowArithmetic.chosen(settings.data.missing)
-        if arithmetic.kernel == "numpy":
-            watcher.warn(core.SLOWER)
-        surveyed = _surveyed(job, held.chunks, backend, sample_seed, keeper)
-        cautions = _column_cautions(job, surveyed, watcher)
-        guards = [_maximisation(job, surveyed, 1 + i) for i in range(len(start_seeds))]
-        held = keeper.begin(held, core.level_name())
-        note_early(job, surveyed.contents)
-        with hashing(job, held.chunks) as hashed:
-            over_all, sample, part, on_larger = expectations(
-                surveyed,
-                held.chunks,
-                backend,
-                arithmetic=arithmetic,
-                unit=guards[0].unit,
-                sample_rows=settings.fit.init_rows,
-                part_rows=fitting.telling_rows(settings.fit.n_components, len(job.plan.features)),
+    named = settings.data.features is not None
+    with job.backend(watcher, backend) as backend:
+        contents = hash_pages(job, backend)
+        note_pages(job, contents)
+        with _holding(job, watcher, backend, in_use=not keeper.is_over) as held:
+            if RowArithmetic.chosen(settings.data.missing).kernel == "numpy":
+                watcher.warn(core.SLOWER)
+            data = FitData(
+                held.chunks, settings.data.missing, plan.features, None if named else NAME_THEM
             )
-            rough = over_all.in_single() if settings.fit.arithmetic == "single" else None
-            clock = _Clock(watcher, settings, keeper.pass_seconds)
-            results = fitting.fit_from_sample(
-                fitting.Sample(*sample, None if part is None else fitting.Sample(*part), on_larger),
-                over_all,
-                _method(settings),
-                guards,
-                start_seeds,
-                rough=rough,
-                watch=clock,
-                tell=clock.tell,
-                keep=lambda standing: keeper.keep(standing, clock.seconds),
-                standing=keeper.standing,
-            )
-    result = _cautioned(fitting.best_of(results), guards[0], watcher)
+            held = keeper.begin(held, core.level_name())
+            listener = _Listener(job, watcher, keeper)
+            found = fit_rows(data, backend, settings.fit, listener, keeper, seeds=seeds)
+    result, surveyed = found.result, found.surveyed
     largest = max((abs(bound) for bound in result.lower_bounds), default=0.0) * result.sum_weight
-    check_total(largest, result.sum_weight, job.plan.root, job.plan.weight_column)
+    check_total(largest, result.sum_weight, plan.root, plan.weight_column)
     if not result.converged:
         watcher.warn(result.outcome.advice)
-    model = _write(job, _model(job, result))
     return Fitted(
-        model,
+        _write(job, _model(job, result)),
         result,
-        report_sample(surveyed, sample_seed),
+        report_sample(surveyed, seeds[0]),
         surveyed.n_rows,
         surveyed.n_usable,
-        clock.seconds[result.start],
-        surveyed.n_reads
-        + (0 if surveyed.replaces_rows else sum(each.n_passes for each in results)),
+        keeper.pass_seconds[result.start],
+        found.n_reads,
         held,
         core.level_name(),
         keeper.seconds,
         keeper.n_resumed,
-        {**surveyed.contents, **hashed},
-        cautions,
+        contents,
+        found.cautions,
     )
 
 
@@ -179,9 +151,14 @@ def adopt(
     assert model is not None
     watcher = watcher or Watcher()
     watcher.phase("check", text.numbered(job.plan.n_rows, "row"))
+    missing = job.settings.data.missing
     with job.backend(watcher, backend) as backend:
+        contents = hash_pages(job, backend)
         held = hold(job.row_chunks(), backend, 0)  # rows are looked at but once
-        surveyed = _survey(job, held.chunks, backend, seed, at_least=0)
+        surveyed, _ = survey(
+            held.chunks, backend, sample_rows=MAX_ROWS, seed=seed, missing=missing, by_value=False
+        )
+        check_survey(surveyed, job.plan, missing=missing, at_least=0)
     parameters, outcome = model.parameters, fitting.Outcome(model.outcome)
     result = fitting.FitResult(
         parameters, (), outcome, (parameters,), model.n_rows, model.sum_weight
@@ -197,7 +174,8 @@ def adopt(
         held,
         core.level_name(),
         time.perf_counter() - begun,
-        contents=surveyed.contents,
+        0,
+        contents,
     )
 
 
@@ -229,109 +207,35 @@ def _holding(
         release(held.chunks)
 
 
-def _surveyed(
-    job: Job[Settings],
-    chunks: RowChunks,
-    backend: Backend,
-    seed: np.random.SeedSequence,
-    keeper: Keeper,
-) -> Survey:
-    """The survey that an earlier attempt kept, or a new one."""
-    kept = keeper.survey()
-    if kept is not None:
-        return kept
-    surveyed = _survey(job, chunks, backend, seed, job.settings.fit.n_components)
-    keeper.keep_survey(surveyed)
-    return surveyed
+class _Listener(FitListener):
+    """Checks the rows of a fit, and hands on to watcher and keeper how the fit goes."""
 
+    def __init__(self, job: Job[Settings], watcher: Watcher, keeper: Keeper) -> None:
+        self._job, self._watcher, self._keeper = job, watcher, keeper
 
-def _survey(
-    job: Job[Any],
-    chunks: RowChunks,
-    backend: Backend,
-    seed: np.random.SeedSequence,
-    at_least: int,
-) -> Survey:
-    """The survey of all rows, checked; the plan knows the lengths of its chunks."""
-    settings = job.settings
-    missing = settings.data.missing
-    way: dict[str, Any] = {"sample_rows": MAX_ROWS, "by_value": False}
-    if isinstance(settings, Settings):
-        way = {
-            "sample_rows": settings.fit.init_rows,
-            "larger_rows": fitting.settling_rows(_method(settings), len(job.plan.features)),
-        }
-    way |= {"seed": seed, "missing": missing, "noting": on_look(job, chunks)}
-    surveyed, _ = survey(chunks, backend, **way)
-    check_survey(surveyed, job.plan, missing=missing, at_least=at_least)
-    return surveyed
+    def surveyed(self, surveyed: Survey) -> None:
+        """See FitListener."""
+        settings, plan = self._job.settings, self._job.plan
+        at_least = settings.fit.n_components
+        check_survey(surveyed, plan, missing=settings.data.missing, at_least=at_least)
 
+    def caution(self, message: str) -> None:
+        """See FitListener."""
+        self._watcher.warn(message)
 
-def _column_cautions(job: Job[Settings], surveyed: Survey, watcher: Watcher) -> tuple[Caution, ...]:
-    """Cautions about columns where the settings name no features; the watcher hears each."""
-    if job.settings.data.features is not None:
-        return ()
-    found = column_cautions(surveyed, job.plan.features, NAME_THEM)
-    for caution in found:
-        watcher.warn(caution.message)
-    return found
+    def passed(self, record: fitting.Pass) -> None:
+        """See FitListener."""
+        self._keeper.passed(record)
+        self._watcher.passed(record, self._job.settings.fit)
+        self.happened(record.events)
 
-
-def _cautioned(
-    result: fitting.FitResult, guard: fitting.Maximisation, watcher: Watcher
-) -> fitting.FitResult:
-    """The result with its narrow components among the events; the watcher hears of all at once."""
-    narrow = narrow_events(result, guard)
-    if narrow:
-        watcher.warn(gist([event.to_dict() for event in narrow]))
-    return replace(result, events_=(*result.events_, *narrow))
-
-
-class _Clock:
-    """Keeps the times of each start's passes and hands each pass on to the watcher."""
-
-    def __init__(self, watcher: Watcher, settings: Settings, earlier: Seconds) -> None:
-        self._watcher, self._settings = watcher, settings
-        self.seconds: dict[int, tuple[float, ...]] = defaultdict(tuple, earlier)
-
-    def __call__(self, record: fitting.Pass) -> None:
-        self.seconds[record.start] += (record.seconds,)
-        self._watcher.passed(record, self._settings.fit)
-        self.tell(record.events)
-
-    def tell(self, events: Iterable[fitting.Event]) -> None:
-        """Warn of components in trouble."""
-        several = self._settings.fit.n_init > 1
+    def happened(self, events: Sequence[fitting.Event]) -> None:
+        """See FitListener."""
+        several = self._job.settings.fit.n_init > 1
         for event in events:
             self._watcher.warn(
                 f"Start {event.start}: {event.message}" if several else event.message
             )
-
-
-def _method(settings: Settings) -> fitting.Method:
-    names = (field.name for field in fields(fitting.Method))
-    return fitting.Method(**{name: getattr(settings.fit, name) for name in names})
-
-
-def _maximisation(job: Job[Settings], surveyed: Survey, start: int) -> fitting.Maximisation:
-    chosen, spread = job.settings.fit, surveyed.spread
-    prior = PriorSettings(
-        chosen.weight_concentration_prior,
-        chosen.mean_precision_prior,
-        chosen.degrees_of_freedom_prior,
-        chosen.covariance_prior,
-    ).resolve(spread.mean, spread.variances)
-    spread, prior = in_one_unit(spread, prior)
-    features = job.plan.features
-    return fitting.Maximisation(
-        chosen.reg_covar,
-        chosen.component_policy,
-        spread,
-        prior,
-        features,
-        start,
-        surveyed.sample,
-    )
 
 
 def _model(job: Job[Settings], result: fitting.FitResult) -> Model:

@@ -17,7 +17,7 @@ from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import Job, software_versions
 from gmm_dask.stage.labelling import Labelled
 from gmm_dask.stage.outputs import Published, load_published, open_output
-from gmm_dask.stage.report import Pictures, ReportData, draw, render_report
+from gmm_dask.stage.report import ReportData, render_report
 from gmm_dask.stage.settings import ScoreSettings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import (
@@ -45,15 +45,12 @@ def publish(
     fitted: Fitted,
     labelled: Labelled,
     watcher: Watcher | None = None,
-    pictures: Pictures | None = None,
     now: Clock = utc_now,
 ) -> Published:
     """Write metrics and report, read every file back, and append the version.
 
     Parameters
     ----------
-    pictures : Pictures, optional
-        Of the report, where they were drawn beside the labels.
     now : Clock
         Tells the times that the files and the version carry.
 
@@ -67,7 +64,7 @@ def publish(
     note_contents(folder, file_contents(job.plan, labelled.contents))
     model_sha256 = fitted.model.sha256
     metrics = _noted(folder, summarise(job, fitted, labelled) | {"published": now()})
-    data = report_data(job, fitted, metrics, pictures)
+    data = report_data(job, fitted, metrics)
     report = html_of_model(render_report(data), model_sha256)
     folder.put_of_model("report.html", report, model_sha256)
     manifest_sha256 = write_manifest(
@@ -192,11 +189,6 @@ def _per_row_and_criteria(sums: LabelSums, n_free: int) -> dict[str, float | Non
     }
 
 
-def draw_pictures(job: Job[Any], fitted: Fitted) -> Pictures:
-    """Those of the report, which need no labels."""
-    return draw(report_data(job, fitted, _before_labels(job, fitted)))
-
-
 def _before_labels(job: Job[Any], fitted: Fitted) -> dict[str, Any]:
     """What is in metrics.json of plan and fit."""
     model, settings = fitted.model, job.settings
@@ -237,12 +229,7 @@ def _before_labels(job: Job[Any], fitted: Fitted) -> dict[str, Any]:
     }
 
 
-def report_data(
-    job: Job[Any],
-    fitted: Fitted,
-    metrics: dict[str, Any],
-    pictures: Pictures | None = None,
-) -> ReportData:
+def report_data(job: Job[Any], fitted: Fitted, metrics: dict[str, Any]) -> ReportData:
     """Everything the report shows; of labels what the metrics tell."""
     model, plan = fitted.model, job.plan
     outcome, advice = _ending(model, metrics)
@@ -277,7 +264,6 @@ def report_data(
         },
         versions=software_versions(),
         events=metrics["events"],
-        pictures=pictures,
     )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from gmm_dask.engine import Backend
 from gmm_dask.stage import text
 from gmm_dask.stage.delta_table import write_delta_table
-from gmm_dask.stage.drawing import drawing
 from gmm_dask.stage.fit import Fitted, adopt, fit
 from gmm_dask.stage.job import Job, SettingsT, plan
 from gmm_dask.stage.labelling import label
@@ -63,6 +62,5 @@ def _made(
         watcher.detail(f"Delta table: {text.table_versions(dict(job.plan.tables))}.")
     with job.backend(watcher) as backend:
         fitted = model_of(job, watcher, backend)
-        with drawing(job, fitted) as pictures:
-            labelled = label(job, fitted.model, watcher, backend, fitted.held, fitted.contents)
-    return publish(job, fitted, labelled, watcher, pictures())
+        labelled = label(job, fitted.model, watcher, backend, fitted.held, fitted.contents)
+    return publish(job, fitted, labelled, watcher)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -11,7 +12,7 @@ from typing import Any
 
 from gmm_dask.engine import Held, Survey
 from gmm_dask.errors import OutputError
-from gmm_dask.fitting import Standing
+from gmm_dask.fitting import Pass, Standing
 from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints import standing as standings
 from gmm_dask.stage.checkpoints import survey as surveys
@@ -43,6 +44,11 @@ class Keeper:
     ----------
     job : Job
     watcher : Watcher
+
+    Attributes
+    ----------
+    pass_seconds : dict of int to tuple of float
+        Wall time of each pass so far, in all attempts, by start.
     """
 
     def __init__(self, job: Job[Settings], watcher: Watcher) -> None:
@@ -58,6 +64,8 @@ class Keeper:
         self._software: Mapping[str, str] = {}
         self._is_on = job.settings.output.checkpoint_seconds is not None
         self._found = self._last_kept = self._newest()
+        before: Seconds = {} if self._found is None else self._found.pass_seconds
+        self.pass_seconds: dict[int, tuple[float, ...]] = defaultdict(tuple, before)
 
     @property
     def standing(self) -> Standing | None:
@@ -68,11 +76,6 @@ class Keeper:
     def n_resumed(self) -> int:
         """Passes that need not be made again."""
         return 0 if self._found is None else self._found.number
-
-    @property
-    def pass_seconds(self) -> Seconds:
-        """Wall time of each of these passes, by start."""
-        return {} if self._found is None else self._found.pass_seconds
 
     @property
     def is_over(self) -> bool:
@@ -143,14 +146,18 @@ class Keeper:
             write_checkpoint(self._job.folder, SURVEY, self._origin, body)
             self._note(begun)
 
-    def keep(self, standing: Standing, pass_seconds: Seconds) -> None:
+    def passed(self, record: Pass) -> None:
+        """Take note of a pass that ended."""
+        self.pass_seconds[record.start] += (record.seconds,)
+
+    def keep(self, standing: Standing) -> None:
         """Write a checkpoint, if it is time for one."""
         last = self._last_kept
         if not self._is_due() or (last is not None and standing.n_passes <= last.number):
             return
         begun = time.perf_counter()
         checkpoint = Checkpoint(
-            standing, dict(pass_seconds), self.seconds, self._held, self._software
+            standing, dict(self.pass_seconds), self.seconds, self._held, self._software
         )
         previous, kept = (None, {}) if last is None else (last.number, last.kept)
         body = standings.dump_checkpoint(checkpoint, previous, kept)

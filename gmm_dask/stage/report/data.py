@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,20 +40,6 @@ class State:
     parameters: Parameters
 
 
-class Pictures(NamedTuple):
-    """The still pictures, as PNG.
-
-    Parameters
-    ----------
-    clusters : bytes
-    curve : bytes or None
-        None where nothing was fitted.
-    """
-
-    clusters: bytes
-    curve: bytes | None
-
-
 @dataclass(frozen=True, eq=False)
 class ReportData:
     """Everything the report shows; the same data give the same bytes.
@@ -80,8 +66,6 @@ class ReportData:
         Software by name.
     events : list of dict
         Cautions, and what happened on the way; a `message` is shown as a sentence.
-    pictures : Pictures, optional
-        Where they were drawn already.
     """
 
     title: str
@@ -98,7 +82,6 @@ class ReportData:
     plan: Mapping[str, Any]
     versions: Mapping[str, str]
     events: Sequence[Mapping[str, Any]]
-    pictures: Pictures | None = None
 
     def __post_init__(self) -> None:
         d = self.parameters.n_features

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.mixture import Parameters, responsibilities
-from gmm_dask.stage.report.data import Pictures, ReportData
+from gmm_dask.stage.report.data import ReportData
 from gmm_dask.stage.report.view import CERTAIN, View, best_view, mixed, palette
 from gmm_dask.stage.text import numbered, short
 
@@ -25,14 +25,6 @@ DPI = 100
 INK, MUTED, GRID = "#1c2430", "#5a6675", "#e4e8ed"
 ACCENT = "#0072b2"
 MAX_NUMBERED = 40  # components with a number at their centre; more would hide the picture
-
-
-def draw(data: ReportData) -> Pictures:
-    """Both pictures; of what only labels tell, nothing is in them."""
-    curve = None
-    if data.n_passes:
-        curve = likelihood_figure(data.lower_bounds, data.outcome, data.objective)
-    return Pictures(cluster_figure(data), curve)
 
 
 def likelihood_figure(

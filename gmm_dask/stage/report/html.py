@@ -14,7 +14,7 @@ from gmm_dask.mixture import responsibilities
 from gmm_dask.stage import text
 from gmm_dask.stage.report import tables
 from gmm_dask.stage.report.data import ReportData
-from gmm_dask.stage.report.figures import draw
+from gmm_dask.stage.report.figures import cluster_figure, likelihood_figure
 from gmm_dask.stage.report.payload import payload, safe_json
 from gmm_dask.stage.report.view import CERTAIN, best_view
 
@@ -49,7 +49,9 @@ def _on_one_line(value: Any) -> Any:
 
 
 def _context(data: ReportData) -> dict[str, Any]:
-    sent, pictures = payload(data), data.pictures or draw(data)
+    sent, curve = payload(data), b""
+    if data.n_passes:
+        curve = likelihood_figure(data.lower_bounds, data.outcome, data.objective)
     script = "".join(['(() => {\n"use strict";\n', *map(_file, SCRIPTS), "})();\n"])
     outcome, mood = _WORDS.get(data.outcome, (data.outcome.replace("_", " ").capitalize(), "bad"))
     certain = _certain_rows(data)
@@ -90,8 +92,8 @@ def _context(data: ReportData) -> dict[str, Any]:
         "events": list(tables.event_lines(data.events)),
         "passes": tables.pass_lines(data.lower_bounds),
         "n_passes": data.n_passes,
-        "cluster_png": _data_uri(pictures.clusters),
-        "curve_png": "" if pictures.curve is None else _data_uri(pictures.curve),
+        "cluster_png": _data_uri(cluster_figure(data)),
+        "curve_png": _data_uri(curve) if curve else "",
         "payload": safe_json(sent),
         "style": _file("report.css"),
         "script": script,
