@@ -4,11 +4,10 @@
 #pragma once
 
 #include "core.h"
+#include "linear.hpp"
 #include "mixture.hpp"
 
 namespace LEVEL {
-
-constexpr int CENTRES = 4;  // that are looked at together
 
 // Numbers of the rows of a block that begins at `start`; lanes beyond the end repeat the last row.
 INLINE void number_rows(int64_t start, int64_t n, int32_t *order) {
@@ -16,48 +15,10 @@ INLINE void number_rows(int64_t start, int64_t n, int32_t *order) {
   for (int l = 0; l < ROWS<double>; l++) order[l] = int32_t(l < last ? l : last);
 }
 
-// Centres in fours, value by value, and half their squared lengths; what fills up the last four is nearest to no row.
-static void pack_centres(const gmm_groups &g, double *packed, double *halves) {
-  const int64_t k = filled_up(g.k, CENTRES);
-  for (int64_t j = 0; j < k; j++) {
-    double *to = packed + j / CENTRES * CENTRES * g.d + j % CENTRES, half = 0.0;
-    for (int64_t i = 0; i < g.d; i++) {
-      const double value = j < g.k ? g.centres[j * g.d + i] : 0.0;
-      to[i * CENTRES] = value;
-      half += value * value;
-    }
-    halves[j] = j < g.k ? half / 2 : double(__builtin_inf());
-  }
-}
-
-// The nearest centre of each row of a block, the first of several: the largest of c x - c c / 2.
-INLINE void find_nearest(const double *x, const double *packed, const double *halves, int64_t d, int64_t k,
-                         double *nearest) {
-  typedef Narrow<double> P;
-  constexpr int R = ROWS<double>;
-  for (int l = 0; l < R; l += P::size) {
-    P best = all<P>(-__builtin_inf()), label = all<P>(0.0);
-    for (int64_t j = 0; j < k; j += CENTRES) {
-      P z[CENTRES];
-      _Pragma("GCC unroll 4") for (int q = 0; q < CENTRES; q++) z[q] = all<P>(-halves[j + q]);
-      const double *c = packed + j * d, *p = x + l;
-      for (int64_t i = 0; i < d; i++, c += CENTRES, p += R) {
-        const P t = load<P>(p);
-        _Pragma("GCC unroll 4") for (int q = 0; q < CENTRES; q++) z[q] = multiply_add(t, broadcast(c[q]), z[q]);
-      }
-      _Pragma("GCC unroll 4") for (int q = 0; q < CENTRES; q++) {
-        label = where_greater(z[q], best, all<P>(double(j + q)), label);
-        best = larger(z[q], best);
-      }
-    }
-    store(nearest + l, label);
-  }
-}
-
 // Label rows by their nearest centres, and add up the rows of each.
 static int assign(gmm_groups &g) {
   constexpr int R = ROWS<double>;
-  const int64_t k = filled_up(g.k, CENTRES), d = g.d;
+  const int64_t k = filled_up(g.k, FOUR), d = g.d;
   Arena arena;
   double *x = nullptr, *packed = nullptr, *halves = nullptr;
   for (int time = 0; time < 2; time++) {
@@ -66,14 +27,18 @@ static int assign(gmm_groups &g) {
     halves = arena.take<double>(k);
     if (!time && !arena.allocate()) return 1;
   }
-  pack_centres(g, packed, halves);
+  pack_fours(g.centres, g.k, d, packed);
+  for (int64_t j = 0; j < k; j++) {
+    halves[j] = j < g.k ? 0.0 : -__builtin_inf();
+    for (int64_t i = 0; j < g.k && i < d; i++) halves[j] -= g.centres[j * d + i] * g.centres[j * d + i] / 2;
+  }
   alignas(64) double nearest[R];
   int32_t order[R];
   for (int64_t start = 0; start < g.n; start += R) {
     const double *rows = g.X + start * d;
     number_rows(start, g.n, order);
     transpose(rows, d, order, d, x);
-    find_nearest(x, packed, halves, d, k, nearest);
+    find_largest(x, packed, halves, d, k, nearest);  // of c x - c c / 2
     for (int64_t l = 0; l < R && start + l < g.n; l++) {
       const int64_t j = int64_t(nearest[l]);
       g.labels[start + l] = int32_t(j);

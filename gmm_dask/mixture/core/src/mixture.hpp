@@ -5,6 +5,7 @@
 
 #include "core.h"
 #include "distances.hpp"
+#include "linear.hpp"
 #include "sums.hpp"
 
 namespace LEVEL {
@@ -66,7 +67,7 @@ class Arena {
 template <class T> struct Room {
   T *x, *joint, *D, *weight, *largest, *limit, *squares, *summed, *lead;  // of a block
   T *factors, *mean, *rest;                                               // packed; filled up to whole lines
-  T *y, *directions, *screen_factors, *projected, *shifted;               // of the screen
+  T *y, *directions, *discriminants, *biases, *screen_factors, *projected, *shifted;  // of the screen
   T *tile, *V, *listed_D, *shares;
   int32_t *order, *guess, *placed, *ends, *listed;
   int64_t *counts;
@@ -83,6 +84,8 @@ template <class T> struct Room {
     rest = arena.take<T>(g.k * g.p);
     y = arena.take<T>(g.n_seen ? g.n_directions * R : 0);
     directions = arena.take<T>(g.d * g.n_directions);
+    discriminants = arena.take<T>(filled_up(g.k, FOUR) * g.n_seen);
+    biases = arena.take<T>(filled_up(g.k, FOUR));
     screen_factors = arena.take<T>(g.n_screen_factors * g.screen_factor_size);
     projected = arena.take<T>(screened * g.n_directions);
     shifted = arena.take<T>(g.n_seen ? 8 * g.d : 0);
@@ -101,6 +104,9 @@ template <class T> struct Room {
   void fill(const Mixture<T> &g) {
     if (g.is_matrix)
       for (int64_t j = 0; j < g.n_factors; j++) pack(g.factors + j * g.d * g.d, g.d, factors + j * g.factor_size);
+    pack_fours(g.screen_means, g.k, g.n_seen, discriminants);
+    for (int64_t j = 0; g.n_seen && j < filled_up(g.k, FOUR); j++)
+      biases[j] = j < g.k ? g.biases[j] : -T(__builtin_inf());
     for (int64_t j = 0; g.n_seen && j < g.n_screen_factors; j++)
       pack(g.screen_factors + j * g.n_seen * g.n_seen, g.n_seen, screen_factors + j * g.screen_factor_size);
     for (int64_t i = 0; i < g.d * g.n_directions; i++) directions[i] = g.directions[i];

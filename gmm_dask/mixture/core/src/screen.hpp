@@ -5,8 +5,7 @@
 
 namespace LEVEL {
 
-constexpr int GUESSING = 8;  // directions that rows are sorted by
-constexpr int AGAIN = 32;    // tiles after which a screen that did not pay is tried once more
+constexpr int AGAIN = 32;  // tiles after which a screen that did not pay is tried once more
 
 // Of the components that were looked at in a tile, how many were out of reach.
 struct Tally {
@@ -54,25 +53,13 @@ template <class T> static void project(const Mixture<T> &g, const Room<T> &m, co
 
 // Sort the rows of a tile by the component that they are probably of: the linear discriminant rule.
 template <class T> static void sort_by_guess(const Mixture<T> &g, const Room<T> &m, int64_t count) {
-  typedef Strip<T> S;
   constexpr int R = ROWS<T>;
-  const int64_t n = g.n_seen < GUESSING ? g.n_seen : GUESSING;
+  alignas(64) T found[R];
   for (int64_t j = 0; j <= g.k; j++) m.ends[j] = 0;
   for (int64_t t = 0; t < count; t += R) {
-    transpose(m.projected, g.n_directions, m.order + t, n, m.y);
-    for (int l = 0; l < R; l += S::size) {
-      S best = all<S>(-T(__builtin_inf())), nearest = all<S>(T(0));
-      for (int64_t j = 0; j < g.k; j++) {
-        S score = all<S>(g.biases[j]);
-        for (int64_t i = 0; i < n; i++)
-          score = multiply_add(load<S>(m.y + i * R + l), broadcast(g.screen_means[j * g.n_seen + i]), score);
-        nearest = where_greater(score, best, all<S>(T(j)), nearest);
-        best = larger(score, best);
-      }
-      alignas(64) T found[S::size];
-      store(found, nearest);
-      for (int i = 0; i < S::size; i++) m.guess[t + l + i] = int32_t(found[i]);
-    }
+    transpose(m.projected, g.n_directions, m.order + t, g.n_seen, m.y);
+    find_largest(m.y, m.discriminants, m.biases, g.n_seen, filled_up(g.k, FOUR), found);
+    for (int i = 0; i < R; i++) m.guess[t + i] = int32_t(found[i]);
   }
   for (int64_t t = 0; t < count; t++) m.ends[m.guess[t] + 1]++;
   for (int64_t j = 0; j < g.k; j++) m.ends[j + 1] += m.ends[j];

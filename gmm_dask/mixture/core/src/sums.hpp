@@ -105,33 +105,40 @@ INLINE int64_t append(const int32_t *order, const T *resp, uint64_t has_share, i
   return n;
 }
 
-// Features a to a + N - 1 of D by a pack of features of V, summed over n rows that lie `stride` apart.
+// Features a to a + N - 1 of D by a pack of features of V from c on, summed over n rows.
+//
+// V and D lie in panels: the rows of a line of features stand one after the other, so that what is multiplied here
+// is read from the first cache in the order of memory, however many features there are.
 template <int N, class P>
-INLINE void add_corner(const typename P::value *V, const typename P::value *D, int64_t stride, int64_t n, int64_t a,
+INLINE void add_corner(const typename P::value *V, const typename P::value *D, int64_t p, int64_t n, int64_t a,
                        int64_t c, double *sum_xx) {
   typedef typename P::value T;
+  constexpr int W = LINE_VALUES<T>, LANES = LANES_OF<T>, REGISTERS = P::size / LANES;
   P sum[N];
   _Pragma("GCC unroll 8") for (int q = 0; q < N; q++) sum[q] = all<P>(T(0));
-  const T *v = V + c, *w = D + a;
-  for (int64_t p = 0; p < n; p++, v += stride, w += stride) {
-    const P t = load<P>(v);
-    _Pragma("GCC unroll 8") for (int q = 0; q < N; q++) sum[q] = multiply_add(t, broadcast(w[q]), sum[q]);
+  const T *w = D + a / W * W * n + a % W;
+  const T *v[REGISTERS];
+  EACH(REGISTERS) v[i] = V + (c + i * LANES) / W * W * n + (c + i * LANES) % W;
+  for (int64_t row = 0; row < n * W; row += W) {
+    P t;
+    EACH(REGISTERS) t.r[i] = *(const Register<T> *)(v[i] + row);
+    _Pragma("GCC unroll 8") for (int q = 0; q < N; q++) sum[q] = multiply_add(t, broadcast(w[row + q]), sum[q]);
   }
-  _Pragma("GCC unroll 8") for (int q = 0; q < N; q++) add_to(sum_xx + (a + q) * stride + c, sum[q]);
+  _Pragma("GCC unroll 8") for (int q = 0; q < N; q++) add_to(sum_xx + (a + q) * p + c, sum[q]);
 }
 
 // Add r (x - m) (p,) and the lower triangle of r (x - m)(x - m)^T (p, p) of the listed rows of X (., d).
 //
-// p is d filled up to whole lines, as mean and rest are. V and D (LIST_ROWS, p) are workspace: r (x - m) and x - m.
+// p is d filled up to whole lines, as mean and rest are. V and D (p / line, LIST_ROWS, line) are workspace:
+// r (x - m) and x - m.
 template <class T>
 static void add_listed(const T *X, int64_t d, const int32_t *rows, const T *shares, int64_t count, const T *mean,
                        const T *rest, T *V, T *D, double *sum_x, double *sum_xx) {
   typedef Line<T> L;
   constexpr int W = LINE_VALUES<T>;
   const int64_t p = filled_up(d, W);
-  const int64_t at_once = d * int64_t(sizeof(T)) > 192 ? LIST_ROWS / 2 : LIST_ROWS;  // V and D stay in the first cache
-  for (int64_t start = 0; start < count; start += at_once) {
-    const int64_t n = count - start < at_once ? count - start : at_once;
+  for (int64_t start = 0; start < count; start += LIST_ROWS) {
+    const int64_t n = count - start < LIST_ROWS ? count - start : LIST_ROWS;
     for (int64_t c = 0; c < p; c += W) {
       const L m = load<L>(mean + c), e = load<L>(rest + c);
       L sum = all<L>(T(0));
@@ -143,8 +150,8 @@ static void add_listed(const T *X, int64_t d, const int32_t *rows, const T *shar
           row = end_of_row;
         }
         const L difference = from_mean(load_row<L>(row), m, e), weighted = difference * broadcast(shares[start + i]);
-        store(D + i * p + c, difference);
-        store(V + i * p + c, weighted);
+        store(D + c * n + i * W, difference);
+        store(V + c * n + i * W, weighted);
         sum = sum + weighted;
       }
       add_to(sum_x + c, sum);
