@@ -6,9 +6,7 @@ from functools import partial
 from typing import Any
 
 from gmm_dask.engine import RowChunks, Stream, rows_from_sources
-from gmm_dask.storage import Plan
-from gmm_dask.storage.input.parquet.reader import read_parts, read_rows
-from gmm_dask.storage.input.sources import ChunkSource, array_names, shard_sources
+from gmm_dask.storage import ChunkSource, Plan, array_names, read_parts, read_rows, shard_sources
 
 
 def planned_rows(plan: Plan) -> RowChunks:

@@ -20,7 +20,8 @@ from gmm_dask.errors import DataError
 from gmm_dask.mixture import Parameters
 from gmm_dask.stage.row_checks import check_survey
 from gmm_dask.storage.input.parquet import reader
-from gmm_dask.storage.input.plan import Plan, plan_dataset
+from gmm_dask.storage.input.plan import Plan
+from gmm_dask.storage.input.planning import plan_dataset
 from tests.engine.test_passes import bits
 
 N_ROWS, D = 20_000, 3

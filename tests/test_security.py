@@ -23,7 +23,7 @@ from gmm_dask.stage.outputs import open_output
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import Settings, load_settings, settings_from
 from gmm_dask.storage import read_manifest, verify
-from gmm_dask.storage.records.parquet_tables import read_parquet_bytes
+from gmm_dask.storage.arrow import read_parquet_bytes
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "gmm_dask").rglob("*.py"), *(ROOT / "flows").rglob("*.py")])

@@ -230,7 +230,7 @@ def verify(ref: Ref, debug: Debug = False) -> None:
     with ending(debug):
         from gmm_dask import storage
         from gmm_dask.command.console import make_console, print_line
-        from gmm_dask.storage.store.version_log import read_version
+        from gmm_dask.storage import read_version
 
         url, number = storage.parse_ref(ref)
         store = storage.open_store(url)
@@ -273,12 +273,12 @@ def gc(
         from gmm_dask import storage
         from gmm_dask.command.console import make_console, print_line
         from gmm_dask.stage import text
-        from gmm_dask.storage.store.garbage import find_garbage, remove
+        from gmm_dask.storage import find_garbage, remove_garbage
 
         store = storage.open_store(out)
         garbage = find_garbage(store)
         if not dry_run:
-            remove(store, garbage)
+            remove_garbage(store, garbage)
         done = "would be removed" if dry_run else "removed"
         files = text.numbered(len(garbage.names), "checkpoint")
         print_line(make_console(), f"{files} {done}, {text.size(garbage.bytes)}.")

@@ -17,7 +17,7 @@ from gmm_dask.stage import text
 from gmm_dask.stage.history import Listed
 from gmm_dask.stage.outputs import Published, label_parts
 from gmm_dask.stage.report.view import separations
-from gmm_dask.storage.records.model_file import Model
+from gmm_dask.storage import Model
 
 MAX_FEATURES = 24  # lines of a table that people still read
 MAX_COMPONENTS = 24

@@ -81,7 +81,7 @@ def table_values(table: Any, within: str = "", lengths: Lengths | None = None) -
     """An Arrow table as numbers; raises as frame_values does."""
     names = tuple(table.column_names)
     check_unique(names, within)
-    from gmm_dask.storage.input.columns.roles import types_of
+    from gmm_dask.storage import types_of
 
     def converted(column: tuple[Any, Any], where: str, length: int | None) -> Values:
         return arrow_values(*column, where, length)
@@ -118,9 +118,15 @@ def arrow_values(column: Any, type_: Any, where: str, length: int | None = None)
     type_ : Arrow type
         What the column is, which may say more than the type of the array.
     """
-    from gmm_dask.storage.input.columns.arrays import OddValuesError, list_length, numbers
-    from gmm_dask.storage.input.columns.lists import is_list, value_type
-    from gmm_dask.storage.input.columns.roles import is_number, kind_of
+    from gmm_dask.storage import (
+        OddValuesError,
+        is_list,
+        is_number,
+        kind_of,
+        list_length,
+        numbers,
+        value_type,
+    )
 
     chunks = getattr(column, "chunks", [column])
     value = value_type(type_)
@@ -148,8 +154,7 @@ def kind_of_pandas(dtype: Any) -> Kind:
     if isinstance(dtype, np.dtype):
         return kind_of_dtype(dtype)
     if isinstance(dtype, pd.ArrowDtype):
-        from gmm_dask.storage.input.columns.lists import value_type
-        from gmm_dask.storage.input.columns.roles import kind_of
+        from gmm_dask.storage import kind_of, value_type
 
         return kind_of(value_type(dtype.pyarrow_dtype))
     if isinstance(dtype, pd.SparseDtype):

@@ -307,7 +307,7 @@ def _is_list(dtype: Any) -> bool:
     type_ = getattr(dtype, "pyarrow_dtype", None)
     if type_ is None:
         return False
-    from gmm_dask.storage.input.columns.lists import is_list
+    from gmm_dask.storage import is_list
 
     return is_list(type_)
 

@@ -17,12 +17,21 @@ from gmm_dask.errors import OutputError, SettingsError
 from gmm_dask.redaction import redacted
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.settings import ScoreSettings, Settings
-from gmm_dask.storage import Plan, open_store, read_manifest
-from gmm_dask.storage.input.inputs import is_remote
-from gmm_dask.storage.input.listing import lies_in, overlaps, would_list
-from gmm_dask.storage.input.parquet.reader import carried_schema
-from gmm_dask.storage.records.delta_output import Origin, check_target, delta_schema, write_table
-from gmm_dask.storage.records.labels import label_schema
+from gmm_dask.storage import (
+    Plan,
+    TableOrigin,
+    carried_schema,
+    check_target,
+    delta_schema,
+    is_remote,
+    label_schema,
+    lies_in,
+    open_store,
+    overlaps,
+    read_manifest,
+    would_list,
+    write_table,
+)
 
 
 def check_delta_table(
@@ -81,7 +90,9 @@ def write_delta_table(settings: Settings | ScoreSettings, published: Published) 
     url, version = _url(settings.labels.delta_table), published.version
     store = published.folder.store
     parts = _parts(published, read_manifest(store, version))
-    origin = Origin(redacted(store.url), version.number, version.run_id, version.manifest_sha256)
+    origin = TableOrigin(
+        redacted(store.url), version.number, version.run_id, version.manifest_sha256
+    )
     try:
         first = next(parts)
         number = write_table(url, _all(first, parts), delta_schema(first.schema), origin)

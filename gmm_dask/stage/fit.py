@@ -25,7 +25,7 @@ from gmm_dask.stage.report.data import MAX_ROWS, report_sample
 from gmm_dask.stage.row_checks import check_survey, check_total
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
-from gmm_dask.storage.records.model_file import Model, dump_model, load_model_file, parameters_bytes
+from gmm_dask.storage import Model, dump_model, load_model_file, parameters_bytes
 
 NAME_THEM = (
     "Name the features that are to be clustered in data.features or with --features; "

@@ -8,9 +8,14 @@ from typing import Any
 from gmm_dask.engine import Backend, map_items
 from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import Job
-from gmm_dask.storage.input.parquet.opened import PlannedFiles
-from gmm_dask.storage.input.sources import ChunkSource, name_of, shard_sources
-from gmm_dask.storage.records.contents import content_of, file_contents
+from gmm_dask.storage import (
+    ChunkSource,
+    PlannedFiles,
+    content_of,
+    file_contents,
+    name_of,
+    shard_sources,
+)
 
 Contents = Mapping[int, str]  # SHA-256 of the pages of chunks, by chunk
 

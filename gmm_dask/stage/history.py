@@ -12,8 +12,15 @@ from gmm_dask.errors import GmmDaskError, OutputError
 from gmm_dask.sections import Section
 from gmm_dask.stage import text
 from gmm_dask.stage.settings import DataSettings, FitSettings, LabelSettings
-from gmm_dask.storage import RunFolder, Store, Version, open_store, read_manifest
-from gmm_dask.storage.store.version_log import read_version, version_numbers
+from gmm_dask.storage import (
+    RunFolder,
+    Store,
+    Version,
+    open_store,
+    read_manifest,
+    read_version,
+    version_numbers,
+)
 
 AT_ONCE = 16  # versions: on an object store each is four requests
 MAX_SETTING = 20  # characters of one setting

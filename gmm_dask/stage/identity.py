@@ -6,16 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gmm_dask.errors import InputChangedError, OutputError
-from gmm_dask.storage import Plan, RunFolder, Store, canonical_json, run_id
-from gmm_dask.storage.records.contents import (
+from gmm_dask.storage import (
+    CONTENTS,
     FileContent,
+    Plan,
+    RunFolder,
+    Store,
+    canonical_json,
     dump_contents,
     load_contents,
     read_contents_of,
+    run_id,
+    sha256_hex,
     states_of,
 )
-from gmm_dask.storage.records.documents import sha256_hex
-from gmm_dask.storage.store.runs import CONTENTS
 
 AGAIN = "Run again: a new plan takes the data as they are now."
 
@@ -70,7 +74,7 @@ def note_contents(folder: RunFolder, contents: Sequence[FileContent]) -> None:
     InputChangedError
         That attempt read other data, which looked the same.
     """
-    if folder.put_if_absent(CONTENTS, canonical_json(dump_contents(contents))):
+    if folder.put_if_absent(CONTENTS, dump_contents(contents)):
         return
     noted = {each.name: each.sha256 for each in load_contents(folder) or ()}
     others = [each.name for each in contents if noted.get(each.name) != each.sha256]

@@ -26,20 +26,22 @@ from gmm_dask.stage.identity import begin, run_folder
 from gmm_dask.stage.outputs import load_model
 from gmm_dask.stage.settings import DataSettings, ScoreSettings, Settings
 from gmm_dask.storage import (
+    MAX_MODEL_BYTES,
+    Model,
     Plan,
     RunFolder,
     Store,
     Version,
     canonical_json,
+    check_kept,
     check_writable,
     find_version,
+    is_readable,
     latest,
     open_store,
     plan_dataset,
+    would_list,
 )
-from gmm_dask.storage.input.listing import would_list
-from gmm_dask.storage.records.labels import check_kept
-from gmm_dask.storage.records.model_file import MAX_BYTES, Model, is_readable
 
 SettingsT = TypeVar("SettingsT", Settings, ScoreSettings)
 
@@ -217,7 +219,7 @@ def _check_model(settings: Settings | ScoreSettings, dataset: Plan) -> None:
         raise SettingsError(
             f"fit.n_components: {fit.n_components} components of covariance_type "
             f"{fit.covariance_type} on {text.numbered(len(names), 'feature')} make a model file "
-            f"of more than {text.size(MAX_BYTES)}, which is not read again. Choose "
+            f"of more than {text.size(MAX_MODEL_BYTES)}, which is not read again. Choose "
             "fit.covariance_type diag, or fewer components or features."
         )
 

@@ -26,19 +26,26 @@ from gmm_dask.stage.hashing import Contents
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.row_checks import check_total
 from gmm_dask.stage.watch import Watcher
-from gmm_dask.storage import Chunk, Plan, RunFolder
-from gmm_dask.storage.input.parquet.opened import OpenChunk, PlannedChunk, PlannedFiles, changed
-from gmm_dask.storage.input.sources import ChunkSource, name_of, shard_sources
-from gmm_dask.storage.records.contents import content_of
-from gmm_dask.storage.records.labels import (
+from gmm_dask.storage import (
+    Chunk,
+    ChunkSource,
     LabelledChunk,
     LabelSums,
+    Model,
+    OpenChunk,
     PartReceipt,
+    Plan,
+    PlannedChunk,
+    PlannedFiles,
+    RunFolder,
+    content_of,
+    file_changed,
     label_table,
     labelled_before,
+    name_of,
+    shard_sources,
     write_part,
 )
-from gmm_dask.storage.records.model_file import Model
 
 PARTS_AT_ONCE = 64  # files that a task writes: they take longer than to read small ones
 
@@ -286,7 +293,9 @@ def _content(work: _Work, rows: OpenChunk, before: str | None) -> str:
     """SHA-256 of the pages of rows that were read now; they must be as they were before."""
     content = content_of(rows, work.columns)
     if before not in (None, content):
-        raise changed(rows.source, "its pages hold other values than those that were read before")
+        raise file_changed(
+            rows.source, "its pages hold other values than those that were read before"
+        )
     return content
 
 

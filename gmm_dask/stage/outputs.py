@@ -11,25 +11,44 @@ from gmm_dask.errors import DataError, ModelFileError, OutputError
 from gmm_dask.fitting import Outcome
 from gmm_dask.mixture.estimate import Cause
 from gmm_dask.storage import (
+    ANY,
+    COUNT,
+    FLAG,
+    MAX_MODEL_BYTES,
+    MODEL_KEY,
+    NUMBER,
+    PLACE,
+    TEXT,
+    TIME,
+    At,
+    Kind,
+    Model,
     RunFolder,
     Version,
+    brief,
+    by_name,
+    content_problem,
+    damage_of,
     latest,
+    list_of,
+    literal,
+    load_model_file,
+    open_input,
     open_store,
+    optional,
     parse_ref,
+    part,
     read_manifest,
+    read_regular,
+    read_version,
+    shape,
+    text_of,
+    version_numbers,
 )
-from gmm_dask.storage.input.inputs import open_input
-from gmm_dask.storage.records.documents import literal
-from gmm_dask.storage.records.fields import Fields
-from gmm_dask.storage.records.labels import content_problem
-from gmm_dask.storage.records.model_file import MAX_BYTES, MODEL_KEY, Model, load_model_file
-from gmm_dask.storage.store.local_store import read_regular
-from gmm_dask.storage.store.object_errors import brief
-from gmm_dask.storage.store.runs import damage_of
-from gmm_dask.storage.store.version_log import read_version, version_numbers
 
 # What a version is asked the path of, and its name within the folder of the run.
 FILES = {"model": "model.json", "labels": "labels", "report": "report.html", "folder": ""}
+_OF_ROWS_THAT_COUNT = ("log_likelihood_per_row", "bic", "aic", "icl")
 LONGEST = 1 << 24  # characters of what is said of an event: it names columns
 _COUNTS = (
     "n_rows",
@@ -111,7 +130,7 @@ def load_published(
     manifest = read_manifest(folder.store, version)
     model = _model(folder.get_verified("model.json", manifest), folder.path("model.json"))
     metrics = folder.get_verified_json("metrics.json", manifest)
-    _check_metrics(Fields(metrics, folder.path("metrics.json"), OutputError), model)
+    _check_metrics(metrics, model, At(folder.path("metrics.json")))
     return Published(folder, version, new, model, metrics, earlier)
 
 
@@ -122,45 +141,34 @@ def _model(data: bytes, name: str) -> Model:
     return model
 
 
-def _check_metrics(reader: Fields, model: Model) -> None:
-    """Raise OutputError unless all is there that is literal of a version, as what it is."""
-    for name in _COUNTS:
-        reader.count(name)
-    if len(reader.counts("n_labelled")) != model.parameters.n_components:
-        reader.refuse("n_labelled", "has not one count for each component")
-    reader.array("lower_bounds", (model.n_passes,))
-    reader.number("log_likelihood")
-    of_rows_that_count = ("log_likelihood_per_row", "bic", "aic", "icl")
-    if any(reader.value(name) is not None for name in of_rows_that_count):
-        for name in of_rows_that_count:
-            reader.number(name)
-    for name in ("model_from", "objective"):
-        if reader.value(name) is not None:
-            reader.place(name)
-    if reader.value("outcome") != model.outcome or reader.value("n_passes") != model.n_passes:
-        reader.refuse("outcome", "or n_passes is not that of the model")
-    dropped, cast = reader.inner("n_dropped"), reader.inner("cast")
-    for name in dropped.document:
-        dropped.count(name)
-    for name in cast.document:
-        cast.text(name)
-    for event in reader.inners("events"):
-        event.text("message", LONGEST)
-        if event.text("kind") == Cause.NARROW:
-            event.value("component")
-    _check_later_metrics(reader)
-
-
-def _check_later_metrics(reader: Fields) -> None:
-    """The same of what metrics of older versions do not have."""
-    if "published" in reader.document:
-        reader.time("published")
-    if reader.document.get("features_named") is not None:
-        reader.flag("features_named")
-    if "tables" in reader.document:
-        tables = reader.inner("tables")
-        for name in tables.document:
-            tables.count(name)
+def _check_metrics(metrics: Any, model: Model, at: At) -> None:
+    """Raise OutputError unless all that is shown of a version is there, as what it is."""
+    k, n_passes = model.parameters.n_components, model.n_passes
+    known: dict[str, Kind[Any]] = {
+        **dict.fromkeys(_COUNTS, COUNT),
+        "n_labelled": list_of(COUNT, k),
+        "lower_bounds": list_of(NUMBER, n_passes),
+        "log_likelihood": NUMBER,
+        **dict.fromkeys(_OF_ROWS_THAT_COUNT, optional(NUMBER)),
+        "model_from": optional(PLACE),
+        "objective": optional(PLACE),
+        "n_dropped": by_name(COUNT),
+        "cast": by_name(TEXT),
+        "events": list_of(part(message=text_of(LONGEST), kind=TEXT)),
+    }
+    later: dict[str, Kind[Any]] = {
+        "published": optional(TIME),
+        "features_named": optional(FLAG),
+        "tables": by_name(COUNT),
+    }
+    found = shape(known, later, strict=False).load(metrics, at)
+    if len({found[name] is None for name in _OF_ROWS_THAT_COUNT}) > 1:
+        at.refuse("is null, and other criteria are not", _OF_ROWS_THAT_COUNT[0])
+    if metrics.get("outcome") != model.outcome or found["n_passes"] != n_passes:
+        at.refuse("or n_passes is not that of the model", "outcome")
+    for i, event in enumerate(metrics["events"]):
+        if event["kind"] == Cause.NARROW:
+            ANY.of(event, "component", at.inside("events").inside(i))
 
 
 def load_model_bytes(ref: str) -> bytes:
@@ -168,9 +176,9 @@ def load_model_bytes(ref: str) -> bytes:
     if ref.endswith(".json"):
         if "://" in ref:
             folder_url, _, name = ref.rpartition("/")
-            return open_store(folder_url).get(name, MAX_BYTES)
+            return open_store(folder_url).get(name, MAX_MODEL_BYTES)
         try:
-            return read_regular(Path(ref), MAX_BYTES)
+            return read_regular(Path(ref), MAX_MODEL_BYTES)
         except OutputError:
             raise
         except (OSError, ValueError) as error:

@@ -21,23 +21,30 @@ from gmm_dask.stage.report import ReportData, render_report
 from gmm_dask.stage.settings import ScoreSettings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import (
+    FLAG,
+    MODEL_KEY,
+    At,
+    Clock,
+    LabelSums,
+    Model,
     RunFolder,
     Version,
     canonical_json,
     check_writable,
+    file_contents,
+    html_of_model,
+    is_time,
     latest,
     open_store,
     parse_ref,
+    part,
     publish_version,
+    utc_now,
     verify,
     write_manifest,
 )
-from gmm_dask.storage.records.contents import file_contents
-from gmm_dask.storage.records.documents import Clock, is_time, utc_now
-from gmm_dask.storage.records.fields import Fields
-from gmm_dask.storage.records.labels import LabelSums
-from gmm_dask.storage.records.model_file import MODEL_KEY, Model
-from gmm_dask.storage.store.runs import html_of_model
+
+_OUTPUT = part(settings=part(output=part(private=FLAG)))  # of run.json
 
 
 def publish(
@@ -135,11 +142,10 @@ def promote(ref: str, watcher: Watcher | None = None, now: Clock = utc_now) -> P
             f"`gmm-dask versions {ref}` lists all."
         )
     published = open_output(ref)
-    about = Fields(
-        published.folder.get_json("run.json"), published.folder.path("run.json"), OutputError
-    )
-    private = about.inner("settings").inner("output").flag("private")  # as the run's own files are
-    folder = RunFolder(open_store(url, private=private), published.run_id)
+    about, path = published.folder.get_json("run.json"), published.folder.path("run.json")
+    output = _OUTPUT.load(about, At(path))["settings"]["output"]
+    store = open_store(url, private=output["private"])  # as the run's own files are
+    folder = RunFolder(store, published.run_id)
     return make_latest(folder, published.version, watcher, now)
 
 

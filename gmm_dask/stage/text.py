@@ -53,7 +53,7 @@ def duration(seconds: float) -> str:
 
 def moment(time: Any) -> str:
     """A time of our documents to the second, as `2026-08-01 12:00:00 UTC`."""
-    from gmm_dask.storage.records.documents import is_time  # whose package is slow to load
+    from gmm_dask.storage import is_time  # whose package is slow to load
 
     return f"{time[:10]} {time[11:19]} UTC" if is_time(time) else "unknown"
 

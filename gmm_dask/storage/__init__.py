@@ -1,41 +1,155 @@
-"""Parquet in, model and labels out: plan, reader, store, versions."""
+"""Parquet in, model and labels out: input, store, records. The one door to this package."""
 
-from gmm_dask.storage.input.plan import Partition, Plan, plan_dataset
-from gmm_dask.storage.input.shards import Chunk
-from gmm_dask.storage.records.documents import canonical_json
-from gmm_dask.storage.store.protocol import Store, check_writable, open_store
-from gmm_dask.storage.store.versions import (
+from gmm_dask.storage.arrow import OddValuesError, list_length, numbers
+from gmm_dask.storage.input.columns.selection import (
+    is_list,
+    is_number,
+    kind_of,
+    types_of,
+    value_type,
+)
+from gmm_dask.storage.input.inputs import is_remote, open_input
+from gmm_dask.storage.input.listing.places import lies_in, overlaps, would_list
+from gmm_dask.storage.input.parquet.opened import file_changed
+from gmm_dask.storage.input.parquet.reader import (
+    OpenChunk,
+    PlannedChunk,
+    PlannedFiles,
+    carried_schema,
+    read_parts,
+    read_rows,
+)
+from gmm_dask.storage.input.plan import (
+    Chunk,
+    ChunkSource,
+    Plan,
+    array_names,
+    name_of,
+    shard_sources,
+)
+from gmm_dask.storage.input.planning import plan_dataset
+from gmm_dask.storage.records.checkpoint_file import (
+    SURVEY,
+    Origin,
+    checkpoint_name,
+    checkpoint_numbers,
+    read_checkpoint,
+    remedied,
+    write_checkpoint,
+)
+from gmm_dask.storage.records.codec import (
+    ANY,
+    COUNT,
+    FLAG,
+    NUMBER,
+    PLACE,
+    SHA256,
+    SIZE,
+    TEXT,
+    TIME,
+    At,
+    Clock,
+    Kind,
+    Positive,
+    by_name,
+    count_from,
+    is_time,
+    list_of,
+    literal,
+    optional,
+    or_infinite,
+    packed,
+    part,
+    record,
+    shape,
+    text_of,
+    utc_now,
+)
+from gmm_dask.storage.records.contents import (
+    FileContent,
+    content_of,
+    dump_contents,
+    file_contents,
+    load_contents,
+    read_contents_of,
+    states_of,
+)
+from gmm_dask.storage.records.delta_output import (
+    TableOrigin,
+    check_target,
+    delta_schema,
+    write_table,
+)
+from gmm_dask.storage.records.documents import canonical_json, sha256_hex
+from gmm_dask.storage.records.labels import (
+    LabelledChunk,
+    LabelSums,
+    PartReceipt,
+    check_kept,
+    content_problem,
+    label_schema,
+    label_table,
+    labelled_before,
+    write_part,
+)
+from gmm_dask.storage.records.manifest import read_manifest, verify, write_manifest
+from gmm_dask.storage.records.model_file import (
+    ARRAYS,
+    MAX_MODEL_BYTES,
+    MODEL_KEY,
+    Model,
+    array_shapes,
+    check_mixture,
+    dump_model,
+    is_readable,
+    load_model_file,
+    parameters_bytes,
+)
+from gmm_dask.storage.store.local_store import read_regular
+from gmm_dask.storage.store.object_errors import brief
+from gmm_dask.storage.store.protocol import Store
+from gmm_dask.storage.store.runs import (
+    CONTENTS,
     RunFolder,
+    check_writable,
+    damage_of,
+    html_of_model,
+    open_store,
+    run_id,
+)
+from gmm_dask.storage.store.version_log import (
     Version,
-    find_version,
     latest,
     list_versions,
     parse_ref,
+    read_version,
+    version_numbers,
+)
+from gmm_dask.storage.store.versions import (
+    find_garbage,
+    find_version,
     publish_version,
-    read_manifest,
-    run_id,
-    verify,
-    write_manifest,
+    remove_garbage,
 )
 
 __all__ = [
-    "Chunk",
-    "Partition",
-    "Plan",
-    "RunFolder",
-    "Store",
-    "Version",
-    "canonical_json",
-    "check_writable",
-    "find_version",
-    "latest",
-    "list_versions",
-    "open_store",
-    "parse_ref",
-    "plan_dataset",
-    "publish_version",
-    "read_manifest",
-    "run_id",
-    "verify",
-    "write_manifest",
-]
+    "ANY", "array_names", "array_shapes", "ARRAYS", "At", "brief", "by_name",
+    "canonical_json", "carried_schema", "check_kept", "check_mixture", "check_target",
+    "check_writable", "checkpoint_name", "checkpoint_numbers", "Chunk", "ChunkSource",
+    "Clock", "content_of", "content_problem", "CONTENTS", "COUNT", "count_from", "damage_of",
+    "delta_schema", "dump_contents", "dump_model", "file_changed", "file_contents",
+    "FileContent", "find_garbage", "find_version", "FLAG", "html_of_model", "is_list",
+    "is_number", "is_readable", "is_remote", "is_time", "Kind", "kind_of", "label_schema",
+    "label_table", "labelled_before", "LabelledChunk", "LabelSums", "latest", "lies_in",
+    "list_length", "list_of", "list_versions", "literal", "load_contents", "load_model_file",
+    "MAX_MODEL_BYTES", "Model", "MODEL_KEY", "name_of", "NUMBER", "numbers", "OddValuesError",
+    "open_input", "open_store", "OpenChunk", "optional", "or_infinite", "Origin", "overlaps",
+    "packed", "parameters_bytes", "parse_ref", "part", "PartReceipt", "PLACE", "Plan",
+    "plan_dataset", "PlannedChunk", "PlannedFiles", "Positive", "publish_version",
+    "read_checkpoint", "read_contents_of", "read_manifest", "read_parts", "read_regular",
+    "read_rows", "read_version", "record", "remedied", "remove_garbage", "run_id",
+    "RunFolder", "SHA256", "sha256_hex", "shape", "shard_sources", "SIZE", "states_of",
+    "Store", "SURVEY", "TableOrigin", "TEXT", "text_of", "TIME", "types_of", "utc_now",
+    "value_type", "verify", "Version", "version_numbers", "would_list", "write_checkpoint",
+    "write_manifest", "write_part", "write_table",
+]  # fmt: skip

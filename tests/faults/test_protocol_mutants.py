@@ -12,10 +12,10 @@ import pytest
 
 from gmm_dask.errors import OutputError
 from gmm_dask.storage import Store, Version, latest, list_versions, verify
+from gmm_dask.storage.arrow import parquet_bytes
 from gmm_dask.storage.records import labels, manifest
 from gmm_dask.storage.records.documents import sha256_hex
 from gmm_dask.storage.records.labels import PartReceipt
-from gmm_dask.storage.records.parquet_tables import parquet_bytes
 from gmm_dask.storage.store import local_store, runs, versions
 from gmm_dask.storage.store.local_store import LocalStore
 from gmm_dask.storage.store.protocol import create_once

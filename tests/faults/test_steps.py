@@ -18,8 +18,8 @@ from gmm_dask.errors import GmmDaskError
 from gmm_dask.stage.outputs import Published
 from gmm_dask.storage import Store, Version, list_versions
 from gmm_dask.storage.store import local_store, object_store
-from gmm_dask.storage.store.garbage import find_garbage, remove
 from gmm_dask.storage.store.object_store import ObjectStore
+from gmm_dask.storage.store.versions import find_garbage, remove_garbage
 from tests.conftest import seeds
 from tests.faults.conftest import ROWS, Drive
 from tests.faults.steps import FAULTS, NEW_STORES, REQUESTS, FaultAt, Harm, InTurn, led_by
@@ -156,7 +156,7 @@ def in_turns(store: Store, turns: Turns, drivers: list[Driver]) -> list[Publishe
 def collect(store: Store) -> None:
     """What `gc` does, three times."""
     for _ in range(3):
-        remove(store, find_garbage(store))
+        remove_garbage(store, find_garbage(store))
 
 
 # 1,000 in all, of two kinds of stores and two of drivers.

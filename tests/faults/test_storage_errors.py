@@ -17,7 +17,7 @@ from gmm_dask.errors import GmmDaskError
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import Settings, settings_from
 from gmm_dask.storage import Store, latest, list_versions, open_store, verify
-from gmm_dask.storage.input import plan
+from gmm_dask.storage.input import planning
 from gmm_dask.storage.input.inputs import open_input
 from gmm_dask.storage.input.parquet import opened
 from tests.conftest import seeds
@@ -78,7 +78,7 @@ def data_by_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         file.stream = Steps(file.stream)
         return file
 
-    for module in (plan, opened):
+    for module in (planning, opened):
         monkeypatch.setattr(module, "open_input", stepping)
 
 

@@ -22,7 +22,7 @@ from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
 from gmm_dask.storage import list_versions, open_store
 from gmm_dask.storage.input.inputs import open_input
-from gmm_dask.storage.records.delta_output import Origin, delta_schema, write_table
+from gmm_dask.storage.records.delta_output import TableOrigin, delta_schema, write_table
 from tests.object_service import ObjectService
 
 pytestmark = pytest.mark.usefixtures("nothing_drawn")
@@ -68,7 +68,7 @@ def check_holds(published: Published, table: DeltaTable) -> None:
         assert found[name].tolist() == expected[name].tolist()
     entry = f"{table.table_uri.removeprefix('file://').rstrip('/')}/_delta_log/{table.version():020}.json"
     with open_input(entry) as file:
-        (said,) = filter(None, map(Origin.of_line, file.stream.read().splitlines()))
+        (said,) = filter(None, map(TableOrigin.of_line, file.stream.read().splitlines()))
     assert (said.run_id, said.number) == (published.run_id, published.version.number)
 
 
@@ -140,8 +140,8 @@ def test_a_damaged_part_never_reaches_the_table(data: Path) -> None:
     assert table_of(data).version() == before + 1  # that of the other writer
 
 
-def origin(number: int, output: str = "out") -> Origin:
-    return Origin(output, number, f"run{number}", "0" * 64)
+def origin(number: int, output: str = "out") -> TableOrigin:
+    return TableOrigin(output, number, f"run{number}", "0" * 64)
 
 
 def parts(*values: int) -> list[pa.Table]:

@@ -19,7 +19,7 @@ from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, Settings, settings_from
 from gmm_dask.stage.watch import Watcher
-from gmm_dask.storage.input.plan import plan_dataset
+from gmm_dask.storage.input.planning import plan_dataset
 from gmm_dask.storage.records import contents
 
 pytestmark = pytest.mark.usefixtures("nothing_drawn")

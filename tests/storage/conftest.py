@@ -13,8 +13,8 @@ import pytest
 
 from gmm_dask.errors import DataError
 from gmm_dask.storage.input.parquet.reader import read_features
-from gmm_dask.storage.input.plan import Plan, plan_dataset
-from gmm_dask.storage.input.sources import sources
+from gmm_dask.storage.input.plan import Plan, sources
+from gmm_dask.storage.input.planning import plan_dataset
 
 Write = Callable[..., Path]
 

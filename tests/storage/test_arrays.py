@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gmm_dask.storage.input.columns.arrays import nulls, to_arrow, to_arrow_lists, to_numpy
+from gmm_dask.storage.arrow import nulls, to_arrow, to_arrow_lists, to_numpy
 
 TYPES = [pa.float16(), pa.float32(), pa.float64(), pa.int8(), pa.int32(), pa.int64(), pa.uint64()]
 

@@ -11,19 +11,13 @@ import pytest
 
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.records.documents import MAX_BYTES
+from gmm_dask.storage.records.labels import PART
+from gmm_dask.storage.records.manifest import read_manifest, verify
 from gmm_dask.storage.store.local_store import LocalStore
 from gmm_dask.storage.store.protocol import create_once
 from gmm_dask.storage.store.runs import RunFolder
-from gmm_dask.storage.store.version_log import Version
-from gmm_dask.storage.store.versions import (
-    LATEST,
-    find_version,
-    latest,
-    list_versions,
-    publish_version,
-    read_manifest,
-    verify,
-)
+from gmm_dask.storage.store.version_log import Version, latest, list_versions
+from gmm_dask.storage.store.versions import LATEST, find_version, publish_version
 from tests.storage.stores import (
     CHUNK,
     OTHER,
@@ -161,7 +155,7 @@ def test_a_straggler_that_finishes_after_the_commit_changes_nothing() -> None:
     before = published_rows(store, version), read_manifest(store, version)
     folder = RunFolder(store, RUN)
     late = put_part(folder, 1, noise=1e-12)  # other bits: another name, listed by nobody
-    folder.put_json("receipts/00001.json", late.to_dict())
+    folder.put_json("receipts/00001.json", PART.dump(late))
     folder.put_json("run.json", {"plan": 2})  # a listed file stands
     assert (published_rows(store, version), read_manifest(store, version)) == before
     assert verify(store, version) == []

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage.store.garbage import find_garbage, remove
 from gmm_dask.storage.store.version_log import entry_name
+from gmm_dask.storage.store.versions import find_garbage, remove_garbage
 from tests.storage.stores import (
     FAULTS,
     OTHER,
@@ -34,7 +34,7 @@ def test_checkpoints_of_published_runs_go_and_all_else_stays() -> None:
     garbage = find_garbage(store)
     assert (set(garbage.names), garbage.bytes) == (set(KEPT), 3)
     left = {name: data for name, data in store.objects.items() if name not in KEPT}
-    remove(store, garbage)
+    remove_garbage(store, garbage)
     assert store.objects == left
     check_one_whole_version(store)
     assert find_garbage(store).names == ()
@@ -60,7 +60,7 @@ def test_stopped_at_any_removal_it_can_be_done_again(fault: str) -> None:
         store = with_checkpoints()
         garbage = find_garbage(store)
         with pytest.raises((Crash, OutputError)):
-            remove(FaultStore(store, at, fault), garbage)
+            remove_garbage(FaultStore(store, at, fault), garbage)
         check_one_whole_version(store)
-        remove(store, garbage)
+        remove_garbage(store, garbage)
         assert not set(KEPT) & set(store.objects)

@@ -16,8 +16,15 @@ import pytest
 
 from gmm_dask.errors import DataError, OutputError
 from gmm_dask.mixture import RowScores
-from gmm_dask.storage.records.labels import LABEL_COLUMNS, PartReceipt, label_table, write_part
-from gmm_dask.storage.records.parquet_tables import parquet_bytes, read_parquet_bytes
+from gmm_dask.storage.arrow import parquet_bytes, read_parquet_bytes
+from gmm_dask.storage.records.codec import At
+from gmm_dask.storage.records.labels import (
+    LABEL_COLUMNS,
+    PART,
+    PartReceipt,
+    label_table,
+    write_part,
+)
 from gmm_dask.storage.store.local_store import LocalStore
 from gmm_dask.storage.store.runs import RunFolder
 from tests.storage.stores import (
@@ -277,9 +284,13 @@ RECEIPT = PartReceipt(3, "labels/p.parquet", "0" * 64, 10, 4, 12, "a/b.parquet",
 
 def test_a_receipt_survives_a_document() -> None:
     folder = RunFolder(MemoryStore(), RUN)
-    folder.put_json("receipts/00003.json", RECEIPT.to_dict())
-    folder.put_json("receipts/00003.json", RECEIPT.to_dict())  # may be written again
-    assert PartReceipt.from_dict(folder.get_json("receipts/00003.json")) == RECEIPT
+    folder.put_json("receipts/00003.json", PART.dump(RECEIPT))
+    folder.put_json("receipts/00003.json", PART.dump(RECEIPT))  # may be written again
+    assert read_receipt(folder.get_json("receipts/00003.json")) == RECEIPT
+
+
+def read_receipt(document: object) -> PartReceipt:
+    return PART.load(document, At("receipt"))
 
 
 @pytest.mark.parametrize(
@@ -302,13 +313,13 @@ def test_a_receipt_survives_a_document() -> None:
 )
 def test_a_damaged_receipt_is_refused_by_field(field: str, value: object) -> None:
     with pytest.raises(OutputError, match=f"receipt: {field} is"):
-        PartReceipt.from_dict(RECEIPT.to_dict() | {field: value})
+        read_receipt(PART.dump(RECEIPT) | {field: value})
 
 
 def test_a_receipt_with_a_field_too_many_or_too_few_is_refused() -> None:
     with pytest.raises(OutputError, match="'extra' is an unknown field"):
-        PartReceipt.from_dict(RECEIPT.to_dict() | {"extra": 1})
-    document = RECEIPT.to_dict()
+        read_receipt(PART.dump(RECEIPT) | {"extra": 1})
+    document = PART.dump(RECEIPT)
     del document["rows"]
     with pytest.raises(OutputError, match="rows is absent"):
-        PartReceipt.from_dict(document)
+        read_receipt(document)

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_dask.errors import DataError
+from gmm_dask.storage.input.inputs import Problems
 from gmm_dask.storage.input.listing import list_files, would_list
-from gmm_dask.storage.input.listing.globs import MAX_ALTERNATIVES, Pattern, alternatives
-from gmm_dask.storage.input.plan import plan_dataset
-from gmm_dask.storage.input.problems import Problems
+from gmm_dask.storage.input.listing.places import MAX_ALTERNATIVES, Pattern, alternatives
+from gmm_dask.storage.input.planning import plan_dataset
 from tests.object_service import ObjectService, files
 from tests.storage.conftest import Write, problems_of
 

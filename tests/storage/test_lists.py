@@ -16,7 +16,7 @@ from gmm_dask.errors import DataError
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
 from gmm_dask.storage.input.parquet.opened import BATCH_BYTES
-from gmm_dask.storage.input.plan import plan_dataset
+from gmm_dask.storage.input.planning import plan_dataset
 from tests.storage.conftest import Write, problems_of, read_all, write_file
 
 ROWS = np.arange(24.0).reshape(8, 3) ** 2

@@ -9,20 +9,15 @@ from typing import Any
 import pytest
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage.records.documents import canonical_json, sha256_hex
-from gmm_dask.storage.records.labels import PartReceipt
+from gmm_dask.storage.arrow import parquet_bytes, read_parquet_bytes
+from gmm_dask.storage.records.codec import At
+from gmm_dask.storage.records.documents import sha256_hex
+from gmm_dask.storage.records.labels import PART
+from gmm_dask.storage.records.manifest import MANIFEST_FILE, read_manifest, verify
 from gmm_dask.storage.records.model_file import dump_model
-from gmm_dask.storage.records.parquet_tables import parquet_bytes, read_parquet_bytes
 from gmm_dask.storage.store.runs import MADE_WITH_MODEL, RUN_FILES, RunFolder
-from gmm_dask.storage.store.version_log import Version, read_version
-from gmm_dask.storage.store.versions import (
-    LATEST,
-    latest,
-    list_versions,
-    publish_version,
-    read_manifest,
-    verify,
-)
+from gmm_dask.storage.store.version_log import Version, latest, list_versions, read_version
+from gmm_dask.storage.store.versions import LATEST, publish_version
 from tests.storage.stores import (
     CHUNK,
     OTHER,
@@ -134,7 +129,9 @@ def test_what_another_model_made_is_refused_and_found(name: str) -> None:
         RunFolder(store, RUN),
         {"sha256": sha256_hex(changed), "bytes": len(changed)},
     )
-    receipts = [PartReceipt.from_dict(folder.get_json(f"receipts/0000{i}.json")) for i in range(3)]
+    receipts = [
+        PART.load(folder.get_json(f"receipts/0000{i}.json"), At("receipt")) for i in range(3)
+    ]
     receipts = [replace(each, **bytes_now) if each.name in key else each for each in receipts]
     with pytest.raises(OutputError, match=told):
         put_manifest(folder, receipts, 12)
@@ -181,7 +178,7 @@ def forge(
     for key, data in changed.items():
         entry = manifest["files"][key.removeprefix(f"runs/{RUN}/")]
         entry |= {"bytes": len(data), "sha256": sha256_hex(data)}
-    data = canonical_json(manifest)
+    data = MANIFEST_FILE.dump(manifest)
     entry = replace(version, manifest_sha256=sha256_hex(data))
     objects = changed | {f"runs/{RUN}/MANIFEST.json": data, version.name: entry.to_json()}
     return MemoryStore(store.objects | objects)

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from gmm_dask.errors import ModelFileError
 from gmm_dask.mixture import Parameters, log_density
+from gmm_dask.storage.arrow import parquet_bytes
 from gmm_dask.storage.records import model_file
 from gmm_dask.storage.records.model_file import dump_model, load_model_file, parameters_table
-from gmm_dask.storage.records.parquet_tables import parquet_bytes
 from tests.storage.stores import ARRAYS, model_of, same_bits, small_model
 from tests.strategies import mixtures, random_mixture, seeds
 
@@ -137,7 +137,9 @@ def test_a_file_beyond_the_size_cap_is_neither_read_nor_written(
     data = dump_model(small_model())
     with pytest.raises(ModelFileError, match="than any model"):
         load_model_file(b'{"a":[' + b"[]," * 2_000_000 + b"[]]}")  # 6 MB that would become 130
-    monkeypatch.setattr(model_file, "MAX_BYTES", len(data) - 1)
+    monkeypatch.setattr(
+        model_file, "MODEL_FILE", replace(model_file.MODEL_FILE, max_bytes=len(data) - 1)
+    )
     with pytest.raises(ModelFileError, match=r"larger, with its .* than any model"):
         load_model_file(data)
     with pytest.raises(ModelFileError, match="choose covariance_type diag or tied"):

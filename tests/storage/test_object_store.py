@@ -13,10 +13,11 @@ import fsspec
 import pytest
 
 from gmm_dask.errors import InputError, OutputError
-from gmm_dask.storage.input.plan import plan_dataset
+from gmm_dask.storage.input.planning import plan_dataset
 from gmm_dask.storage.store import object_errors, object_store
 from gmm_dask.storage.store.object_store import CONFLICTS, ObjectStore
-from gmm_dask.storage.store.protocol import check_writable, create_once, open_store
+from gmm_dask.storage.store.protocol import create_once
+from gmm_dask.storage.store.runs import check_writable, open_store
 from tests.object_service import SECRET, ObjectService, failure, files
 
 Carry = Callable[[], Any]

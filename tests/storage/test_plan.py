@@ -21,12 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_dask.errors import DataError
-from gmm_dask.storage.input import plan as plan_module
+from gmm_dask.storage.input import planning
+from gmm_dask.storage.input.inputs import MAX_ALIKE
 from gmm_dask.storage.input.listing import would_list
 from gmm_dask.storage.input.parquet.footers import FIRST_READ
-from gmm_dask.storage.input.plan import plan_dataset
-from gmm_dask.storage.input.problems import MAX_ALIKE
-from gmm_dask.storage.input.shards import row_ranges
+from gmm_dask.storage.input.planning import plan_dataset, row_ranges
 from tests.storage.conftest import Write, problems_of, read_all, write_file
 
 GOOD = {"x": [1.0, 2.0, 3.0], "y": [4.0, 5.0, 6.0]}
@@ -559,7 +558,7 @@ def test_a_forged_row_count_does_not_fill_the_memory(
     write: Write, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write("a.parquet", GOOD)
-    monkeypatch.setattr(plan_module, "MAX_CHUNKS", 2)
+    monkeypatch.setattr(planning, "MAX_CHUNKS", 2)
     only(problems_of(data, chunk_bytes=1), "a.parquet", "memory.chunk_bytes")
 
 

@@ -23,10 +23,15 @@ from hypothesis import strategies as st
 
 from gmm_dask.errors import DataError, InputChangedError, InputError
 from gmm_dask.storage.input.inputs import LocalInput
-from gmm_dask.storage.input.parquet.opened import BLOCK_ROWS, COLUMNS_AT_ONCE, open_planned
-from gmm_dask.storage.input.parquet.reader import read_features, read_table
-from gmm_dask.storage.input.plan import plan_dataset
-from gmm_dask.storage.input.sources import sources
+from gmm_dask.storage.input.parquet.opened import BLOCK_ROWS
+from gmm_dask.storage.input.parquet.reader import (
+    COLUMNS_AT_ONCE,
+    open_planned,
+    read_features,
+    read_table,
+)
+from gmm_dask.storage.input.plan import sources
+from gmm_dask.storage.input.planning import plan_dataset
 from tests.storage.conftest import Write, read_all, write_file
 
 COMPRESSIONS = ("none", "snappy", "zstd", "gzip", "lz4")
@@ -425,9 +430,9 @@ import sys
 from pathlib import Path
 import numpy as np
 from gmm_dask.errors import DataError
-from gmm_dask.storage.input.plan import plan_dataset
+from gmm_dask.storage import plan_dataset
 from gmm_dask.storage.input.parquet.reader import read_features
-from gmm_dask.storage.input.sources import sources
+from gmm_dask.storage.input.plan import sources
 
 original, place = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 place.write_bytes(original)
@@ -475,9 +480,9 @@ def test_mutated_files_are_read_right_or_refused(tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 import numpy as np
-from gmm_dask.storage.input.plan import plan_dataset
+from gmm_dask.storage import plan_dataset
 from gmm_dask.storage.input.parquet.reader import read_features
-from gmm_dask.storage.input.sources import sources
+from gmm_dask.storage.input.plan import sources
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -17,13 +17,25 @@ from hypothesis import strategies as st
 from gmm_dask.errors import GmmDaskError, OutputError, PlaceTakenError
 from gmm_dask.storage.records import model_file
 from gmm_dask.storage.records.contents import FileContent, dump_contents, load_contents, states_of
-from gmm_dask.storage.records.documents import canonical_json, parse_json, sealed, sha256_hex
+from gmm_dask.storage.records.documents import (
+    canonical_json,
+    n_marks,
+    parse_json,
+    sealed,
+    sha256_hex,
+)
 from gmm_dask.storage.records.labels import LabelledChunk, LabelSums, PartReceipt
+from gmm_dask.storage.records.manifest import read_manifest, verify
 from gmm_dask.storage.records.model_file import dump_model, is_readable, load_model_file
 from gmm_dask.storage.store.local_store import LocalStore, read_regular
 from gmm_dask.storage.store.runs import RunFolder
-from gmm_dask.storage.store.version_log import Version, entry_name, read_version
-from gmm_dask.storage.store.versions import latest, list_versions, read_manifest, verify
+from gmm_dask.storage.store.version_log import (
+    Version,
+    entry_name,
+    latest,
+    list_versions,
+    read_version,
+)
 from tests.storage.stores import (
     OTHER,
     ROWS,
@@ -57,7 +69,7 @@ sums = st.builds(
 
 def through_contents(found: list[FileContent]) -> list[FileContent]:
     folder = RunFolder(MemoryStore(), RUN)
-    folder.put_json("contents.json", dump_contents(found))
+    folder.put("contents.json", dump_contents(found))
     return list(load_contents(folder) or ())
 
 
@@ -81,7 +93,9 @@ def through_receipt(labelled: tuple[PartReceipt, str, LabelSums]) -> tuple[Any, 
 def through_manifest(document: dict[str, Any]) -> dict[str, Any]:
     data = canonical_json(document)
     store = MemoryStore({f"runs/{RUN}/MANIFEST.json": data})
-    return read_manifest(store, Version(1, RUN, sha256_hex(data), document["rows"]))
+    head = {name: document[name] for name in ("format", "format_version")}
+    back = head | read_manifest(store, Version(1, RUN, sha256_hex(data), document["rows"]))
+    return back | {"labels": list(back["labels"])}
 
 
 @st.composite
@@ -157,7 +171,10 @@ def test_a_model_takes_no_more_than_is_planned_for(
     )
     file = dump_model(model)
     with pytest.MonkeyPatch.context() as patch:
-        for limit, needed in (("MAX_BYTES", len(file)), ("MAX_MARKS", model_file._n_marks(file))):
+        for limit, needed in (
+            ("MAX_MODEL_BYTES", len(file)),
+            ("MAX_MARKS", n_marks(file)),
+        ):
             patch.setattr(model_file, limit, needed - 1)
             assert not is_readable(covariance_type, k, names, ("double",) * d, passes)
             patch.undo()
@@ -214,8 +231,8 @@ def readers(store: MemoryStore) -> dict[str, tuple[dict[str, Any], Callable[[Any
 
     documents = {
         "version": parse_json(store.get(entry_name(1)), "x"),
-        "manifest": read_manifest(store, read_version(store, 1)),
-        "contents": dump_contents([state]),
+        "manifest": parse_json(folder.get("MANIFEST.json"), "x"),
+        "contents": parse_json(dump_contents([state]), "x"),
         "run": {"plan": {"partitions": [vars(state)]}},
         "receipt": folder.get_json("receipts/00000.json"),
         "model": parse_json(dump_model(small_model()), "x"),

@@ -7,7 +7,8 @@ from itertools import accumulate, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmm_dask.storage.input.shards import Chunk, Shard, row_ranges, shards_of
+from gmm_dask.storage.input.plan import Chunk, Shard, shards_of
+from gmm_dask.storage.input.planning import row_ranges
 
 FILES = st.lists(st.lists(st.integers(0, 40), max_size=5), min_size=1, max_size=8)
 

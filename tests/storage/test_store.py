@@ -14,7 +14,8 @@ import pytest
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.records.documents import MAX_BYTES
 from gmm_dask.storage.store.local_store import LocalStore
-from gmm_dask.storage.store.protocol import Store, check_writable, create_once, open_store
+from gmm_dask.storage.store.protocol import Store, create_once
+from gmm_dask.storage.store.runs import check_writable, open_store
 from tests.object_service import files as service_files
 from tests.storage.stores import FaultStore, MemoryStore
 

@@ -13,7 +13,7 @@ import pytest
 
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.store.local_store import LocalStore
-from gmm_dask.storage.store.protocol import check_writable
+from gmm_dask.storage.store.runs import check_writable
 
 
 @pytest.fixture

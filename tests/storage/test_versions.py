@@ -13,27 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage.records.documents import (
-    MAX_BYTES,
-    canonical_json,
-    is_time,
-    sealed,
-    sha256_hex,
-    utc_now,
-)
+from gmm_dask.storage.records.codec import is_time, utc_now
+from gmm_dask.storage.records.documents import MAX_BYTES, canonical_json, sealed, sha256_hex
+from gmm_dask.storage.records.manifest import read_manifest, verify
 from gmm_dask.storage.store.local_store import LocalStore
 from gmm_dask.storage.store.runs import RUN_FILES, RunFolder, run_id
-from gmm_dask.storage.store.version_log import Version, entry_name, read_version
-from gmm_dask.storage.store.versions import (
-    LATEST,
-    find_version,
+from gmm_dask.storage.store.version_log import (
+    Version,
+    entry_name,
     latest,
     list_versions,
     parse_ref,
-    publish_version,
-    read_manifest,
-    verify,
+    read_version,
 )
+from gmm_dask.storage.store.versions import LATEST, find_version, publish_version
 from tests.storage.stores import (
     CHUNK,
     OTHER,
@@ -315,7 +308,7 @@ def test_a_run_without_labels_can_be_published() -> None:
     folder = RunFolder(store, RUN)
     put_files(folder)
     version = publish_version(store, RUN, put_manifest(folder, [], 12), 12)
-    assert read_manifest(store, version)["labels"] == []
+    assert read_manifest(store, version)["labels"] == ()
     assert verify(store, version) == []
 
 

@@ -14,24 +14,31 @@ from gmm_dask.engine import Held, Survey
 from gmm_dask.errors import OutputError
 from gmm_dask.fitting import Pass, Standing
 from gmm_dask.stage import text
-from gmm_dask.stage.checkpoints import standing as standings
-from gmm_dask.stage.checkpoints import survey as surveys
-from gmm_dask.stage.checkpoints.records import Shapes
-from gmm_dask.stage.checkpoints.standing import Checkpoint, Seconds
+from gmm_dask.stage.checkpoints.fit_record import (
+    HELD,
+    Checkpoint,
+    Kept,
+    Seconds,
+    Shapes,
+    kept,
+    kind_of_checkpoint,
+    load_checkpoint,
+)
+from gmm_dask.stage.checkpoints.survey_record import is_worth_keeping, kind_of_survey
 from gmm_dask.stage.job import Job, settings_hash, software_versions
 from gmm_dask.stage.settings import Settings
 from gmm_dask.stage.watch import Watcher
-from gmm_dask.storage import Plan, canonical_json
-from gmm_dask.storage.records.checkpoints import (
+from gmm_dask.storage import (
     SURVEY,
     Origin,
+    Plan,
+    canonical_json,
     checkpoint_name,
     checkpoint_numbers,
     read_checkpoint,
     remedied,
     write_checkpoint,
 )
-from gmm_dask.storage.records.fields import Fields
 
 LEAST_SHARE = 50  # times as long as writing took, so that it takes 2 % of a fit at most
 SAMPLE_RATE = 40e6  # bytes of a sample written in a second; before the first there is but a guess
@@ -59,7 +66,10 @@ class Keeper:
         self._origin = Origin(
             settings_hash(job.settings), plan_hash(plan), job.run_id, fit.random_state
         )
-        self._shapes = Shapes(fit.covariance_type, fit.n_components, len(plan.features))
+        self._kind_of_survey = kind_of_survey(len(plan.features))
+        self._kind = kind_of_checkpoint(
+            Shapes(fit.covariance_type, fit.n_components, len(plan.features))
+        )
         self._held: Mapping[str, int] = {}
         self._software: Mapping[str, str] = {}
         self._is_on = job.settings.output.checkpoint_seconds is not None
@@ -96,7 +106,7 @@ class Keeper:
             if self.is_over:
                 counts: dict[str, Any] = dict(self._found.held)
                 held = replace(held, **counts)
-        self._held = {name: getattr(held, name) for name in standings.HELD}
+        self._held = {name: getattr(held, name) for name in HELD}
         return held
 
     def _tell(self, found: Checkpoint) -> None:
@@ -127,8 +137,7 @@ class Keeper:
             return None
         try:
             with remedied(folder, SURVEY):
-                reader = read_checkpoint(folder, SURVEY, self._origin, surveys.BODY)
-                return surveys.load_survey(reader, self._shapes.n_features)
+                return read_checkpoint(folder, SURVEY, self._origin, self._kind_of_survey)
         except OutputError:
             if folder.exists(SURVEY):
                 raise
@@ -140,10 +149,10 @@ class Keeper:
         Else a later attempt looks at all rows again, which takes as little.
         """
         cost = surveyed.sample.nbytes / SAMPLE_RATE
-        if self._is_due(cost) and surveys.is_worth_keeping(surveyed):
+        if self._is_due(cost) and is_worth_keeping(surveyed):
             begun = time.perf_counter()
-            body = surveys.dump_survey(surveyed)
-            write_checkpoint(self._job.folder, SURVEY, self._origin, body)
+            kind = self._kind_of_survey
+            write_checkpoint(self._job.folder, SURVEY, self._origin, kind, surveyed)
             self._note(begun)
 
     def passed(self, record: Pass) -> None:
@@ -159,10 +168,8 @@ class Keeper:
         checkpoint = Checkpoint(
             standing, dict(self.pass_seconds), self.seconds, self._held, self._software
         )
-        previous, kept = (None, {}) if last is None else (last.number, last.kept)
-        body = standings.dump_checkpoint(checkpoint, previous, kept)
-        name = checkpoint_name(checkpoint.number)
-        if write_checkpoint(self._job.folder, name, self._origin, body):
+        folder, name = self._job.folder, checkpoint_name(checkpoint.number)
+        if write_checkpoint(folder, name, self._origin, self._kind, kept(checkpoint, last)):
             self._last_kept = checkpoint
             self._note(begun)
         else:
@@ -196,11 +203,12 @@ class Keeper:
         folder, n_starts = self._job.folder, self._job.settings.fit.n_init
 
         @cache
-        def read(number: int) -> Fields:
-            return read_checkpoint(folder, checkpoint_name(number), self._origin, standings.BODY)
+        def read(number: int) -> Kept:
+            return read_checkpoint(folder, checkpoint_name(number), self._origin, self._kind)
 
+        path = folder.path(checkpoint_name(number))
         with remedied(folder):
-            return standings.load_checkpoint(read, number, self._shapes, n_starts)
+            return load_checkpoint(read, number, path, n_starts)
 
 
 def plan_hash(plan: Plan) -> str:

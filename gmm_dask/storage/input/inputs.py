@@ -7,6 +7,7 @@ import io
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,40 @@ from urllib.parse import unquote
 from gmm_dask.errors import DataError, GmmDaskError, InputChangedError, InputError
 from gmm_dask.redaction import holds_secret, redacted
 from gmm_dask.storage.store.object_errors import as_os_error, brief, filesystem, http_status
+
+MAX_ALIKE = 20  # lines of one kind that are spelt out; the rest is counted
+
+
+class Problems:
+    """Collects problems in the order found, so that one error can name them all."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._counts: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return self._counts.total()
+
+    def add(self, kind: str, line: str) -> None:
+        """Note one problem; `kind` says what it has in common with others."""
+        self._counts[kind] += 1
+        if self._counts[kind] <= MAX_ALIKE:
+            self._lines.append(line)
+
+    def lines(self) -> tuple[str, ...]:
+        """One line a problem; of many alike, the first ones and their number."""
+        more = [
+            f"... and {count - MAX_ALIKE} more: {kind}."
+            for kind, count in self._counts.items()
+            if count > MAX_ALIKE
+        ]
+        return (*self._lines, *more)
+
+    def raise_any(self) -> None:
+        """Raise DataError with every problem; do nothing where there is none."""
+        if self:
+            raise DataError(self.lines())
+
 
 REMOTE_SCHEMES = ("s3", "gs", "gcs", "abfs", "az")
 SCHEMES = ("file", *REMOTE_SCHEMES)  # an allow-list: other fsspec names can run or fetch anything

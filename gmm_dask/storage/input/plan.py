@@ -1,43 +1,78 @@
-"""The plan: every file, row group and row of a dataset, known before any data is read."""
+"""The plan: every file, row group and row of a dataset, and what a worker needs to read a chunk."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import sys
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from itertools import accumulate, groupby
+from typing import Any
 
-from gmm_dask.errors import DataError
-from gmm_dask.kinds import INEXACT
-from gmm_dask.storage.input.columns.column_types import holds_moments
-from gmm_dask.storage.input.columns.lists import column_of
-from gmm_dask.storage.input.columns.one_type import ONE_TYPE
-from gmm_dask.storage.input.columns.roles import Cast, Roles
-from gmm_dask.storage.input.columns.schema import Schema, common_schema
-from gmm_dask.storage.input.inputs import REFUSALS, is_remote, open_input, unreadable
-from gmm_dask.storage.input.listing import File, Listing, Paths, joined, list_files
+import pyarrow as pa
+
+from gmm_dask.storage.input.columns.selection import column_of
+from gmm_dask.storage.input.inputs import (
+    FileState,
+)
+from gmm_dask.storage.input.listing import joined
 from gmm_dask.storage.input.parquet.footers import (
     Column,
-    Footer,
-    footer_of_none,
-    read_footer,
-    stored_unit,
 )
-from gmm_dask.storage.input.problems import Problems
-from gmm_dask.storage.input.shards import Chunk, Shard, row_ranges, shards_of
 
-REQUESTS_AT_ONCE = 16  # an object store answers many at the speed of one; a local disk does not
-MAX_CHUNKS = 1_000_000  # a forged row count must not fill the memory with a plan
-REMEDIES = {
-    "null": "Fill them, or set data.missing: drop or em.",
-    "inexact": INEXACT,
-    "infinite": "Remove or replace them.",
-    "negative": "Weights must not be negative.",
-}
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows start..stop of one partition.
+
+    Parameters
+    ----------
+    index, partition : int
+    start, stop : int
+        Rows of the file.
+    first_row : int
+        Position of row `start` in the dataset.
+    """
+
+    index: int
+    partition: int
+    start: int
+    stop: int
+    first_row: int
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the chunk."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Chunks that follow each other and that one task reads.
+
+    Parameters
+    ----------
+    chunks : tuple of Chunk
+    is_split : bool
+        Whether they are parts of one row group: each is done with before the next is read. Others
+        are no more rows together than a chunk may have, and are in memory as one array.
+    """
+
+    chunks: tuple[Chunk, ...]
+    is_split: bool
+
+    @property
+    def arrays(self) -> tuple[tuple[Chunk, ...], ...]:
+        """The chunks that each array in memory is made of."""
+        return tuple((chunk,) for chunk in self.chunks) if self.is_split else (self.chunks,)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all its chunks."""
+        return sum(chunk.n_rows for chunk in self.chunks)
 
 
 @dataclass(frozen=True)
@@ -203,202 +238,172 @@ class Plan:
         return json.loads(json.dumps(document))  # type: ignore[no-any-return]
 
 
-def plan_dataset(
-    path: Paths,
-    *,
-    features: Sequence[str] | None = None,
-    id_columns: Sequence[str] = (),
-    weight_column: str | None = None,
-    keep: Sequence[str] | Literal["ids", "all"] = (),
-    chunk_bytes: int = 64 << 20,
-    missing: Literal["error", "drop", "em"] = "error",
-    cast: Sequence[Cast] = (),
-    ignore: Sequence[str] = (),
-    version: int | None = None,
-    to_fit: bool = True,
-) -> Plan:
-    """Plan a dataset from its footers alone; the same files give the same chunks everywhere.
+def shards_of(
+    chunks: Sequence[Chunk], row_groups: Sequence[Sequence[int]], max_rows: int
+) -> Iterator[Shard]:
+    """All chunks in order, in as few tasks as rows and row groups allow.
 
     Parameters
     ----------
-    path : path, or sequence of paths
-        Folder (searched in depth), one file, or glob; local, or a URL of an allowed scheme.
-    features : sequence of str, optional
-        All numeric columns without another role where not given.
-    id_columns : sequence of str
-        Columns or folder keys.
-    weight_column : str, optional
-    keep : sequence of str, "ids" or "all"
-        Columns or folder keys that will go to the labels beside the ids.
-    chunk_bytes : int
-        Size of a chunk's features as float64, at most.
-    missing : {"error", "drop", "em"}
-        Whether nulls in the features are a problem.
-    cast : sequence of {"decimal", "bool"}
-        Types that are taken for numbers: decimals are rounded to double, true is 1.
-    ignore : sequence of str
-        Globs of files to leave out; see list_files.
-    version : int, optional
-        Of the Delta table to read; its latest where not given.
-    to_fit : bool
-        Whether no rows, and a feature of no values, are problems.
-
-    Raises
-    ------
-    DataError
-        The files are not as promised; all problems at once, each with its place and remedy.
+    row_groups : sequence of sequences of int
+        Rows of the row groups of each partition.
+    max_rows : int
+        What the chunks were cut to.
     """
-    roles = Roles(
-        None if features is None else tuple(features),
-        tuple(id_columns),
-        weight_column,
-        "all" if keep == "all" else () if keep == "ids" else tuple(keep),
-        missing,
-        tuple(cast),
-        to_fit,
-    )
-    problems = Problems()
-    listing = list_files(path, problems, ignore, version)
-    footers = _read_footers(listing, roles, problems)
-    footers = footers or [footer_of_none(*each) for each in listing.without_files]
-    if not footers:
-        problems.raise_any()
-    schema = common_schema(footers, roles, problems)
-    _check_values(footers, schema, roles, problems)
-    if to_fit and not any(footer.n_rows for footer in footers) and not problems:
-        n_files = len(listing.files)
-        line = f"{listing.root}: the {n_files} files hold no rows. Check data.path."
-        problems.add("no rows", line)
-    problems.raise_any()
-    partitions = tuple(_partitions(footers))
-    chunk_rows = max(1, chunk_bytes // (8 * len(schema.features)))
-    return Plan(
-        root=listing.root,
-        features=schema.features,
-        dtype=schema.dtype,
-        feature_types=schema.feature_types,
-        weight_column=weight_column,
-        id_columns=roles.id_columns,
-        columns=schema.columns,
-        key_columns=schema.key_columns,
-        partitions=partitions,
-        chunks=_chunks(partitions, chunk_rows) or (_empty_chunk(footers),),
-        chunk_rows=chunk_rows,
-        cast=schema.cast,
-        n_ignored=listing.n_ignored,
-        n_hidden=listing.n_hidden,
-        widened=schema.widened,
-        tables=listing.tables,
-        caution=listing.caution,
-    )
+    larger = [_larger(groups, max_rows) for groups in row_groups]
 
+    def split_group(chunk: Chunk) -> tuple[int, int] | None:
+        """The row group that the chunk is but a part of, by its place among those."""
+        found = larger[chunk.partition]
+        at = bisect_right(found, (chunk.start, sys.maxsize)) - 1
+        return (chunk.partition, at) if at >= 0 and chunk.start < found[at][1] else None
 
-def _read_footers(listing: Listing, roles: Roles, problems: Problems) -> list[Footer]:
-    """The footers of all files that have one, in order."""
-
-    def read(each: File) -> Footer | DataError:
-        name = each.name
-        try:
-            with open_input(listing.url(name)) as file:
-                return read_footer(name, file, roles, each.keys, each.columns)
-        except DataError as error:
-            return error
-        except OSError as error:
-            if error.errno not in REFUSALS:
-                raise unreadable(name, error) from error
-            reason = error.strerror or error
-            remedy = "Grant read access, or remove the file from the dataset."
-            if error.errno == errno.ENOENT and listing.tables:
-                remedy = "VACUUM removes files of old versions: correct data.version."
-            return DataError(f"{name}: cannot be read: {reason}. {remedy}")
-
-    if is_remote(listing.root):
-        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            results = list(pool.map(read, listing.files))
-    else:
-        results = list(map(read, listing.files))
-    footers = []
-    for result in results:
-        if isinstance(result, Footer):
-            footers.append(result)
+    for group, members in groupby(chunks, split_group):
+        if group is not None:
+            yield Shard(tuple(members), True)
         else:
-            for line in result.problems:
-                problems.add("files that are not whole Parquet files", line)
-    return footers
+            yield from _packed(members, max_rows)
 
 
-def _check_values(
-    footers: Sequence[Footer], schema: Schema, roles: Roles, problems: Problems
-) -> None:
-    """Report what statistics and keys say of values that cannot be used."""
-    names = dict(schema.columns)
-    computed = {*(column_of(name, names) for name in schema.features), roles.weight_column}
-    for footer in footers:
-        texts = {key.name: key.text for key in footer.keys}
-        for name, other in footer.contradictions:
-            line = (
-                f"{footer.name}, column {name!r}: holds {other}, but its folder is that of "
-                f"{name}={texts[name]!r}. Correct one of them, or rename the column or the folder."
-            )
-            problems.add(f"files with other values than their folder key {name!r}", line)
-        _check_moments(footer, schema, problems)
-        for odd in footer.oddities:
-            if odd.column not in computed:
-                continue
-            remedy = REMEDIES[odd.kind]
-            if odd.kind == "null" and odd.column == roles.weight_column:
-                remedy = "Give every row a weight."
-            where = f"{footer.name}, row group {odd.row_group}, column {odd.column!r}"
-            problems.add(f"{odd.kind} in column {odd.column!r}", f"{where}: {odd.what}. {remedy}")
+def _larger(row_groups: Sequence[int], max_rows: int) -> list[tuple[int, int]]:
+    """First row and the one after the last of each row group that is more than a chunk."""
+    stops = accumulate(row_groups)
+    return [
+        (stop - rows, stop) for rows, stop in zip(row_groups, stops, strict=True) if rows > max_rows
+    ]
 
 
-def _check_moments(footer: Footer, schema: Schema, problems: Problems) -> None:
-    """Report time stamps beyond the range of the finer unit that other files have."""
-    types = dict(footer.columns)
-    for name, type_ in schema.widened:
-        bounds = footer.moments.get(name)
-        if bounds is None or holds_moments(type_, stored_unit(types[name]), bounds):
-            continue
-        line = (
-            f"{footer.name}, column {name!r}: holds moments that {type_}, the type of other "
-            f"files, has no room for. {ONE_TYPE}, or leave it out of the labels."
-        )
-        problems.add(f"moments of column {name!r} beyond the range of their type", line)
+def _packed(chunks: Iterator[Chunk], max_rows: int) -> Iterator[Shard]:
+    together: list[Chunk] = []
+    n_rows = 0
+    for chunk in chunks:
+        if together and n_rows + chunk.n_rows > max_rows:
+            yield Shard(tuple(together), False)
+            together, n_rows = [], 0
+        together.append(chunk)
+        n_rows += chunk.n_rows
+    yield Shard(tuple(together), False)
 
 
-def _partitions(footers: Iterable[Footer]) -> Iterator[Partition]:
-    first_row = 0
-    for index, footer in enumerate(footers):
-        yield Partition(
-            index=index,
-            name=footer.name,
-            size=footer.state.size,
-            mtime_ns=footer.state.mtime_ns,
-            etag=footer.state.etag,
-            changed_ns=footer.state.changed_ns,
-            footer_sha256=footer.sha256,
-            row_groups=footer.row_groups,
-            first_row=first_row,
-            keys=tuple((key.name, key.text) for key in footer.keys),
-            absent=footer.absent,
-        )
-        first_row += footer.n_rows
+@dataclass(frozen=True)
+class ChunkSource:
+    """All that a worker needs to read one chunk.
+
+    Parameters
+    ----------
+    url : str
+        Where the file is opened.
+    name : str
+        What the file is called in messages and labels.
+    size, mtime_ns, etag, changed_ns, footer_sha256
+        The file as it was planned.
+    row_groups : tuple of int
+        Indices of the row groups that hold the rows.
+    group_stops : tuple of int
+        Row of the file after the last one of each of these.
+    skip : int
+        Rows of the first of these that come before `start`.
+    start, stop : int
+        Rows of the file.
+    keys : tuple of (str, str or None)
+        Folder keys of the file.
+    widened : tuple of (name, Arrow type)
+        Columns and keys that have another type in labels than in some file.
+    absent : tuple of str
+        Columns that the file is older than: it has missing values there.
+    """
+
+    url: str
+    name: str
+    size: int
+    mtime_ns: int
+    etag: str | None
+    changed_ns: int
+    footer_sha256: str
+    row_groups: tuple[int, ...]
+    group_stops: tuple[int, ...]
+    skip: int
+    start: int
+    stop: int
+    keys: tuple[tuple[str, str | None], ...]
+    widened: tuple[tuple[str, pa.DataType], ...] = ()
+    absent: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> FileState:
+        """The state of the file when it was planned."""
+        return FileState(self.size, self.mtime_ns, self.etag, self.changed_ns)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the chunk."""
+        return self.stop - self.start
 
 
-def _chunks(partitions: Sequence[Partition], max_rows: int) -> tuple[Chunk, ...]:
-    chunks: list[Chunk] = []
-    for partition in partitions:
-        if len(chunks) + partition.n_rows // max_rows > MAX_CHUNKS:
-            raise DataError(
-                f"{partition.name}: with its {partition.n_rows} rows the plan has more than "
-                f"{MAX_CHUNKS} chunks. Raise memory.chunk_bytes, or check the file."
-            )
-        for start, stop in row_ranges(partition.row_groups, max_rows):
-            first_row = partition.first_row + start
-            chunks.append(Chunk(len(chunks), partition.index, start, stop, first_row))
-    return tuple(chunks)
+def sources(plan: Plan) -> tuple[ChunkSource, ...]:
+    """One source for each chunk of the plan, in order."""
+    stops = [list(accumulate(partition.row_groups)) for partition in plan.partitions]
+    return tuple(
+        _source(plan, plan.partitions[chunk.partition], stops[chunk.partition], chunk)
+        for chunk in plan.chunks
+    )
 
 
-def _empty_chunk(footers: Sequence[Footer]) -> Chunk:
-    """A chunk of no rows, of the first file that has columns."""
-    return Chunk(0, next((i for i, each in enumerate(footers) if each.columns), 0), 0, 0, 0)
+def shard_sources(plan: Plan) -> tuple[tuple[ChunkSource, ...], ...]:
+    """The sources of the chunks of each shard, in order."""
+    every = sources(plan)
+    return tuple(every[shard.chunks[0].index : shard.chunks[-1].index + 1] for shard in plan.shards)
+
+
+def array_names(plan: Plan) -> tuple[str, ...]:
+    """What each array is called in messages; the first one of a split shard is called as all."""
+    names: list[str] = []
+    for shard, of_shard in zip(plan.shards, shard_sources(plan), strict=True):
+        names.append(name_of(of_shard, plan.row_bytes))
+        rest = of_shard[1:] if shard.is_split else ()
+        names.extend(name_of((source,), plan.row_bytes) for source in rest)
+    return tuple(names)
+
+
+def name_of(of_shard: Sequence[ChunkSource], row_bytes: int) -> str:
+    """What chunks are called in messages: files, row groups, rows, bytes of them in memory."""
+    first, last, n_rows = of_shard[0], of_shard[-1], sum(source.n_rows for source in of_shard)
+    if not n_rows:
+        return f"{first.name}, no rows"
+    where, n_bytes = f"{first.name}, {_groups(first)}", f"{n_rows * row_bytes} bytes in memory"
+    if first.name != last.name:
+        rows = f"{n_rows} rows of {len(of_shard)} files"
+        return f"{where}, to {last.name}, {_groups(last)}: {rows} ({n_bytes})"
+    if len(of_shard) > 1:
+        each = max(source.n_rows for source in of_shard) * row_bytes
+        n_bytes = f"in {len(of_shard)} parts, each {each} bytes in memory"
+    return f"{where}, rows {first.start} to {last.stop - 1} ({n_bytes})"
+
+
+def _groups(source: ChunkSource) -> str:
+    first, last = source.row_groups[0], source.row_groups[-1]
+    return f"row group {first}" if first == last else f"row groups {first} to {last}"
+
+
+def _source(plan: Plan, partition: Partition, stops: Sequence[int], chunk: Chunk) -> ChunkSource:
+    first, last = bisect_right(stops, chunk.start), bisect_right(stops, chunk.stop - 1)
+    between = range(first, last + 1) if chunk.n_rows else ()
+    groups = tuple(group for group in between if partition.row_groups[group])
+    group_starts = (stops[group] - partition.row_groups[group] for group in groups)
+    return ChunkSource(
+        url=plan.url(partition),
+        name=partition.name,
+        size=partition.size,
+        mtime_ns=partition.mtime_ns,
+        etag=partition.etag,
+        changed_ns=partition.changed_ns,
+        footer_sha256=partition.footer_sha256,
+        row_groups=groups,
+        group_stops=tuple(stops[group] for group in groups),
+        skip=chunk.start - next(group_starts, chunk.start),
+        start=chunk.start,
+        stop=chunk.stop,
+        keys=partition.keys,
+        widened=plan.widened,
+        absent=partition.absent,
+    )

@@ -10,28 +10,37 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from gmm_dask.errors import OutputError
 from gmm_dask.storage.input.inputs import readable
-from gmm_dask.storage.input.parquet.opened import OpenChunk, open_planned
+from gmm_dask.storage.input.parquet.reader import OpenChunk, open_planned
 from gmm_dask.storage.input.parquet.row_groups import n_leaves
-from gmm_dask.storage.input.plan import Partition, Plan
-from gmm_dask.storage.input.sources import ChunkSource, sources
-from gmm_dask.storage.records.documents import (
-    check_format,
-    check_keys,
-    sealed,
-    unsealed,
+from gmm_dask.storage.input.plan import ChunkSource, Partition, Plan, sources
+from gmm_dask.storage.records.codec import (
+    COUNT,
+    INTEGER,
+    PLACE,
+    TEXT,
+    At,
+    Integer,
+    Place,
+    Sha256,
+    list_of,
+    optional,
+    part,
+    record,
+    shape,
 )
-from gmm_dask.storage.records.fields import Fields
+from gmm_dask.storage.records.documents import Document
 from gmm_dask.storage.store.runs import CONTENTS, CONTENTS_FORMAT, RunFolder
 
-FORMAT = "gmm_dask.contents"
-_KEYS = ("name", "size", "mtime_ns", "changed_ns", "etag", "sha256")
+ABOUT = (
+    "The input as the attempt that published this run read it: the state of each file, and SHA-256 "
+    "of the pages it read."
+)
 BLOCK_BYTES = 1 << 20
 FILES_AT_ONCE = 4
 
@@ -49,12 +58,12 @@ class FileContent:
         Of the pages of the columns that the run reads, in the order of its chunks.
     """
 
-    name: str
+    name: Place
     size: int
-    mtime_ns: int
-    changed_ns: int
+    mtime_ns: Integer  # before 1970 it is negative
+    changed_ns: Integer
     etag: str | None
-    sha256: str
+    sha256: Sha256
 
     def is_state_of(self, partition: Partition) -> bool:
         """Whether the file is in this state, so that nobody can have written to it since."""
@@ -63,6 +72,15 @@ class FileContent:
         if partition.etag is not None:
             return self.etag == partition.etag
         return (self.mtime_ns, self.changed_ns) == (partition.mtime_ns, partition.changed_ns)
+
+
+CONTENTS_FILE = Document(
+    shape({"about": TEXT, "files": list_of(record(FileContent))}),
+    "gmm_dask.contents",
+    CONTENTS_FORMAT,
+)
+_STATE = part(name=PLACE, size=COUNT, mtime_ns=INTEGER, changed_ns=INTEGER, etag=optional(TEXT))
+_STATES = part(plan=part(partitions=list_of(_STATE)))
 
 
 def chunk_content(source: ChunkSource, columns: Sequence[str]) -> str:
@@ -125,22 +143,12 @@ def read_contents_of(
         for chunk in plan.chunks
     ]
     contents = file_contents(plan, found)
-    return tuple(
-        FileContent(**asdict(each) | {"sha256": known.get(each.name, each.sha256)})
-        for each in contents
-    )
+    return tuple(replace(each, sha256=known.get(each.name, each.sha256)) for each in contents)
 
 
-def dump_contents(contents: Sequence[FileContent]) -> dict[str, Any]:
-    """For a JSON document."""
-    document = {
-        "format": FORMAT,
-        "format_version": CONTENTS_FORMAT,
-        "about": "The input as the attempt that published this run read it: the state of each "
-        "file, and SHA-256 of the pages it read.",
-        "files": [asdict(each) for each in contents],
-    }
-    return sealed(document)
+def dump_contents(contents: Sequence[FileContent]) -> bytes:
+    """The content of contents.json."""
+    return CONTENTS_FILE.dump({"about": ABOUT, "files": contents})
 
 
 def load_contents(folder: RunFolder) -> tuple[FileContent, ...] | None:
@@ -153,12 +161,8 @@ def load_contents(folder: RunFolder) -> tuple[FileContent, ...] | None:
     """
     if not folder.exists(CONTENTS):
         return None
-    path = folder.path(CONTENTS)
-    document = unsealed(folder.get_json(CONTENTS), path)
-    check_format(document, path, FORMAT, CONTENTS_FORMAT)
-    check_keys(document, path, ("format", "format_version", "about", "files"))
-    files = Fields(document, path, OutputError).inners("files", _KEYS)
-    return tuple(_state(each, each.sha256("sha256")) for each in files)
+    found = CONTENTS_FILE.load(folder.get(CONTENTS), folder.path(CONTENTS))
+    return tuple(found["files"])
 
 
 def states_of(document: Mapping[str, Any], path: str) -> tuple[FileContent, ...]:
@@ -169,19 +173,8 @@ def states_of(document: Mapping[str, Any], path: str) -> tuple[FileContent, ...]
     OutputError
         It is damaged, or of another version.
     """
-    plan = Fields(document, path, OutputError).inner("plan")
-    return tuple(_state(each, "") for each in plan.inners("partitions"))
-
-
-def _state(reader: Fields, sha256: str) -> FileContent:
-    return FileContent(
-        reader.place("name"),
-        reader.count("size"),
-        reader.integer("mtime_ns"),  # before 1970 it is negative
-        reader.integer("changed_ns"),
-        None if reader.value("etag") is None else reader.text("etag"),
-        sha256,
-    )
+    files = _STATES.load(document, At(path))["plan"]["partitions"]
+    return tuple(FileContent(**each, sha256="") for each in files)
 
 
 def _pages(

@@ -13,11 +13,14 @@ import pyarrow as pa
 
 from gmm_dask.errors import DataError, GmmDaskError, OutputError
 from gmm_dask.storage.input.columns.column_types import exact_cast, plain_type
-from gmm_dask.storage.input.inputs import open_input
-from gmm_dask.storage.input.listing.delta import is_installed, said, storage_options
+from gmm_dask.storage.input.inputs import Problems, open_input
 from gmm_dask.storage.input.listing.places import places_of
-from gmm_dask.storage.input.listing.table_formats import DELTA_MARK
-from gmm_dask.storage.input.problems import Problems
+from gmm_dask.storage.input.listing.table_formats import (
+    DELTA_MARK,
+    is_installed,
+    said,
+    storage_options,
+)
 from gmm_dask.storage.store.object_errors import brief
 
 OURS = "Labels of gmm_dask"  # begins the description of a table that may be overwritten
@@ -37,7 +40,7 @@ _WIDER = {
 
 
 @dataclass(frozen=True)
-class Origin:
+class TableOrigin:
     """Which labels a version of the table holds.
 
     Parameters
@@ -60,7 +63,7 @@ class Origin:
         return {f"{PREFIX}{key}": str(value) for key, value in asdict(self).items()}
 
     @classmethod
-    def of_line(cls, line: bytes) -> Origin | None:
+    def of_line(cls, line: bytes) -> TableOrigin | None:
         """What a line of the log carries; None where it is not one of ours."""
         try:
             commit = json.loads(line)["commitInfo"]
@@ -123,7 +126,7 @@ def delta_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def write_table(
-    url: str, parts: Iterable[pa.Table], schema: pa.Schema, origin: Origin
+    url: str, parts: Iterable[pa.Table], schema: pa.Schema, origin: TableOrigin
 ) -> int | None:
     """Make the labels the next version of the table, in one commit.
 
@@ -137,7 +140,7 @@ def write_table(
         Read one after the other.
     schema : pa.Schema
         As delta_schema gives it.
-    origin : Origin
+    origin : TableOrigin
 
     Returns
     -------
@@ -165,7 +168,7 @@ def write_table(
         return int(table.version())
 
 
-def _commits(url: str, version: int) -> Iterator[Origin | None]:
+def _commits(url: str, version: int) -> Iterator[TableOrigin | None]:
     """What the last commits of a table carry, the latest first; None for those that are not ours.
 
     The library has a way to this that holds all threads up while it waits for a store.
@@ -177,11 +180,11 @@ def _commits(url: str, version: int) -> Iterator[Origin | None]:
         except FileNotFoundError:
             yield None  # old entries are taken away once in a while
             return
-        yield next(filter(None, map(Origin.of_line, lines)), None)
+        yield next(filter(None, map(TableOrigin.of_line, lines)), None)
 
 
 def _commit(
-    url: str, table: Any, parts: Iterable[pa.Table], schema: pa.Schema, origin: Origin
+    url: str, table: Any, parts: Iterable[pa.Table], schema: pa.Schema, origin: TableOrigin
 ) -> None:
     """Replace what the table held when it was opened; who came in between is not overwritten."""
     from deltalake import CommitProperties, write_deltalake

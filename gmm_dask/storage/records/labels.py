@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,16 @@ import pyarrow as pa
 
 from gmm_dask.errors import DataError, OutputError
 from gmm_dask.mixture import RowScores
-from gmm_dask.storage.input.columns.arrays import to_arrow, to_arrow_lists, to_numpy
-from gmm_dask.storage.records.documents import check_keys, sealed, sha256_hex, unsealed
-from gmm_dask.storage.records.fields import Fields
+from gmm_dask.storage.arrow import (
+    parquet_bytes,
+    read_parquet_bytes,
+    to_arrow,
+    to_arrow_lists,
+    to_numpy,
+)
+from gmm_dask.storage.records.codec import Kind, Name, Place, Sha256, Size, record
+from gmm_dask.storage.records.documents import Document, sha256_hex
 from gmm_dask.storage.records.model_file import MODEL_KEY
-from gmm_dask.storage.records.parquet_tables import parquet_bytes, read_parquet_bytes
 from gmm_dask.storage.store.runs import RunFolder, damage_of, wrong_model
 
 MISSING = "missing"  # the reason of a row that could not be used
@@ -129,41 +134,15 @@ class PartReceipt:
     """
 
     index: int
-    name: str
-    sha256: str
+    name: Name
+    sha256: Sha256
     bytes: int
     rows: int
     first_row: int
-    file: str
+    file: Place
     start: int
     stop: int
-    model_sha256: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """For a JSON document."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> PartReceipt:
-        """The receipt in a JSON document; raises OutputError naming the field that is wrong."""
-        check_keys(dict(document), "receipt", _names(cls))
-        return cls.read(Fields(document, "receipt", OutputError))
-
-    @classmethod
-    def read(cls, reader: Fields) -> PartReceipt:
-        """The receipt in a document, checked."""
-        return cls(
-            reader.count("index"),
-            reader.word("name"),
-            reader.sha256("sha256"),
-            reader.count("bytes"),
-            reader.count("rows"),
-            reader.count("first_row"),
-            reader.place("file"),
-            reader.count("start"),
-            reader.count("stop"),
-            reader.sha256(MODEL_KEY),
-        )
+    model_sha256: Sha256
 
     def damage(self, folder: RunFolder) -> str | None:
         """What is wrong with the part, naming it; None where all of it is as recorded."""
@@ -202,7 +181,7 @@ class LabelSums:
     n_rows: int
     n_dropped: int
     n_incomplete: int
-    sum_weight: float
+    sum_weight: Size
     log_likelihood: float
     sum_log_max: float
     n_labelled: tuple[int, ...]
@@ -212,34 +191,15 @@ class LabelSums:
         """The largest magnitude among the sums over densities."""
         return max(abs(self.log_likelihood), abs(self.sum_log_max))
 
-    @classmethod
-    def read(cls, reader: Fields) -> LabelSums:
-        """The sums in a document, checked."""
-        return cls(
-            reader.count("n_rows"),
-            reader.count("n_dropped"),
-            reader.count("n_incomplete"),
-            reader.size("sum_weight"),
-            reader.number("log_likelihood"),
-            reader.number("sum_log_max"),
-            reader.counts("n_labelled"),
-        )
-
     def __add__(self, other: LabelSums) -> LabelSums:
-        return LabelSums(
-            self.n_rows + other.n_rows,
-            self.n_dropped + other.n_dropped,
-            self.n_incomplete + other.n_incomplete,
-            self.sum_weight + other.sum_weight,
-            self.log_likelihood + other.log_likelihood,
-            self.sum_log_max + other.sum_log_max,
-            tuple(a + b for a, b in zip(self.n_labelled, other.n_labelled, strict=True)),
-        )
+        pairs = zip(self.n_labelled, other.n_labelled, strict=True)
+        sums = {name: value + vars(other)[name] for name, value in vars(self).items()}
+        return LabelSums(**sums | {"n_labelled": tuple(a + b for a, b in pairs)})
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledChunk:
-    """One chunk labelled; its receipt is the note of it that a later attempt of the run reads.
+    """One chunk labelled, as its receipt notes it for a later attempt of the run.
 
     Parameters
     ----------
@@ -251,30 +211,26 @@ class LabelledChunk:
     """
 
     receipt: PartReceipt | None
-    content: str
+    content: Sha256
     sums: LabelSums
 
     def note(self, folder: RunFolder) -> None:
         """Write the receipt; nothing where there is none."""
         if self.receipt is not None:
-            document = {
-                "receipt": self.receipt.to_dict(),
-                "content": self.content,
-                "sums": asdict(self.sums),
-            }
-            folder.put_json(_receipt_name(self.receipt.index), sealed(document))
+            folder.put(receipt_name(self.receipt.index), RECEIPT.dump(self))
 
     @classmethod
     def noted(cls, folder: RunFolder, index: int) -> tuple[LabelledChunk, PartReceipt]:
         """What the receipt of a chunk says; raises OutputError where it is absent or damaged."""
-        name = _receipt_name(index)
-        path = folder.path(name)
-        document = unsealed(folder.get_json(name), path)
-        check_keys(document, path, ("receipt", "content", "sums"))
-        reader = Fields(document, path, OutputError)
-        receipt = PartReceipt.read(reader.inner("receipt", _names(PartReceipt)))
-        sums = LabelSums.read(reader.inner("sums", _names(LabelSums)))
-        return cls(receipt, reader.sha256("content"), sums), receipt
+        name = receipt_name(index)
+        labelled = RECEIPT.load(folder.get(name), folder.path(name))
+        if labelled.receipt is None:
+            raise OutputError(f"{folder.path(name)} names no part.")
+        return labelled, labelled.receipt
+
+
+PART: Kind[PartReceipt] = record(PartReceipt)
+RECEIPT = Document(record(LabelledChunk))
 
 
 def labelled_before(folder: RunFolder, index: int, **origin: Any) -> LabelledChunk | None:
@@ -335,11 +291,8 @@ def write_part(
     return PartReceipt(index, name, sha256, len(data), table.num_rows, **origin)
 
 
-def _names(record: type[Any]) -> list[str]:
-    return [field.name for field in fields(record)]
-
-
-def _receipt_name(index: int) -> str:
+def receipt_name(index: int) -> str:
+    """The name of the receipt of a chunk."""
     return f"receipts/{index:05d}.json"
 
 

@@ -8,18 +8,22 @@ from typing import Any
 import pyarrow as pa
 
 from gmm_dask.errors import ModelFileError, OutputError
-from gmm_dask.storage.records.documents import (
-    canonical_json,
-    check_format,
-    check_keys,
-    literal,
-    parse_json,
-    sha256_hex,
+from gmm_dask.storage.arrow import read_parquet_bytes
+from gmm_dask.storage.records.codec import (
+    COUNT,
+    PLACE,
+    RUN_ID,
+    SHA256,
+    TIME,
+    At,
+    by_name,
+    list_of,
+    optional,
+    shape,
 )
-from gmm_dask.storage.records.fields import Fields
+from gmm_dask.storage.records.documents import Document, parse_json, sha256_hex
 from gmm_dask.storage.records.labels import PartReceipt, content_problem
 from gmm_dask.storage.records.model_file import MODEL_KEY, load_model_file
-from gmm_dask.storage.records.parquet_tables import read_parquet_bytes
 from gmm_dask.storage.store.protocol import Store, create_once
 from gmm_dask.storage.store.runs import (
     MADE_WITH_MODEL,
@@ -32,10 +36,23 @@ from gmm_dask.storage.store.runs import (
 )
 from gmm_dask.storage.store.version_log import Version
 
-FORMAT = "gmm_dask.manifest"
-
-_KEYS = ("format", "format_version", "run_id", "published", "rows", MODEL_KEY, "labels", "files")
-_ENTRY, _ROWS = {"bytes", "sha256"}, {"first_row", "rows"}  # of all files, and of label parts
+_ROWS = {"first_row": COUNT, "rows": COUNT}  # of label parts alone
+MANIFEST_FILE = Document(
+    shape(
+        {
+            "run_id": RUN_ID,
+            "published": optional(TIME),
+            "rows": COUNT,
+            MODEL_KEY: optional(SHA256),
+            "labels": list_of(PLACE),
+            "files": by_name(shape({"bytes": COUNT, "sha256": SHA256}, _ROWS)),
+        }
+    ),
+    "gmm_dask.manifest",
+    MANIFEST_FORMAT,
+    seal=None,  # the version entry has its hash
+    since={"published": 2, MODEL_KEY: 2},
+)
 _REMEDY = "Run again; if that does not help, move the run's folder away first."
 
 
@@ -70,8 +87,6 @@ def write_manifest(
     """
     parts = sorted(receipts, key=lambda receipt: receipt.index)
     document: dict[str, Any] = {
-        "format": FORMAT,
-        "format_version": MANIFEST_FORMAT,
         "run_id": folder.run_id,
         "published": published,
         "rows": n_rows,
@@ -89,7 +104,7 @@ def write_manifest(
         except (OutputError, ModelFileError) as error:
             problems.append(str(error))
     _refuse(folder, problems)
-    data = canonical_json(document)
+    data = MANIFEST_FILE.dump(document)
     held = create_once(folder.store, f"runs/{folder.run_id}/{MANIFEST}", data)
     if held != data:
         _check_earlier(folder, held, n_rows, model_sha256)
@@ -212,29 +227,14 @@ def _check_earlier(folder: RunFolder, held: bytes, n_rows: int, model_sha256: st
 
 def _parse_manifest(folder: RunFolder, data: bytes) -> dict[str, Any]:
     path = folder.path(MANIFEST)
-    document = parse_json(data, path)
-    check_format(document, path, FORMAT, MANIFEST_FORMAT)
-    if document["format_version"] < 2:
-        document = {"published": None, MODEL_KEY: None} | document
-    check_keys(document, path, _KEYS)
-    reader = Fields(document, path, OutputError)
-    if reader.word("run_id") != folder.run_id:
-        raise OutputError(f"{path}: run_id is {literal(document['run_id'])}; it is another run's.")
-    reader.time("published")
-    if document[MODEL_KEY] is not None:
-        reader.sha256(MODEL_KEY)
-    for entry in reader.named("files").values():
-        entry.sha256("sha256")
-        for key in {"bytes", *entry.document} - {"sha256"}:
-            entry.count(key)
-        check_keys(entry.document, f"{path}: {entry.within}", _ENTRY | _ROWS & set(entry.document))
-    files, labels = document["files"], document["labels"]
-    if not isinstance(labels, list) or not all(
-        isinstance(name, str) and files.get(name, {}).keys() >= _ROWS for name in labels
-    ):
-        reader.refuse("labels", "do not name files with rows")
-    _refuse(folder, _uncovered_rows(files, labels, reader.count("rows")))
-    return document
+    manifest = MANIFEST_FILE.load(data, path)
+    if manifest["run_id"] != folder.run_id:
+        raise OutputError(f"{path}: run_id is {manifest['run_id']}; it is another run's.")
+    files, labels = manifest["files"], manifest["labels"]
+    if not all(files.get(name, {}).keys() >= _ROWS.keys() for name in labels):
+        At(path).refuse("do not name files with rows", "labels")
+    _refuse(folder, _uncovered_rows(files, labels, manifest["rows"]))
+    return manifest
 
 
 def _damaged_files(folder: RunFolder, manifest: Mapping[str, Any]) -> list[str]:

@@ -8,38 +8,46 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from gmm_dask.errors import ModelFileError, OutputError
 from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters
-from gmm_dask.storage.input.columns.arrays import to_arrow, to_arrow_lists
-from gmm_dask.storage.records.documents import (
-    canonical_json,
-    check_format,
-    check_keys,
-    parse_json,
-    sha256_hex,
+from gmm_dask.storage.arrow import parquet_bytes, to_arrow, to_arrow_lists
+from gmm_dask.storage.records.codec import (
+    COUNT,
+    FLAG,
+    NAME,
+    NUMBER,
+    SIZE,
+    TEXT,
+    At,
+    Kind,
+    by_name,
+    count_from,
+    list_of,
+    numbers,
+    shape,
 )
-from gmm_dask.storage.records.fields import Fields
-from gmm_dask.storage.records.parquet_tables import parquet_bytes
+from gmm_dask.storage.records.documents import MAX_MARKS, Document, canonical_json, n_marks
 
-FORMAT = "gmm_dask.model"
-FORMAT_VERSION = 1
+MODEL_FORMAT = 1
 MODEL_KEY = "model_sha256"  # what a file that is made with a model calls its checksum
-MAX_BYTES = 256 << 20  # of a file; a larger one is refused unread, and planned by nobody
-MAX_MARKS = 1 << 20  # brackets, colons, quotes: small in a file, large once they are objects
+MAX_MODEL_BYTES = 256 << 20  # of a file; a larger one is refused unread, and planned by nobody
 NUMBER_BYTES = 25  # of a float64 and its comma, at most
 REST_BYTES, REST_MARKS = 1 << 14, 1 << 10  # of all fields but arrays, names and types, at most
 WEIGHTS_SLACK = 1e-8  # of the sum of the weights about one
 
-_ARRAYS = ("weights", "means", "covariances", "precisions_cholesky")
+ARRAYS = ("weights", "means", "covariances", "precisions_cholesky")
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,14 +94,7 @@ class Model:
     @cached_property
     def sha256(self) -> str:
         """The checksum of its file: equal models, equal checksum."""
-        return _checksum(_document(self), "model")
-
-
-_KEYS = {
-    *(field.name for field in fields(Model) if field.name != "parameters"),
-    *_ARRAYS,
-    *("format", "format_version", "n_components", "n_features", "covariance_type", "sha256"),
-}
+        return str(_document_of(self)["sha256"])
 
 
 def dump_model(model: Model) -> bytes:
@@ -104,30 +105,15 @@ def dump_model(model: Model) -> bytes:
     ModelFileError
         The model is not one that could be read again.
     """
-    document = _document(model)
-    _model(Fields(document, "model"))
-    data = canonical_json(document | {"sha256": _checksum(document, "model")})
-    if _is_too_large(data):
+    _load(_dump(model), At("model", ModelFileError))
+    data = canonical_json(_document_of(model))
+    if MODEL_FILE.is_too_large(data):
         k, d = model.parameters.means.shape
         raise ModelFileError(
             f"A model of {k} components and {d} features takes {len(data)} bytes as a file; the "
-            f"most that is read again is {MAX_BYTES}: choose covariance_type diag or tied."
+            f"most that is read again is {MAX_MODEL_BYTES}: choose covariance_type diag or tied."
         )
     return data
-
-
-def is_readable(
-    covariance_type: str, n_components: int, names: Sequence[str], types: Sequence[str], passes: int
-) -> bool:
-    """Whether every model of this shape and after so many passes is a file that can be read."""
-    k, d = n_components, len(names)
-    shape = COVARIANCE_FAMILIES[covariance_type].shape(k, d)
-    n_numbers = k + k * d + 2 * math.prod(shape) + passes
-    n_lists = 3 + k + 2 * (1 + sum(accumulate(shape[:-1], operator.mul)))
-    text = canonical_json([*names, *types])
-    n_bytes = REST_BYTES + len(text) + NUMBER_BYTES * n_numbers + 3 * n_lists
-    n_marks = REST_MARKS + _n_marks(text) + n_lists
-    return bool(n_bytes <= MAX_BYTES and n_marks <= MAX_MARKS)
 
 
 def load_model_file(data: bytes, name: str = "model.json") -> Model:
@@ -144,16 +130,21 @@ def load_model_file(data: bytes, name: str = "model.json") -> Model:
     ModelFileError
         Damaged, foreign or newer; the message names the field.
     """
-    if _is_too_large(data):
-        raise ModelFileError(f"{name} is larger, with its {len(data)} bytes, than any model.")
-    document = parse_json(data, name, ModelFileError)
-    check_format(document, name, FORMAT, FORMAT_VERSION, ModelFileError)
-    check_keys(document, name, _KEYS, ModelFileError)
-    reader = Fields(document, name)
-    body = {key: value for key, value in document.items() if key != "sha256"}
-    if reader.sha256("sha256") != _checksum(body, name):
-        reader.refuse("sha256", "does not fit the content: a field was changed after writing")
-    return _model(reader)
+    return MODEL_FILE.load(data, name)
+
+
+def is_readable(
+    covariance_type: str, n_components: int, names: Sequence[str], types: Sequence[str], passes: int
+) -> bool:
+    """Whether every model of this shape and after so many passes is a file that can be read."""
+    k, d = n_components, len(names)
+    shape = COVARIANCE_FAMILIES[covariance_type].shape(k, d)
+    n_numbers = k + k * d + 2 * math.prod(shape) + passes
+    n_lists = 3 + k + 2 * (1 + sum(accumulate(shape[:-1], operator.mul)))
+    text = canonical_json([*names, *types])
+    n_bytes = REST_BYTES + len(text) + NUMBER_BYTES * n_numbers + 3 * n_lists
+    marks = REST_MARKS + n_marks(text) + n_lists
+    return bool(n_bytes <= MAX_MODEL_BYTES and marks <= MAX_MARKS)
 
 
 def parameters_table(model: Model) -> pa.Table:
@@ -178,89 +169,94 @@ def parameters_bytes(model: Model) -> bytes:
     return parquet_bytes(parameters_table(model), {f"gmm_dask.{MODEL_KEY}": model.sha256})
 
 
-def _document(model: Model) -> dict[str, Any]:
-    parameters = model.parameters
-    document: dict[str, Any] = {
-        field.name: getattr(model, field.name)
-        for field in fields(model)
-        if field.name != "parameters"
-    }
-    document |= {name: getattr(parameters, name).tolist() for name in _ARRAYS}
-    return document | {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "n_components": parameters.n_components,
-        "n_features": parameters.n_features,
-        "covariance_type": parameters.covariance_type,
-        "feature_names": list(model.feature_names),
-        "feature_types": list(model.feature_types),
-        "lower_bounds": [float(bound) for bound in model.lower_bounds],
-        "reg_covar": float(model.reg_covar),
-        "sum_weight": float(model.sum_weight),
-    }
+def array_shapes(covariance_type: str, k: int, d: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays of a mixture of k components and d features, by name."""
+    of_family = COVARIANCE_FAMILIES[covariance_type].shape(k, d)
+    return dict(zip(ARRAYS, ((k,), (k, d), of_family, of_family), strict=True))
 
 
-def _is_too_large(data: bytes) -> bool:
-    return len(data) > MAX_BYTES or _n_marks(data) > MAX_MARKS
+def check_mixture(parameters: Parameters, at: At) -> None:
+    """Refuse weights that are no shares, and covariances without a density."""
+    weights = parameters.weights
+    if weights.min() < 0:
+        at.refuse(f"holds the negative weight {weights.min()}", "weights")
+    total = math.fsum(weights)
+    if abs(total - 1) > WEIGHTS_SLACK:
+        at.refuse(f"sums to {total}, not to 1", "weights")
+    if (problem := parameters.family.covariances_problem()) is not None:
+        at.refuse(problem, "covariances")
 
 
-def _n_marks(data: bytes) -> int:
-    return sum(map(data.count, (b"[", b"{", b":", b'"')))
-
-
-def _checksum(body: Mapping[str, Any], name: str) -> str:
-    """SHA-256 of the canonical form of all fields but the checksum itself."""
+def _document_of(model: Model) -> dict[str, Any]:
     try:
-        return sha256_hex(canonical_json(body))
+        return MODEL_FILE.document(model)
     except OutputError as error:
-        raise ModelFileError(f"{name}: a field is no proper text or number: {error}") from error
+        raise ModelFileError(f"The model holds no proper text or number: {error}") from error
 
 
-def _model(reader: Fields) -> Model:
-    k = reader.count("n_components", least=1)
-    d = reader.count("n_features", least=1)
-    parameters = _parameters(reader, k, d)
-    names = reader.texts("feature_names", d)
-    if len(set(names)) != d:
-        reader.refuse("feature_names", "names a feature twice")
-    n_passes = reader.count("n_passes")
-    outcome, converged = reader.word("outcome"), reader.flag("converged")
-    if converged != (outcome == "converged"):
-        reader.refuse("converged", f"contradicts the outcome {outcome!r}")
-    return Model(
-        parameters=parameters,
-        feature_names=names,
-        feature_types=reader.texts("feature_types", d),
-        reg_covar=reader.size("reg_covar"),
-        converged=converged,
-        outcome=outcome,
-        n_passes=n_passes,
-        lower_bounds=tuple(reader.array("lower_bounds", (n_passes,)).tolist()),
-        n_rows=reader.count("n_rows"),
-        sum_weight=reader.size("sum_weight"),
-        data_fingerprint=reader.text("data_fingerprint"),
-        settings_hash=reader.text("settings_hash"),
-        created_by=reader.mapping("created_by"),
+def _dump(model: Model) -> Any:
+    parameters = model.parameters
+    sizes = {"n_components": parameters.n_components, "n_features": parameters.n_features}
+    arrays = {name: getattr(parameters, name) for name in ARRAYS}
+    known = {**vars(model), **sizes, **arrays, "covariance_type": parameters.covariance_type}
+    k, d = parameters.means.shape
+    return _shape(parameters.covariance_type, k, d, model.n_passes).dump(known)
+
+
+def _load(document: Any, at: At) -> Model:
+    k, d = (count_from(1).of(document, name, at) for name in ("n_components", "n_features"))
+    covariance_type = TEXT.of(document, "covariance_type", at)
+    if covariance_type not in COVARIANCE_FAMILIES:
+        known = ", ".join(COVARIANCE_FAMILIES)
+        at.refuse(f"is {covariance_type!r}, none of {known}", "covariance_type")
+    kind = _shape(covariance_type, k, d, COUNT.of(document, "n_passes", at))
+    found = kind.load(document, at)
+    for name in ("n_components", "n_features"):
+        del found[name]
+    arrays = {name: found.pop(name) for name in ARRAYS}
+    parameters = Parameters.from_arrays(**arrays, covariance_type=found.pop("covariance_type"))
+    check_mixture(parameters, at)
+    if (problem := parameters.family.factors_problem()) is not None:
+        at.refuse(problem, "precisions_cholesky")
+    model = Model(parameters, **found)
+    if len(set(model.feature_names)) != d:
+        at.refuse("names a feature twice", "feature_names")
+    if model.converged != (model.outcome == "converged"):
+        at.refuse(f"contradicts the outcome {model.outcome!r}", "converged")
+    return model
+
+
+def _shape(covariance_type: str, k: int, d: int, n_passes: int) -> Kind[dict[str, Any]]:
+    """The fields of a model file of these sizes."""
+    shapes = array_shapes(covariance_type, k, d)
+    return shape(
+        {
+            "n_components": COUNT,
+            "n_features": COUNT,
+            "covariance_type": TEXT,
+            **{name: numbers(*shapes[name]) for name in ARRAYS},
+            "feature_names": list_of(NAME, d),
+            "feature_types": list_of(NAME, d),
+            "reg_covar": SIZE,
+            "converged": FLAG,
+            "outcome": NAME,
+            "n_passes": COUNT,
+            "lower_bounds": list_of(NUMBER, n_passes),
+            "n_rows": COUNT,
+            "sum_weight": SIZE,
+            "data_fingerprint": TEXT,
+            "settings_hash": TEXT,
+            "created_by": by_name(TEXT),
+        }
     )
 
 
-def _parameters(reader: Fields, k: int, d: int) -> Parameters:
-    covariance_type = reader.word("covariance_type")
-    if covariance_type not in COVARIANCE_FAMILIES:
-        known = ", ".join(COVARIANCE_FAMILIES)
-        reader.refuse("covariance_type", f"is {covariance_type!r}, none of {known}")
-    shape = COVARIANCE_FAMILIES[covariance_type].shape(k, d)
-    shapes = {"weights": (k,), "means": (k, d), "covariances": shape, "precisions_cholesky": shape}
-    arrays = {name: reader.array(name, shapes[name]) for name in _ARRAYS}
-    weights = arrays["weights"]
-    if weights.min() < 0:
-        reader.refuse("weights", f"holds the negative weight {weights.min()}")
-    total = math.fsum(weights)
-    if abs(total - 1) > WEIGHTS_SLACK:
-        reader.refuse("weights", f"sums to {total}, not to 1")
-    parameters = Parameters.from_arrays(**arrays, covariance_type=covariance_type)
-    if (problem := parameters.family.covariances_problem()) is not None:
-        reader.refuse("covariances", problem)
-    if (problem := parameters.family.factors_problem()) is not None:
-        reader.refuse("precisions_cholesky", problem)
-    return parameters
+MODEL_FILE = Document(
+    Kind(_load, _dump),
+    "gmm_dask.model",
+    MODEL_FORMAT,
+    "sha256",
+    error=ModelFileError,
+    max_bytes=MAX_MODEL_BYTES,
+    max_marks=MAX_MARKS,
+)

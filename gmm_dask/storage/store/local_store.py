@@ -14,12 +14,14 @@ from pathlib import Path
 
 from gmm_dask.errors import OutputError, PlaceTakenError
 from gmm_dask.storage.records.documents import MAX_BYTES
-from gmm_dask.storage.store.names import name_parts
+from gmm_dask.storage.store.protocol import Names, absent, name_parts, too_large
 
-Names = list[str]  # inside the class, `list` is the method
 READ_BYTES = 1 << 20  # at once, of a file whose size says less than it holds
 
+
 _NO_FOLDER = "a file is where a folder should be: move it away, or choose another output folder"
+
+
 _REMEDIES = {
     errno.EACCES: "give this user permission there, or choose another output folder",
     errno.EPERM: "give this user permission there, or choose another output folder",
@@ -33,7 +35,11 @@ _REMEDIES = {
     errno.ELOOP: "replace the symbolic link by the file or folder itself",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
+
+
 _ANY_REMEDY = "see that the file system is mounted and healthy, then run again"
+
+
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -96,7 +102,7 @@ class LocalStore:
             try:
                 return read_regular(path, at_most, os.O_NOFOLLOW)  # a link must not lead elsewhere
             except FileNotFoundError:
-                raise OutputError(_absent(path)) from None
+                raise OutputError(absent(path)) from None
             except OSError as error:
                 if error.errno != errno.ELOOP:
                     raise
@@ -120,7 +126,7 @@ class LocalStore:
             try:
                 return path.lstat().st_size
             except FileNotFoundError:
-                raise OutputError(_absent(path)) from None
+                raise OutputError(absent(path)) from None
 
     def delete(self, name: str) -> None:
         """Remove the object, if there is one."""
@@ -211,15 +217,6 @@ def read_regular(path: Path, at_most: int, flags: int = 0) -> bytes:
         os.close(descriptor)
 
 
-def too_large(path: str, size: int, at_most: int) -> str:
-    """What is said of a file that is not read for its size."""
-    return f"{path} has {size} bytes, at most {at_most} belong there: it is damaged or not ours."
-
-
-def _absent(path: Path) -> str:
-    return f"{path} does not exist: it was moved or deleted, or never published."
-
-
 @contextmanager
 def _explained(path: Path, done: str) -> Iterator[None]:
     """Turn what the operating system says into an OutputError with path, reason and remedy."""
@@ -308,6 +305,11 @@ def _flush_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _unlessabsent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _unless_absent(error: OSError) -> None:

@@ -13,8 +13,6 @@ from typing import Any
 
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.records.documents import MAX_BYTES
-from gmm_dask.storage.store.local_store import Names, too_large
-from gmm_dask.storage.store.names import is_visible, name_parts
 from gmm_dask.storage.store.object_errors import (
     NO_CREDENTIALS,
     as_os_error,
@@ -22,6 +20,7 @@ from gmm_dask.storage.store.object_errors import (
     filesystem,
     http_status,
 )
+from gmm_dask.storage.store.protocol import Names, absent, is_visible, name_parts, too_large
 
 SCHEME = "s3"
 PART_BYTES = 16 << 20  # twice this and more is sent in parts of this size
@@ -99,7 +98,7 @@ class ObjectStore:
                 # One byte more than belongs there is enough to see that there is more.
                 data = bytes(_service().cat_file(path, start=0, end=at_most + 1))
             except FileNotFoundError:
-                raise OutputError(_absent(path)) from None
+                raise OutputError(absent(path)) from None
             except Exception as error:
                 if http_status(error) != _NOTHING_THERE:
                     raise
@@ -120,7 +119,7 @@ class ObjectStore:
         with _explained(path, "read"):
             head = self._head(path)
         if head is None:
-            raise OutputError(_absent(path))
+            raise OutputError(absent(path))
         return int(head["ContentLength"])
 
     def delete(self, name: str) -> None:
@@ -197,10 +196,6 @@ class ObjectStore:
                     continue
             return True
         raise AssertionError("unreachable")
-
-
-def _absent(path: str) -> str:
-    return f"{path} does not exist: it was moved or deleted, or never published."
 
 
 def _put(path: str, data: bytes, **how: str) -> None:

@@ -1,19 +1,13 @@
-"""What the commit protocol needs of a place to keep objects, and how one is opened."""
+"""What the commit protocol needs of a place to keep objects, and what their names may be."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Protocol
-from urllib.parse import unquote
 
 from gmm_dask.errors import OutputError, PlaceTakenError
 from gmm_dask.storage.records.documents import MAX_BYTES
-from gmm_dask.storage.store.local_store import LocalStore, Names
-from gmm_dask.storage.store.object_store import ObjectStore
 
 ATTEMPTS = 3  # to create what is taken, and gone when it is read
-
-__all__ = ["LocalStore", "ObjectStore", "Store", "check_writable", "create_once", "open_store"]
 
 
 class Store(Protocol):
@@ -56,45 +50,6 @@ class Store(Protocol):
 
         A text says what must be known of a store in which a race of two writers is not decided.
         """
-
-
-def open_store(url: str, *, private: bool = False) -> Store:
-    """The store of a path, a file:// or an s3:// URL; nothing is created or tried yet.
-
-    Parameters
-    ----------
-    url : str
-    private : bool
-        Whether files and folders are for this user alone; of a bucket its policy decides.
-
-    Raises
-    ------
-    OutputError
-        Another scheme.
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return LocalStore(_at_home(url), private)
-    if scheme.lower() == "s3":
-        return ObjectStore(url)
-    if scheme.lower() != "file":
-        # Only the scheme: the rest of a URL may hold a password.
-        raise OutputError(
-            f"{scheme}:// is not supported for outputs and models: choose s3://bucket/prefix, or a "
-            "folder of a local or mounted file system."
-        )
-    host, _, path = rest.partition("/")
-    if host not in ("", "localhost"):
-        raise OutputError(f"{url} names the host {host!r}: a local folder is file:///folder.")
-    return LocalStore("/" + unquote(path), private)
-
-
-def check_writable(store: Store) -> str | None:
-    """Raise OutputError with the system's reason and a remedy where publishing would fail.
-
-    A text says what must be known of a store that cannot decide between two writers.
-    """
-    return store.check_writable()
 
 
 def create_once(store: Store, name: str, data: bytes) -> bytes:
@@ -140,8 +95,28 @@ def _is_held(store: Store, name: str) -> bool:
         return False
 
 
-def _at_home(path: str) -> str:
-    try:
-        return str(Path(path).expanduser()) if path else path
-    except RuntimeError as error:
-        raise OutputError(f"The output folder {path} cannot be found: {error}.") from error
+def name_parts(name: str, url: str) -> list[str]:
+    """The parts of a name; raises OutputError where it is none of an object in the store."""
+    parts = name.split("/")
+    # A leading dot is for unfinished files, and for "." and "..".
+    if "\0" in name or "\\" in name or any(not part or part[0] == "." for part in parts):
+        raise OutputError(f"{name!r} cannot be the name of an object in {url}.")
+    return parts
+
+
+def is_visible(name: str) -> bool:
+    """Whether no part of a name begins with a dot."""
+    return not any(part.startswith(".") for part in name.split("/"))
+
+
+Names = list[str]  # inside the class, `list` is the method
+
+
+def too_large(path: str, size: int, at_most: int) -> str:
+    """What is said of a file that is not read for its size."""
+    return f"{path} has {size} bytes, at most {at_most} belong there: it is damaged or not ours."
+
+
+def absent(path: object) -> str:
+    """What is said of an object that is not there."""
+    return f"{path} does not exist: it was moved or deleted, or never published."

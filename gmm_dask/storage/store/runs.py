@@ -7,23 +7,35 @@ import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.records.documents import MAX_BYTES, canonical_json, parse_json, sha256_hex
-from gmm_dask.storage.records.model_file import FORMAT_VERSION as MODEL_FORMAT
-from gmm_dask.storage.records.model_file import MODEL_KEY
-from gmm_dask.storage.store.local_store import Names
-from gmm_dask.storage.store.protocol import Store, create_once
+from gmm_dask.storage.records.model_file import MODEL_FORMAT, MODEL_KEY
+from gmm_dask.storage.store.local_store import LocalStore
+from gmm_dask.storage.store.object_store import ObjectStore
+from gmm_dask.storage.store.protocol import Names, Store, create_once
 
 LABELS_FORMAT = 2  # parts of version 1 do not say which model they were made with
+
+
 MANIFEST_FORMAT = 2  # manifests of version 1 say neither that nor the time
+
+
 CONTENTS_FORMAT = 1
+
+
 MANIFEST = "MANIFEST.json"
+
+
 CONTENTS = "contents.json"
+
+
 # Every run has these, and its manifest lists them.
 RUN_FILES = (
     "run.json",
@@ -34,12 +46,20 @@ RUN_FILES = (
     "report.html",
 )
 
+
 # Those of them that are made with the model, and say with which.
 MADE_WITH_MODEL = ("parameters.parquet", "metrics.json", "report.html")
 
+
 _REMARK = "<!-- gmm_dask.{}: {} -->\n"  # the last line of a report
+
+
 _REMARKED = re.compile(_REMARK.format(MODEL_KEY, "([0-9a-f]{64})").encode() + rb"\Z")
+
+
 _RESTORE = "Restore it from a copy, or move the run's folder away and run again."
+
+
 _RUN_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}", re.ASCII)
 
 
@@ -202,3 +222,49 @@ def _model_of(data: bytes, path: str) -> str | None:
         return found if isinstance(found, str) else None
     remark = _REMARKED.search(data)
     return None if remark is None else str(remark[1], "ascii")
+
+
+def open_store(url: str, *, private: bool = False) -> Store:
+    """The store of a path, a file:// or an s3:// URL; nothing is created or tried yet.
+
+    Parameters
+    ----------
+    url : str
+    private : bool
+        Whether files and folders are for this user alone; of a bucket its policy decides.
+
+    Raises
+    ------
+    OutputError
+        Another scheme.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return LocalStore(_at_home(url), private)
+    if scheme.lower() == "s3":
+        return ObjectStore(url)
+    if scheme.lower() != "file":
+        # Only the scheme: the rest of a URL may hold a password.
+        raise OutputError(
+            f"{scheme}:// is not supported for outputs and models: choose s3://bucket/prefix, or a "
+            "folder of a local or mounted file system."
+        )
+    host, _, path = rest.partition("/")
+    if host not in ("", "localhost"):
+        raise OutputError(f"{url} names the host {host!r}: a local folder is file:///folder.")
+    return LocalStore("/" + unquote(path), private)
+
+
+def check_writable(store: Store) -> str | None:
+    """Raise OutputError with the system's reason and a remedy where publishing would fail.
+
+    A text says what must be known of a store that cannot decide between two writers.
+    """
+    return store.check_writable()
+
+
+def _at_home(path: str) -> str:
+    try:
+        return str(Path(path).expanduser()) if path else path
+    except RuntimeError as error:
+        raise OutputError(f"The output folder {path} cannot be found: {error}.") from error

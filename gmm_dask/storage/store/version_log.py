@@ -7,34 +7,28 @@ earlier run is a new entry that points to it.
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage.records.documents import (
-    canonical_json,
-    check_format,
-    check_keys,
-    literal,
-    parse_json,
-    sealed,
-    unsealed,
-)
-from gmm_dask.storage.records.fields import Fields
+from gmm_dask.storage.records.codec import COUNT, RUN_ID, SHA256, TIME, literal, optional, shape
+from gmm_dask.storage.records.documents import Document
 from gmm_dask.storage.store.protocol import Store
 
-FORMAT = "gmm_dask.version"
-FORMAT_VERSION = 3  # entries of version 1 have no checksum, and those of 2 no time
-
-MAX_BYTES = 1 << 16  # of an entry
 MAX_NUMBER_DIGITS = 18  # of a version; what has more is no entry
 
 _ENTRY = re.compile(rf"versions/(\d{{8,{MAX_NUMBER_DIGITS}}})\.json", re.ASCII)
-_KEYS = ("format", "format_version", "run_id", "manifest_sha256", "rows", "published")
-_REMEDY = "Restore the entry from a copy, or move it away and run again; other versions are intact."
+ENTRY_FILE = Document(
+    shape(
+        {"run_id": RUN_ID, "manifest_sha256": SHA256, "rows": COUNT, "published": optional(TIME)}
+    ),
+    "gmm_dask.version",
+    version=3,
+    since={"checksum": 2, "published": 3},
+    max_bytes=1 << 16,
+    remedy="Restore the entry from a copy, or move it away and run again; other versions are "
+    "intact.",
+)
 
 
 @dataclass(frozen=True)
@@ -65,15 +59,7 @@ class Version:
 
     def to_json(self) -> bytes:
         """The content of its entry; the number is in the name."""
-        document = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "run_id": self.run_id,
-            "manifest_sha256": self.manifest_sha256,
-            "rows": self.rows,
-            "published": self.published,
-        }
-        return canonical_json(sealed(document))
+        return ENTRY_FILE.dump(vars(self))
 
     def points_to(self, run_id: str, manifest_sha256: str) -> bool:
         """Whether it is a version of that run, as it was finished with that manifest."""
@@ -102,38 +88,8 @@ def read_version(store: Store, number: int) -> Version:
         It is absent, damaged, or newer than this package reads.
     """
     path = store.path(entry_name(number))
-    data = store.get(entry_name(number), MAX_BYTES)
-    with _remedied():
-        document = parse_json(data, path)
-        check_format(document, path, FORMAT, sys.maxsize)
-    check_format(document, path, FORMAT, FORMAT_VERSION)  # a newer one must not be moved away
-    with _remedied():
-        return _version(document, path, number)
-
-
-@contextmanager
-def _remedied() -> Iterator[None]:
-    """Add to an error of damage within the block what can be done about it."""
-    try:
-        yield
-    except OutputError as error:
-        raise OutputError(f"{error} {_REMEDY}") from None
-
-
-def _version(document: dict[str, Any], path: str, number: int) -> Version:
-    if document["format_version"] > 1:
-        document = unsealed(document, path)
-    if document["format_version"] < 3:
-        document = {"published": None} | document
-    check_keys(document, path, _KEYS)
-    reader = Fields(document, path, OutputError)
-    return Version(
-        number,
-        reader.run_id("run_id"),
-        reader.sha256("manifest_sha256"),
-        reader.count("rows"),
-        reader.time("published"),
-    )
+    data = store.get(entry_name(number), ENTRY_FILE.max_bytes)
+    return Version(number, **ENTRY_FILE.load(data, path))
 
 
 def list_versions(store: Store) -> list[Version]:

@@ -14,39 +14,22 @@ each; they never list a folder of parts. Nothing is deleted on any path of a run
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain
 
 from gmm_dask.errors import OutputError, PlaceTakenError
-from gmm_dask.storage.records.documents import Clock, canonical_json, sha256_hex, utc_now
-from gmm_dask.storage.records.manifest import read_manifest, verify, write_manifest
+from gmm_dask.storage.records.codec import Clock, utc_now
+from gmm_dask.storage.records.documents import sha256_hex
+from gmm_dask.storage.records.manifest import read_manifest
 from gmm_dask.storage.store.protocol import Store, create_once
-from gmm_dask.storage.store.runs import MANIFEST, RUN_FILES, RunFolder, run_id
+from gmm_dask.storage.store.runs import MANIFEST, RunFolder
 from gmm_dask.storage.store.version_log import (
     Version,
     latest,
     list_versions,
-    parse_ref,
     read_version,
     version_numbers,
 )
-
-__all__ = [
-    "LATEST",
-    "MANIFEST",
-    "RUN_FILES",
-    "RunFolder",
-    "Version",
-    "canonical_json",
-    "find_version",
-    "latest",
-    "list_versions",
-    "parse_ref",
-    "publish_version",
-    "read_manifest",
-    "run_id",
-    "verify",
-    "write_manifest",
-]
 
 LATEST = "LATEST"  # for people; never read by code that looks for a version
 MAX_LOST_RACES = 1000  # each was won by another writer, so this ends only in a store gone wrong
@@ -154,3 +137,40 @@ def _point_people_to(store: Store, version: Version) -> None:
 def _holds(store: Store, name: str, data: bytes) -> bool:
     same_size = store.exists(name) and store.size(name) == len(data)
     return same_size and store.get(name, len(data)) == data
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Objects that no version lists and no later attempt of a run reads.
+
+    Parameters
+    ----------
+    names : tuple of str
+    bytes : int
+        Of all of them.
+    """
+
+    names: tuple[str, ...]
+    bytes: int
+
+
+def find_garbage(store: Store) -> Garbage:
+    """The checkpoints of published runs; those of unfinished runs are what they go on from.
+
+    Raises
+    ------
+    OutputError
+        A version is damaged: whether its run is to be made again is not known.
+    """
+    names: list[str] = []
+    for each in dict.fromkeys(version.run_id for version in list_versions(store)):
+        if find_version(store, each) is not None:
+            folder = RunFolder(store, each)
+            names += [f"runs/{each}/{name}" for name in folder.list("checkpoints/")]
+    return Garbage(tuple(names), sum(store.size(name) for name in names))
+
+
+def remove_garbage(store: Store, garbage: Garbage) -> None:
+    """Delete the objects; one that is gone already is no error, and doing it again is safe."""
+    for name in reversed(garbage.names):  # the newest first: what is left is always a whole row
+        store.delete(name)

@@ -157,9 +157,9 @@ def test_what_gc_takes_away_while_it_is_read_is_made_again(
 
 SURVEYS = {
     "cut": (lambda data: data[: len(data) // 2], "damaged or not one of our files"),
-    "a pass of the fit": (None, "is an unknown field"),
-    "a row less": (lambda d: d.update(n_sampled=63), "sample_weight holds"),
-    "no kind": (lambda d: d.update(dtype="object"), "neither float32 nor float64"),
+    "a pass of the fit": (None, "is_single is absent"),
+    "a row less": (lambda d: d.update(n_sampled=63), "sample holds"),
+    "no kind": (lambda d: d.update(is_single="object"), "not true or false"),
     "no moments": (lambda d: d["spread"].pop("mean"), "mean is absent"),
 }
 
@@ -179,7 +179,7 @@ def test_a_survey_that_is_not_one_is_refused(case: str, make: Make, tmp_path: Pa
     else:
         document = json.loads(data)
         del document["checksum"]
-        change(document)
+        change(document["body"])
         path.write_bytes(canonical_json(sealed(document)))
     with pytest.raises(CheckpointError, match=reason) as caught:
         run(settings)
@@ -236,7 +236,7 @@ def test_writing_takes_a_small_share_of_a_fit(
 def test_a_checkpoint_of_other_software_is_told_of(out: Path, checkpoint: Path, make: Make) -> None:
     document = json.loads(checkpoint.read_bytes())
     del document["checksum"]
-    document["software"] |= {"numpy": "1.0"}
+    document["body"]["checkpoint"]["software"] |= {"numpy": "1.0"}
     checkpoint.write_bytes(canonical_json(sealed(document)))
     attempt = Watching()
     run(make(out), attempt)
@@ -248,7 +248,7 @@ def test_a_checkpoint_of_other_software_is_told_of(out: Path, checkpoint: Path, 
 def test_a_state_too_large_is_told_of_once_and_the_fit_goes_on(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gmm_dask.storage.records.checkpoints.MAX_BYTES", 1000)
+    monkeypatch.setattr("gmm_dask.storage.records.checkpoint_file.MAX_MARKS", 10)
     attempt = Watching()
     assert run(make(tmp_path / "out"), attempt).new
     assert checkpoints(tmp_path / "out") == []

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from gmm_dask.errors import CheckpointError
 from gmm_dask.fitting import Method, Standing
-from gmm_dask.stage.checkpoints.records import Shapes
-from gmm_dask.stage.checkpoints.standing import (
-    BODY,
+from gmm_dask.stage.checkpoints.fit_record import HELD as COUNTS
+from gmm_dask.stage.checkpoints.fit_record import (
     Checkpoint,
-    dump_checkpoint,
+    Shapes,
+    kept,
+    kind_of_checkpoint,
     load_checkpoint,
 )
-from gmm_dask.stage.checkpoints.standing import HELD as COUNTS
-from gmm_dask.storage.records.checkpoints import (
+from gmm_dask.storage.records.checkpoint_file import (
     Origin,
     checkpoint_name,
     checkpoint_numbers,
@@ -35,7 +35,11 @@ ORIGIN = Origin("a" * 64, "b" * 64, "0123456789abcdef", 0)
 HELD = dict(zip(COUNTS, range(1, 7), strict=True))
 
 
-def written(standings: list[Standing]) -> RunFolder:
+def shapes_of(method: Method) -> Shapes:
+    return Shapes(method.covariance_type, method.n_components, 2)
+
+
+def written(standings: list[Standing], method: Method) -> RunFolder:
     """The folder after checkpoints of these were written, each number once."""
     folder, last = RunFolder(MemoryStore(), ORIGIN.run_id), None
     for standing in standings:
@@ -43,21 +47,20 @@ def written(standings: list[Standing]) -> RunFolder:
             continue
         seconds = {standing.start: (0.25,) * standing.state.n_passes}
         found = Checkpoint(standing, seconds, 1.5, HELD, {"numpy": "2"})
-        previous, kept = (None, {}) if last is None else (last.number, last.kept)
-        body = dump_checkpoint(found, previous, kept)
-        assert write_checkpoint(folder, checkpoint_name(found.number), ORIGIN, body)
+        name, kind = checkpoint_name(found.number), kind_of_checkpoint(shapes_of(method))
+        assert write_checkpoint(folder, name, ORIGIN, kind, kept(found, last))
         last = found
     return folder
 
 
 def loaded(folder: RunFolder, method: Method, n_starts: int) -> Checkpoint:
-    shapes = Shapes(method.covariance_type, method.n_components, 2)
+    kind = kind_of_checkpoint(shapes_of(method))
 
     @cache
     def read(number: int) -> Any:
-        return read_checkpoint(folder, checkpoint_name(number), ORIGIN, BODY)
+        return read_checkpoint(folder, checkpoint_name(number), ORIGIN, kind)
 
-    return load_checkpoint(read, checkpoint_numbers(folder)[-1], shapes, n_starts)
+    return load_checkpoint(read, checkpoint_numbers(folder)[-1], "newest", n_starts)
 
 
 @given(st.data(), methods, st.integers(0, 50), st.booleans(), st.fixed_dictionaries(EVERY_WAY))
@@ -65,11 +68,11 @@ def loaded(folder: RunFolder, method: Method, n_starts: int) -> Checkpoint:
 def test_gone_on_with_from_a_checkpoint_a_fit_ends_the_same(
     data: st.DataObject, method: Method, seed: int, equal: bool, way: dict[str, Any]
 ) -> None:
-    X, kept = rows(seed, equal=equal), []
-    whole = fits(X, method, keep=kept.append, **way)
-    stop = data.draw(st.integers(1, len(kept)))
-    some = [each for each in kept[:stop] if data.draw(st.booleans())] or kept[:1]
-    found = loaded(written(some), method, way["n_starts"])
+    X, standings = rows(seed, equal=equal), []
+    whole = fits(X, method, keep=standings.append, **way)
+    stop = data.draw(st.integers(1, len(standings)))
+    some = [each for each in standings[:stop] if data.draw(st.booleans())] or standings[:1]
+    found = loaded(written(some, method), method, way["n_starts"])
     assert (found.seconds, found.held, found.software) == (1.5, HELD, {"numpy": "2"})
     resumed = fits(X, method, standing=found.standing, **way)
     assert len(resumed) == len(whole)
@@ -86,11 +89,11 @@ def test_a_fit_stopped_again_and_again_ends_the_same(
     X, standing = rows(seed, equal=False), None
     way: dict[str, Any] = {"policy": "floor", "prior": False, "n_starts": 2, "is_part": False}
     (*_, whole) = fits(X, method, **way)
-    kept: list[Standing] = []
+    standings: list[Standing] = []
     while standing is None or not standing.is_over(method.max_iter):
         fits(X, method, keep=(now := []).append, standing=standing, **way)
-        kept += now[:n_kept]
-        standing = loaded(written(kept), method, 2).standing
+        standings += now[:n_kept]
+        standing = loaded(written(standings, method), method, 2).standing
     (*_, resumed) = fits(X, method, standing=standing, **way)
     assert_same_result(resumed, whole, trajectory=False)
     assert_same_mixture(resumed.trajectory[-1], whole.trajectory[-1])
@@ -98,14 +101,14 @@ def test_a_fit_stopped_again_and_again_ends_the_same(
 
 def test_each_state_is_written_once() -> None:
     method = Method(3, "full", "k-means++", 0.0, 12, sample_em=False, acceleration="none")
-    kept: list[Standing] = []
+    standings: list[Standing] = []
     way: dict[str, Any] = {"policy": "floor", "prior": False, "n_starts": 1, "is_part": False}
-    fits(rows(0, equal=False), method, keep=kept.append, **way)
-    folder = written(kept)
+    fits(rows(0, equal=False), method, keep=standings.append, **way)
+    folder = written(standings, method)
     states = [
         len(segment["states"])
         for number in checkpoint_numbers(folder)
-        for segment in folder.get_json(checkpoint_name(number))["trajectories"]
+        for segment in folder.get_json(checkpoint_name(number))["body"]["trajectories"]
     ]
     assert states == [1] * 12
     sizes = [len(folder.get(checkpoint_name(number))) for number in checkpoint_numbers(folder)]
@@ -114,10 +117,10 @@ def test_each_state_is_written_once() -> None:
 
 def test_a_checkpoint_in_between_that_is_gone_is_named() -> None:
     method = Method(2, "diag", "k-means++", 0.0, 5, sample_em=False, acceleration="none")
-    kept: list[Standing] = []
+    standings: list[Standing] = []
     way: dict[str, Any] = {"policy": "floor", "prior": False, "n_starts": 1, "is_part": False}
-    fits(rows(0, equal=False), method, keep=kept.append, **way)
-    folder = written(kept)
+    fits(rows(0, equal=False), method, keep=standings.append, **way)
+    folder = written(standings, method)
     assert loaded(folder, method, 1).number == 5
     del folder.store.objects[f"runs/{ORIGIN.run_id}/checkpoints/00002.json"]
     with pytest.raises(CheckpointError, match=r"00002\.json is absent"):

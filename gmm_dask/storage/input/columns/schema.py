@@ -3,41 +3,139 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
 from gmm_dask.kinds import refusal
-from gmm_dask.storage.input.columns.column_types import common_type, plain_type
-from gmm_dask.storage.input.columns.lists import (
+from gmm_dask.storage.input.columns.column_types import (
+    common_type,
+    has_nested_dictionary,
+    key_value,
+    plain_type,
+)
+from gmm_dask.storage.input.columns.selection import (
+    Selection,
+    cast_of,
     check_elements,
     column_of,
     common_length,
     expanded,
     is_list,
-    slots_of,
-    value_type,
-)
-from gmm_dask.storage.input.columns.one_type import (
-    Variant,
-    check_one_type,
-    check_texts,
-    variants_of,
-    widened_columns,
-)
-from gmm_dask.storage.input.columns.roles import (
-    Roles,
-    cast_of,
     is_number,
     kind_of,
     number_type,
+    slots_of,
+    value_type,
 )
+from gmm_dask.storage.input.inputs import Problems
 from gmm_dask.storage.input.parquet.footers import Column, Footer
-from gmm_dask.storage.input.problems import Problems
-from gmm_dask.storage.records.fields import MAX_TEXT
+from gmm_dask.storage.records.codec import MAX_TEXT
+
+ONE_TYPE = "Write it with one type in all files"
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """A set of columns, and the files that have it.
+
+    Parameters
+    ----------
+    columns : tuple of (name, Arrow type)
+        Of the files.
+    keys : tuple of (name, Arrow type)
+        Of their folders; the type of one that is also a column is that of the column.
+    files : tuple of str
+    """
+
+    columns: tuple[Column, ...]
+    keys: tuple[Column, ...]
+    files: tuple[str, ...]
+
+    @cached_property
+    def types(self) -> dict[str, pa.DataType]:
+        """Type by name, of the columns of the files."""
+        return dict(self.columns)
+
+    @cached_property
+    def all_types(self) -> dict[str, pa.DataType]:
+        """Type by name, of columns and keys."""
+        return dict((*self.columns, *self.keys))
+
+
+def variants_of(footers: Iterable[Footer]) -> tuple[Variant, ...]:
+    """The sets of columns that files have."""
+    files: dict[tuple[tuple[Column, ...], tuple[Column, ...]], list[str]] = {}
+    for footer in footers:
+        types = dict(footer.columns)
+        keys = tuple((key.name, types.get(key.name, key.type)) for key in footer.keys)
+        files.setdefault((footer.columns, keys), []).append(footer.name)
+    return tuple(Variant(*columns, tuple(names)) for columns, names in files.items())
+
+
+def check_one_type(
+    name: str, setting: str, variants: Sequence[Variant], problems: Problems
+) -> None:
+    """Refuse what no type holds, each file that does not fit those before it."""
+    expected, witness = pa.null(), variants[0]
+    for variant in variants:
+        type_ = variant.all_types.get(name, pa.null())
+        for file in variant.files if has_nested_dictionary(type_) else ():
+            line = (
+                f"{file}, column {name!r}: is {type_}; a dictionary inside of another type "
+                f"cannot be read in pieces. Write plain values, or leave it out of {setting}."
+            )
+            problems.add(f"files where the column {name!r} has a dictionary inside", line)
+        wider = common_type((expected, type_))
+        if wider is not None:
+            expected, witness = wider, witness if wider == plain_type(expected) else variant
+            continue
+        for file in variant.files:
+            line = (
+                f"{file}, column {name!r}: is {type_}, but {expected} in "
+                f"{witness.files[0]}, and no type holds both exactly. {ONE_TYPE}, or leave "
+                f"it out of {setting}."
+            )
+            problems.add(f"files where the column {name!r} is of another type", line)
+
+
+def widened_columns(
+    names: Iterable[str], keys: Sequence[str], variants: Sequence[Variant]
+) -> Iterator[Column]:
+    """Columns for the labels that a file has with another type than all, and keys with a type."""
+    for name in names:
+        types = {each.all_types[name] for each in variants if name in each.all_types}
+        shared = common_type(types)
+        if name in keys:
+            is_wider = shared is not None and shared not in (pa.string(), pa.null())
+        else:
+            is_wider = shared is not None and set(map(plain_type, types)) != {shared}
+        if is_wider:
+            yield name, shared
+
+
+def check_texts(
+    footers: Iterable[Footer], types: Mapping[str, pa.DataType], problems: Problems
+) -> None:
+    """Keys of files without the column must be values of the type that the column has in others."""
+    for footer in footers:
+        for name, text, type_ in footer.keys:
+            if name not in types or name in dict(footer.columns) or not pa.types.is_null(type_):
+                continue
+            try:
+                key_value(text, types[name])
+            except pa.ArrowException:
+                line = (
+                    f"{footer.name}: its folder is that of {name}={text!r}, which is no "
+                    f"{types[name]}, as the column {name!r} of other files is. Rename the folder, "
+                    "or leave the column out of the labels."
+                )
+                problems.add(f"folder keys {name!r} that are of another type", line)
+
 
 MAX_NAMES = 30  # columns that one message lists
 OF_THE_MODEL = "features of the model"  # which rows to score cannot do without
@@ -59,29 +157,29 @@ class Schema:
     widened: tuple[Column, ...]
 
 
-def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -> Schema:
+def common_schema(footers: Sequence[Footer], selection: Selection, problems: Problems) -> Schema:
     """The schema that all files share; every disagreement on columns with a role is a problem.
 
     Files of no rows have no say in columns, because nothing is read from them.
     """
     in_use = [each for each in footers if each.n_rows]
-    is_empty_batch = not in_use and not roles.to_fit
+    is_empty_batch = not in_use and not selection.to_fit
     keys = _key_columns(footers, problems)
     variants = variants_of(in_use or footers)
     typed = _all_columns(variants)
     if is_empty_batch:
-        variants = (_of_no_rows(variants, roles, keys),)
+        variants = (_of_no_rows(variants, selection, keys),)
     _check_names(variants, problems)
     columns = _all_columns(variants)
     index = frozenset[str]().union(*(footer.index_columns for footer in footers))
-    named = _features(variants, roles, {*keys, *index}, problems)
+    named = _features(variants, selection, {*keys, *index}, problems)
     used = dict.fromkeys(column_of(name, columns) for name in named)
-    setting = "data.features" if roles.to_fit else OF_THE_MODEL
+    setting = "data.features" if selection.to_fit else OF_THE_MODEL
     of_lists = {slot.column for slot in slots_of(named, columns) if slot.length}
     for name in used:
         if _is_column(name, setting, variants, keys, problems):
             in_lists = name in of_lists or any(map(is_list, _types_of(name, variants)))
-            _check_numbers(name, setting, variants, roles, problems, in_lists)
+            _check_numbers(name, setting, variants, selection, problems, in_lists)
     lengths = {
         name: common_length(name, in_use, named, problems)
         for name in used
@@ -91,12 +189,14 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
     check_elements(features, lengths, columns, setting, problems)
     for name in features:
         _check_name(name, problems)
-    weight = roles.weight_column
+    weight = selection.weight_column
     if weight is not None and _is_column(weight, "data.weight_column", variants, keys, problems):
-        _check_numbers(weight, "data.weight_column", variants, roles, problems)
-    carried = dict.fromkeys((*roles.carried, *((*columns, *keys) if roles.keep == "all" else ())))
+        _check_numbers(weight, "data.weight_column", variants, selection, problems)
+    carried = dict.fromkeys(
+        (*selection.carried, *((*columns, *keys) if selection.keep == "all" else ()))
+    )
     for name in carried:
-        setting = "data.id_columns" if name in roles.id_columns else "labels.keep"
+        setting = "data.id_columns" if name in selection.id_columns else "labels.keep"
         if name in keys or _is_column(name, setting, variants, keys, problems):
             check_one_type(name, setting, variants, problems)
     types = [
@@ -121,16 +221,18 @@ def common_schema(footers: Sequence[Footer], roles: Roles, problems: Problems) -
     )
 
 
-def _of_no_rows(variants: Sequence[Variant], roles: Roles, keys: tuple[str, ...]) -> Variant:
+def _of_no_rows(
+    variants: Sequence[Variant], selection: Selection, keys: tuple[str, ...]
+) -> Variant:
     """The columns that any of the files has; where none has any, those that are asked for.
 
     What is computed with is of no type: writers do not know the type of no values.
     """
     columns = _all_columns(variants)
-    features = (column_of(name, columns) for name in roles.features or ())
-    computed = {*features, *filter(None, [roles.weight_column])}
+    features = (column_of(name, columns) for name in selection.features or ())
+    computed = {*features, *filter(None, [selection.weight_column])}
     if not columns:
-        columns = dict.fromkeys((*computed, *roles.carried), pa.null())
+        columns = dict.fromkeys((*computed, *selection.carried), pa.null())
     untyped = dict.fromkeys(columns.keys() & computed, pa.null())
     files = (file for variant in variants for file in variant.files)
     return Variant(
@@ -180,30 +282,32 @@ def _check_names(variants: Iterable[Variant], problems: Problems) -> None:
 
 
 def _features(
-    variants: Iterable[Variant], roles: Roles, others: set[str], problems: Problems
+    variants: Iterable[Variant], selection: Selection, others: set[str], problems: Problems
 ) -> tuple[str, ...]:
     """The features named, or every column that is a number in any file and has no other role.
 
     Where there are none, the one column of lists of numbers. `others` are folder keys, and columns
     that were the index of a frame: not features by default.
     """
-    if roles.features is not None:
-        for name, count in Counter(roles.features).items():
+    if selection.features is not None:
+        for name, count in Counter(selection.features).items():
             if count > 1:
                 problems.add("twice", f"data.features: {name!r} is named {count} times.")
-        if roles.weight_column in roles.features:
-            line = f"data.features: {roles.weight_column!r} is the weight, it cannot be a feature."
+        if selection.weight_column in selection.features:
+            line = (
+                f"data.features: {selection.weight_column!r} is the weight, it cannot be a feature."
+            )
             problems.add("two roles", line)
-        return roles.features
-    taken = {*roles.id_columns, *others, roles.weight_column}
+        return selection.features
+    taken = {*selection.id_columns, *others, selection.weight_column}
     types = [
         (name, type_)
         for variant in variants
         for name, type_ in variant.columns
         if name not in taken and not pa.types.is_null(value_type(type_))
     ]
-    names = dict.fromkeys(name for name, type_ in types if roles.is_number(type_))
-    lists = dict.fromkeys(name for name, type_ in types if roles.is_number(value_type(type_)))
+    names = dict.fromkeys(name for name, type_ in types if selection.is_number(type_))
+    lists = dict.fromkeys(name for name, type_ in types if selection.is_number(value_type(type_)))
     if not names and len(lists) != 1:
         known = _listed(_all_columns(variants))
         line = (
@@ -269,7 +373,7 @@ def _check_numbers(
     name: str,
     setting: str,
     variants: Sequence[Variant],
-    roles: Roles,
+    selection: Selection,
     problems: Problems,
     in_lists: bool = False,
 ) -> None:
@@ -277,7 +381,7 @@ def _check_numbers(
         type_ = variant.types[name]
         value = value_type(type_) if in_lists else type_
         fits = is_list(type_) == in_lists or pa.types.is_null(type_)
-        if roles.is_number(value) and fits:
+        if selection.is_number(value) and fits:
             continue
         word = cast_of(value)
         remedy = f"set data.cast: [{word}]" if word else ""
@@ -288,7 +392,7 @@ def _check_numbers(
             without = None if setting == OF_THE_MODEL else f" of {setting}"
             line = refusal(where, f"is {type_}", kind, without, remedy)
             problems.add(f"files where the column {name!r} is not a number", line)
-    if roles.to_fit and all(pa.types.is_null(variant.types[name]) for variant in variants):
+    if selection.to_fit and all(pa.types.is_null(variant.types[name]) for variant in variants):
         line = f"{setting}: the column {name!r} holds no value in any file. Leave it out."
         problems.add("columns without values", line)
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from gmm_dask.errors import DataError
-from gmm_dask.storage.input.inputs import check_scheme, is_remote
-from gmm_dask.storage.input.listing import delta
-from gmm_dask.storage.input.listing.keys import Keys, hive_keys
+from gmm_dask.storage.input.columns.column_types import Keys, hive_keys
+from gmm_dask.storage.input.inputs import Problems, check_scheme, is_remote
+from gmm_dask.storage.input.listing import table_formats as delta
 from gmm_dask.storage.input.listing.places import (
     Paths,
     Place,
@@ -30,7 +30,6 @@ from gmm_dask.storage.input.listing.table_formats import (
     table_around,
 )
 from gmm_dask.storage.input.listing.walk import Choice, Walk, unlistable
-from gmm_dask.storage.input.problems import Problems
 
 NO_VERSION = (
     "data.version: is that of one Delta table, and data.path names none or several. Leave it out."

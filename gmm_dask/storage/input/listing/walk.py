@@ -9,12 +9,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from gmm_dask.storage.input.inputs import REFUSALS, unreadable
+from gmm_dask.storage.input.inputs import REFUSALS, Problems, unreadable
 from gmm_dask.storage.input.listing.folders import Entry, Folders
-from gmm_dask.storage.input.listing.globs import ANY_FOLDERS, Pattern, States
-from gmm_dask.storage.input.listing.places import Place, is_hidden, is_hidden_folder, joined
+from gmm_dask.storage.input.listing.places import (
+    ANY_FOLDERS,
+    Pattern,
+    Place,
+    States,
+    is_hidden,
+    is_hidden_folder,
+    joined,
+)
 from gmm_dask.storage.input.listing.table_formats import table_around, table_format
-from gmm_dask.storage.input.problems import Problems
 from gmm_dask.storage.store.object_errors import as_os_error
 
 SUFFIXES = (".parquet", ".pq", ".parq")

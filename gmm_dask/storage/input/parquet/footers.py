@@ -6,18 +6,15 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gmm_dask.errors import DataError
-from gmm_dask.storage.input.columns.key_columns import other_value
-from gmm_dask.storage.input.columns.lists import Length
-from gmm_dask.storage.input.columns.roles import Roles, pandas_note, types_of
+from gmm_dask.storage.input.columns.column_types import Key, Keys, exact_cast, key_value, plain_type
+from gmm_dask.storage.input.columns.selection import Length, Selection, pandas_note, types_of
 from gmm_dask.storage.input.inputs import FileState, Input
-from gmm_dask.storage.input.listing import Keys
-from gmm_dask.storage.input.parquet.int96 import INT96
 from gmm_dask.storage.input.parquet.row_groups import (
     ENCRYPTED_FILE,
     WRITE_AGAIN,
@@ -26,6 +23,88 @@ from gmm_dask.storage.input.parquet.row_groups import (
     first_leaf,
 )
 from gmm_dask.storage.input.parquet.thrift import ThriftError
+
+BATCH_ROWS = 1 << 16
+
+
+def other_value(file: pq.ParquetFile, key: Key) -> str | None:
+    """A value of the column that is not that of the key, as text; None where all are equal.
+
+    Statistics decide where least and greatest value are the key's own; else the values are read.
+
+    Raises
+    ------
+    pa.ArrowException, OSError
+        The column cannot be read.
+    """
+    type_ = plain_type(file.schema_arrow.field(key.name).type)
+    try:
+        expected = key_value(key.text, type_)
+    except pa.ArrowNotImplementedError:
+        return f"values of type {type_}" if file.metadata.num_rows else None
+    except pa.ArrowException:
+        expected = None  # no value of this type is equal
+    leaf = first_leaf(file.schema_arrow, key.name)
+    for group in range(file.metadata.num_row_groups):
+        if expected is not None and _is_constant(file.metadata.row_group(group), leaf, expected):
+            continue
+        for batch in file.iter_batches(
+            BATCH_ROWS, row_groups=[group], columns=[key.name], use_threads=False
+        ):
+            values = exact_cast(batch.column(key.name), type_)
+            at = _first_other(values, expected)
+            if at is not None:
+                return _text(values[at])
+    return None
+
+
+def _is_constant(group: pq.RowGroupMetaData, leaf: int, expected: pa.Scalar) -> bool:
+    """Whether the statistics leave no value but this one."""
+    found = group.column(leaf).statistics
+    if found is None or not found.has_null_count:
+        return False
+    if not expected.is_valid:
+        return bool(found.null_count == group.num_rows)
+    # Of floats NaN is in no statistics, and the bounds of some other types are read in ways of
+    # their own.
+    is_plain = pa.types.is_signed_integer(expected.type) or pa.types.is_string(expected.type)
+    value = expected.as_py() if is_plain else None
+    return (
+        is_plain and not found.null_count and found.has_min_max and found.min == value == found.max
+    )
+
+
+def _first_other(values: pa.Array, expected: pa.Scalar | None) -> int | None:
+    import pyarrow.compute as pc
+
+    if not len(values):
+        return None
+    if expected is None:
+        return 0
+    if not expected.is_valid:
+        equal = values.is_null()
+    elif pa.types.is_floating(values.type) and expected.as_py() != expected.as_py():
+        equal = pc.is_nan(values)
+    else:
+        equal = pc.equal(values, expected)
+    at = pc.index(pc.fill_null(equal, False), False).as_py()
+    return None if at < 0 else int(at)
+
+
+def _text(value: pa.Scalar) -> str:
+    """A value as a message shows it; Arrow's own way to moments imports pandas."""
+    if not value.is_valid:
+        return "a missing value"
+    try:
+        return repr(value.cast(pa.string()).as_py())
+    except pa.ArrowException:
+        return f"a value of type {value.type}"
+
+
+# Time stamps of 96 bits, as Spark, Hive and Impala write them, hold any nanosecond of any year.
+# Arrow takes them for nanoseconds in 64 bits, where the year 9999 silently becomes 1816. They are
+# read as microseconds, which hold every year, and moments of less than one are refused.
+INT96: dict[str, Any] = {"coerce_int96_timestamp_unit": "us"}  # how each file is opened
 
 MAGIC, ENCRYPTED = b"PAR1", b"PARE"
 FIRST_READ = 1 << 16  # bytes of the end that are read at once; most footers are smaller
@@ -94,7 +173,7 @@ def footer_of_none(name: str, schema: pa.Schema) -> Footer:
 
 
 def read_footer(
-    name: str, file: Input, roles: Roles, keys: Keys = (), table_columns: Sequence[str] = ()
+    name: str, file: Input, selection: Selection, keys: Keys = (), table_columns: Sequence[str] = ()
 ) -> Footer:
     """Read, hash and check the footer of an open file, as far as columns with a role go.
 
@@ -111,7 +190,7 @@ def read_footer(
     footer = parse_footer(name, content)
     schema = footer.schema_arrow
     try:
-        found = check_row_groups(name, content, state.size - len(content), schema, roles)
+        found = check_row_groups(name, content, state.size - len(content), schema, selection)
     except ThriftError as error:
         raise DataError(f"{name}: the footer is damaged: {error}. {WRITE_AGAIN}") from error
     absent = tuple(each for each in table_columns if each not in schema.names)
@@ -123,13 +202,13 @@ def read_footer(
     unknown = (
         Oddity("null", group, each, f"{n_rows} nulls, as the file is older than the column")
         for each in absent
-        if roles.minds("null", each)
+        if selection.minds("null", each)
         for group, n_rows in enumerate(found.rows)
     )
     sha256 = hashlib.sha256(content).hexdigest()
     index = frozenset(_index_columns(schema))
     contradictions = tuple(_contradictions(name, file, footer.metadata, keys))
-    moments = dict(_moments(schema, footer.metadata, roles))
+    moments = dict(_moments(schema, footer.metadata, selection))
     return Footer(
         name,
         state,
@@ -188,10 +267,10 @@ def stored_unit(type_: pa.DataType) -> str:
 
 
 def _moments(
-    schema: pa.Schema, metadata: pq.FileMetaData, roles: Roles
+    schema: pa.Schema, metadata: pq.FileMetaData, selection: Selection
 ) -> Iterator[tuple[str, tuple[int, int]]]:
     for each in schema:
-        if not pa.types.is_timestamp(each.type) or not roles.may_carry(each.name):
+        if not pa.types.is_timestamp(each.type) or not selection.may_carry(each.name):
             continue
         leaf = first_leaf(schema, each.name)
         groups = (metadata.row_group(i).column(leaf) for i in range(metadata.num_row_groups))

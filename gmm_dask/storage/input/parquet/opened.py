@@ -3,107 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gmm_dask.errors import DataError, InputChangedError
-from gmm_dask.storage.input.columns.arrays import OddValuesError, numbers
-from gmm_dask.storage.input.columns.carried import carried_table
-from gmm_dask.storage.input.columns.lists import Slot, slots_of
-from gmm_dask.storage.input.columns.roles import is_number, number_type
-from gmm_dask.storage.input.inputs import Input, open_input, readable, unreadable
-from gmm_dask.storage.input.parquet.batches import Cursor, with_absent
-from gmm_dask.storage.input.parquet.footers import footer_bytes, parse_footer
-from gmm_dask.storage.input.parquet.int96 import INT96, int96_columns, is_cut
-from gmm_dask.storage.input.parquet.row_groups import WRITE_AGAIN
-from gmm_dask.storage.input.problems import Problems
-from gmm_dask.storage.input.sources import ChunkSource
-from gmm_dask.storage.store.object_errors import brief
+from gmm_dask.storage.arrow import to_numpy
+from gmm_dask.storage.input.inputs import Input, open_input
+from gmm_dask.storage.input.parquet.footers import INT96, footer_bytes, parse_footer
+from gmm_dask.storage.input.parquet.row_groups import n_leaves
+from gmm_dask.storage.input.plan import ChunkSource
 
 BLOCK_ROWS = 8192  # rows that are turned from columns into rows while they are in the cache
+
+
 BATCH_BYTES = 2 << 20  # decoded values held beside the result
+
+
 MAX_BATCH_ROWS = 1 << 16
+
+
 LEAST_VECTORS = 512  # rows of a batch of lists, each of which may be long
-COLUMNS_AT_ONCE = 32  # each open column holds a page of a megabyte or two
+
+
 MAX_OPEN_COLUMNS = 128  # that wait for the next part of their row group
+
+
 PLAN_AGAIN = "Run again: a new plan takes the file as it is now."
-
-
-class PlannedFiles:
-    """Planned files, one open at a time; chunks of a file that follow each other share it."""
-
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._file: OpenFile | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def open(self, source: ChunkSource) -> OpenChunk:
-        """The chunk in its open file, until that of another file is asked for.
-
-        Raises
-        ------
-        InputChangedError
-            The file is not the one that was planned.
-        DataError
-            It must not be read, or is damaged.
-        InputError
-            Its storage fails.
-        """
-        if not source.row_groups:
-            return OpenChunk(source, NoFile())
-        if self._file is None or not self._file.is_of(source):
-            self._close()
-            with readable(source.name):
-                self._file = OpenFile(source, self._stack.enter_context(_input(source)))
-        return OpenChunk(source, self._file)
-
-    def _close(self) -> None:
-        self._file = None
-        self._stack.close()
-
-
-@dataclass(frozen=True)
-class PlannedChunk:
-    """A chunk whose file is opened when it is asked for.
-
-    Parameters
-    ----------
-    source : ChunkSource
-    files : PlannedFiles
-    decoded : (n, d), optional
-        The features of the chunk, where someone has them.
-    """
-
-    source: ChunkSource
-    files: PlannedFiles
-    decoded: npt.NDArray[Any] | None = None
-
-    def open(self) -> OpenChunk:
-        """See PlannedFiles."""
-        return self.files.open(self.source)
-
-    def blocks(
-        self, chunk: OpenChunk, columns: Sequence[str], dtype: str
-    ) -> Iterator[tuple[int, npt.NDArray[np.floating[Any]]]]:
-        """The features block by block; they are decoded only where nobody has them."""
-        if self.decoded is None:
-            yield from chunk.blocks(columns, dtype)
-            return
-        for row in range(0, len(self.decoded), MAX_BATCH_ROWS):
-            yield row, self.decoded[row : row + MAX_BATCH_ROWS]
 
 
 class NoFile:
@@ -142,7 +71,7 @@ class OpenFile:
         self.check_unchanged()
         content = footer_bytes(source.name, file.stream, source.size)
         if hashlib.sha256(content).hexdigest() != source.footer_sha256:
-            raise changed(source, "its footer is another")
+            raise file_changed(source, "its footer is another")
         footer = parse_footer(source.name, content)
         self.stream = file.stream
         self.metadata, self.schema = footer.metadata, footer.schema_arrow
@@ -183,9 +112,9 @@ class OpenFile:
         try:
             state = self._file.state()
         except FileNotFoundError as error:
-            raise changed(source, "it is gone") from error
+            raise file_changed(source, "it is gone") from error
         if state != source.state:
-            raise changed(source, source.state.difference_of(state))
+            raise file_changed(source, source.state.difference_of(state))
 
     def rows(
         self, source: ChunkSource, columns: Sequence[str], n_values: int
@@ -237,176 +166,105 @@ class OpenFile:
             del self._cursors[next(iter(self._cursors))]  # the one that was used least lately
 
 
-class OpenChunk:
-    """A chunk in its open file."""
-
-    def __init__(self, source: ChunkSource, file: OpenFile | NoFile) -> None:
-        self.source, self.file = source, file
-
-    def check_columns(self, columns: Sequence[str], numbers: bool = False) -> None:
-        """Raise DataError for every column that is missing, or is no number where it must be.
-
-        A chunk of no rows needs no columns: the plan has looked at what its file has.
-        """
-        problems, types = Problems(), self.file.types
-        for slot in slots_of(columns, types) if self.source.n_rows else ():
-            name = slot.column
-            where = f"{self.source.name}, column {name!r}"
-            if name not in types:
-                has = ", ".join(types)
-                problems.add("columns", f"{where}: is missing. The file has: {has}.")
-            elif numbers and not is_number(number_type(slot.value_type(types[name]))):
-                problems.add("columns", f"{where}: is {types[name]}, not a number.")
-        problems.raise_any()
-
-    def fill(self, X: npt.NDArray[Any], features: Sequence[str]) -> None:
-        """Put the features into X (n, len(features)), row by row."""
-        self.check_columns(features, numbers=True)
-        slots = slots_of(features, self.file.types)
-        for first in range(0, len(slots), COLUMNS_AT_ONCE):
-            group = slots[first : first + COLUMNS_AT_ONCE]
-            for row, batch in self._batches(group):
-                self._fill(X[row : row + batch.num_rows], batch, group, row)
-
-    def features(self, columns: Sequence[str], dtype: str) -> npt.NDArray[np.floating[Any]]:
-        """The columns as rows, (n, len(columns)); a null is NaN."""
-        X = np.empty((self.source.n_rows, len(columns)), dtype=dtype)
-        self.fill(X, columns)
-        return X
-
-    def weights(self, column: str) -> npt.NDArray[np.float64]:
-        """A column as numbers, (n,); a null is NaN."""
-        return np.asarray(self.features((column,), "float64")[:, 0], dtype=np.float64)
-
-    def table(self, columns: Sequence[str]) -> pa.Table:
-        """Columns and folder keys, in the order given, each with one type in all chunks of a plan.
-
-        Dictionaries are decoded and large strings become strings; a column that files write with
-        several types has the one that holds them all. Folder keys are strings, unless files or the
-        log of their table give them a type.
-
-        Raises
-        ------
-        DataError
-            A moment is beyond the range of the finer unit that other files have; also as features.
-        """
-        keys = dict(self.source.keys)
-        stored = [name for name in dict.fromkeys(columns) if name not in keys]
-        self.check_columns(stored)
-        found = (batch for _, batch in self.batches(stored)) if stored else iter(())
-        table = carried_table(self.source, columns, self.file.types, found)
-        self.file.check_moments(self.source.row_groups, stored)  # which are known to be readable
-        return table
-
-    def blocks(
-        self, features: Sequence[str], dtype: str
-    ) -> Iterator[tuple[int, npt.NDArray[np.floating[Any]]]]:
-        """The same rows batch by batch, where so many columns are read at once."""
-        self.check_columns(features, numbers=True)
-        slots = slots_of(features, self.file.types)
-        if len(slots) > COLUMNS_AT_ONCE:
-            yield 0, self.features(features, dtype)
-            return
-        for row, batch in self._batches(slots):
-            X = np.empty((batch.num_rows, len(features)), dtype=dtype)
-            self._fill(X, batch, slots, row)
-            yield row, X
-
-    def _fill(
-        self, rows: npt.NDArray[Any], batch: pa.RecordBatch, slots: Sequence[Slot], first: int
-    ) -> None:
-        """A batch into rows, a block at a time: its rows stay in the cache meanwhile."""
-        columns = [self.numbers(batch, slot, first) for slot in slots]
-        for start in range(0, rows.shape[0], BLOCK_ROWS):
-            block = rows[start : start + BLOCK_ROWS]
-            for slot, column in zip(slots, columns, strict=True):
-                block[:, slot.where] = column[start : start + BLOCK_ROWS]
-
-    def _batches(self, slots: Sequence[Slot]) -> Iterator[tuple[int, pa.RecordBatch]]:
-        n_values = sum(slot.length or 1 for slot in slots)
-        return self.batches([slot.column for slot in slots], n_values)
-
-    def batches(
-        self, columns: Sequence[str], n_values: int | None = None
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """The chunk's rows batch by batch, each with the place of its first row in the chunk.
-
-        A row has one value in each column, unless `n_values` says how many it has in all.
-        """
-        done, check_unchanged = 0, self.file.check_unchanged
-        try:
-            for batch in self.file.rows(self.source, columns, n_values or len(columns)):
-                yield done, batch
-                done += batch.num_rows
-        except (pa.ArrowException, OSError) as error:
-            if isinstance(error, MemoryError):
-                raise
-            if isinstance(error, OSError) and error.errno is not None:
-                raise unreadable(self.source.name, error) from error  # not the file's fault
-            check_unchanged()
-            raise self._damage(error, columns) from error
-        check_unchanged()
-        if done != self.source.n_rows:
-            raise changed(self.source, f"it has {done} of the {self.source.n_rows} rows")
-
-    def numbers(self, batch: pa.RecordBatch, slot: Slot, row: int) -> npt.NDArray[Any]:
-        """A column of a batch as numbers, NaN for null; raises DataError where that rounds."""
-        try:
-            return numbers(batch.column(slot.column), slot.length)
-        except OddValuesError as error:
-            where = f"{self._where(row)}, column {slot.column!r}"
-            raise DataError(f"{where}: {error}") from None
-
-    def _where(self, row: int) -> str:
-        """File and row group of a row of the chunk."""
-        at = bisect_right(self.source.group_stops, self.source.start + row)
-        return f"{self.source.name}, row group {self.source.row_groups[at]}"
-
-    def _damage(self, error: Exception, columns: Sequence[str]) -> DataError:
-        """Which columns of which row groups cannot be decoded."""
-        problems = Problems()
-        for group in self.source.row_groups:
-            for name in columns:
-                reason = self._fault(group, name)
-                if reason:
-                    where = f"{self.source.name}, row group {group}, column {name!r}"
-                    line = f"{where}: the data are damaged: {reason}. {WRITE_AGAIN}"
-                    problems.add("damaged columns", line)
-        if not problems:
-            line = f"{self._where(0)}: cannot be read: {brief(error)}. {WRITE_AGAIN}"
-            problems.add("unreadable", line)
-        return DataError(problems.lines())
-
-    def _fault(self, group: int, name: str) -> str | None:
-        try:
-            batches = self.file.iterate(MAX_BATCH_ROWS, (group,), (name,))
-            found = sum(batch.num_rows for batch in batches)
-        except (pa.ArrowException, OSError) as error:
-            return brief(error)
-        expected = self.file.metadata.row_group(group).num_rows
-        return None if found == expected else f"it has {found} values for {expected} rows"
-
-
-@contextmanager
-def open_planned(source: ChunkSource) -> Iterator[OpenChunk]:
-    """The chunk in its file for the time of the block; raises as PlannedFiles does."""
-    with readable(source.name), PlannedFiles() as files:
-        yield files.open(source)
-
-
-def _input(source: ChunkSource) -> Input:
+def planned_input(source: ChunkSource) -> Input:
+    """The open file of a chunk; an error of ours where it is gone or must not be read."""
     try:
         return open_input(source.url)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise changed(source, "it is gone") from error
+        raise file_changed(source, "it is gone") from error
     except IsADirectoryError as error:
-        raise changed(source, "a folder took its place") from error
+        raise file_changed(source, "a folder took its place") from error
     except PermissionError as error:
         raise DataError(
             f"{source.name}: cannot be read: {error.strerror}. Grant read access to it."
         ) from error
 
 
-def changed(source: ChunkSource, what: str) -> InputChangedError:
+def file_changed(source: ChunkSource, what: str) -> InputChangedError:
     """The error of a file that is not the planned one."""
     return InputChangedError(f"{source.name}: changed after it was planned: {what}. {PLAN_AGAIN}")
+
+
+class Cursor:
+    """A place in the rows of a file that batches are decoded from; it only goes on."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], row: int) -> None:
+        self.row = row  # of the file, that comes next
+        self._batches = batches
+        self._rest: pa.RecordBatch | None = None  # decoded, but of the next part
+
+    def rows(self, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+        """Rows start..stop of the file; fewer where there are no more."""
+        while self.row < stop:
+            batch = next(self._batches, None) if self._rest is None else self._rest
+            if batch is None:
+                return
+            skip = min(max(start - self.row, 0), batch.num_rows)
+            wanted = batch.slice(skip, stop - self.row - skip)
+            taken = skip + wanted.num_rows
+            self._rest = batch.slice(taken) if taken < batch.num_rows else None
+            self.row += taken
+            del batch  # only the caller holds it while it is used
+            if wanted.num_rows:
+                yield wanted
+
+
+def with_absent(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+    """The columns in the order given; those that the batch has not hold missing values."""
+    names, absent = batch.schema.names, pa.nulls(batch.num_rows)
+    arrays = [batch.column(name) if name in names else absent for name in columns]
+    return pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+
+BATCH_ROWS = 1 << 16
+
+
+def int96_columns(metadata: pq.FileMetaData, schema: pa.Schema) -> frozenset[str]:
+    """Columns with such time stamps, or with some inside."""
+    owners = (field.name for field in schema for _ in range(n_leaves(field.type)))
+    leaves = (metadata.schema.column(i) for i in range(metadata.num_columns))
+    return frozenset(
+        name for name, leaf in zip(owners, leaves, strict=True) if leaf.physical_type == "INT96"
+    )
+
+
+def is_cut(
+    microseconds: pq.ParquetFile, nanoseconds: pq.ParquetFile, groups: Sequence[int], column: str
+) -> bool:
+    """Whether a moment of a column is no whole microsecond.
+
+    Parameters
+    ----------
+    microseconds, nanoseconds : ParquetFile
+        The same file, opened with either unit. Nanoseconds of other years wrap round, which does
+        not matter to the comparison.
+    """
+    how: dict[str, Any] = {
+        "row_groups": list(groups),
+        "columns": [column],
+        "use_threads": False,
+    }
+    for coarse, fine in zip(
+        microseconds.iter_batches(BATCH_ROWS, **how),
+        nanoseconds.iter_batches(BATCH_ROWS, **how),
+        strict=True,
+    ):
+        pairs = zip(_moments(coarse.column(0)), _moments(fine.column(0)), strict=True)
+        if any(not np.array_equal(us * 1000, ns) for us, ns in pairs):
+            return True
+    return False
+
+
+def _moments(array: pa.Array) -> Iterator[np.ndarray[Any, Any]]:
+    """The counts of units of all time stamps in an array, without missing values."""
+    type_ = array.type
+    if pa.types.is_timestamp(type_):
+        yield to_numpy(array.drop_null().cast(pa.int64()))
+    elif pa.types.is_struct(type_):
+        for part in array.flatten():
+            yield from _moments(part)
+    elif pa.types.is_map(type_):
+        yield from _moments(array.keys)
+        yield from _moments(array.items)
+    elif pa.types.is_nested(type_):
+        yield from _moments(array.flatten())

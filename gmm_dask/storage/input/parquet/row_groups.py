@@ -15,8 +15,14 @@ import pyarrow as pa
 
 from gmm_dask.errors import DataError
 from gmm_dask.kinds import is_exact
-from gmm_dask.storage.input.columns.lists import Length, is_list, value_type
-from gmm_dask.storage.input.columns.roles import Roles, types_of
+from gmm_dask.storage.input.columns.selection import (
+    Length,
+    Selection,
+    is_list,
+    types_of,
+    value_type,
+)
+from gmm_dask.storage.input.inputs import MAX_ALIKE
 from gmm_dask.storage.input.parquet.thrift import (
     Fields,
     ThriftError,
@@ -26,7 +32,6 @@ from gmm_dask.storage.input.parquet.thrift import (
     structures,
     walk,
 )
-from gmm_dask.storage.input.problems import MAX_ALIKE
 
 ENCRYPTED_FILE = "is encrypted. Decrypt it; there is no setting for keys."
 WRITE_AGAIN = "Write the file again, or remove it from the dataset."
@@ -86,7 +91,7 @@ class RowGroups(NamedTuple):
 
 
 def check_row_groups(
-    name: str, content: bytes, end: int, schema: pa.Schema, roles: Roles
+    name: str, content: bytes, end: int, schema: pa.Schema, selection: Selection
 ) -> RowGroups:
     """What the row groups hold, as far as columns go that may be read.
 
@@ -106,7 +111,7 @@ def check_row_groups(
     ThriftError
         The footer contradicts itself.
     """
-    leaves = tuple(_leaves(schema, roles))
+    leaves = tuple(_leaves(schema, selection))
     n_columns = sum(n_leaves(field.type) for field in schema)
     row_groups: list[int] = []
     oddities: list[Oddity] = []
@@ -190,13 +195,13 @@ class _Leaf:
     minded: frozenset[str]
 
 
-def _leaves(schema: pa.Schema, roles: Roles) -> Iterator[_Leaf]:
+def _leaves(schema: pa.Schema, selection: Selection) -> Iterator[_Leaf]:
     """The leaves of the columns that may be read."""
     index = 0
     for name, type_ in types_of(schema):
-        if roles.may_read(name, type_):
+        if selection.may_read(name, type_):
             value = value_type(type_)
-            kinds = KINDS if roles.is_number(value) else ()
+            kinds = KINDS if selection.is_number(value) else ()
             yield _Leaf(
                 name,
                 index,
@@ -206,7 +211,7 @@ def _leaves(schema: pa.Schema, roles: Roles) -> Iterator[_Leaf]:
                 _physical(value),
                 _bound_decoder(value),
                 not pa.types.is_unsigned_integer(value),
-                frozenset(kind for kind in kinds if roles.minds(kind, name)),
+                frozenset(kind for kind in kinds if selection.minds(kind, name)),
             )
         index += n_leaves(type_)
 

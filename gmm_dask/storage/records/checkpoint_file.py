@@ -7,28 +7,17 @@ refused by name and never passed over: whoever moves it away has decided where t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from gmm_dask.errors import CheckpointError, OutputError
-from gmm_dask.storage.records.documents import (
-    MAX_BYTES,
-    canonical_json,
-    check_format,
-    check_keys,
-    literal,
-    parse_json,
-    sealed,
-    unsealed,
-)
-from gmm_dask.storage.records.fields import Fields
+from gmm_dask.errors import CheckpointError
+from gmm_dask.storage.records.codec import Kind, exactly, shape
+from gmm_dask.storage.records.documents import MAX_MARKS, Document
 from gmm_dask.storage.store.runs import RunFolder
 
-FORMAT = "gmm_dask.checkpoint"
-FORMAT_VERSION = 1
-MAX_MARKS = 1 << 20  # brackets, colons, quotes: small in a file, large once they are objects
+T = TypeVar("T")
 SURVEY = "checkpoints/survey.json"
 
 _NAME = re.compile(r"checkpoints/(\d{5,})\.json", re.ASCII)
@@ -74,7 +63,19 @@ def checkpoint_numbers(folder: RunFolder) -> list[int]:
     return sorted(number for number, name in numbers.items() if name == checkpoint_name(number))
 
 
-def write_checkpoint(folder: RunFolder, name: str, origin: Origin, body: Mapping[str, Any]) -> bool:
+def _document(origin: Origin, body: Kind[T]) -> Document[dict[str, Any]]:
+    origins = {name: exactly(value, _OF_OTHERS[name]) for name, value in vars(origin).items()}
+    return Document(
+        shape({**origins, "body": body}),
+        "gmm_dask.checkpoint",
+        version=2,
+        error=CheckpointError,
+        max_marks=MAX_MARKS,
+        is_exact=True,
+    )
+
+
+def write_checkpoint(folder: RunFolder, name: str, origin: Origin, body: Kind[T], value: T) -> bool:
     """Create the file unless it is there; False where it would be larger than any that is read.
 
     Raises
@@ -82,21 +83,16 @@ def write_checkpoint(folder: RunFolder, name: str, origin: Origin, body: Mapping
     OutputError
         It cannot be written.
     """
-    document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(origin), **body}
-    data = canonical_json(sealed(document))
-    if _is_too_large(data):
+    document = _document(origin, body)
+    data = document.dump({**vars(origin), "body": value})
+    if document.is_too_large(data):
         return False
     folder.put_if_absent(name, data)
     return True
 
 
-def read_checkpoint(folder: RunFolder, name: str, origin: Origin, keys: Iterable[str]) -> Fields:
-    """The fields of a checkpoint.
-
-    Parameters
-    ----------
-    keys : iterable of str
-        Of the body.
+def read_checkpoint(folder: RunFolder, name: str, origin: Origin, body: Kind[T]) -> T:
+    """What a checkpoint keeps.
 
     Raises
     ------
@@ -106,23 +102,12 @@ def read_checkpoint(folder: RunFolder, name: str, origin: Origin, keys: Iterable
         It cannot be read.
     """
     path = folder.path(name)
+    document = _document(origin, body)
     if not folder.exists(name):
         raise CheckpointError(f"{path} is absent, and the checkpoints after it build on it.")
-    size = folder.size(name)
-    if size > MAX_BYTES:
-        raise CheckpointError(f"{path} is larger, with its {size} bytes, than any checkpoint.")
-    data = folder.get(name, MAX_BYTES)
-    try:
-        document = _document(data, path)
-    except CheckpointError:
-        raise
-    except OutputError as error:
-        said = str(error)
-        raise CheckpointError(said if path in said else f"{path}: {said}") from None
-    _check_origin(document, path, origin)
-    known = ("format", "format_version", *asdict(origin), *keys)
-    check_keys(document, path, known, CheckpointError)
-    return Fields(document, path, CheckpointError)
+    document.check_size(path, folder.size(name))
+    found: T = document.load(folder.get(name), path)["body"]
+    return found
 
 
 @contextmanager
@@ -138,27 +123,3 @@ def remedied(folder: RunFolder, name: str = "") -> Iterator[None]:
             f"or move {folder.path('checkpoints')} away to fit from the beginning."
         )
         raise CheckpointError(f"{error} {remedy}") from None
-
-
-def _document(data: bytes, path: str) -> dict[str, Any]:
-    if _is_too_large(data):
-        raise CheckpointError(f"{path} has more fields than any checkpoint.")
-    document = parse_json(data, path, CheckpointError)
-    check_format(document, path, FORMAT, FORMAT_VERSION, CheckpointError)
-    if canonical_json(document) != data:
-        raise CheckpointError(f"{path} is not as it was written: the same fields in another form.")
-    return unsealed(document, path)
-
-
-def _check_origin(document: Mapping[str, Any], path: str, origin: Origin) -> None:
-    for field, expected in asdict(origin).items():
-        found = document.get(field)
-        if type(found) is not type(expected) or found != expected:
-            raise CheckpointError(
-                f"{path}: {field} is {literal(found)}, that of this run is {literal(expected)}; "
-                f"{_OF_OTHERS[field]}."
-            )
-
-
-def _is_too_large(data: bytes) -> bool:
-    return len(data) > MAX_BYTES or sum(map(data.count, (b"[", b"{", b":", b'"'))) > MAX_MARKS
