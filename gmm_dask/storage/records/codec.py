@@ -12,6 +12,7 @@ import binascii
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -200,7 +201,9 @@ def kind_of(annotation: Any) -> Kind[Any]:
     if origin is Annotated:
         return next(each for each in arguments[1:] if isinstance(each, Kind))
     if origin in (Union, UnionType):
-        return optional(kind_of(next(each for each in arguments if each is not type(None))))
+        several = [kind_of(each) for each in arguments if each is not type(None)]
+        kind = several[0] if len(several) == 1 else any_of(*several)
+        return optional(kind) if type(None) in arguments else kind
     if origin is tuple:
         return list_of(kind_of(arguments[0]))
     if origin is not None and issubclass(origin, Mapping):
@@ -276,6 +279,18 @@ def optional(kind: Kind[T]) -> Kind[T | None]:
         lambda value, at: None if value is None else kind.load(value, at),
         lambda value: None if value is None else kind.dump(value),
     )
+
+
+def any_of(*kinds: Kind[Any]) -> Kind[Any]:
+    """A value of the first of the kinds that admits it; JSON has them all as they are."""
+
+    def load(value: Any, at: At) -> Any:
+        for kind in kinds[:-1]:
+            with suppress(at.error):
+                return kind.load(value, at)
+        return kinds[-1].load(value, at)
+
+    return Kind(load)
 
 
 def or_infinite(kind: Kind[float], infinity: float) -> Kind[float]:
