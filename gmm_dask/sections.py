@@ -153,6 +153,14 @@ class ClusterSpec:
     ] = field(default_factory=dict)
 
 
+# What a missing value means, to the class and to the section `data` of the stage.
+MISSING: Any = Field(
+    default="error",
+    description="Rows with a missing feature: an error; label -1 and left out of the fit; or used "
+    "for what they hold, by exact EM for values missing at random.",
+)
+
+
 class FitSettings(Section):
     """How to fit; scikit-learn's names and meanings."""
 
@@ -181,14 +189,14 @@ class FitSettings(Section):
     )
     sample_em: Flag = Field(
         default=True,
-        description="With more rows than init_rows, run EM on the sample until it settles before "
-        "the first pass over all rows, from several starts, and go on from what is best there. "
-        "Where rows are many that settles on a larger sample once more.",
+        description="With more rows than the start's sample holds, run EM on the sample until it "
+        "settles before the first pass over all rows, from several starts, and go on from what is "
+        "best there. Where rows are many that settles on a larger sample once more.",
     )
     acceleration: Literal["auto", "anderson", "none"] = Field(
         default="auto",
         description="Extrapolate from the steps so far; a step that made it worse is taken back. "
-        "auto: with more rows than init_rows.",
+        "auto: with more rows than the start's sample holds.",
     )
     arithmetic: Literal["double", "single"] = Field(
         default="double",
@@ -202,7 +210,9 @@ class FitSettings(Section):
         "on without it, or stop.",
     )
     weight_concentration_prior: Number | None = Field(
-        default=None, ge=1, description="Of a Dirichlet prior on the weights; 1 says nothing."
+        default=None,
+        ge=1,
+        description="Concentration of a Dirichlet prior on the weights; 1 says nothing.",
     )
     mean_precision_prior: Number | None = Field(
         default=None, gt=0, description="Rows that the overall mean counts for in each component."
@@ -210,12 +220,14 @@ class FitSettings(Section):
     degrees_of_freedom_prior: Number | None = Field(
         default=None,
         gt=0,
-        description="Of an inverse-Wishart prior; the number of features plus 2 where not given.",
+        description="Degrees of freedom of an inverse-Wishart prior on the covariances; the number "
+        "of features plus 2 where not given.",
     )
     covariance_prior: Number | None = Field(
         default=None,
         gt=0,
-        description="Scale of that prior, in units of the columns' variances in the data.",
+        description="Scale of the inverse-Wishart prior, in units of the columns' variances in the "
+        "data.",
     )
 
     @property

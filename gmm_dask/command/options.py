@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from gmm_dask.stage.settings import AnySettings, settings_from
-from gmm_dask.stage.settings.complaints import Location
+from gmm_dask.sections import MAX_INTEGER
+from gmm_dask.stage.settings import AnySettings, Settings, settings_from
+from gmm_dask.stage.settings.complaints import Location, as_yaml
 from gmm_dask.stage.settings.settings_file import override, put
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -94,6 +96,24 @@ class _Setting:
         """The value that need not be given; a list has none, or comes of a word."""
         default = self.field.get_default()
         return None if self.is_required or default == () else default
+
+    @property
+    def values(self) -> str:
+        """What the value may be, in words: those that there are, or a type and its range."""
+        if self.words:
+            return ", ".join(f"`{word}`" for word in self.words) + (", a list" * self.is_list)
+        names = {bool: "true or false", int: "integer", float: "number", str: "text"}
+        kind = next((name for cls, name in names.items() if cls in self.types), "mapping")
+        signs = {"ge": "≥", "gt": ">", "le": "≤"}
+        limits = [
+            f"{sign} {getattr(each, name):g}"
+            for name, sign in signs.items()
+            for each in self.field.metadata
+            if hasattr(each, name) and getattr(each, name) < MAX_INTEGER
+        ]
+        if self.is_list:
+            return "text, or a list" if str in self.types else "a list"
+        return ", ".join([kind, *limits])
 
     def parameter(self) -> inspect.Parameter:
         """The option as typer reads it off a function."""
@@ -217,3 +237,37 @@ def _alternatives(annotation: Any) -> Iterator[Any]:
             yield from _alternatives(each)
     elif annotation is not type(None):
         yield annotation
+
+
+def settings_table() -> str:
+    """docs/settings.md: every setting with its option, its default, its values and its help."""
+    lines = [
+        "# Settings",
+        "",
+        "Made by `python -m gmm_dask.command.options > docs/settings.md`; a test compares.",
+        "Each setting is a key of the YAML file, a field of Prefect's form and, but for mappings,",
+        "an option of `gmm-dask fit`. `data.missing` and those of `fit`, but for `init_rows`, are",
+        "arguments of `GaussianMixture` too.",
+        "",
+        "| setting | option | default | values | meaning |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    options = {each.keys: each for each in _settings(Settings)}
+    for keys, field in _fields(Settings):
+        setting = options.get(keys) or _Setting(keys, field, "")
+        option = f"`{setting.option}`" if keys in options else ""
+        cells = (f"`{'.'.join(keys)}`", option, _default(field), setting.values, field.description)
+        lines.append(f"| {' | '.join(cell or '' for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    plain = list(value) if isinstance(value, tuple) else value
+    return f"`{plain if isinstance(value, str) else as_yaml(plain)}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(settings_table())

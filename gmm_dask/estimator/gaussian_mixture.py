@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from inspect import signature
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,18 +15,18 @@ from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from gmm_dask import engine, fitting
 from gmm_dask.errors import DataError, FeatureWarning, SettingsError, SingularCovarianceError
 from gmm_dask.estimator.forms import check_survey, in_order_of, names_of
-from gmm_dask.estimator.sklearn_form import COMMON, copied, sklearn_form
+from gmm_dask.estimator.sklearn_form import COMMON, constraints, copied, documentation, sklearn_form
 from gmm_dask.estimator.user_rows import backend_of, checked_chunks, is_path, map_rows
 from gmm_dask.fitting_run import FitData, FitListener, WarmStart, fit_rows
-from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, mixture_sample
+from gmm_dask.mixture import Parameters, mixture_sample
 from gmm_dask.mixture.row_arithmetic import Missing
-from gmm_dask.sections import FitSettings
+from gmm_dask.sections import MISSING, FitSettings
 
 # scikit-learn's words, which its users look for.
 ILL_DEFINED = (
@@ -39,6 +39,8 @@ NAME_THEM = (
     "those that are to be clustered."
 )
 logger = logging.getLogger("gmm_dask")
+
+DEFAULT = FitSettings()
 
 Array = npt.NDArray[np.float64]
 _Criterion = Callable[..., engine.WeightedSum]
@@ -56,53 +58,16 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    n_components : int, default=1
-    covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
-    tol : float, default=1e-3
-        Stop when the log-likelihood per row changes by less.
-    reg_covar : float, default=1e-6
-        Added to every variance, in squared units of the data.
-    max_iter : int, default=100
-    n_init : int, default=1
-        Starts; the one of largest final log-likelihood is kept. With component_policy="raise" the
-        first bad start is the end, as in scikit-learn.
-    init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
-        Works on standardised columns of at most 65,536 different rows drawn at random, each with
-        the weight of all rows equal to it.
+    {settings}
     weights_init, means_init, precisions_init : array-like, optional
+        Start values; columns of means that have names go by these.
     random_state : int, RandomState or None
+        The same integer gives the same bits.
     warm_start : bool, default=False
         Start from the last fit.
     verbose : int, default=0
         1 logs every `verbose_interval`-th pass to the logger "gmm_dask", 2 with times.
     verbose_interval : int, default=10
-    sample_em : bool, default=True
-        With more rows than the start's sample holds, run EM on the sample until it settles before
-        the first pass over all rows, from several starts, and go on from what is best there.
-        Where rows are many that settles on a larger sample once more.
-    acceleration : {"auto", "anderson", "none"}, default="auto"
-        Extrapolate from the steps so far; a step that made it worse is taken back. auto: with
-        more rows than the start's sample holds. With fewer every pass is plain EM.
-    arithmetic : {"double", "single"}, default="double"
-        single: passes are in float32 until the fit has nearly converged, and then in float64: for
-        many complete rows, whatever float they are in. It ends where double does, to `tol`;
-        predictions are always in float64.
-    missing : {"error", "drop", "em"}, default="error"
-        What a missing value means: an error; a row to leave out of the fit and to label -1; or one
-        missing at random, for which EM is exact. In a row of weight 0 it means nothing.
-    component_policy : {"floor", "reseed", "drop", "raise"}, default="floor"
-        What to do with a component that holds no rows, collapses to a point or becomes singular:
-        add 1e-6 of the data's variances to its own; start it anew at the row of the start's sample
-        that the mixture explains worst; go on without it; or stop with an error. See `events_`. An
-        outlier whose component was dropped widens another one, which may be the next to go.
-    weight_concentration_prior : float, optional
-        Of a Dirichlet prior on the weights, at least 1.
-    mean_precision_prior : float, optional
-        Rows that the mean of all data counts for in each component's mean.
-    degrees_of_freedom_prior : float, optional
-        Of an inverse-Wishart prior on the covariances; the number of features plus 2 by default.
-    covariance_prior : float, optional
-        The scale matrix of that prior is this times the diagonal of the data's variances.
 
     Attributes
     ----------
@@ -121,13 +86,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
-        "covariance_type": [StrOptions(set(COVARIANCE_FAMILIES))],
-        "tol": [Interval(Real, 0.0, None, closed="left")],
-        "reg_covar": [Interval(Real, 0.0, None, closed="left")],
-        "max_iter": [Interval(Integral, 0, None, closed="left")],
-        "n_init": [Interval(Integral, 1, None, closed="left")],
-        "init_params": [StrOptions(set(fitting.INIT_METHODS))],
+        **constraints(),
         "weights_init": ["array-like", None],
         "means_init": ["array-like", None],
         "precisions_init": ["array-like", None],
@@ -135,27 +94,18 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
-        "sample_em": ["boolean"],
-        "acceleration": [StrOptions(set(fitting.ACCELERATIONS))],
-        "arithmetic": [StrOptions({"double", "single"})],
-        "missing": [StrOptions({"error", "drop", "em"})],
-        "component_policy": [StrOptions({str(policy) for policy in fitting.ComponentPolicy})],
-        "weight_concentration_prior": [Interval(Real, 1.0, None, closed="left"), None],
-        "mean_precision_prior": [Interval(Real, 0.0, None, closed="neither"), None],
-        "degrees_of_freedom_prior": [Interval(Real, 0.0, None, closed="neither"), None],
-        "covariance_prior": [Interval(Real, 0.0, None, closed="neither"), None],
     }
 
     def __init__(
         self,
-        n_components: int = 1,
+        n_components: int = DEFAULT.n_components,
         *,
-        covariance_type: str = "full",
-        tol: float = 1e-3,
-        reg_covar: float = 1e-6,
-        max_iter: int = 100,
-        n_init: int = 1,
-        init_params: str = "kmeans",
+        covariance_type: str = DEFAULT.covariance_type,
+        tol: float = DEFAULT.tol,
+        reg_covar: float = DEFAULT.reg_covar,
+        max_iter: int = DEFAULT.max_iter,
+        n_init: int = DEFAULT.n_init,
+        init_params: str = DEFAULT.init_params,
         weights_init: Any = None,
         means_init: Any = None,
         precisions_init: Any = None,
@@ -163,15 +113,15 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         warm_start: bool = False,
         verbose: int = 0,
         verbose_interval: int = 10,
-        sample_em: bool = True,
-        acceleration: str = "auto",
-        arithmetic: str = "double",
-        missing: Missing = "error",
-        component_policy: str = "floor",
-        weight_concentration_prior: float | None = None,
-        mean_precision_prior: float | None = None,
-        degrees_of_freedom_prior: float | None = None,
-        covariance_prior: float | None = None,
+        sample_em: bool = DEFAULT.sample_em,
+        acceleration: str = DEFAULT.acceleration,
+        arithmetic: str = DEFAULT.arithmetic,
+        missing: Missing = MISSING.default,
+        component_policy: str = DEFAULT.component_policy,
+        weight_concentration_prior: float | None = DEFAULT.weight_concentration_prior,
+        mean_precision_prior: float | None = DEFAULT.mean_precision_prior,
+        degrees_of_freedom_prior: float | None = DEFAULT.degrees_of_freedom_prior,
+        covariance_prior: float | None = DEFAULT.covariance_prior,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -399,6 +349,9 @@ def _finite(total: engine.WeightedSum) -> float:
             "number; the score, which is per unit of weight, does not depend on it."
         )
     return total.value
+
+
+GaussianMixture.__doc__ = (GaussianMixture.__doc__ or "").replace("{settings}", documentation())
 
 
 class _Listener(FitListener):

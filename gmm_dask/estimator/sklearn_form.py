@@ -1,11 +1,21 @@
-"""A mixture as scikit-learn's GaussianMixture, and what the two have in common."""
+"""What scikit-learn asks of an estimator: checks and documentation of its parameters, copies."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from numbers import Integral, Real
+from textwrap import fill
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
+from pydantic.fields import FieldInfo
 from sklearn.mixture import GaussianMixture as SklearnMixture
+from sklearn.utils._param_validation import Interval, StrOptions
 
+from gmm_dask.mixture.row_arithmetic import Missing
+from gmm_dask.sections import MISSING, FitSettings
+
+OF_THE_STAGE = ("random_state", "init_rows")  # scikit-learn's is no setting; the other is fixed
 COMMON = frozenset(SklearnMixture().get_params())
 _FITTED = (
     *("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "converged_"),
@@ -31,3 +41,67 @@ def copied(source: Any, target: Any) -> Any:
             value = getattr(source, name)
             setattr(target, name, value.copy() if hasattr(value, "copy") else value)
     return target
+
+
+def declared() -> dict[str, FieldInfo]:
+    """The parameters that are settings of a fit, with default, range and description."""
+    fields = {k: v for k, v in FitSettings.model_fields.items() if k not in OF_THE_STAGE}
+    missing: Any = Missing  # to a type checker a union of words is no type
+    return fields | {"missing": FieldInfo.from_annotated_attribute(missing, MISSING)}
+
+
+def constraints() -> dict[str, list[Any]]:
+    """scikit-learn's check of each of these parameters, from its type and range."""
+    found = {name: list(_checks(field)) for name, field in declared().items()}
+    # scikit-learn's class takes 0, where a run of the stage would make no model.
+    return found | {"max_iter": [Interval(Integral, 0, None, closed="left")]}
+
+
+def documentation() -> str:
+    """The entries of these parameters in the docstring of the class."""
+    return "\n    ".join(
+        f"{name} : {_type_of(field)}\n"
+        + fill(field.description or "", 99, initial_indent=" " * 8, subsequent_indent=" " * 8)
+        for name, field in declared().items()
+    )
+
+
+def _checks(field: FieldInfo) -> Iterator[Any]:
+    for kind in _kinds(field.annotation):
+        if get_origin(kind) is Literal:
+            yield StrOptions(set(get_args(kind)))
+        elif kind is bool:
+            yield "boolean"
+        elif kind is NoneType:
+            yield None
+        else:
+            limits = {name: at for each in field.metadata for name, at in _limit(each)}
+            side = "left" if "ge" in limits else "neither"
+            bound = limits.get("ge", limits.get("gt"))
+            yield Interval(Integral if kind is int else Real, bound, None, closed=side)
+
+
+def _limit(metadata: Any) -> Iterator[tuple[str, Any]]:
+    """The lower limit that pydantic was told, with its name there."""
+    for name in ("ge", "gt"):
+        if hasattr(metadata, name):
+            yield name, getattr(metadata, name)
+
+
+def _type_of(field: FieldInfo) -> str:
+    kinds = list(_kinds(field.annotation))
+    words = ", ".join(f'"{word}"' for word in get_args(kinds[0]))
+    said = f"{{{words}}}" if get_origin(kinds[0]) is Literal else kinds[0].__name__
+    default = f'"{field.default}"' if isinstance(field.default, str) else field.default
+    return f"{said}, optional" if NoneType in kinds else f"{said}, default={default}"
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types of a union, without what pydantic is told beside them."""
+    if hasattr(annotation, "__metadata__"):
+        yield from _kinds(annotation.__origin__)
+    elif get_origin(annotation) is Literal or not get_args(annotation):
+        yield annotation
+    else:
+        for each in get_args(annotation):
+            yield from _kinds(each)

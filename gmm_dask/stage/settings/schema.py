@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gmm_dask.sections import ClusterSpec, Count, FitSettings, Flag, Number, Section
+from gmm_dask.sections import MISSING, ClusterSpec, Count, FitSettings, Flag, Number, Section
 from gmm_dask.stage import text
 from gmm_dask.stage.settings.complaints import no_text
 
@@ -30,11 +30,7 @@ class DataSettings(Section):
     weight_column: str | None = Field(
         default=None, description="Column of non-negative row weights."
     )
-    missing: Literal["error", "drop", "em"] = Field(
-        default="error",
-        description="Rows with a missing feature: an error; label -1 and left out of the fit; or "
-        "used for what they hold, by exact EM for values missing at random.",
-    )
+    missing: Literal["error", "drop", "em"] = MISSING
     cast: tuple[Literal["decimal", "bool"], ...] = Field(
         default=(),
         description="Types to take for numbers: decimals are rounded to double, true is 1.",
