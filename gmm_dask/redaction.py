@@ -258,6 +258,7 @@ _LEADS = ("lead", "cookie", "bearer", "lower")
 _TELLING = rf"(?<![\w/-])[\w-]{{0,40}}?(?:{LONG}|(?<![A-Za-z])(?:{SHORT})|(?<=[?&])key)"
 # A value in quotes, of any kind and however often escaped, up to the same; or one without.
 _QUOTED = r"(?P<quote>\\{0,8}[\"'])(?:(?!(?P=quote))(?:\\.|[^\\\n]))+"
+_END = r"(?:$|\\[nr])"  # of a line, as it is or as a message shows it
 _BARE_VALUE = r"(?P<bare>[^\s,;\"'(){}\[\]\\]+)"
 _PAIR = re.compile(
     rf"(?P<lead>{_TELLING}\s{{0,4}}(?:=>|:=|=(?![=>]))\s{{0,4}})"
@@ -266,18 +267,19 @@ _PAIR = re.compile(
 )
 _FIELD = re.compile(
     rf"(?P<lead>(?<!column )\\{{0,8}}[\"']{_TELLING}\\{{0,8}}[\"']\s{{0,4}}:\s{{0,4}}[bu]?)"
-    rf"(?:{_QUOTED}|{_BARE_VALUE}(?=\s*(?:$|[,;)}}\]])))",
+    rf"(?:{_QUOTED}|{_BARE_VALUE}(?=\s*(?:{_END}|[,;)}}\]])))",
     re.IGNORECASE | re.MULTILINE,
 )
 # `password: x` as in YAML. What goes on like a sentence is one, unless the word looks random.
 _LINE = re.compile(
     rf"(?P<lead>{_TELLING}[ \t]{{0,4}}:(?P<space>[ \t]{{0,8}}))"
-    rf"(?:{_QUOTED}|{_BARE_VALUE}(?P<end>[ \t]*(?:$|[,;)}}\]\"']|[ \t]\#))?)",
+    rf"(?:{_QUOTED}|{_BARE_VALUE}(?P<end>[ \t]*(?:{_END}|[,;)}}\]\"']|[ \t]\#))?)",
     re.IGNORECASE | re.MULTILINE,
 )
 _BLOCK = re.compile(
-    rf"(?P<lead>{_TELLING}[ \t]{{0,4}}:[ \t]{{1,8}}[|>][-+\d]{{0,2}}[ \t]*\n(?P<indent>[ \t]+))"
-    r"[^\n]*(?:\n(?P=indent)[^\n]*)*",
+    rf"(?P<lead>{_TELLING}[ \t]{{0,4}}:[ \t]{{1,8}}[|>][-+\d]{{0,2}}[ \t]*(?:\n|\\n)"
+    r"(?P<indent>[ \t]+))"
+    r"(?:(?!\\n)[^\n])*(?:(?:\n|\\n)(?P=indent)(?:(?!\\n)[^\n])*)*",
     re.IGNORECASE,
 )
 _RANDOM = re.compile(r"(?=.*[A-Za-z])(?=.*\d)|[a-z][A-Z]|[!@$%^&+=~?<>|]")

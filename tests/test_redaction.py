@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from gmm_dask.command.cli import app
-from gmm_dask.errors import GmmDaskError, SettingsError
+from gmm_dask.errors import GmmDaskError, SettingsError, shown
 from gmm_dask.redaction import (
     HIDDEN,
     holds_secret,
@@ -90,6 +90,7 @@ def test_no_secret_is_left_in_a_text(template: str, secret: str) -> None:
     text = template.format(secret)
     assert secret not in redacted(text)
     assert secret not in redacted(f"The path {text} cannot be read: no answer.")
+    assert secret not in redacted(shown(text))  # as an error of ours has it
     assert HIDDEN in redacted(text)
     assert redacted(redacted(text)) == redacted(text)
 

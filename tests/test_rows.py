@@ -529,6 +529,16 @@ def test_plain_columns_may_have_such_names_where_there_are_no_lists(form: str) -
     assert np.array_equal(np.asarray(fitted.predict(PLAIN[form](data))), fitted.predict(data))
 
 
+@pytest.mark.parametrize("rest", [[], [1.0, 2.0]])
+@pytest.mark.parametrize("form", ["pandas", "Dask", "Arrow", "Dask on Arrow"])
+def test_lists_that_begin_with_an_empty_one_are_refused_by_column(
+    form: str, rest: list[float]
+) -> None:
+    table = pa.table({"emb": pa.array([[]] + [rest] * 19, pa.list_(pa.float64())), "y": range(20)})
+    with pytest.raises(DataError, match="column 'emb': "):
+        GaussianMixture(2).fit(OF_LISTS[form](table))
+
+
 @pytest.mark.parametrize("make", [list, tuple, np.asarray])
 def test_lists_that_dask_made_text_of_are_called_lists(make: Any) -> None:
     data = pd.DataFrame({"emb": [make(row) for row in ROWS[:, :2].tolist()], "y": ROWS[:, 2]})

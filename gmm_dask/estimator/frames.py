@@ -18,6 +18,7 @@ from gmm_dask.estimator.values import (
 )
 from gmm_dask.kinds import TAKEN, Kind, element, kind_of_class, kind_of_dtype, refusal
 
+NO_VALUE = "begins with a list of no values. Give all lists one length, or leave the column out."
 Lengths = Mapping[Any, int]  # of the lists of a column, by its name
 
 
@@ -137,7 +138,7 @@ def arrow_values(column: Any, type_: Any, where: str, length: int | None = None)
     elif length is None:
         length = next(filter(None, map(list_length, chunks)), None)
         if length is None:
-            raise NotNumbersError(f"{where}: holds no list with a value. Leave it out.")
+            raise NotNumbersError(f"{where}: {NO_VALUE}")
     try:
         parts = [numbers(chunk, length) for chunk in chunks]
     except OddValuesError as error:
@@ -245,6 +246,8 @@ def _object_column(objects: Values, where: str, length: int | None) -> Values:
     except DataError as error:
         raise NotNumbersError(f"{where}: {error}") from None
     width = length or found.shape[1]
+    if not width:
+        raise NotNumbersError(f"{where}: {NO_VALUE}")
     if len(lists) and found.shape[1] != width:
         raise NotNumbersError(
             f"{where}: a list of {found.shape[1]} values, where others have {width}. Give all "

@@ -13,7 +13,13 @@ from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from gmm_dask.errors import DataError, NotNumbersError
 from gmm_dask.estimator.forms import Names, header, lengths_of, names_of, order_of, weight_values
-from gmm_dask.estimator.frames import check_unique, frame_values, is_vector, kind_of_pandas
+from gmm_dask.estimator.frames import (
+    NO_VALUE,
+    check_unique,
+    frame_values,
+    is_vector,
+    kind_of_pandas,
+)
 from gmm_dask.estimator.values import Headings, Values, array_values
 from gmm_dask.kinds import MAY_BE_TAKEN, element, kind_of_class, kind_of_dtype, refusal
 
@@ -143,6 +149,9 @@ def frame_part(estimator: Any, X: Any, *, reset: bool) -> FramePart:
         )
     )
     check_unique(own, lists=lengths)
+    empty = [f"column {name!r}: {NO_VALUE}" for name, length in lengths.items() if not length]
+    if empty:
+        raise NotNumbersError(empty)
     features = own if fitted is None or order_of(own, fitted) is None else fitted
     _check_features(estimator, header(features), reset)
     narrow = len(columns) > 0 and all(_is_narrow(dtype) for dtype in X._meta.dtypes)

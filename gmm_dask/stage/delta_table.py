@@ -6,6 +6,7 @@ The version is what counts: the table follows it, and says which version its lab
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -32,6 +33,8 @@ from gmm_dask.storage import (
     would_list,
     write_table,
 )
+
+_NO_PATH = re.compile(r"[\x00-\x1f\x7f\[\]^|\\]")  # of a local table, to the library that makes it
 
 
 def check_delta_table(
@@ -105,10 +108,11 @@ def write_delta_table(settings: Settings | ScoreSettings, published: Published) 
 def _url(delta_table: str) -> str:
     """The place as an absolute path or a URL."""
     url = open_store(delta_table).url
-    if not is_remote(url) and unquote(url) != url:
+    if not is_remote(url) and (unquote(url) != url or _NO_PATH.search(url)):
         raise OutputError(
             f"labels.delta_table: the library that writes Delta tables takes %XX in {url} for "
-            "another character. Choose a folder with another name."
+            "another character, and has no place for control characters and any of [ ] ^ | \\. "
+            "Choose a folder with another name."
         )
     return url
 

@@ -16,7 +16,7 @@ from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows.script import HOST
+HOST = "127.0.0.1"  # that of flows.script, which imports Prefect: its settings come first
 
 
 class Relay:

@@ -246,8 +246,10 @@ def test_a_table_at_in_or_around_the_output_is_refused(data: Path, out: str, tab
         ({"output": {"private": True}}, SettingsError, r"output\.private"),
         ({"labels": {"delta_table": "gs://bucket/table"}}, OutputError, "gs:// is not supported"),
         ({"labels": {"delta_table": "/tmp/a%20b"}}, OutputError, "another name"),
+        ({"labels": {"delta_table": "/tmp/a\nb"}}, OutputError, "another name"),
+        ({"labels": {"delta_table": "/tmp/a[b]"}}, OutputError, "another name"),
     ],
-    ids=["no labels", "private", "scheme", "escapes"],
+    ids=["no labels", "private", "scheme", "escapes", "line feed", "brackets"],
 )
 def test_what_cannot_be_is_refused(
     data: Path, sections: dict[str, Any], error: type[GmmDaskError], words: str

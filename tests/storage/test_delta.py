@@ -242,6 +242,21 @@ def test_a_file_that_is_older_than_a_column_has_missing_values_there(tmp_path: P
     assert plan_dataset(place, features=["x"]).n_rows == 4
 
 
+def test_a_column_that_the_table_has_not_is_none_of_its_files(tmp_path: Path) -> None:
+    place = tmp_path / "t"
+    write_deltalake(place, rows(1, 2, k=["a", "b"]), partition_by=["k"])
+    for file in place.rglob("*.parquet"):
+        (key,) = (part.partition("=")[2] for part in file.parts if part.startswith("k="))
+        x = 1.0 if key == "a" else 2.0
+        write_file(file, rows(x, dropped=[9.0], K=["other"], k=[key]))
+    plan = plan_dataset(place, id_columns=["k"])
+    assert plan.features == ("x", "y")
+    assert carried(plan, "x", "k").sort_by("x").column("k").to_pylist() == ["a", "b"]
+    for name in ("dropped", "K"):
+        (line,) = problems_of(place, features=["x", name])
+        assert f"no file has a column {name!r}" in line
+
+
 def test_a_column_in_other_letters_is_no_missing_one(tmp_path: Path) -> None:
     place = tmp_path / "t"
     write_deltalake(place, rows(1, 2, z=[0.5, 0.25]))

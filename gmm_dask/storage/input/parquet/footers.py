@@ -195,8 +195,9 @@ def read_footer(
         raise DataError(f"{name}: the footer is damaged: {error}. {WRITE_AGAIN}") from error
     absent = tuple(each for each in table_columns if each not in schema.names)
     _check_case(name, absent, schema.names)
+    known = {*table_columns, *(key.name for key in keys)}  # other columns are not the table's
     columns = (
-        *types_of(schema),
+        *(column for column in types_of(schema) if not table_columns or column[0] in known),
         *((each, pa.null()) for each in absent),
     )
     unknown = (
