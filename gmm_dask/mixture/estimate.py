@@ -219,16 +219,19 @@ def find_faults(
     # A variance that one feature or one component resolves is no rounding, however far others are.
     noise = family.least_shared(np.maximum(noise, SMALLEST), alive)
     faults = [Fault(int(j), Cause.STARVED) for j in np.flatnonzero(~alive)]
-    for i, owner in enumerate(family.owners):
-        if owner is not None and not alive[owner]:
-            continue
-        if floored.get(owner) is Cause.COLLAPSED and data_variances is not None:
-            # Where values are missing a floor fades from pass to pass instead of vanishing at once.
-            noise[i] = np.maximum(noise[i], SOUND * data_variances)
-        collapsed = np.flatnonzero(variances[owner or 0] <= noise[i])
-        fault = _fault_of(family, i, collapsed, is_floored=owner in floored)
-        if fault is not None:
-            faults.append(fault)
+    if floored and data_variances is not None:
+        # Where values are missing a floor fades from pass to pass instead of vanishing at once.
+        held = [floored.get(owner) is Cause.COLLAPSED for owner in family.owners]
+        noise[held] = np.maximum(noise[held], SOUND * data_variances)
+    collapsed = variances[[owner or 0 for owner in family.owners]] <= noise
+    pivots = _smallest_pivots(family)
+    for i in map(int, np.flatnonzero(collapsed.any(axis=1) | (pivots <= SOUND))):
+        owner = family.owners[i]
+        if owner is None or alive[owner]:
+            columns, limit = np.flatnonzero(collapsed[i]), SOUND if owner in floored else None
+            fault = _fault_of(family, i, columns, float(pivots[i]), limit)
+            if fault is not None:
+                faults.append(fault)
     return sorted(faults, key=lambda fault: -1 if fault.component is None else fault.component)
 
 
@@ -244,25 +247,46 @@ def _check_finite(means: Array, variances: Array) -> None:
 
 
 def _fault_of(
-    family: CovarianceFamily, i: int, collapsed: Indices, *, is_floored: bool
+    family: CovarianceFamily, i: int, collapsed: Indices, pivot: float, limit: float | None
 ) -> Fault | None:
     """What is wrong with the i-th different covariance, of which these columns collapsed."""
     owner = family.owners[i]
     if len(collapsed):
         return Fault(owner, Cause.COLLAPSED, tuple(map(int, collapsed)))
+    limit = 16 * family.n_features * EPS if limit is None else limit
+    if family.matrices is None or pivot > limit:
+        return None
+    return Fault(owner, Cause.SINGULAR, combined_features(_correlations(family.matrices[i])))
+
+
+@np.errstate(all="ignore")
+def _correlations(covariances: Array) -> Array:
+    scale = np.sqrt(np.diagonal(covariances, axis1=-2, axis2=-1))
+    return np.asarray(covariances / scale[..., :, None] / scale[..., None, :])
+
+
+def _smallest_pivots(family: CovarianceFamily) -> Array:
+    """Least share of a column's variance that the columns before it leave unexplained.
+
+    Of each different covariance, (m,): all of them at once, and one by one only where LAPACK
+    stops at one; 1 where columns are not correlated, and 0 where a variance is none.
+    """
     if family.matrices is None:
-        return None
-    covariance = family.matrices[i]
-    scale = np.sqrt(np.diagonal(covariance))
-    correlation = covariance / scale[:, None] / scale
-    if _smallest_pivot(correlation) > (SOUND if is_floored else 16 * len(scale) * EPS):
-        return None
-    return Fault(owner, Cause.SINGULAR, combined_features(correlation))
-
-
-def _smallest_pivot(correlation: Array) -> float:
-    """Least share of a column's variance that the columns before it leave unexplained."""
+        return np.ones(len(family.owners))
+    correlations = _correlations(family.matrices)
     try:
-        return float(np.diagonal(np.linalg.cholesky(correlation)).min() ** 2)
+        return _least_pivots(correlations)
+    except np.linalg.LinAlgError:
+        return np.array([_pivot_or_none(each) for each in correlations])
+
+
+def _least_pivots(correlations: Array) -> Array:
+    lower = np.linalg.cholesky(correlations)
+    return np.asarray(np.diagonal(lower, axis1=-2, axis2=-1).min(axis=-1) ** 2)
+
+
+def _pivot_or_none(correlation: Array) -> float:
+    try:
+        return float(_least_pivots(correlation))
     except np.linalg.LinAlgError:
         return 0.0
