@@ -7,14 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from gmm_dask.cautions import told_apart
-from gmm_dask.command.results import measures, passes_made, places
 from gmm_dask.errors import shown
-from gmm_dask.fitting import Outcome
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted
@@ -23,6 +19,7 @@ from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import report_data
 from gmm_dask.stage.report.figures import cluster_figure, likelihood_figure
 from gmm_dask.stage.settings import Settings
+from gmm_dask.stage.summary import Ending, Summary, measures
 
 COMPONENTS = "gmm-components"
 LOG_LIKELIHOOD = "gmm-log-likelihood"
@@ -50,7 +47,7 @@ def show_fit(published: Published, fresh: tuple[Job[Settings], Fitted] | None = 
         curve = likelihood_figure(metrics["lower_bounds"], metrics["outcome"], objective)
         title = f"{objective.capitalize()} per row, pass by pass"
         create_markdown_artifact(
-            picture(title, curve, _curve_says(metrics)),
+            picture(title, curve, _curve_says(published)),
             key=LOG_LIKELIHOOD,
             description=f"{title}.",
         )
@@ -80,16 +77,13 @@ def show_labels(published: Published) -> None:
 
 def component_rows(published: Published) -> Rows:
     """One row per component: weight, labelled rows, mean and spread of each feature."""
-    parameters = published.model.parameters
-    spreads = np.sqrt(np.einsum("kdd->kd", parameters.dense_covariances()))
-    heads = feature_heads(published.model.feature_names)
+    shown = Summary.of(published.model, published.metrics).components
+    heads, every = feature_heads(shown.names), range(len(shown.names))
     rows: Rows = []
     for j, labelled in enumerate(published.metrics["n_labelled"]):
-        fixed = (j, f"{parameters.weights[j]:.4f}", labelled)
-        row: dict[str, str | int] = dict(zip(HEADS, fixed, strict=True))
-        for head, mean, spread in zip(heads, parameters.means[j], spreads[j], strict=True):
-            row[head] = " ± ".join(text.measured(float(mean), float(spread)))
-        rows.append(row)
+        fixed = (j, f"{shown.parameters.weights[j]:.4f}", labelled)
+        cells = map(" ± ".join, shown.measured(j, every))
+        rows.append(dict(zip((*HEADS, *heads), (*fixed, *cells), strict=True)))
     return rows
 
 
@@ -123,6 +117,7 @@ def picture(title: str, png: bytes, words: str = "") -> str:
 def outputs_markdown(published: Published) -> str:
     """Where model, labels and report lie, and what the run came to."""
     version, metrics = published.version, published.metrics
+    summary = Summary.of(published.model, metrics)
     lines = [
         f"## Version {version.number}",
         "",
@@ -130,14 +125,15 @@ def outputs_markdown(published: Published) -> str:
         "",
         "| | |",
         "|---|---|",
-        *(f"| {what} | {_cell(path)} |" for what, path in places(published).items()),
+        *(f"| {what} | {_cell(path)} |" for what, path in published.places.items()),
         f"| published | {text.moment(version.published)} |",
-        f"| features | {_cell(_features_say(published))} |",
+        f"| features | {_cell(summary.features)} |",
         f"| run | {published.folder.run_id} |",
         f"| rows used | {_rows_used(metrics)} |",
         *(f"| {what} | {said} |" for what, said in measures(metrics).items()),
     ]
-    lines += ["", *(f"- {_code(message)}" for message in _first_events(metrics))]
+    first = [event["message"] for event in summary.events[:MAX_EVENTS]]
+    lines += ["", *(f"- {_code(message)}" for message in (*summary.cautions, *first))]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -145,17 +141,6 @@ def _rows_used(metrics: dict[str, Any]) -> str:
     used = f"{metrics['n_used']:,} of {metrics['n_rows']:,}"
     incomplete = metrics.get("n_incomplete")
     return f"{used}, {incomplete:,} with missing values" if incomplete else used
-
-
-def _features_say(published: Published) -> str:
-    named = published.metrics.get("features_named")
-    return text.features(published.model.feature_names, named=named)
-
-
-def _first_events(metrics: dict[str, Any]) -> list[str]:
-    """The cautions, and the first other events, as sentences."""
-    cautions, events = told_apart(metrics.get("events") or ())
-    return [*cautions, *(event["message"] for event in events[:MAX_EVENTS])]
 
 
 def _show_outputs(published: Published) -> None:
@@ -188,8 +173,9 @@ def _components_say(published: Published) -> str:
     )
 
 
-def _curve_says(metrics: dict[str, Any]) -> str:
-    return f"{passes_made(metrics['n_passes'], metrics)}. {Outcome(metrics['outcome']).advice}"
+def _curve_says(published: Published) -> str:
+    ending = Ending.of(published.model, published.metrics)
+    return f"{ending.passes}. {ending.advice}"
 
 
 def _labels_say(published: Published) -> str:

@@ -25,7 +25,6 @@ from gmm_dask.errors import (
     shown,
 )
 from gmm_dask.redaction import redacted
-from gmm_dask.stage.delta_table import write_delta_table
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.fit import adopt as stage_adopt
 from gmm_dask.stage.fit import fit as stage_fit
@@ -36,6 +35,7 @@ from gmm_dask.stage.labelling import label as stage_label
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import make_latest as stage_make_latest
 from gmm_dask.stage.publish import publish as stage_publish
+from gmm_dask.stage.publish import write_delta_table
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.text import table_versions
 

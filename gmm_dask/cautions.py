@@ -129,17 +129,6 @@ def gist(narrow: Sequence[Mapping[str, Any]]) -> str:
     return f"{first['message']} So it is with {components} {which}."
 
 
-def told_apart(
-    events: Sequence[Mapping[str, Any]],
-) -> tuple[list[str], list[Mapping[str, Any]]]:
-    """The cautions among the events of metrics.json, in a few lines, and the other events."""
-    odd = tuple(map(str, Oddity))
-    lines = [str(each["message"]) for each in events if each.get("kind") in odd]
-    narrow = [each for each in events if each.get("kind") == Cause.NARROW]
-    others = [each for each in events if each.get("kind") not in (*odd, Cause.NARROW)]
-    return lines + ([gist(narrow)] if narrow else []), others
-
-
 def _of_columns(oddity: Oddity, columns: tuple[str, ...], remedy: str) -> Caution:
     one, several, why = _SAYS[oddity]
     word, verb = ("Column", one) if len(columns) == 1 else ("Columns", several)

@@ -1,15 +1,21 @@
-"""The lower layers work, and stay quick, where the upper ones' packages are absent."""
+"""Layers, sizes and names of modules; lower layers work without the packages of upper ones."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = [path for name in ("gmm_dask", "flows") for path in (ROOT / name).rglob("*.py")]
+FACADES = ("gmm_dask", "gmm_dask.__main__", "gmm_dask.command")  # their modules are in layers
 
 UPPER = (
     "dask",
@@ -83,6 +89,27 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         "heavy = {'dask', 'pandas', 'numpy', 'sklearn', 'pyarrow'} & set(sys.modules)\n"
         "assert not heavy, heavy",
     )
+
+
+def test_no_two_modules_have_one_name() -> None:
+    names = Counter(path.name for path in MODULES if path.name != "__init__.py")
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_no_folder_has_more_than_twelve_modules() -> None:
+    folders = Counter(path.parent for path in MODULES)
+    assert {str(folder): count for folder, count in folders.items() if count > 12} == {}
+
+
+def test_every_module_is_in_the_contract_of_layers() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    lines = next(each["layers"] for each in contracts["contracts"] if each["type"] == "layers")
+    layers = {name.strip() for line in lines for name in line.split("|")}
+    for path in MODULES:
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        above = module.split(".")
+        within = {".".join(above[:n]) for n in range(1, len(above) + 1)}
+        assert within & layers or module in FACADES, module
 
 
 def run_blocked(names: tuple[str, ...], code: str) -> None:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
 
-import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from gmm_dask.cautions import told_apart
 from gmm_dask.command.console import fit_text, make_console, print_line
-from gmm_dask.fitting import Outcome
 from gmm_dask.stage import text
-from gmm_dask.stage.history import Listed
-from gmm_dask.stage.outputs import Published, label_parts
-from gmm_dask.stage.report.view import separations
+from gmm_dask.stage.outputs import Published
+from gmm_dask.stage.summary import Components, Ending, Listed, Summary, measures, rows_used
 from gmm_dask.storage import Model
 
 MAX_FEATURES = 24  # lines of a table that people still read
@@ -40,13 +34,14 @@ def print_published(
         print_line(console, f"Published {where}.", "bold")
     else:
         print_line(console, f"This is {where}.", "bold")
-    _print_features(console, model, metrics, told)
-    _print_components(console, model, metrics["n_labelled"], sizes=not metrics.get("model_from"))
+    summary = Summary.of(model, metrics)
+    _print_features(console, summary, told)
+    _print_components(console, summary.components)
     facts = {"published": text.moment(version.published)}
     if (begun := metrics.get("published")) is not None:
         facts["published"] += f", a run of {text.moment(begun)}"
-    facts |= {"rows": _rows(metrics)} | measures(metrics) | _ending(model, metrics)
-    _print_facts(console, facts | _events(metrics) | places(published))
+    facts |= {"rows": rows_used(metrics)} | measures(metrics) | _ending(summary.ending)
+    _print_facts(console, facts | _events(summary) | published.places)
 
 
 def print_outcome(published: Published, told: Collection[str] = ()) -> None:
@@ -91,88 +86,35 @@ def _cells(listed: Listed, is_latest: bool) -> tuple[str, ...]:
 def print_model(model: Model, path: str, console: Console | None = None) -> None:
     """Print a model that is known by its file alone."""
     console = console or make_console()
-    _print_features(console, model, {})
-    _print_components(console, model, None, sizes=True)
+    summary = Summary.of(model, {})
+    _print_features(console, summary)
+    _print_components(console, summary.components)
     facts = {"rows": f"{model.n_rows:,}"}
     if model.lower_bounds:
         facts["log-likelihood"] = f"{text.per_row(model.lower_bounds[-1])} per row in the last pass"
-    _print_facts(console, facts | _ending(model, {}) | {"model": path})
+    _print_facts(console, facts | _ending(summary.ending) | {"model": path})
 
 
-def _print_features(
-    console: Console, model: Model, metrics: Mapping[str, Any], told: Collection[str] = ()
-) -> None:
+def _print_features(console: Console, summary: Summary, told: Collection[str] = ()) -> None:
     """The features, whether somebody named them, and what they are cautioned against for."""
-    named = metrics.get("features_named")
-    print_line(console, f"{text.features(model.feature_names, named=named)}.")
-    cautions, _ = told_apart(metrics.get("events") or ())
-    for caution in (each for each in cautions if each not in told):
+    print_line(console, f"{summary.features}.")
+    for caution in (each for each in summary.cautions if each not in told):
         print_line(console, f"Caution: {caution}", "yellow")
     console.print()
 
 
-def _rows(metrics: Mapping[str, Any]) -> str:
-    rows = f"{metrics['n_rows']:,}" if metrics["n_rows"] else "0: no file holds a row"
-    if dropped := metrics["n_rows"] - metrics["n_used"]:
-        rows += f", {dropped:,} of them without a label: a value is missing"
-    if incomplete := metrics.get("n_incomplete"):
-        rows += f", {incomplete:,} of them used though values are missing"
-    if tables := metrics.get("tables"):
-        rows += f"; of the Delta table, {text.table_versions(tables)}"
-    if ignored := metrics.get("n_ignored"):
-        rows += f"; {text.numbered(ignored, 'file')} ignored, as asked"
-    if cast := metrics.get("cast"):
-        rows += f"; taken for numbers, as asked: {', '.join(cast)}"
-    return rows
+def _ending(ending: Ending) -> dict[str, str]:
+    if ending.outcome == "labelled":
+        return {"fit": f"none: {ending.passes}"}
+    return {"outcome": f"{ending.outcome.replace('_', ' ')} after {ending.passes}. {ending.advice}"}
 
 
-def measures(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """How well the mixture describes the rows; without rows that count there is no saying."""
-    if metrics["log_likelihood_per_row"] is None:
-        return {"log-likelihood": "none: no row counts"}
-    return {
-        "log-likelihood": f"{text.in_total(metrics['log_likelihood'])} in total, "
-        f"{text.per_row(metrics['log_likelihood_per_row'])} per row",
-        "criteria": ", ".join(
-            f"{name.upper()} {metrics[name]:,.2f}" for name in ("bic", "aic", "icl")
-        ),
-    }
-
-
-def _ending(model: Model, metrics: Mapping[str, Any]) -> dict[str, str]:
-    outcome = Outcome(model.outcome)
-    ended = f"{outcome.replace('_', ' ')} after"
-    if source := metrics.get("model_from"):
-        rows, passes = text.numbered(model.n_rows, "row"), text.numbered(model.n_passes, "pass")
-        return {"fit": f"none: the model is that of {source}, fitted to {rows}; {ended} {passes}"}
-    return {"outcome": f"{ended} {passes_made(model.n_passes, metrics)}. {outcome.advice}"}
-
-
-def passes_made(n_passes: int, metrics: Mapping[str, Any]) -> str:
-    """The passes of the start that was kept, and what else was read."""
-    passes = text.numbered(n_passes, "pass")
-    if taken_back := metrics.get("n_taken_back"):
-        passes += f", and {taken_back:,} that were taken back,"
-    if (starts := metrics.get("n_starts", 1)) == 1:
-        return f"{passes} over the data"
-    reads = text.numbered(metrics["n_reads"], "time")
-    return f"{passes.rstrip(',')}, the best of {starts} starts; all rows were read {reads}"
-
-
-def _events(metrics: Mapping[str, Any]) -> dict[str, str]:
+def _events(summary: Summary) -> dict[str, str]:
     """The first event that is no caution, and how many there are."""
-    _, events = told_apart(metrics.get("events") or ())
-    if not events:
+    if not (events := summary.events):
         return {}
     more = f" ({len(events) - 1} more in the report)" if len(events) > 1 else ""
     return {"events": f"{events[0]['message']}{more}"}
-
-
-def places(published: Published) -> dict[str, str]:
-    """Where model, labels and report lie; there may be no labels."""
-    ref = f"{published.folder.store.url}@{published.version.number}"
-    shown = ["model", "labels", "report"] if label_parts(ref) else ["model", "report"]
-    return {what: published.path(what) for what in shown}
 
 
 def _print_facts(console: Console, facts: dict[str, str]) -> None:
@@ -181,24 +123,14 @@ def _print_facts(console: Console, facts: dict[str, str]) -> None:
         print_line(console, f"{name:<{width}}  {value}")
 
 
-def _print_components(
-    console: Console, model: Model, n_labelled: Sequence[int] | None, *, sizes: bool
-) -> None:
+def _print_components(console: Console, shown: Components) -> None:
     """Components side by side, as many as the width takes, in blocks one below the other."""
-    parameters = model.parameters
-    spreads = np.sqrt(np.einsum("kdd->kd", parameters.dense_covariances()))
-    components = _foremost(parameters.weights, MAX_COMPONENTS)
-    features = _foremost(separations(parameters), MAX_FEATURES)
-    heads = ["component", "weight"] + ["size"] * sizes + ["labelled"] * (n_labelled is not None)
-    names = heads + [text.short(model.feature_names[f]) for f in features]
-    columns = []
-    for j in components:
-        weight = float(parameters.weights[j])
-        cells = [str(j), text.percent(weight)]
-        cells += [text.count(weight * model.n_rows)] if sizes else []
-        cells += [] if n_labelled is None else [text.count(n_labelled[j])]
-        measured = (text.measured(parameters.means[j, f], spreads[j, f]) for f in features)
-        columns.append(cells + [f"{mean} ± {spread}" for mean, spread in measured])
+    components, features = shown.heaviest(MAX_COMPONENTS), shown.most_telling(MAX_FEATURES)
+    names = [*shown.heads(components[0]), *(text.short(shown.names[f]) for f in features)]
+    columns = [
+        [*shown.heads(j).values(), *map(" ± ".join, shown.measured(j, features))]
+        for j in components
+    ]
     for block in _blocks(columns, console.width - max(map(len, names)) - 2):
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for j in range(len(block) + 1):
@@ -208,20 +140,15 @@ def _print_components(
                 *(fit_text(cell, console) for cell in line), style="" if number else "bold"
             )
         console.print(table)
-    for total, shown, noun in (
-        (parameters.n_components, components, "component"),
-        (parameters.n_features, features, "feature"),
+    for total, these, noun in (
+        (shown.parameters.n_components, components, "component"),
+        (shown.parameters.n_features, features, "feature"),
     ):
-        if more := total - len(shown):
+        if more := total - len(these):
             print_line(
                 console, f"{text.numbered(more, f'more {noun}')} in parameters.parquet", "dim"
             )
     console.print()
-
-
-def _foremost(values: npt.NDArray[np.float64], at_most: int) -> list[int]:
-    """Positions of the largest values, in order of position."""
-    return sorted(np.argsort(-values, kind="stable")[:at_most].tolist())
 
 
 def _blocks(columns: list[list[str]], width: int) -> Iterator[list[list[str]]]:

@@ -19,8 +19,8 @@ from gmm_dask.mixture import core
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints import Keeper
-from gmm_dask.stage.hashing import hash_pages, note_pages
 from gmm_dask.stage.job import Job, settings_hash, software_versions
+from gmm_dask.stage.labelling import hash_pages, note_pages
 from gmm_dask.stage.report.data import MAX_ROWS, report_sample
 from gmm_dask.stage.row_checks import check_survey, check_total
 from gmm_dask.stage.settings import ScoreSettings, Settings

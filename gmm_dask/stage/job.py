@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version as installed_version
 from typing import Any, Generic, TypeVar
+from urllib.parse import unquote
 
 from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import Backend, Listener, RowChunks, check_folder, open_backend
@@ -21,7 +23,6 @@ from gmm_dask.kinds import element_of
 from gmm_dask.mixture import core
 from gmm_dask.redaction import redacted, redacted_document
 from gmm_dask.stage import text
-from gmm_dask.stage.delta_table import check_delta_table
 from gmm_dask.stage.identity import begin, run_folder
 from gmm_dask.stage.outputs import load_model
 from gmm_dask.stage.settings import DataSettings, ScoreSettings, Settings
@@ -33,40 +34,50 @@ from gmm_dask.storage import (
     Store,
     Version,
     canonical_json,
+    carried_schema,
     check_kept,
+    check_target,
     check_writable,
+    delta_schema,
     find_version,
     is_readable,
+    is_remote,
+    label_schema,
     latest,
+    lies_in,
     open_store,
+    overlaps,
     plan_dataset,
     would_list,
 )
+
+_NO_PATH = re.compile(r"[\x00-\x1f\x7f\[\]^|\\]")  # of a local table, to the library that makes it
 
 SettingsT = TypeVar("SettingsT", Settings, ScoreSettings)
 
 
 @dataclass(frozen=True, eq=False)
 class Job(Generic[SettingsT]):
-    """What one run will do; the same settings and data give the same `run_id` everywhere.
+    """What one run will do: the same settings and the same data give the same `run_id` everywhere.
 
-    The exception: data that an output folder holds other data of the same fingerprint of.
+    There is one exception. If the output folder holds a run on other data that have the same
+    fingerprint, the run on these data gets an identity of its own.
 
     Parameters
     ----------
     settings : Settings or ScoreSettings
     plan : Plan
-        Of the input.
+        Files, rows and columns of the input.
     folder : RunFolder
-        Where the run writes.
+        The folder that the run writes into.
     published : Version or None
-        The newest version of this run, if it was published.
+        The newest version that points to this run; None if the run was not published yet.
     model : Model or None
         The model to label with; None where the run fits one.
     seconds : float
         Time the planning took.
     caution : str or None
-        What must be known of input and output: files of a table were named one by one, the store
+        A warning about input or output: the files of a table were named one by one, the store
         cannot decide between two writers, or fits and labels of other data share the output.
     """
 
@@ -85,22 +96,22 @@ class Job(Generic[SettingsT]):
 
     @property
     def features(self) -> str:
-        """The features in words, and whether the settings name them."""
+        """The names of the features in one line, and whether the settings name them."""
         named = self.settings.data.features is not None if self.model is None else None
         return text.features(self.plan.features, named=named)
 
     @property
     def read_columns(self) -> tuple[str, ...]:
-        """Columns that are read from the files."""
+        """Names of the columns that the run reads from the files."""
         return _read_columns(self.settings, self.plan)
 
     @property
     def kept_columns(self) -> tuple[str, ...]:
-        """Input columns that go to the labels."""
+        """Names of the input columns that the label files repeat."""
         return _kept_columns(self.settings, self.plan)
 
     def row_chunks(self) -> RowChunks:
-        """The input as a Dask array; nothing is read yet."""
+        """The rows of the input as chunks; no row is read yet."""
         return planned_rows(self.plan)
 
     @contextmanager
@@ -110,8 +121,9 @@ class Job(Generic[SettingsT]):
         Parameters
         ----------
         listener : Listener
-            Is told what becomes of a cluster that is opened.
+            Hears what becomes of the workers of a cluster that is opened here.
         given : Backend, optional
+            A backend that is open already.
         """
         if given is not None:
             yield given
@@ -127,7 +139,7 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     Raises
     ------
     DataError
-        The input is not as promised; all problems at once.
+        The input is not as promised; the error names all problems.
     SettingsError
         The model has other features or would be too large, a certificate is not there, or scratch
         cannot be written.
@@ -135,20 +147,41 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
         The output folder cannot be written, or the latest version's entry is damaged.
     """
     begun = time.perf_counter()
-    model = None
-    data = settings.data
-    features = data.features
-    if isinstance(settings, ScoreSettings):
-        model = load_model(settings.model)
+    model = load_model(settings.model) if isinstance(settings, ScoreSettings) else None
+    store = open_store(settings.output.path, private=settings.output.private)
+    _check_output_is_no_input(settings.data, store)
+    dataset = _planned(settings, model)
+    kept, columns = _kept_columns(settings, dataset), _read_columns(settings, dataset)
+    check_kept(kept)
+    check_delta_table(settings, dataset, kept)
+    _check_model(settings, dataset)
+    matters = _what_matters(settings, dataset, model)
+    folder = run_folder(store, matters, dataset, columns)
+    newest = latest(store)  # if its entry is damaged, that is an error now, not when all is done
+    published, caution = find_version(store, folder.run_id), None
+    if published is None:
+        cluster = settings.cluster
+        check_certificates(cluster.tls_ca_file, cluster.tls_cert, cluster.tls_key)
+        _check_scratch(settings)
+        undecided, mixed = check_writable(store), _mixed_output(store, newest, settings)
+        caution = " ".join(filter(None, (dataset.caution, undecided, mixed))) or None
+        about = canonical_json(_describe(settings, dataset, folder.run_id))
+        folder = begin(store, matters, dataset, columns, about)
+    seconds = time.perf_counter() - begun
+    return Job(settings, dataset, folder, published, model, seconds, caution)
+
+
+def _planned(settings: Settings | ScoreSettings, model: Model | None) -> Plan:
+    """The plan of the input, with the features of the model if there is one."""
+    data, features = settings.data, settings.data.features
+    if model is not None:
         if features is not None and features not in (model.feature_names, _columns_of(model)):
             raise SettingsError(
                 f"data.features are {', '.join(features)}; the model was fitted on "
                 f"{', '.join(model.feature_names)}. Leave data.features out."
             )
         features = model.feature_names
-    store = open_store(settings.output.path, private=settings.output.private)
-    _check_output_is_no_input(data, store)
-    dataset = plan_dataset(
+    return plan_dataset(
         data.path,
         features=features,
         id_columns=data.id_columns,
@@ -161,45 +194,24 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
         version=data.version,
         to_fit=model is None,
     )
-    check_kept(_kept_columns(settings, dataset))
-    check_delta_table(settings, dataset, _kept_columns(settings, dataset))
-    _check_model(settings, dataset)
-    matters, columns = _what_matters(settings, dataset, model), _read_columns(settings, dataset)
-    folder = run_folder(store, matters, dataset, columns)
-    newest = latest(store)  # one that is damaged is told now, and not when all is done
-    published, caution = find_version(store, folder.run_id), None
-    if published is None:
-        cluster = settings.cluster
-        check_certificates(cluster.tls_ca_file, cluster.tls_cert, cluster.tls_key)
-        _check_scratch(settings)
-        cautions = (
-            dataset.caution,
-            check_writable(store),
-            _of_another_kind(store, newest, settings),
-        )
-        caution = " ".join(filter(None, cautions)) or None
-        about = canonical_json(_describe(settings, dataset, folder.run_id))
-        folder = begin(store, matters, dataset, columns, about)
-    seconds = time.perf_counter() - begun
-    return Job(settings, dataset, folder, published, model, seconds, caution)
 
 
 def _columns_of(model: Model) -> tuple[str, ...]:
-    """What its features are called where those of a column of lists have the name of that."""
+    """Names of the columns that hold the features of a model; a column of lists holds several."""
     elements = ((name, element_of(name)) for name in model.feature_names)
     return tuple(dict.fromkeys(found[0] if found else name for name, found in elements))
 
 
-def _of_another_kind(
+def _mixed_output(
     store: Store, newest: Version | None, settings: Settings | ScoreSettings
 ) -> str | None:
-    """What must be known where the versions so far are fits and this is none, or otherwise."""
+    """A warning if the latest version is a fit and this run labels with a model, or vice versa."""
     if newest is None:
         return None
     try:
         fitted = "fit" in RunFolder(store, newest.run_id).get_json("run.json")["settings"]
     except (OutputError, KeyError, TypeError):
-        return None  # of other software, or damaged, which `verify` tells
+        return None  # the run is of other software, or damaged: `gmm-dask verify` says which
     if fitted == isinstance(settings, Settings):
         return None
     is_, comes = ("a fit", "labels of other data") if fitted else ("labels alone", "a fit")
@@ -210,7 +222,7 @@ def _of_another_kind(
 
 
 def _check_model(settings: Settings | ScoreSettings, dataset: Plan) -> None:
-    """Raise SettingsError where a fit could end in a model that is too large to be read again."""
+    """Raise SettingsError if a fit could end in a model file that is too large to be read again."""
     if isinstance(settings, ScoreSettings):
         return
     fit, names = settings.fit, dataset.features
@@ -225,7 +237,10 @@ def _check_model(settings: Settings | ScoreSettings, dataset: Plan) -> None:
 
 
 def _check_scratch(settings: Settings | ScoreSettings) -> None:
-    """Where the work is done on this machine; on others the fit sees to it as it begins."""
+    """Raise SettingsError if the work is done on this machine and scratch cannot be written there.
+
+    Workers on other machines check their own folder when the fit begins.
+    """
     folder = settings.memory.scratch
     here = settings.cluster.kind in ("threads", "processes")
     if here and folder is not None and isinstance(settings, Settings):
@@ -233,26 +248,26 @@ def _check_scratch(settings: Settings | ScoreSettings) -> None:
 
 
 def settings_hash(settings: Settings) -> str:
-    """SHA-256 of the settings that decide the model."""
+    """SHA-256 of those settings that decide which model a fit comes to."""
     document = {"fit": settings.fit.model_dump(mode="json"), "data": _data_that_matters(settings)}
     return hashlib.sha256(canonical_json(document)).hexdigest()
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of everything the numbers may depend on."""
+    """Versions of all software that the numbers of a run may depend on."""
     names = ("gmm-dask", "numpy", "scipy", "scikit-learn", "dask", "distributed", "pyarrow")
     return {"python": platform.python_version()} | {name: _installed(name) for name in names}
 
 
 def show_versions() -> None:
-    """Print what the numbers may depend on: versions of software, and the level of the core."""
+    """Print the versions of software that numbers depend on, and the level of the compiled core."""
     for name, version in (software_versions() | {"compiled core": core.level_name()}).items():
         sys.stdout.write(f"{name}: {version}\n")
 
 
 @cache
 def _installed(name: str) -> str:
-    """Looked up once: each look reads all that the package says of itself."""
+    """The installed version of a package, cached: each look-up reads the package's metadata."""
     return installed_version(name)
 
 
@@ -267,7 +282,7 @@ def _check_output_is_no_input(data: DataSettings, store: Store) -> None:
 def _what_matters(
     settings: Settings | ScoreSettings, dataset: Plan, model: Model | None
 ) -> dict[str, Any]:
-    """Everything that changes a byte of the output; not where it is computed or written."""
+    """All settings that change a byte of the output: not where the run computes or writes."""
     matters: dict[str, Any] = {
         "data": _data_that_matters(settings) | {"features": list(dataset.features)},
         "labels": settings.labels.model_dump(mode="json", exclude={"delta_table"}),
@@ -309,3 +324,52 @@ def _describe(settings: Settings | ScoreSettings, dataset: Plan, identity: str) 
         "plan": dataset.to_dict() | {"root": redacted(dataset.root)},
         "software": software_versions(),
     }
+
+
+def check_delta_table(
+    settings: Settings | ScoreSettings, dataset: Plan, kept: tuple[str, ...]
+) -> None:
+    """Refuse, before any work, a Delta table that could not hold the labels.
+
+    Raises
+    ------
+    SettingsError
+        It lies among the data or in the output, or around them, or the output is to be private.
+    OutputError
+        The place holds something else, or the library is missing.
+    DataError
+        Columns that no Delta table holds.
+    """
+    if settings.labels.delta_table is None:
+        return
+    url = delta_url(settings.labels.delta_table)
+    data, output = settings.data, open_store(settings.output.path).url
+    if would_list(data.path, f"{url}/part.parquet") or overlaps(data.path, url):
+        raise SettingsError(
+            f"labels.delta_table: {url} lies inside of data.path, {data.in_short}, or around it: "
+            "the next run would take labels for data. Choose a folder beside the data."
+        )
+    if lies_in(url, output) or lies_in(output, url):
+        raise SettingsError(
+            f"labels.delta_table: {url} lies inside of output.path, {output}, or around it: each "
+            "would take the other's files for its own. Choose a folder beside the output."
+        )
+    if settings.output.private:
+        raise SettingsError(
+            "labels.delta_table: its files would be readable as the umask says, and output.private "
+            "asks for more. Leave out one of the two."
+        )
+    check_target(url)
+    delta_schema(label_schema(carried_schema(dataset, kept), settings.labels.responsibilities))
+
+
+def delta_url(delta_table: str) -> str:
+    """The place of the Delta table as an absolute path or a URL; raises OutputError."""
+    url = open_store(delta_table).url
+    if not is_remote(url) and (unquote(url) != url or _NO_PATH.search(url)):
+        raise OutputError(
+            f"labels.delta_table: the library that writes Delta tables takes %XX in {url} for "
+            "another character, and has no place for control characters and any of [ ] ^ | \\. "
+            "Choose a folder with another name."
+        )
+    return url

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from gmm_dask.errors import DataError
 from gmm_dask.mixture import Parameters, RowScores
 from gmm_dask.mixture.row_arithmetic import RowArithmetic, incomplete_rows
 from gmm_dask.stage import text
-from gmm_dask.stage.hashing import Contents
+from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.row_checks import check_total
 from gmm_dask.stage.watch import Watcher
@@ -40,6 +40,7 @@ from gmm_dask.storage import (
     RunFolder,
     content_of,
     file_changed,
+    file_contents,
     label_table,
     labelled_before,
     name_of,
@@ -47,6 +48,7 @@ from gmm_dask.storage import (
     write_part,
 )
 
+Contents = Mapping[int, str]  # SHA-256 of the pages of chunks, by chunk
 PARTS_AT_ONCE = 64  # files that a task writes: they take longer than to read small ones
 
 _Rows = npt.NDArray[np.floating[Any]]
@@ -130,23 +132,9 @@ def label(
         A file is not the planned one, or has other pages than before.
     """
     watcher = watcher or Watcher()
-    begun = time.perf_counter()
-    settings, plan = job.settings, job.plan
+    begun, plan = time.perf_counter(), job.plan
     n_rows, n_parts = plan.n_rows, len(plan.chunks)
     watcher.phase("label", f"{text.numbered(n_rows, 'row')} in {text.numbered(n_parts, 'part')}")
-    work = _Work(
-        job.folder,
-        model.parameters,
-        plan.features,
-        plan.dtype,
-        RowArithmetic.chosen(settings.data.missing),
-        plan.weight_column,
-        job.kept_columns,
-        job.read_columns,
-        settings.labels.enabled,
-        settings.labels.responsibilities,
-        model.sha256,
-    )
     rows = [None] * n_parts if held is None else rows_here(held.chunks)
     tasks = list(_tasks(plan, rows, contents or {}))
     # Nobody says which of the tasks are done: so many parts are written, whichever these are.
@@ -157,7 +145,7 @@ def label(
             label_shard,
             tasks,
             backend,
-            common=work,
+            common=_work(job, model),
             on_done=lambda: watcher.labelled(next(written), n_parts),
             names=[name_of([each.source for each in task], plan.row_bytes) for task in tasks],
         )
@@ -173,6 +161,23 @@ def label(
     )
 
 
+def _work(job: Job[Any], model: Model) -> _Work:
+    settings, plan = job.settings, job.plan
+    return _Work(
+        job.folder,
+        model.parameters,
+        plan.features,
+        plan.dtype,
+        RowArithmetic.chosen(settings.data.missing),
+        plan.weight_column,
+        job.kept_columns,
+        job.read_columns,
+        settings.labels.enabled,
+        settings.labels.responsibilities,
+        model.sha256,
+    )
+
+
 def _tasks(plan: Plan, decoded: Sequence[_Rows | None], contents: Contents) -> Iterator[_Shard]:
     """The chunks of each task, with their sources and what is there of them already."""
     rows = iter(decoded)
@@ -184,6 +189,53 @@ def _tasks(plan: Plan, decoded: Sequence[_Rows | None], contents: Contents) -> I
         )
         step = len(parts) if shard.is_split else PARTS_AT_ONCE
         yield from (parts[i : i + step] for i in range(0, len(parts), step))
+
+
+def hash_pages(job: Job[Any], backend: Backend) -> Contents:
+    """SHA-256 of the pages of every chunk of a local file, without decoding a row.
+
+    Chunks of objects are left out: each read of an object asks for the planned content, by its
+    ETag.
+
+    Raises
+    ------
+    InputChangedError
+        A file is not the planned one.
+    """
+    plan = job.plan
+    shards = zip(plan.shards, shard_sources(plan), strict=True)
+    local = [(shard.chunks, sources) for shard, sources in shards if sources[0].etag is None]
+    of_shards = map_items(
+        "hash",
+        _hash_shard,
+        [sources for _, sources in local],
+        backend,
+        common=job.read_columns,
+        names=[name_of(sources, plan.row_bytes) for _, sources in local],
+    )
+    return {
+        chunk.index: sha256
+        for (chunks, _), hashes in zip(local, of_shards, strict=True)
+        for chunk, sha256 in zip(chunks, hashes, strict=True)
+    }
+
+
+def note_pages(job: Job[Any], contents: Contents) -> None:
+    """Keep in the run's folder what every file held, so that a later attempt can be sure of it.
+
+    Raises
+    ------
+    InputChangedError
+        An earlier attempt of this run saw other pages.
+    """
+    if len(contents) == len(job.plan.chunks):
+        in_order = [contents[chunk.index] for chunk in job.plan.chunks]
+        note_contents(job.folder, file_contents(job.plan, in_order))
+
+
+def _hash_shard(columns: Sequence[str], shard: Sequence[ChunkSource]) -> list[str]:
+    with PlannedFiles() as files:
+        return [content_of(files.open(source), columns) for source in shard]
 
 
 def label_shard(work: _Work, shard: _Shard) -> list[LabelledChunk]:

@@ -104,6 +104,13 @@ class Published:
             "points to it, and none of its files was written again."
         )
 
+    @property
+    def places(self) -> dict[str, str]:
+        """Where model, labels and report lie; there may be no labels."""
+        labels = read_manifest(self.folder.store, self.version)["labels"]
+        shown = ("model", "labels", "report") if labels else ("model", "report")
+        return {what: self.path(what) for what in shown}
+
     def path(self, what: str) -> str:
         """Path of "model", "labels", "report" or "folder"."""
         if what not in FILES:

@@ -5,20 +5,25 @@ A run that is finished already is published again by such an entry alone.
 
 from __future__ import annotations
 
+import io
 import math
+from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from gmm_dask.errors import OutputError, SettingsError
-from gmm_dask.fitting import Outcome
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.identity import note_contents
-from gmm_dask.stage.job import Job, software_versions
+from gmm_dask.stage.job import Job, delta_url, software_versions
 from gmm_dask.stage.labelling import Labelled
 from gmm_dask.stage.outputs import Published, load_published, open_output
 from gmm_dask.stage.report import ReportData, render_report
-from gmm_dask.stage.settings import ScoreSettings
+from gmm_dask.stage.settings import ScoreSettings, Settings
+from gmm_dask.stage.summary import Ending
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import (
     FLAG,
@@ -28,9 +33,11 @@ from gmm_dask.storage import (
     LabelSums,
     Model,
     RunFolder,
+    TableOrigin,
     Version,
     canonical_json,
     check_writable,
+    delta_schema,
     file_contents,
     html_of_model,
     is_time,
@@ -39,9 +46,11 @@ from gmm_dask.storage import (
     parse_ref,
     part,
     publish_version,
+    read_manifest,
     utc_now,
     verify,
     write_manifest,
+    write_table,
 )
 
 _OUTPUT = part(settings=part(output=part(private=FLAG)))  # of run.json
@@ -149,6 +158,49 @@ def promote(ref: str, watcher: Watcher | None = None, now: Clock = utc_now) -> P
     return make_latest(folder, published.version, watcher, now)
 
 
+def write_delta_table(settings: Settings | ScoreSettings, published: Published) -> str | None:
+    """Make the labels of a published version the next version of the table, if that is asked for.
+
+    Doing it again writes nothing; a table with labels of a later version is left.
+
+    Returns
+    -------
+    What was done, in a sentence; None where no table is asked for.
+
+    Raises
+    ------
+    OutputError
+        The table cannot be written; the version stays published, and the same command tries again.
+    """
+    if settings.labels.delta_table is None:
+        return None
+    url, version = delta_url(settings.labels.delta_table), published.version
+    store = published.folder.store
+    parts = _parts(published, read_manifest(store, version))
+    origin = TableOrigin(
+        redacted(store.url), version.number, version.run_id, version.manifest_sha256
+    )
+    try:
+        first = next(parts)
+        number = write_table(url, _all(first, parts), delta_schema(first.schema), origin)
+    except OutputError as error:
+        raise OutputError(f"Version {version.number} is published. {error}") from error
+    what = "holds labels of a later version" if number is None else f"version {number} holds them"
+    return f"Labels as a Delta table, {redacted(url)}: {what}."
+
+
+def _all(first: pa.Table, others: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    yield first
+    yield from others
+
+
+def _parts(published: Published, manifest: dict[str, Any]) -> Iterator[pa.Table]:
+    """The label parts, one after the other, each as the manifest lists it."""
+    for name in manifest["labels"]:
+        data = published.folder.get_verified(name, manifest)
+        yield pq.read_table(io.BytesIO(data), use_threads=False)
+
+
 def _noted(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
     """Store the metrics; publishing began when an earlier attempt of this run stored its own."""
     folder.put_of_model("metrics.json", canonical_json(metrics), metrics[MODEL_KEY])
@@ -238,7 +290,8 @@ def _before_labels(job: Job[Any], fitted: Fitted) -> dict[str, Any]:
 def report_data(job: Job[Any], fitted: Fitted, metrics: dict[str, Any]) -> ReportData:
     """Everything the report shows; of labels what the metrics tell."""
     model, plan = fitted.model, job.plan
-    outcome, advice = _ending(model, metrics)
+    ending = Ending.of(model, metrics)
+    of_model = f"{ending.passes[0].upper()}{ending.passes[1:]}."
     return ReportData(
         title=_title(job, model, metrics),
         run_id=job.run_id,
@@ -251,8 +304,8 @@ def report_data(job: Job[Any], fitted: Fitted, metrics: dict[str, Any]) -> Repor
             if each.n_components == model.parameters.n_components
         ),
         lower_bounds=fitted.result.lower_bounds,
-        outcome=outcome,
-        advice=advice,
+        outcome=ending.outcome,
+        advice=ending.advice or of_model,
         sample=fitted.sample,
         metrics=metrics,
         settings=job.settings.model_dump(mode="json"),
@@ -279,15 +332,3 @@ def _title(job: Job[Any], model: Model, metrics: dict[str, Any]) -> str:
     if metrics["model_from"] is None:
         return f"{components} in {path}"
     return f"{path}, labelled by {components}"
-
-
-def _ending(model: Model, metrics: dict[str, Any]) -> tuple[str, str]:
-    """Outcome and advice; of a run that fitted nothing, what is known of its model."""
-    if metrics["model_from"] is None:
-        return model.outcome, Outcome(model.outcome).advice
-    rows = text.numbered(model.n_rows, "row")
-    passes = text.numbered(model.n_passes, "pass")
-    return "labelled", (
-        f"The model is that of {text.readable(metrics['model_from'])}, fitted to {rows}; "
-        f"{model.outcome.replace('_', ' ')} after {passes}."
-    )

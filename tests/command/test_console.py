@@ -12,10 +12,10 @@ from rich.console import Console
 
 from gmm_dask.command.console import LiveDisplay, LogLines
 from gmm_dask.command.progress import Forecast, forecast, reached
-from gmm_dask.command.results import passes_made
 from gmm_dask.fitting import Pass
 from gmm_dask.mixture import Parameters
 from gmm_dask.stage.settings import FitSettings
+from gmm_dask.stage.summary import passes_made
 from gmm_dask.stage.watch import Watcher
 
 ONE = Parameters.from_covariances([1.0], [[0.0]], [[[1.0]]], "full")

@@ -99,7 +99,7 @@ def test_a_completed_state_and_the_page_of_outputs_say_what_was_published(
     assert state.message.startswith(said)
     assert state.message.endswith(f"runs/{RUN}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artifacts, "places", lambda _: {"model": "runs/model.json"})
+        patch.setattr(Published, "places", {"model": "runs/model.json"})
         page = artifacts.outputs_markdown(published)
     assert page.startswith("## Version 3\n")
     assert said in page

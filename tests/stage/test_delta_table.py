@@ -16,7 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from gmm_dask import read_labels
 from gmm_dask.errors import DataError, GmmDaskError, OutputError, SettingsError
-from gmm_dask.stage import delta_table
+from gmm_dask.stage import publish as delta_table
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
@@ -96,7 +96,7 @@ def test_a_command_that_stopped_before_the_table_makes_it_when_given_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("gmm_dask.stage.delta_table.write_table", stop)
+        patch.setattr("gmm_dask.stage.publish.write_table", stop)
         with pytest.raises(KeyboardInterrupt):
             run(settings(data))
     assert not (data.parent / "table").exists()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.cautions import told_apart
 from gmm_dask.mixture import Parameters
+from gmm_dask.stage.summary import Components, told_apart
 
 if TYPE_CHECKING:
     from gmm_dask.engine import Survey
@@ -112,6 +112,12 @@ class ReportData:
         return tuple(
             State(first + i, bounds[first + i - 1], parameters) for i, parameters in enumerate(path)
         )
+
+    @property
+    def components(self) -> Components:
+        """The final components, as tables show them."""
+        n_used, labelled = self.metrics.get("n_used"), self.metrics.get("n_labelled")
+        return Components(self.feature_names, self.parameters, n_used, labelled or None)
 
     @property
     def cautions(self) -> list[str]:

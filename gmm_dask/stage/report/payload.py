@@ -22,14 +22,8 @@ import numpy.typing as npt
 
 from gmm_dask.mixture import Parameters, responsibilities
 from gmm_dask.stage.report.data import ReportData, State
-from gmm_dask.stage.report.view import (
-    CERTAIN,
-    View,
-    axis_limits,
-    best_view,
-    hex_colours,
-    separations,
-)
+from gmm_dask.stage.report.view import CERTAIN, View, axis_limits, best_view, hex_colours
+from gmm_dask.stage.summary import separations
 from gmm_dask.stage.text import short
 
 Array = npt.NDArray[np.float64]

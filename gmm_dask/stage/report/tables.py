@@ -11,7 +11,7 @@ import numpy as np
 
 from gmm_dask.stage import text
 from gmm_dask.stage.report.data import ReportData
-from gmm_dask.stage.report.view import separations, standardised_scatter
+from gmm_dask.stage.summary import Components, standardised_scatter
 
 BLOCK = 6  # components side by side in one table, so that it fits a screen and a page
 MAX_COMPONENTS = 64
@@ -43,20 +43,10 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Column:
-    """One component at the head of a table."""
-
-    number: int
-    share: str
-    size: str
-    labelled: str | None
-
-
-@dataclass(frozen=True)
 class Block:
     """A few components side by side: their columns, and one line of cells per feature."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[dict[str, str], ...]
     lines: tuple[tuple[str, tuple[Cell, ...]], ...]
 
 
@@ -71,21 +61,20 @@ class ComponentTable:
 
 def component_table(data: ReportData) -> ComponentTable:
     """Sizes, weights, means and standard deviations, heaviest and most telling first in line."""
-    parameters = data.parameters
-    k, d = parameters.means.shape
-    components = np.sort(np.argsort(-parameters.weights, kind="stable")[:MAX_COMPONENTS])
-    n_features = min(d, max(1, MAX_CELLS // len(components)))
-    features = np.sort(np.argsort(-separations(parameters), kind="stable")[:n_features])
-    cells = _cells(data, components, features)
+    shown = data.components
+    k, d = shown.parameters.means.shape
+    components = shown.heaviest(MAX_COMPONENTS)
+    features = shown.most_telling(max(1, MAX_CELLS // len(components)))
+    cells = {j: _cells(shown, j, features) for j in components}
     blocks = []
     for first in range(0, len(components), BLOCK):
-        chosen = range(first, min(first + BLOCK, len(components)))
+        chosen = components[first : first + BLOCK]
         lines = tuple(
-            (text.short(data.feature_names[j]), tuple(cells[row][i] for i in chosen))
-            for row, j in enumerate(features)
+            (text.short(shown.names[f]), tuple(cells[j][row] for j in chosen))
+            for row, f in enumerate(features)
         )
-        blocks.append(Block(tuple(_column(data, int(components[i])) for i in chosen), lines))
-    return ComponentTable(tuple(blocks), k - len(components), d - n_features)
+        blocks.append(Block(tuple(map(shown.heads, chosen)), lines))
+    return ComponentTable(tuple(blocks), k - len(components), d - len(features))
 
 
 def facts(data: ReportData, certain: float | None) -> list[tuple[str, str, str]]:
@@ -216,33 +205,21 @@ def pass_lines(lower_bounds: tuple[float, ...]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _cells(data: ReportData, components: Any, features: Any) -> list[list[Cell]]:
-    parameters = data.parameters
-    spreads = np.sqrt(np.einsum("kdd->kd", parameters.dense_covariances()))
-    overall = parameters.weights @ parameters.means
+def _cells(shown: Components, j: int, features: Sequence[int]) -> list[Cell]:
+    """The cells of a component; how unusual a mean is shows as a tint and an arrow."""
+    parameters = shown.parameters
     total, _, _ = standardised_scatter(parameters)
-    away = (parameters.means - overall) / total
+    away = (parameters.means[j] - parameters.weights @ parameters.means) / total
     return [
-        [_cell(parameters.means[j, f], spreads[j, f], away[j, f]) for j in components]
-        for f in features
+        _cell(*measured, float(away[f]))
+        for f, measured in zip(features, shown.measured(j, features), strict=True)
     ]
 
 
-def _cell(mean: float, spread: float, away: float) -> Cell:
+def _cell(mean: str, spread: str, away: float) -> Cell:
     side = ("high" if away > 0 else "low") if abs(away) >= 0.2 else ""
     arrow = ("↑" if away > 0 else "↓") if abs(away) >= FAR else ""
-    return Cell(*text.measured(mean, spread), round(min(abs(away) / 2, 1.0), 2), side, arrow)
-
-
-def _column(data: ReportData, j: int) -> Column:
-    weight, n_used = float(data.parameters.weights[j]), data.metrics.get("n_used")
-    labelled = data.metrics.get("n_labelled")
-    return Column(
-        j,
-        text.percent(weight),
-        "unknown" if n_used is None else f"{weight * n_used:,.1f}",
-        text.count(labelled[j]) if labelled and j < len(labelled) else None,
-    )
+    return Cell(mean, spread, round(min(abs(away) / 2, 1.0), 2), side, arrow)
 
 
 def _of_rows(data: ReportData) -> str:

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.mixture import Parameters
+from gmm_dask.stage.summary import RIDGE, standardised_scatter
 from gmm_dask.stage.text import short
 
 Array = npt.NDArray[np.float64]
 
 USEFUL = 0.01  # a direction separates if between-variance is this share of within-variance
-RIDGE = 1e-9  # in squared standard deviations: collinear columns leave W barely singular
 MAX_NAMED = 2  # features named on an axis
 
 
@@ -104,36 +104,6 @@ def best_view(parameters: Parameters, names: Sequence[str]) -> View:
         float(values[:n_discriminants].sum() / values.sum()) if n_discriminants else None,
         names_of,
     )
-
-
-def standardised_scatter(parameters: Parameters) -> tuple[Array, Array, Array]:
-    """Total standard deviation of each feature, and covariance within and between components.
-
-    The covariances are in units of the standard deviations: (d,), (d, d), (d, d).
-    """
-    weights, covariances = parameters.weights, parameters.dense_covariances()
-    deviations = parameters.means - weights @ parameters.means
-    unit = _power_of_two(covariances, deviations)
-    deviations = deviations / unit
-    within = np.einsum("k,kde->de", weights, covariances / unit[:, None] / unit)
-    between = (deviations * weights[:, None]).T @ deviations
-    spreads = np.sqrt(np.diagonal(within) + np.diagonal(between))
-    spreads = np.where(spreads > 0, spreads, 1.0)
-    scale = spreads[:, None] * spreads
-    return spreads * unit, within / scale, between / scale
-
-
-def _power_of_two(covariances: Array, deviations: Array) -> Array:
-    """A unit for each feature in which no square overflows; a power of two changes no bits."""
-    spreads = np.sqrt(np.einsum("kdd->kd", covariances))
-    largest = np.maximum(spreads.max(axis=0), np.abs(deviations).max(axis=0))
-    return np.asarray(np.ldexp(1.0, np.where(largest > 0, np.frexp(largest)[1] - 1, 0)))
-
-
-def separations(parameters: Parameters) -> Array:
-    """Between- over within-variance of each feature alone, (d,)."""
-    _, within, between = standardised_scatter(parameters)
-    return np.asarray(np.diagonal(between) / np.maximum(np.diagonal(within), RIDGE))
 
 
 def axis_limits(rows: Array, means: Array, spreads: Array) -> Array:

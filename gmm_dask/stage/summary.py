@@ -1,0 +1,358 @@
+"""What people are shown of a version, the same on a terminal, in the report and in Prefect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.cautions import gist
+from gmm_dask.errors import GmmDaskError, OutputError
+from gmm_dask.fitting import Outcome
+from gmm_dask.mixture import Parameters
+from gmm_dask.mixture.estimate import Cause
+from gmm_dask.sampling import Oddity
+from gmm_dask.sections import Section
+from gmm_dask.stage import text
+from gmm_dask.stage.settings import DataSettings, FitSettings, LabelSettings
+from gmm_dask.storage import (
+    RunFolder,
+    Store,
+    Version,
+    open_store,
+    read_manifest,
+    read_version,
+    version_numbers,
+)
+from gmm_dask.storage.records.model_file import Model
+
+Array = npt.NDArray[np.float64]
+
+RIDGE = 1e-9  # in squared standard deviations: collinear columns leave W barely singular
+AT_ONCE = 16  # versions: on an object store each is four requests
+MAX_SETTING = 20  # characters of one setting
+
+_SECTIONS: dict[str, type[Section]] = {
+    "fit": FitSettings,
+    "data": DataSettings,
+    "labels": LabelSettings,
+}
+_SAID_ELSEWHERE = ("path", "n_components", "covariance_type")
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """The components of a mixture as every table of them shows them.
+
+    Parameters
+    ----------
+    names : (d,)
+        Of the features.
+    parameters : Parameters
+    n_rows : int or None
+        Rows that the weights are shares of; None if sizes are not to be shown.
+    labelled : (k,) or None
+        Rows that got the label of each component.
+    """
+
+    names: tuple[str, ...]
+    parameters: Parameters
+    n_rows: int | None = None
+    labelled: Sequence[int] | None = None
+
+    @property
+    def sizes(self) -> Array | None:
+        """Weight of each component times the rows, (k,)."""
+        return None if self.n_rows is None else self.parameters.weights * self.n_rows
+
+    @property
+    def spreads(self) -> Array:
+        """Standard deviation of each feature in each component, (k, d)."""
+        return np.asarray(np.sqrt(np.einsum("kdd->kd", self.parameters.dense_covariances())))
+
+    def heaviest(self, at_most: int) -> list[int]:
+        """The components of largest weight, in their own order."""
+        return _foremost(self.parameters.weights, at_most)
+
+    def most_telling(self, at_most: int) -> list[int]:
+        """The features that separate the components best, in their own order."""
+        return _foremost(separations(self.parameters), at_most)
+
+    def heads(self, j: int) -> dict[str, str]:
+        """Number, weight, size and labelled rows of a component, as far as they are known."""
+        found = {"component": str(j), "weight": text.percent(float(self.parameters.weights[j]))}
+        if self.sizes is not None:
+            found["size"] = text.count(self.sizes[j])
+        if self.labelled is not None:
+            found["labelled"] = text.count(self.labelled[j])
+        return found
+
+    def measured(self, j: int, features: Sequence[int]) -> list[tuple[str, str]]:
+        """Mean and standard deviation of some features in a component, in units of the data."""
+        means, spreads = self.parameters.means[j], self.spreads[j]
+        return [text.measured(float(means[f]), float(spreads[f])) for f in features]
+
+
+class Ending(NamedTuple):
+    """How the fit of a model ended.
+
+    Parameters
+    ----------
+    outcome : str
+        That of the fit, or "labelled" in a run that fitted nothing.
+    passes : str
+        The passes that were made; where nothing was fitted, which model it is.
+    advice : str
+        What to do next; empty where nothing was fitted.
+    """
+
+    outcome: str
+    passes: str
+    advice: str
+
+    @classmethod
+    def of(cls, model: Model, metrics: Mapping[str, Any]) -> Ending:
+        """Of a version with these metrics; of a model alone there are none."""
+        outcome = Outcome(model.outcome)
+        if source := metrics.get("model_from"):
+            rows, passes = text.numbered(model.n_rows, "row"), text.numbered(model.n_passes, "pass")
+            ended = f"{outcome.replace('_', ' ')} after {passes}"
+            source = text.readable(source)
+            return cls("labelled", f"the model is that of {source}, fitted to {rows}; {ended}", "")
+        return cls(model.outcome, passes_made(model.n_passes, metrics), outcome.advice)
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """What is said of a version, or of a model alone.
+
+    Parameters
+    ----------
+    components : Components
+    features : str
+        Their names, and whether somebody chose them.
+    cautions : tuple of str
+        What ought to be known before anything else.
+    events : tuple of dict
+        What else happened to components.
+    ending : Ending
+    """
+
+    components: Components
+    features: str
+    cautions: tuple[str, ...]
+    events: tuple[Mapping[str, Any], ...]
+    ending: Ending
+
+    @classmethod
+    def of(cls, model: Model, metrics: Mapping[str, Any]) -> Summary:
+        """Of a version with these metrics; of a model alone there are none."""
+        cautions, events = told_apart(metrics.get("events") or ())
+        n_rows = None if metrics.get("model_from") else model.n_rows
+        names = model.feature_names
+        return cls(
+            Components(names, model.parameters, n_rows, metrics.get("n_labelled")),
+            text.features(names, named=metrics.get("features_named")),
+            tuple(cautions),
+            tuple(events),
+            Ending.of(model, metrics),
+        )
+
+
+def rows_used(metrics: Mapping[str, Any]) -> str:
+    """How many rows were read, and what became of those that are not as others."""
+    rows = f"{metrics['n_rows']:,}" if metrics["n_rows"] else "0: no file holds a row"
+    if dropped := metrics["n_rows"] - metrics["n_used"]:
+        rows += f", {dropped:,} of them without a label: a value is missing"
+    if incomplete := metrics.get("n_incomplete"):
+        rows += f", {incomplete:,} of them used though values are missing"
+    if tables := metrics.get("tables"):
+        rows += f"; of the Delta table, {text.table_versions(tables)}"
+    if ignored := metrics.get("n_ignored"):
+        rows += f"; {text.numbered(ignored, 'file')} ignored, as asked"
+    if cast := metrics.get("cast"):
+        rows += f"; taken for numbers, as asked: {', '.join(cast)}"
+    return rows
+
+
+def measures(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """How well the mixture describes the rows; without rows that count there is no saying."""
+    if metrics["log_likelihood_per_row"] is None:
+        return {"log-likelihood": "none: no row counts"}
+    return {
+        "log-likelihood": f"{text.in_total(metrics['log_likelihood'])} in total, "
+        f"{text.per_row(metrics['log_likelihood_per_row'])} per row",
+        "criteria": ", ".join(
+            f"{name.upper()} {metrics[name]:,.2f}" for name in ("bic", "aic", "icl")
+        ),
+    }
+
+
+def passes_made(n_passes: int, metrics: Mapping[str, Any]) -> str:
+    """The passes of the start that was kept, and what else was read."""
+    passes = text.numbered(n_passes, "pass")
+    if taken_back := metrics.get("n_taken_back"):
+        passes += f", and {taken_back:,} that were taken back,"
+    if (starts := metrics.get("n_starts", 1)) == 1:
+        return f"{passes} over the data"
+    reads = text.numbered(metrics["n_reads"], "time")
+    return f"{passes.rstrip(',')}, the best of {starts} starts; all rows were read {reads}"
+
+
+def told_apart(
+    events: Sequence[Mapping[str, Any]],
+) -> tuple[list[str], list[Mapping[str, Any]]]:
+    """The cautions among the events of metrics.json, in a few lines, and the other events."""
+    odd = tuple(map(str, Oddity))
+    lines = [str(each["message"]) for each in events if each.get("kind") in odd]
+    narrow = [each for each in events if each.get("kind") == Cause.NARROW]
+    others = [each for each in events if each.get("kind") not in (*odd, Cause.NARROW)]
+    return lines + ([gist(narrow)] if narrow else []), others
+
+
+def standardised_scatter(parameters: Parameters) -> tuple[Array, Array, Array]:
+    """Total standard deviation of each feature, and covariance within and between components.
+
+    The covariances are in units of the standard deviations: (d,), (d, d), (d, d).
+    """
+    weights, covariances = parameters.weights, parameters.dense_covariances()
+    deviations = parameters.means - weights @ parameters.means
+    unit = _power_of_two(covariances, deviations)
+    deviations = deviations / unit
+    within = np.einsum("k,kde->de", weights, covariances / unit[:, None] / unit)
+    between = (deviations * weights[:, None]).T @ deviations
+    spreads = np.sqrt(np.diagonal(within) + np.diagonal(between))
+    spreads = np.where(spreads > 0, spreads, 1.0)
+    scale = spreads[:, None] * spreads
+    return spreads * unit, within / scale, between / scale
+
+
+def _power_of_two(covariances: Array, deviations: Array) -> Array:
+    """A unit for each feature in which no square overflows; a power of two changes no bits."""
+    spreads = np.sqrt(np.einsum("kdd->kd", covariances))
+    largest = np.maximum(spreads.max(axis=0), np.abs(deviations).max(axis=0))
+    return np.asarray(np.ldexp(1.0, np.where(largest > 0, np.frexp(largest)[1] - 1, 0)))
+
+
+def separations(parameters: Parameters) -> Array:
+    """Between- over within-variance of each feature alone, (d,)."""
+    _, within, between = standardised_scatter(parameters)
+    return np.asarray(np.diagonal(between) / np.maximum(np.diagonal(within), RIDGE))
+
+
+def _foremost(values: npt.NDArray[np.float64], at_most: int) -> list[int]:
+    """Positions of the largest values, in order of position."""
+    return sorted(np.argsort(-values, kind="stable")[:at_most].tolist())
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What is known of a version without reading its labels; None where it is damaged.
+
+    Parameters
+    ----------
+    number : int
+    version : Version or None
+    n_components : int or None
+    log_likelihood : float or None
+        Of all rows together; None also where no row counts.
+    settings : str or None
+        Those that are not as by default.
+    data : str or None
+        Path of the input, or paths.
+    problem : str or None
+        What is damaged, and the remedy.
+    """
+
+    number: int
+    version: Version | None = None
+    n_components: int | None = None
+    log_likelihood: float | None = None
+    settings: str | None = None
+    data: str | None = None
+    problem: str | None = None
+
+
+def history(url: str) -> list[Listed]:
+    """All versions of an output, the oldest first; one that is damaged hides no other.
+
+    Raises
+    ------
+    OutputError
+        Nothing was published there, or the folder cannot be read.
+    """
+    store = open_store(url)
+    numbers = version_numbers(store)
+    if not numbers:
+        raise OutputError(f"{url} holds no published version.")
+    with ThreadPoolExecutor(min(AT_ONCE, len(numbers))) as pool:
+        return list(pool.map(partial(_listed, store), numbers))
+
+
+def in_short(settings: Mapping[str, Any]) -> str:
+    """What decides the result and is not as by default, as `name=value`.
+
+    Parameters
+    ----------
+    settings : mapping
+        Those of a run, as in its run.json.
+    """
+    return " ".join(_words(settings))
+
+
+def _listed(store: Store, number: int) -> Listed:
+    listed = Listed(number)
+    try:
+        listed = replace(listed, version=read_version(store, number))
+        return _with_its_run(store, listed)
+    except GmmDaskError as error:
+        return replace(listed, problem=str(error))
+
+
+def _with_its_run(store: Store, listed: Listed) -> Listed:
+    assert listed.version is not None
+    folder = RunFolder(store, listed.version.run_id)
+    manifest = read_manifest(store, listed.version)
+    metrics = folder.get_verified_json("metrics.json", manifest)
+    about = folder.get_verified_json("run.json", manifest)
+    try:
+        paths = about["settings"]["data"]["path"]
+        return replace(
+            listed,
+            n_components=len(metrics["n_labelled"]),
+            log_likelihood=_log_likelihood(metrics),
+            settings=in_short(about["settings"]),
+            data=paths if isinstance(paths, str) else ", ".join(paths),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise OutputError(
+            f"{folder.path()} was written by other software: its metrics.json or run.json has "
+            f"other fields ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _log_likelihood(metrics: Mapping[str, Any]) -> float | None:
+    """Log-likelihood of all rows; None where no row counts."""
+    if metrics["log_likelihood_per_row"] is None:
+        return None
+    return float(metrics["log_likelihood"])
+
+
+def _words(settings: Mapping[str, Any]) -> Iterator[str]:
+    if "fit" in settings:
+        yield settings["fit"]["covariance_type"]
+    else:
+        yield f"model={text.short(settings['model'], MAX_SETTING)}"
+    for section, schema in _SECTIONS.items():
+        for name, value in settings.get(section, {}).items():
+            field = schema.model_fields.get(name)
+            default = None if field is None else field.default
+            default = list(default) if isinstance(default, tuple) else default
+            if name not in _SAID_ELSEWHERE and value != default:
+                value = ",".join(map(str, value)) if isinstance(value, list) else value
+                yield f"{name}={text.short(text.readable(value), MAX_SETTING)}"
