@@ -152,7 +152,7 @@ def _show_outputs(published: Published) -> None:
 
 
 def _code(words: str) -> str:
-    """As code, so that no character of a path means anything."""
+    """Markdown code, in which no character of a path has a meaning of its own."""
     words = shown(redacted(words))
     fence = "`" * (1 + max(map(len, re.findall("`+", words)), default=0))
     pad = " " if {words[:1], words[-1:]} & {"`", " "} else ""  # one on each side is not shown
@@ -160,7 +160,7 @@ def _code(words: str) -> str:
 
 
 def _cell(words: str) -> str:
-    """As code in a table, where a bar would end the cell."""
+    """Markdown code for a table, where a bar would end the cell."""
     return _code(words).replace("|", "\\|")
 
 

@@ -93,7 +93,7 @@ def run(flow: Flow[Any, Any], settings: Settings | ScoreSettings) -> Published:
 
 
 def carried_out(flow: Flow[Any, Any], settings: Settings | ScoreSettings, url: str) -> Published:
-    """What the flow published; raises ServerError where Prefect's server failed under way."""
+    """The version that the flow published; raises ServerError if Prefect's server failed."""
     try:
         return flow(settings)
     except HTTPError as error:  # Prefect itself asked again for a minute

@@ -70,7 +70,7 @@ class _Setting:
 
     @property
     def types(self) -> tuple[Any, ...]:
-        """What the value may be."""
+        """The types that the value may have."""
         return tuple(_alternatives(self.field.annotation))
 
     @property
@@ -99,7 +99,7 @@ class _Setting:
 
     @property
     def values(self) -> str:
-        """What the value may be, in words: those that there are, or a type and its range."""
+        """The allowed values for the table of settings: words, or a type and its range."""
         if self.words:
             return ", ".join(f"`{word}`" for word in self.words) + (", a list" * self.is_list)
         names = {bool: "true or false", int: "integer", float: "number", str: "text"}
@@ -194,7 +194,7 @@ def settings_of(
 
 
 def explained(schema: type[AnySettings]) -> Callable[[str], str]:
-    """Have a message say by which options the settings that it names are given."""
+    """A function that adds to a message the options of the settings that the message names."""
 
     def with_options(message: str) -> str:
         named = [

@@ -1,4 +1,4 @@
-"""What the processes of our own commands set for themselves, and how they end."""
+"""Settings that our own commands make for their process: garbage, signals, loggers, streams."""
 
 from __future__ import annotations
 
@@ -18,15 +18,12 @@ from typing import Any, TextIO
 # Python's own 700 new objects are reached all the time while packages are imported, and every
 # search goes through more of them: a tenth of the time of a run over 10 million rows.
 NEW_OBJECTS = (50_000, 20, 20)
-# A thread in Python code keeps others waiting for 5 ms. Those that label take the lock for a moment
-# hundreds of times while another draws the report.
-TURN = 3e-4  # seconds
 # Those that Dask gives a level of their own, and one that tells of failures in its event loop.
 _LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado.application", "asyncio")
 
 
 def settle() -> None:
-    """Lose what cannot be printed; look for cycles of garbage rarely; let threads take short turns.
+    """Lose what cannot be printed, and look for cycles of garbage rarely.
 
     Where `ulimit -v` or `-d` is set, Arrow takes memory as the system gives it: its own allocator
     reserves a gibibyte of address space, which would count. The last search for cycles is left out:
@@ -37,7 +34,6 @@ def settle() -> None:
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     gc.set_threshold(*NEW_OBJECTS)
     atexit.register(gc.freeze)
-    sys.setswitchinterval(TURN)
 
 
 def _has_address_limit() -> bool:
@@ -143,7 +139,7 @@ def lost(stream: TextIO) -> OSError | None:
 
 
 def _file_of(stream: TextIO) -> Any:
-    """What the stream writes to; between the two there may be a buffer."""
+    """The file that a text stream writes to, with or without a buffer between them."""
     buffer = getattr(stream, "buffer", None)
     return getattr(buffer, "raw", buffer)
 

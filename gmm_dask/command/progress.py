@@ -19,7 +19,7 @@ RECENT = 5  # passes that the estimate of what is left looks back on
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is left of a fit.
+    """How much of a fit is left.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Forecast:
 
 
 def forecast(changes: Sequence[float], start: int, settings: FitSettings) -> Forecast:
-    """What is left after a start's passes that changed the log-likelihood by `changes`.
+    """The passes that are left after those that changed the log-likelihood by `changes`.
 
     EM converges geometrically near its end, so the ratio of the last changes says how many more
     it takes to get under tol. Starts to come are taken to be as long as this one.
@@ -58,7 +58,7 @@ def _passes_to_tol(changes: Sequence[float], tol: float) -> int | None:
 
 
 class Progress(Watcher):
-    """What both displays know of a running stage: the passes of the start that is under way."""
+    """A watcher that keeps the passes of the start under way; every display is one."""
 
     def __init__(self) -> None:
         self.told: list[str] = []  # warnings that somebody can read
@@ -122,7 +122,7 @@ def which_pass(record: Pass, settings: FitSettings) -> str:
 
 
 def reached(record: Pass, settings: FitSettings) -> str:
-    """What a pass came to, in words; the first has nothing to be compared with."""
+    """The result of a pass in words; the first pass has no change."""
     says = f"{settings.objective} per row {text.per_row(record.lower_bound)}"
     change = _change(record, ".1e")
     if record.taken_back:

@@ -230,7 +230,7 @@ def numbers_of(X: Any, fitted: Names = None, within: str = "") -> Numbers:
 
 
 def order_of(names: Sequence[Any], fitted: Names) -> tuple[int, ...] | None:
-    """Which of the columns each feature is, where they are the same in another order."""
+    """The position of each feature among the columns; None unless only their order differs."""
     if fitted is None or list(names) == list(fitted) or set(names) != set(fitted):
         return None
     place = {name: i for i, name in enumerate(names)}

@@ -149,7 +149,7 @@ def arrow_values(column: Any, type_: Any, where: str, length: int | None = None)
 
 
 def kind_of_pandas(dtype: Any) -> Kind:
-    """What the values of a column of pandas are."""
+    """The kind of the values in a column of pandas, from its dtype."""
     import pandas as pd
 
     if isinstance(dtype, np.dtype):

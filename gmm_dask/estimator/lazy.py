@@ -277,7 +277,7 @@ def _lengths(X: Any, fitted: Names, n_features: int | None) -> dict[Any, int]:
 
 
 def _first_length(X: Any, name: Any) -> int | None:
-    """Of the first list in a column of a DataFrame; None where it holds something else.
+    """Length of the first list in a column of a DataFrame; None if the column holds no lists.
 
     The first partition is computed for it, and all others only where that holds nothing there.
     """
@@ -302,7 +302,7 @@ def _was_lists(X: Any, name: Any) -> bool:
 
 
 def _length_in(part: Any, name: Any) -> Values:
-    """Of the first list in a column of a partition, (1,), or what there is in its place."""
+    """Length (1,) of the first list in a column of a partition, or NOTHING or NO_LIST."""
     columns = getattr(part, "columns", ())
     values = part[name] if list(columns).count(name) == 1 else ()
     for cls, value in zip(map(type, values), values, strict=True):

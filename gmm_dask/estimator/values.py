@@ -28,7 +28,7 @@ Values = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Headings:
-    """What messages call columns.
+    """How messages name columns.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Headings:
     only: str | None = None
 
     def column(self, j: int | None) -> str:
-        """One of them; None stands for all."""
+        """The name of column `j` in a message; None stands for all columns."""
         if self.only is not None:
             return self.only
         if j is None:
@@ -149,12 +149,12 @@ def _of_objects(array: Values, headings: Headings) -> Values:
 
 
 def array_of(row: Any) -> Any:
-    """As an array, masked where it is one."""
+    """The row as an array; a masked array stays masked."""
     return row if isinstance(row, np.ma.MaskedArray) else np.asarray(row)
 
 
 def _held(where: str, cls: type, kind: Kind, row: int) -> str:
-    """What is said of a Python object; of one that NumPy would not take, in Python's words, too."""
+    """The refusal of a Python object; what NumPy cannot take, in Python's words too."""
     what = f"holds a {cls.__name__} in row {row}"
     if kind in ("nested", "other"):
         what += f" (float() argument must be a string or a real number, not {cls.__name__!r})"

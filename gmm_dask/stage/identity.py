@@ -1,4 +1,4 @@
-"""Which folder a run belongs in: that of its settings and data, and never one of other data."""
+"""The folder of a run, found from its settings and data; never the folder of other data."""
 
 from __future__ import annotations
 

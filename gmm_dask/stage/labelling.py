@@ -55,7 +55,7 @@ _Rows = npt.NDArray[np.floating[Any]]
 
 
 class _Item(NamedTuple):
-    """One chunk to label; its rows, and the hash that its pages had, where somebody has them."""
+    """One chunk to label, with its rows and the hash of its pages if these are known already."""
 
     chunk: Chunk
     source: ChunkSource
@@ -91,7 +91,7 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What every label task is told."""
+    """What every label task needs beside its chunks: folder, model and columns."""
 
     folder: RunFolder
     parameters: Parameters
@@ -137,7 +137,7 @@ def label(
     watcher.phase("label", f"{text.numbered(n_rows, 'row')} in {text.numbered(n_parts, 'part')}")
     rows = [None] * n_parts if held is None else rows_here(held.chunks)
     tasks = list(_tasks(plan, rows, contents or {}))
-    # Nobody says which of the tasks are done: so many parts are written, whichever these are.
+    # A backend tells that a task is done, and not which: at least so many parts are written.
     written = accumulate(sorted(map(len, tasks)))
     with job.backend(watcher, backend) as backend:
         of_shards = map_items(
@@ -342,7 +342,7 @@ def _scored(
 
 
 def _content(work: _Work, rows: OpenChunk, before: str | None) -> str:
-    """SHA-256 of the pages of rows that were read now; they must be as they were before."""
+    """SHA-256 of the pages of rows that were just read; raises if it was another one before."""
     content = content_of(rows, work.columns)
     if before not in (None, content):
         raise file_changed(

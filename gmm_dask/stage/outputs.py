@@ -249,7 +249,7 @@ class _LabelPart:
 
 
 def _of_no_rows(part: _LabelPart) -> Any:
-    """What a part is as a frame, without its rows: only its footer is read."""
+    """The columns and types of a label part as an empty frame; only the footer is read."""
     import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq

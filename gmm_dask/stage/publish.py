@@ -232,7 +232,7 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
 
 
 def _per_row_and_criteria(sums: LabelSums, n_free: int) -> dict[str, float | None]:
-    """What is said of rows that count; null where no row does.
+    """Log-likelihood per row and criteria; null if no row counts.
 
     The criteria are as Schwarz 1978, Akaike 1974, Biernacki et al. 2000.
     """
@@ -248,7 +248,7 @@ def _per_row_and_criteria(sums: LabelSums, n_free: int) -> dict[str, float | Non
 
 
 def _before_labels(job: Job[Any], fitted: Fitted) -> dict[str, Any]:
-    """What is in metrics.json of plan and fit."""
+    """Those entries of metrics.json that are known before the labels: of plan and fit."""
     model, settings = fitted.model, job.settings
     labels_alone = isinstance(settings, ScoreSettings)
     return {

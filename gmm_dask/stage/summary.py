@@ -117,7 +117,7 @@ class Ending(NamedTuple):
 
     @classmethod
     def of(cls, model: Model, metrics: Mapping[str, Any]) -> Ending:
-        """Of a version with these metrics; of a model alone there are none."""
+        """Made from a model and the metrics of its version; a model alone has no metrics."""
         outcome = Outcome(model.outcome)
         if source := metrics.get("model_from"):
             rows, passes = text.numbered(model.n_rows, "row"), text.numbered(model.n_passes, "pass")
@@ -129,7 +129,7 @@ class Ending(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """What is said of a version, or of a model alone.
+    """Everything that people are told of a version, or of a model alone.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ class Summary:
 
     @classmethod
     def of(cls, model: Model, metrics: Mapping[str, Any]) -> Summary:
-        """Of a version with these metrics; of a model alone there are none."""
+        """Made from a model and the metrics of its version; a model alone has no metrics."""
         cautions, events = told_apart(metrics.get("events") or ())
         n_rows = None if metrics.get("model_from") else model.n_rows
         names = model.feature_names
@@ -252,7 +252,9 @@ def _foremost(values: npt.NDArray[np.float64], at_most: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Listed:
-    """What is known of a version without reading its labels; None where it is damaged.
+    """A version as the log of versions lists it, without reading its labels.
+
+    Fields that cannot be read, because something is damaged, are None.
 
     Parameters
     ----------
@@ -295,7 +297,7 @@ def history(url: str) -> list[Listed]:
 
 
 def in_short(settings: Mapping[str, Any]) -> str:
-    """What decides the result and is not as by default, as `name=value`.
+    """The settings that decide the result and differ from their defaults, as `name=value`.
 
     Parameters
     ----------

@@ -130,7 +130,7 @@ def bounded(value: Any) -> str:
 def held_chunks(
     total: int, held: int, n_bytes: int, in_scratch: int = 0, scratch_bytes: int = 0
 ) -> str:
-    """Which of the chunks stay decoded between passes, in memory and on disk."""
+    """How many chunks stay decoded between passes in memory and on disk, in one line."""
     parts = [(held, n_bytes, "decoded"), (in_scratch, scratch_bytes, "decoded in scratch")]
     lines = [
         f"{_which(n, total)} {where} between passes, {size(of)}" for n, of, where in parts if n
@@ -149,7 +149,7 @@ def numbered(count_of: int, noun: str) -> str:
 
 
 def table_versions(tables: Mapping[str, int]) -> str:
-    """Which version of which Delta table was read; one that is the whole input has no name."""
+    """Names and versions of the Delta tables that were read; a single table has no name."""
     return ", ".join(
         f"{name}, version {number}" if name else f"version {number}"
         for name, number in tables.items()

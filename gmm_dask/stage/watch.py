@@ -1,4 +1,4 @@
-"""What a running stage tells whoever watches: a terminal, a log file, Prefect, nobody."""
+"""The messages of a running stage to whoever watches it: a terminal, a log file or Prefect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Watcher:
 
     @property
     def under_way(self) -> str:
-        """What is being computed, in words, for whoever tells of something that was lost."""
+        """The work under way in words, for messages about workers that were lost."""
         return "the work"
 
     def phase(self, name: str, detail: str) -> None:
@@ -24,10 +24,10 @@ class Watcher:
         """One pass of EM over all rows ended."""
 
     def labelled(self, done: int, total: int) -> None:
-        """So many of all label parts are written."""
+        """At least `done` of `total` label parts are written."""
 
     def warn(self, message: str) -> None:
         """Something went another way than usual, and the run goes on."""
 
     def waiting(self, what: str | None, seconds: float = 0.0) -> None:
-        """Nothing goes on before this is there, for at most so many seconds; None: it is there."""
+        """The stage waits for something, for at most so many seconds; None says that it came."""

@@ -1,4 +1,4 @@
-"""Our own commands look for cycles rarely and take short turns; who imports us is left alone."""
+"""Our own commands look for cycles of garbage rarely; who imports the package is left alone."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import sys
 from pathlib import Path
 
 CODE = """
-import gc, sys
+import gc
 
-before = gc.get_threshold(), sys.getswitchinterval()
+before = gc.get_threshold()
 import gmm_dask, gmm_dask.command.cli, gmm_dask.stage.run
-assert (gc.get_threshold(), sys.getswitchinterval()) == before
+assert gc.get_threshold() == before
 assert not gc.get_freeze_count()
 gmm_dask.command.cli.app = lambda prog_name: print("called")
 gmm_dask.command.cli.main()
 assert gc.isenabled()
-assert gc.get_threshold()[0] > before[0][0]
-assert sys.getswitchinterval() < before[1] / 10
+assert gc.get_threshold()[0] > before[0]
 """
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -43,14 +42,10 @@ def test_a_small_data_set_is_its_own_sample() -> None:
     np.testing.assert_array_equal(found.sample, X)
 
 
-def test_what_is_to_be_noted_of_a_piece_is_asked_once_by_the_task_that_looks_at_it(
-    backend: Backend,
-) -> None:
+def test_the_pieces_of_a_chunk_are_surveyed_each_by_itself(backend: Backend) -> None:
     chunks = replace(row_chunks(np.zeros((10, 2)), chunk_bytes=80), pieces=((2, 3), (5,)))
-    noting = {0: partial(str, "first"), 2: partial(str, "third")}
     for sample_rows in (4, 100):
-        found, _ = survey(chunks, backend, sample_rows=sample_rows, seed=SEED, noting=noting)
-        assert found.contents == {0: "first", 2: "third"}
+        found, _ = survey(chunks, backend, sample_rows=sample_rows, seed=SEED)
         assert [each.n_rows for each in found.chunks] == [2, 3, 5]
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -87,8 +86,6 @@ class Survey:
         Whether there were more rows than the sample has room for.
     is_all : bool
         Whether the sample says all that the rows say: there are not more different ones.
-    contents : mapping of int to str
-        What `survey` was given to note of the pieces, by piece.
     copies : float
         Rows, of those that a start can be found on, for each different row of a sample that was
         drawn, by an estimate where the sample is not all; else 1.
@@ -101,7 +98,6 @@ class Survey:
     n_reads: int = 1
     is_drawn: bool = False
     is_all: bool = True
-    contents: Mapping[int, str] = field(default_factory=dict)
     copies: float = 1.0
 
     @property
@@ -144,7 +140,6 @@ def survey(
     seed: np.random.SeedSequence,
     missing: Missing = "error",
     by_value: bool = True,
-    noting: Mapping[int, Callable[[], str]] | None = None,
 ) -> tuple[Survey, RowChunks]:
     """Look at every row; also returns the chunks with their lengths known.
 
@@ -161,8 +156,6 @@ def survey(
     by_value : bool
         False draws each row by its place, whatever its weight and however many are equal: a
         sample to look at, for which one look is nearly always enough.
-    noting : mapping of int to callable, optional
-        Called by the tasks that look at these pieces; what they return is in `contents`.
     """
     chunk_map = ChunkMap(chunks, backend)
     if chunks.lengths is None:
@@ -176,16 +169,15 @@ def survey(
         draw = Draw.first(seed, sample_rows, max(sample_rows, size), n_rows, by_value)
     arithmetic = RowArithmetic.chosen(missing)
     pieces = chunks.pieces or tuple((n,) for n in lengths)
-    each = list(zip(first_rows, pieces, _by_chunk(noting or {}, pieces), strict=True))
+    each = list(zip(first_rows, pieces, strict=True))
     of_chunks = chunk_map("survey", partial(_survey_pieces, arithmetic), draw, each)
     looked = [of_piece for of_chunk in of_chunks for of_piece in of_chunk]
-    seen = tuple(piece for piece, _, _ in looked)
-    parts = [part for _, part, _ in looked]
-    contents = {i: noted for i, (_, _, noted) in enumerate(looked) if noted is not None}
+    seen = tuple(piece for piece, _ in looked)
+    parts = [part for _, part in looked]
     if draw is None:
         weights = None if chunks.weights is None else np.concatenate([w for _, w in parts])
         sample = np.concatenate([X for X, _ in parts])
-        return Survey(seen, sample, weights, contents=contents), chunks
+        return Survey(seen, sample, weights), chunks
     found, n_reads = Sketch.merged(draw, parts), 1
     n_eligible = sum(chunk.n_eligible for chunk in seen)
     while (again := found.next_draw(draw, n_eligible)) is not None:
@@ -195,7 +187,7 @@ def survey(
     is_all = found.is_all(draw) and n_eligible == sum(chunk.n_counted for chunk in seen)
     is_all, chosen = by_value and is_all, found.chosen(draw)
     copies = n_eligible / max(found.n_different(draw), 1.0)
-    return Survey(seen, *chosen, found.unit, n_reads, True, is_all, contents, copies), chunks
+    return Survey(seen, *chosen, found.unit, n_reads, True, is_all, copies), chunks
 
 
 def _is_cheap(larger_rows: int, chunks: RowChunks, n_rows: int, missing: Missing) -> bool:
@@ -207,28 +199,20 @@ def _is_cheap(larger_rows: int, chunks: RowChunks, n_rows: int, missing: Missing
     )
 
 
-def _by_chunk(
-    noting: Mapping[int, Callable[[], str]], pieces: Sequence[Sequence[int]]
-) -> Iterator[tuple[Callable[[], str] | None, ...]]:
-    of_pieces = map(noting.get, count())
-    return (tuple(islice(of_pieces, len(lengths))) for lengths in pieces)
-
-
 def _survey_pieces(
     arithmetic: RowArithmetic,
     draw: Draw | None,
-    place: tuple[int, Sequence[int], Sequence[Callable[[], str] | None]],
+    place: tuple[int, Sequence[int]],
     X: Rows,
     weights: Rows | None = None,
-) -> list[tuple[ChunkSurvey, Any, str | None]]:
+) -> list[tuple[ChunkSurvey, Any]]:
     """Survey of each piece of a chunk, so that what is wrong can be told by file."""
-    first_row, lengths, noting = place
+    first_row, lengths = place
     found, start = [], 0
-    for n_rows, note in zip(lengths, noting, strict=True):
+    for n_rows in lengths:
         at = slice(start, start + n_rows)
         of_piece = None if weights is None else weights[at]
-        looked = survey_chunk(arithmetic, draw, first_row + start, X[at], of_piece)
-        found.append((*looked, None if note is None else note()))
+        found.append(survey_chunk(arithmetic, draw, first_row + start, X[at], of_piece))
         start = at.stop
     return found
 

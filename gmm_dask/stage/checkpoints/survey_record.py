@@ -12,12 +12,10 @@ from gmm_dask.sampling import ColumnSpread
 from gmm_dask.storage import (
     COUNT,
     FLAG,
-    SHA256,
     SIZE,
     At,
     Kind,
     count_from,
-    list_of,
     optional,
     packed,
     shape,
@@ -49,7 +47,6 @@ def kind_of_survey(n_features: int) -> Kind[Survey]:
 
     def kinds(n: int, dtype: str) -> Kind[dict[str, Any]]:
         moments = {name: packed(n_features) for name in _SPREAD}
-        contents = list_of(shape({"chunk": COUNT, "sha256": SHA256}))
         return shape(
             {
                 **dict.fromkeys(_COUNTS, COUNT),
@@ -60,7 +57,6 @@ def kind_of_survey(n_features: int) -> Kind[Survey]:
                 "n_sampled": COUNT,
                 "sample": packed(n, n_features, dtype=dtype, nan=True),
                 "sample_weight": optional(packed(n)),
-                "contents": contents,
                 **_OF_SURVEY,
             }
         )
@@ -75,7 +71,6 @@ def kind_of_survey(n_features: int) -> Kind[Survey]:
             "spread_unit": spread.unit,
             "is_single": sample.dtype == np.float32,
             "n_sampled": len(sample),
-            "contents": [{"chunk": i, "sha256": each} for i, each in surveyed.contents.items()],
         }
         document: dict[str, Any] = kinds(len(sample), str(sample.dtype)).dump(known)
         return document
@@ -87,7 +82,6 @@ def kind_of_survey(n_features: int) -> Kind[Survey]:
             (_chunk(found, n_features),),
             found["sample"],
             found["sample_weight"],
-            contents={each["chunk"]: each["sha256"] for each in found["contents"]},
             **{name: found[name] for name in _OF_SURVEY},
         )
 

@@ -1,4 +1,4 @@
-"""What the report is made of, and the states of the fit read off it."""
+"""The data of the report, and the states of the fit that they show."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class ReportData:
 
     @property
     def cautions(self) -> list[str]:
-        """What ought to be known of the result before anything else."""
+        """Cautions that readers should see before anything else."""
         return told_apart(self.events)[0]
 
     @property
@@ -146,7 +146,7 @@ class ReportData:
 
     @property
     def objective(self) -> str:
-        """What `lower_bounds` are of: the log-likelihood, or with a prior the log-posterior."""
+        """The quantity in `lower_bounds`: the log-likelihood, or with a prior the log-posterior."""
         return str(self.metrics.get("objective") or "log-likelihood")
 
     @property

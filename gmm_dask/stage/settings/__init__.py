@@ -64,7 +64,7 @@ def load_settings(
 
 
 def schema_of(document: Mapping[str, Any]) -> type[AnySettings]:
-    """What a document is: settings to label with a published model name it."""
+    """The schema of a document: settings to label rows name a model, settings of a fit do not."""
     if "model" in document and "fit" in document:
         raise SettingsError(
             "The settings have fit and model: with fit a mixture is fitted, with model rows are "

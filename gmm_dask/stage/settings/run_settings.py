@@ -122,7 +122,7 @@ class ClusterSettings(Section, ClusterSpec):
 
 
 class LabelSettings(Section):
-    """What the label files hold beside the label."""
+    """Whether labels are written, and which columns stand beside them."""
 
     enabled: Flag = Field(default=True, description="Write labels; false gives the model alone.")
     keep: Literal["ids", "all"] | tuple[str, ...] = Field(
