@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gmm_dask.dataset import planned_rows
-from gmm_dask.engine import Backend, LocalBackend, RowChunks, expectation, hold, survey
-from gmm_dask.engine.passes import expectation as passes_module
+from gmm_dask.dataset import planned_array, planned_rows
+from gmm_dask.engine import Backend, LocalBackend, expectation, hold, row_chunks, survey
+from gmm_dask.engine.passes import chunk_map as passes_module
 from gmm_dask.engine.passes.chunk_map import ChunkMap
 from gmm_dask.errors import DataError
 from gmm_dask.mixture import Parameters
@@ -68,6 +68,10 @@ def write(folder: Path, X: np.ndarray, n_files: int) -> None:
         pq.write_table(pa.table(columns), folder / f"{i:03}.parquet")
 
 
+def n_files(layout: str) -> int:
+    return 1 if layout == LARGE else 160
+
+
 def planned(folder: Path, layout: str, weight: str | None = None) -> Plan:
     return plan_dataset(
         folder / layout, features=NAMES, weight_column=weight, chunk_bytes=CHUNKS[layout]
@@ -90,7 +94,11 @@ def test_a_pass_is_the_same_however_it_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     chunks, parameters = planned_rows(planned(folder, layout, weight)), start(rows)
-    alone = RowChunks(chunks.X, chunks.weights)
+    array = planned_array(planned(folder, layout))
+    weights = np.concatenate(
+        [np.linspace(1, 2, len(part)) for part in np.array_split(rows, n_files(layout))]
+    )
+    alone = row_chunks(array, None if weight is None else weights)
     expected = bits(expectation(alone, LocalBackend(1))(parameters))
     for budget in (0, 12_000 * (ROW_BYTES + 8), 1 << 30):
         held = hold(chunks, backend, budget)
@@ -117,12 +125,9 @@ def test_every_row_is_decoded_once_a_pass(
         assert sum(decoded) == 2 * N_ROWS
 
 
-def test_tasks_follow_the_rows_not_the_files(folder: Path, rows: np.ndarray) -> None:
-    for layout, n_tasks in ((LARGE, 1), (SMALL, 5)):
-        run = expectation(planned_rows(planned(folder, layout)), LocalBackend(1))
-        graph, keys = run.chunk_map.graph("e_step", len, start(rows), None)
-        assert len(keys) == n_tasks
-        assert len(graph) == n_tasks + 1
+def test_units_follow_the_rows_not_the_files(folder: Path) -> None:
+    for layout, n_units in ((LARGE, 1), (SMALL, 5)):
+        assert len(planned_rows(planned(folder, layout)).units) == n_units
 
 
 def test_a_part_of_a_row_group_is_gone_before_the_next_is_read(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
@@ -17,7 +17,6 @@ from dask._task_spec import convert_legacy_graph
 from gmm_dask.engine import RowChunks, row_chunks
 from gmm_dask.engine.cluster.backends import Backend
 from gmm_dask.engine.cluster.opening import blas_on_one_thread, users_backend
-from gmm_dask.engine.passes.chunks import dask_array
 from gmm_dask.errors import DataError
 from gmm_dask.estimator.forms import (
     Names,
@@ -31,6 +30,9 @@ from gmm_dask.estimator.lazy import FramePart, checked_weights, frame_part, is_f
 from gmm_dask.estimator.values import Values
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic, incomplete_rows
+
+if TYPE_CHECKING:
+    from gmm_dask.storage import Plan
 
 CHUNK_BYTES = 4 << 20  # arrays in memory are cut this fine, so that every core has work
 IN_THE_CLASS = (
@@ -86,7 +88,7 @@ def checked_chunks(
         return chunks
     options: dict[str, Any] = {"missing": missing, "names": names_of(estimator)}
     options["word"] = None if is_path(X) else _word(X)
-    return chunks.through(partial(_checked_block, **options), _checked_blocks(chunks, options))
+    return chunks.through(partial(_checked_block, **options))
 
 
 def lazy_chunks(
@@ -94,9 +96,16 @@ def lazy_chunks(
 ) -> RowChunks:
     """Rows of Dask, or of Parquet, as chunks; raises DataError where they cannot be that."""
     if is_path(X):
-        return _planned(estimator, X, sample_weight, missing, reset)
+        if sample_weight is not None:
+            raise DataError(
+                "sample_weight cannot go with a path to Parquet: give the rows as a Dask "
+                "DataFrame, or use the stage with data.weight_column."
+            )
+        from gmm_dask.dataset import planned_rows
+
+        return planned_rows(_plan(estimator, X, missing, reset))
     chunks = row_chunks(lazy_features(estimator, X, reset=reset), sample_weight)
-    names = tuple(f"{_word(X)} {i}" for i in range(chunks.X.numblocks[0]))
+    names = tuple(f"{_word(X)} {i}" for i in range(chunks.n_chunks))
     return replace(chunks, names=names)
 
 
@@ -104,7 +113,7 @@ def backend_of(chunks: RowChunks, X: Any) -> AbstractContextManager[Backend]:
     """The client the user has open, for rows that are not in this process; else threads."""
     planned = max(chunks.lengths or (0,)) * chunks.row_bytes if is_path(X) else 0
     return users_backend(
-        chunks.X.numblocks[0], is_elsewhere=is_lazy(X) or is_path(X), chunk_bytes=planned
+        chunks.n_chunks, is_elsewhere=is_lazy(X) or is_path(X), chunk_bytes=planned
     )
 
 
@@ -121,15 +130,8 @@ def _here(weights: da.Array) -> Any:
         return np.concatenate(backend.compute(convert_legacy_graph(dict(graph)), blocks))
 
 
-def _planned(
-    estimator: Any, X: Any, sample_weight: Any, missing: Missing, reset: bool
-) -> RowChunks:
-    if sample_weight is not None:
-        raise DataError(
-            "sample_weight cannot go with a path to Parquet: give the rows as a Dask "
-            "DataFrame, or use the stage with data.weight_column."
-        )
-    from gmm_dask.dataset import planned_rows
+def _plan(estimator: Any, X: Any, missing: Missing, reset: bool) -> Plan:
+    """The plan of Parquet files, whose columns fit the estimator."""
     from gmm_dask.storage import plan_dataset
 
     names = None if reset else names_of(estimator)
@@ -147,21 +149,11 @@ def _planned(
             f"{X} has {len(plan.features)} numeric columns, but {type(estimator).__name__} is "
             f"expecting {estimator.n_features_in_} features as input."
         )
-    return planned_rows(plan)
+    return plan
 
 
-def _checked_blocks(chunks: RowChunks, options: dict[str, Any]) -> da.Array:
-    """The rows of the chunks, checked as they come."""
-    X, numbers = dask_array(chunks.X), da.arange(chunks.X.numblocks[0], chunks=1)
-    weights = (None, None) if chunks.weights is None else (dask_array(chunks.weights), "i")
-    options = options | {"dtype": X.dtype, "meta": X._meta, "align_arrays": False}
-    return da.blockwise(_checked_block, "ij", X, "ij", *weights, numbers, "i", **options)
-
-
-def _checked_block(
-    X: Any, weights: Any, number: Any = None, *, word: str | None, **options: Any
-) -> Any:
-    where = None if word is None or number is None else f"{word} {number[0]}"
+def _checked_block(X: Any, weights: Any, number: int, *, word: str | None, **options: Any) -> Any:
+    where = None if word is None else f"{word} {number}"
     return checked_rows(X, weights, where=where, **options)
 
 
@@ -211,8 +203,16 @@ def map_rows(
     if is_frame(X):
         part = frame_part(estimator, X, reset=False)
         return _map_frame(X, _FrameFunction(work, part, columns), parameters)
-    chunks = lazy_chunks(estimator, X, None, missing, reset=False)
-    return _map_array(dask_array(chunks.X), work, parameters, columns)
+    return _map_array(_lazy_array(estimator, X, missing), work, parameters, columns)
+
+
+def _lazy_array(estimator: Any, X: Any, missing: Missing) -> da.Array:
+    """Rows of Dask, or of Parquet, as a Dask array of features (n, d)."""
+    if not is_path(X):
+        return lazy_features(estimator, X, reset=False)
+    from gmm_dask.dataset import planned_array
+
+    return planned_array(_plan(estimator, X, missing, reset=False))
 
 
 class _RowFunction:

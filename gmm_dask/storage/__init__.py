@@ -16,8 +16,7 @@ from gmm_dask.storage.input.parquet.reader import (
     PlannedChunk,
     PlannedFiles,
     carried_schema,
-    read_parts,
-    read_rows,
+    read_chunks,
 )
 from gmm_dask.storage.input.plan import (
     Chunk,
@@ -146,8 +145,8 @@ __all__ = [
     "open_input", "open_store", "OpenChunk", "optional", "or_infinite", "Origin", "overlaps",
     "packed", "parameters_bytes", "parse_ref", "part", "PartReceipt", "PLACE", "Plan",
     "plan_dataset", "PlannedChunk", "PlannedFiles", "Positive", "publish_version",
-    "read_checkpoint", "read_contents_of", "read_manifest", "read_parts", "read_regular",
-    "read_rows", "read_version", "record", "remedied", "remove_garbage", "run_id",
+    "read_checkpoint", "read_chunks", "read_contents_of", "read_manifest", "read_regular",
+    "read_version", "record", "remedied", "remove_garbage", "run_id",
     "RunFolder", "SHA256", "sha256_hex", "shape", "shard_sources", "SIZE", "states_of",
     "Store", "SURVEY", "TableOrigin", "TEXT", "text_of", "TIME", "types_of", "utc_now",
     "value_type", "verify", "Version", "version_numbers", "would_list", "write_checkpoint",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 
+import dask
 import dask.array as da
 import dask.dataframe as dd
 import numpy as np
@@ -12,14 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmm_dask.engine import LocalBackend, RowChunks, Stream, row_chunks
+from gmm_dask.engine import LocalBackend, RowChunks, Unit, row_chunks
 from gmm_dask.engine.passes.chunk_map import ChunkMap
-from gmm_dask.engine.passes.chunks import (
-    array_from_sources,
-    dask_array,
-    even_lengths,
-    rows_from_sources,
-)
+from gmm_dask.engine.passes.units import even_lengths
 from gmm_dask.errors import DataError
 
 ROWS = np.arange(60.0).reshape(20, 3)
@@ -47,10 +43,6 @@ def test_all_forms_hold_the_same_rows(form: str) -> None:
     chunks = row_chunks(FORMS[form]())
     parts = [X for (X,) in blocks(chunks)]
     np.testing.assert_array_equal(np.concatenate(parts), ROWS)
-    assert len(chunks.X.chunks[1]) == 1
-    X = dask_array(chunks.X)
-    assert isinstance(X, da.Array)
-    np.testing.assert_array_equal(X.compute(scheduler="sync"), ROWS)
     assert chunks.n_features == 3
 
 
@@ -82,7 +74,7 @@ def test_arrays_in_memory_are_not_copied() -> None:
 
 
 def test_float32_stays_float32() -> None:
-    assert row_chunks(ROWS.astype(np.float32)).X.dtype == np.float32
+    assert row_chunks(ROWS.astype(np.float32)).dtype == "float32"
 
 
 @given(st.integers(0, 10_000), st.integers(1, 50), st.integers(1, 5000))
@@ -93,44 +85,35 @@ def test_even_chunks_add_up_and_keep_the_limit(n: int, d: int, limit: int) -> No
     assert max(lengths) <= max(1, limit // (8 * d))
 
 
-def test_sources_are_loaded_when_needed_only() -> None:
+@pytest.mark.parametrize("form", [form for form in FORMS if form.startswith("dask")])
+def test_one_block_of_a_dask_array_is_one_unit(form: str) -> None:
+    assert [unit.n_chunks for unit in row_chunks(FORMS[form]()).units] == [1, 1, 1]
+
+
+def test_rows_are_read_when_a_pass_needs_them_only() -> None:
     loaded: list[int] = []
 
-    def load(source: int) -> np.ndarray:
-        loaded.append(source)
-        return np.full((2, 1), float(source))
+    def block(i: int) -> np.ndarray:
+        loaded.append(i)
+        return np.full((2, 1), float(i))
 
-    x = array_from_sources(load, [0, 1, 2], [2, 2, 2], n_features=1, dtype="float64", name="x")
-    X = x.to_dask_array()
+    blocks = [da.from_delayed(dask.delayed(block)(i), (2, 1), float) for i in range(3)]
+    chunks = row_chunks(da.concatenate(blocks))
     assert loaded == []
-    assert (
-        (x.shape, x.numblocks, x.dtype) == (X.shape, X.numblocks, X.dtype) == ((6, 1), (3, 1), "f8")
-    )
-    np.testing.assert_array_equal(X[2:4].compute(scheduler="sync"), [[1.0], [1.0]])
-    assert loaded == [1]
+    total = ChunkMap(chunks, LocalBackend(1)).summed("sum", lambda _, X: X.sum(), None)
+    assert (total, sorted(loaded)) == (6.0, [0, 1, 2])
 
 
 def test_what_rows_pass_through_sees_them_however_they_are_read() -> None:
     parts = [(np.full((2, 1), float(i)), np.full(2, float(i))) for i in range(3)]
-    chunks = rows_from_sources(
-        parts.__getitem__, range(3), [2] * 3, n_features=1, dtype="float64", weighted=True
-    )
 
-    def tenfold(X: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return X * 10 + weights[:, None]
+    def tenfold(X: np.ndarray, weights: np.ndarray, index: int) -> np.ndarray:
+        return X * 10 + weights[:, None] + 100 * index
 
-    for streams in ((), (Stream(1, 3, lambda: iter(parts[1:])),)):
-        X = da.blockwise(
-            tenfold, "ij", dask_array(chunks.X), "ij", dask_array(chunks.weights), "i",
-            align_arrays=False, dtype=float,
-        )  # fmt: skip
-        found = blocks(replace(chunks, streams=streams).through(tenfold, X))
-        assert [X.tolist() for X, _ in found] == [[[11.0 * i]] * 2 for i in range(3)]
+    one_each = tuple(Unit(partial(iter, [part]), (2,)) for part in parts)
+    together = (one_each[0], Unit(partial(iter, parts[1:]), (2, 2)))
+    for units in (one_each, together):
+        chunks = RowChunks(units, 1, weight_dtype="float64").through(tenfold)
+        found = blocks(chunks)
+        assert [X.tolist() for X, _ in found] == [[[111.0 * i]] * 2 for i in range(3)]
         assert [w.tolist() for _, w in found] == [[float(i)] * 2 for i in range(3)]
-
-
-def test_units_are_chunks_and_streams_in_order() -> None:
-    X = da.zeros((80, 1), chunks=(10, 1))
-    streams = (Stream(1, 3, lambda: iter(())), Stream(5, 7, lambda: iter(())))
-    spans = [(0, 1), (1, 3), (3, 4), (4, 5), (5, 7), (7, 8)]
-    assert [(each.start, each.stop) for each in RowChunks(X, streams=streams).units] == spans

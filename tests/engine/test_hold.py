@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gmm_dask.engine import Backend, LocalBackend, expectation
-from gmm_dask.engine.cache.hold import hold, rows_here
-from gmm_dask.engine.passes.chunks import RowChunks, array_from_sources
+from gmm_dask.engine import (
+    Backend,
+    LocalBackend,
+    RowChunks,
+    Unit,
+    expectation,
+    hold,
+    release,
+    rows_here,
+)
+from gmm_dask.engine.passes import chunk_map
 from tests.conftest import Blobs
 from tests.engine.test_passes import bits
 
@@ -35,14 +44,18 @@ class Reader:
         return [len(list(self.log.glob(f"{start}-*"))) for start, _ in EDGES]
 
 
+def read_one(reader: Reader, edges: tuple[int, int], weights: np.ndarray | None = None):
+    start, stop = edges
+    yield reader(edges), None if weights is None else weights[start:stop]
+
+
 def chunks_of(reader: Reader, weights: bool = False) -> RowChunks:
-    load = {"lengths": LENGTHS, "dtype": "float64"}
-    X = array_from_sources(reader, EDGES, n_features=4, name="x", **load)
-    if not weights:
-        return RowChunks(X)
-    heavy = Reader(np.linspace(0.5, 2, 2000), reader.log)
-    heavy.counts = reader.counts  # type: ignore[method-assign]
-    return RowChunks(X, array_from_sources(heavy, EDGES, n_features=None, name="w", **load))
+    heavy = np.linspace(0.5, 2, 2000) if weights else None
+    units = tuple(
+        Unit(partial(read_one, reader, edges, heavy), (length,))
+        for edges, length in zip(EDGES, LENGTHS, strict=True)
+    )
+    return RowChunks(units, 4, weight_dtype="float64" if weights else None)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +79,34 @@ def test_the_first_chunks_that_fit_are_read_once(
     assert reads == [1] * n_held + [2] * (3 - n_held)
 
 
+@pytest.mark.parametrize(
+    ("budget", "n_held"), [(0, 0), (500 * 40, 0), (1200 * 40, 2), (2000 * 40, 3)]
+)
+@pytest.mark.parametrize("in_scratch", [False, True])
+def test_units_of_one_task_are_held_together_and_keep_the_bits(
+    backend: Backend,
+    blobs: Blobs,
+    tmp_path: Path,
+    budget: int,
+    n_held: int,
+    in_scratch: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader = Reader(blobs.X, tmp_path)
+    chunks = chunks_of(reader, weights=True)
+    expected = bits(expectation(chunks, LocalBackend(1))(blobs.truth))
+    monkeypatch.setattr(chunk_map, "MOST_TASKS", 2)
+    before = reader.counts()
+    held = hold(chunks, backend, budget, str(tmp_path / "scratch") if in_scratch else None)
+    assert (held.n_held, held.n_scratch) == (n_held, 3 - n_held if in_scratch else 0)
+    run = expectation(held.chunks, backend)
+    assert [bits(run(blobs.truth)) for _ in range(2)] == [expected] * 2
+    if isinstance(backend, LocalBackend):
+        reads = [after - b for after, b in zip(reader.counts(), before, strict=True)]
+        assert reads == [1] * 3 if in_scratch else [1] * n_held + [2] * (3 - n_held)
+    release(held.chunks)
+
+
 def test_weights_are_held_with_their_rows(backend: Backend, blobs: Blobs, tmp_path: Path) -> None:
     chunks = chunks_of(Reader(blobs.X, tmp_path), weights=True)
     expected = bits(expectation(chunks, LocalBackend(1))(blobs.truth))
@@ -75,24 +116,19 @@ def test_weights_are_held_with_their_rows(backend: Backend, blobs: Blobs, tmp_pa
     assert bits(expectation(held.chunks, backend)(blobs.truth)) == expected
 
 
-def test_a_held_chunk_is_one_task_and_its_rows(blobs: Blobs, tmp_path: Path) -> None:
-    held = hold(chunks_of(Reader(blobs.X, tmp_path)), LocalBackend(1), 1 << 30)
-    graph, keys = expectation(held.chunks, LocalBackend(1)).chunk_map.graph("x", len, None, None)
-    assert len(keys) == 3
-    assert len(graph) == 3 + 3 + 1  # rows, tasks, and the parameters
-
-
 def test_what_cannot_be_read_is_an_error_at_once(backend: Backend) -> None:
-    def broken(edges: tuple[int, int]) -> np.ndarray:
+    def broken() -> np.ndarray:
         raise RuntimeError("no such rows")
 
-    X = array_from_sources(broken, EDGES, LENGTHS, n_features=4, dtype="float64", name="x")
+    units = tuple(Unit(broken, (length,)) for length in LENGTHS)
     with pytest.raises(RuntimeError, match="no such rows"):
-        hold(RowChunks(X), backend, 1 << 30)
+        hold(RowChunks(units, 4), backend, 1 << 30)
 
 
 def test_what_is_held_here_is_at_hand_piece_by_piece(blobs: Blobs, tmp_path: Path) -> None:
-    chunks = replace(chunks_of(Reader(blobs.X, tmp_path)), pieces=((500,), (300, 0, 400), (800,)))
+    chunks = chunks_of(Reader(blobs.X, tmp_path))
+    first, second, third = chunks.units
+    chunks = replace(chunks, units=(first, replace(second, pieces=((300, 0, 400),)), third))
     assert rows_here(chunks) == [None] * 5
     held = rows_here(hold(chunks, LocalBackend(2), 1200 * 32).chunks)
     assert held[4] is None

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import accumulate
+
 import dask
 import dask.array as da
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gmm_dask.engine import (
     Backend,
     LocalBackend,
+    RowChunks,
+    Unit,
     completed_log_likelihood,
     expectation,
+    hold,
     map_items,
     row_chunks,
 )
-from gmm_dask.engine.cache.hold import hold
-from gmm_dask.engine.passes import expectation as passes_module
-from gmm_dask.engine.passes.chunks import RowChunks, array_from_sources
+from gmm_dask.engine.passes import chunk_map as passes_module
+from gmm_dask.engine.passes.chunk_map import runs_of
+from gmm_dask.engine.passes.tree_sum import tree_sum
 from gmm_dask.errors import DataError
 from gmm_dask.fitting import Maximisation, fit
 from gmm_dask.mixture import e_step, m_step
@@ -110,48 +118,57 @@ def test_single_precision_is_the_compiled_kernels_for_complete_rows(blobs: Blobs
         assert passes.in_single() is None
 
 
-def test_a_pass_reads_every_chunk_once_in_one_fused_task(blobs: Blobs) -> None:
+def units_of(X: np.ndarray, size: int, reads: list[int], weight: bool = False) -> RowChunks:
+    """Rows that are read in so many units; each reading is noted."""
+
+    def read(start: int):
+        reads.append(start)
+        part = X[start : start + size]
+        yield part, np.ones(len(part)) if weight else None
+
+    starts = range(0, len(X), size)
+    units = tuple(Unit(partial(read, start), (len(X[start : start + size]),)) for start in starts)
+    return RowChunks(units, X.shape[1], weight_dtype="float64" if weight else None)
+
+
+@pytest.mark.parametrize("weight", [False, True])
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_a_pass_reads_every_unit_once(blobs: Blobs, weight: bool, n_workers: int) -> None:
     reads: list[int] = []
-
-    def load(i: int) -> np.ndarray:
-        reads.append(i)
-        return blobs.X[i * 100 : (i + 1) * 100]
-
-    def load_weights(i: int) -> np.ndarray:
-        return np.ones(100)
-
-    X = array_from_sources(load, range(20), [100] * 20, n_features=4, dtype="float64", name="x")
-    w = array_from_sources(
-        load_weights, range(20), [100] * 20, n_features=None, dtype="float64", name="w"
-    )
-    for chunks in (RowChunks(X), RowChunks(X, w)):
-        reads.clear()
-        run = expectation(chunks, LocalBackend(1))
-        graph, keys = run.chunk_map.graph("e_step", len, blobs.truth, None)
-        assert len(keys) == 20
-        assert len(graph) <= 1.2 * 20
-        run(blobs.truth)
-        run(blobs.truth)
-        assert sorted(reads) == sorted([*range(20)] * 2)
+    run = expectation(units_of(blobs.X, 100, reads, weight), LocalBackend(n_workers))
+    run(blobs.truth)
+    run(blobs.truth)
+    assert sorted(reads) == sorted([*range(0, 2000, 100)] * 2)
 
 
-def test_tasks_of_a_pass_stay_few_when_workers_add_up(
-    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("gather_bytes", [0, 1 << 30])
+def test_tasks_stay_few_and_many_units_have_the_bits_of_the_tree(
+    blobs: Blobs, size: int, gather_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passes_module, "GATHER_BYTES", 0)
-    sizes: list[int] = []
+    monkeypatch.setattr(passes_module, "GATHER_BYTES", gather_bytes)
+    asked: list[int] = []
 
     class Counting(LocalBackend):
-        def compute(self, graph, keys, on_done=None, names=None):
-            sizes.append(len(graph))
-            return super().compute(graph, keys, on_done, names)
+        def compute(self, graph, keys, on_done=None, about=None):
+            asked.append(len(graph))
+            return super().compute(graph, keys, on_done, about)
 
-    X = array_from_sources(
-        lambda i: blobs.X[i * 20 : i * 20 + 20], range(100), [20] * 100,
-        n_features=4, dtype="float64", name="x",
-    )  # fmt: skip
-    expectation(RowChunks(X), Counting(1))(blobs.truth)
-    assert sizes == [100 + 13 + 1]
+    found = expectation(units_of(blobs.X, size, []), Counting(2))(blobs.truth)
+    assert asked[0] <= 300
+    parts = (blobs.X[i : i + size] for i in range(0, len(blobs.X), size))
+    assert bits(found) == bits(tree_sum(e_step(part, blobs.truth) for part in parts))
+
+
+@given(st.integers(1, 200_000), st.integers(0, 1 << 27))
+def test_a_pass_is_about_a_thousand_tasks_at_any_size(n_units: int, n_rows: int) -> None:
+    units = (Unit(len, (n_rows,)),) * n_units
+    runs = runs_of(RowChunks(units, 1))
+    assert len(runs) <= 1024
+    assert [run.first for run in runs] == [*accumulate((r.n_chunks for r in runs[:-1]), initial=0)]
+    assert sum(run.n_chunks for run in runs) == n_units
+    of_one = [run for run in runs[:-1] if len(run.units) > 1]
+    assert not of_one or len(runs) > 128
 
 
 def test_rows_with_missing_values_count_as_absent(backend: Backend, blobs: Blobs) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmm_dask.engine.cache.placement import TOLERANCE, moves
+from gmm_dask.engine.cache.kept import TOLERANCE, moves
 
 WORKERS = ("a", "b", "c")
 

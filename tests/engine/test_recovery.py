@@ -24,6 +24,7 @@ from gmm_dask.engine import (
     Given,
     LocalBackend,
     RowChunks,
+    Unit,
     expectation,
     hold,
     open_backend,
@@ -34,8 +35,8 @@ from gmm_dask.engine.cluster.backends import Backend, ClusterBackend
 from gmm_dask.engine.cluster.link import Limits, Link
 from gmm_dask.engine.cluster.recovery import Opened, repeated
 from gmm_dask.engine.cluster.waiting import LostError
+from gmm_dask.engine.passes import chunk_map
 from gmm_dask.engine.passes.chunk_map import ChunkMap
-from gmm_dask.engine.passes.chunks import array_from_sources
 from gmm_dask.errors import ClusterError, DataError, DeadlyChunkError
 from gmm_dask.fitting import Maximisation, fit
 from gmm_dask.mixture import Parameters
@@ -53,9 +54,15 @@ def load(edges: tuple[int, int]) -> np.ndarray:
     return np.sin(np.arange(*edges, dtype=float))[:, None]
 
 
-def chunks() -> RowChunks:
-    X = array_from_sources(load, EDGES, [ROWS] * N_CHUNKS, n_features=1, dtype="float64", name="x")
-    return RowChunks(X, names=NAMES)
+def read_one(
+    read: Callable[[tuple[int, int]], np.ndarray], edges: tuple[int, int]
+) -> Iterator[Any]:
+    yield read(edges), None
+
+
+def chunks(read: Callable[[tuple[int, int]], np.ndarray] = load) -> RowChunks:
+    units = tuple(Unit(partial(read_one, read, edges), (ROWS,)) for edges in EDGES)
+    return RowChunks(units, 1, names=NAMES)
 
 
 def total(common: Any, X: np.ndarray) -> float:
@@ -116,7 +123,7 @@ def held_by(backend: ClusterBackend) -> Counter[str]:
     has_what = backend.session.link.client.has_what()
     return Counter(
         {
-            worker: sum(isinstance(key, tuple) and key[0].startswith("x-") for key in keys)
+            worker: sum(isinstance(key, tuple) and key[0].startswith("held-") for key in keys)
             for worker, keys in has_what.items()
         }
     )
@@ -214,11 +221,8 @@ def test_a_worker_that_ends_in_a_pass_changes_no_bit_of_the_fit(tmp_path: Path) 
     found = {}
     start = Parameters.from_covariances([0.5, 0.5], [[-0.5], [0.5]], [[0.3], [0.3]], "diag")
     for where, spec in {"threads": ClusterSpec("threads", workers=1), "processes": SPEC}.items():
-        X = array_from_sources(
-            read, EDGES, [ROWS] * N_CHUNKS, n_features=1, dtype="float64", name="x"
-        )
         with open_backend(spec) as backend:
-            held = hold(RowChunks(X, names=NAMES), backend, 4 * 8 * ROWS)
+            held = hold(chunks(read), backend, 4 * 8 * ROWS)
             whole = expectation(held.chunks, backend)
             found[where] = fit(whole, start, Maximisation(), tol=0, max_iter=3)
     assert (tmp_path / "killed").exists()
@@ -239,10 +243,7 @@ def test_workers_that_end_while_chunks_move_to_them_hold_nothing_up(tmp_path: Pa
         return load(edges)
 
     with by_hand() as cluster, opened(cluster, timeout=60) as backend:
-        X = array_from_sources(
-            read, EDGES, [ROWS] * N_CHUNKS, n_features=1, dtype="float64", name="x"
-        )
-        held, before = hold(RowChunks(X, names=NAMES), backend, 1 << 30), backend.session.link
+        held, before = hold(chunks(read), backend, 1 << 30), backend.session.link
         gate.touch()
         cluster.start_worker()
         wait_until(lambda: backend.n_workers == 2)
@@ -284,7 +285,12 @@ def test_a_worker_that_hangs_is_given_up(tmp_path: Path) -> None:
         assert disturbed(held.chunks, backend, fault, tmp_path / "token") == EXPECTED
 
 
-def test_a_chunk_that_kills_workers_is_named() -> None:
+@pytest.mark.parametrize("most_tasks", [1024, 4])
+def test_a_chunk_that_kills_workers_is_named(
+    most_tasks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is one of several that a task works through: that is tried in halves."""
+    monkeypatch.setattr(chunk_map, "MOST_TASKS", most_tasks)
     poison = partial(always, partial(os._exit, 1), 300)
     # One death is enough to accuse, and one more to prove: the default is four each.
     with (
@@ -312,10 +318,7 @@ def test_reading_chunks_into_memory_is_repeated_until_the_chunk_that_kills_is_na
                 end(signal.SIGKILL)
             return load(edges)
 
-        X = array_from_sources(
-            read, EDGES, [ROWS] * N_CHUNKS, n_features=1, dtype="float64", name="x"
-        )
-        return hold(RowChunks(X, names=NAMES), backend, 1 << 30).chunks
+        return hold(chunks(read), backend, 1 << 30).chunks
 
     with (
         # A task is given up at its first death: once in the reading, once where it is alone.

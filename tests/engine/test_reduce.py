@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import dask
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmm_dask.engine.passes.tree_sum import SPLIT_EVERY, tree_sum, tree_tasks
+from gmm_dask.engine.passes.tree_sum import PartialSum, tree_sum, tree_tasks
 
 
 class Term:
@@ -28,17 +30,32 @@ def test_the_tree_is_dyadic(n: int, expected: str) -> None:
     assert tree_sum(Term(str(i)) for i in range(n)).text == expected
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=100))
-def test_groups_of_a_power_of_two_give_the_same_bits(values: list[float]) -> None:
-    groups = [values[i : i + SPLIT_EVERY] for i in range(0, len(values), SPLIT_EVERY)]
-    assert tree_sum(tree_sum(group) for group in groups) == tree_sum(values)
+values_in_runs = st.lists(
+    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20), min_size=1, max_size=20
+)
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
-def test_sums_on_workers_have_the_bits_of_the_driver(values: list[float]) -> None:
-    graph = {("value", i): value for i, value in enumerate(values)}
+def partial_sums(runs: list[list[float]]) -> list[PartialSum[float]]:
+    firsts = accumulate((len(run) for run in runs), initial=0)
+    return [PartialSum.of(first, run) for first, run in zip(firsts, runs, strict=False)]
+
+
+@given(values_in_runs)
+def test_any_runs_of_items_give_the_same_bits(runs: list[list[float]]) -> None:
+    total = tree_sum(value for run in runs for value in run)
+    assert PartialSum.joined(partial_sums(runs)).total == total
+
+
+@given(values_in_runs)
+def test_sums_on_workers_have_the_bits_of_the_driver(runs: list[list[float]]) -> None:
+    graph = {("part", i): part for i, part in enumerate(partial_sums(runs))}
     tasks, keys = tree_tasks(list(graph))
-    assert tree_sum(dask.get({**graph, **tasks}, keys)) == tree_sum(values)
+    found = PartialSum.joined(dask.get({**graph, **tasks}, keys)).total
+    assert found == tree_sum(value for run in runs for value in run)
+
+
+def test_a_partial_sum_of_aligned_items_is_one_sum() -> None:
+    assert len(PartialSum.of(24, [1.0] * 8).nodes) == 1
 
 
 def test_one_partial_sum_per_level_is_held() -> None:

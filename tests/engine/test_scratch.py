@@ -19,12 +19,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gmm_dask.engine import Backend, LocalBackend, expectation, hold, release
+from gmm_dask.engine import (
+    Backend,
+    LocalBackend,
+    RowChunks,
+    Unit,
+    expectation,
+    hold,
+    release,
+)
 from gmm_dask.engine.cache import disk as disk_module
-from gmm_dask.engine.cache.disk import Disk
-from gmm_dask.engine.cache.scratch import Scratch
+from gmm_dask.engine.cache.disk import Disk, Scratch
 from gmm_dask.engine.passes.chunk_map import ChunkMap
-from gmm_dask.engine.passes.chunks import RowChunks, Stream
 from gmm_dask.errors import SettingsError
 from tests.conftest import Blobs
 from tests.engine.test_hold import EDGES, LENGTHS, Reader, chunks_of
@@ -38,9 +44,9 @@ def read_together(reader: Reader, places: slice) -> Iterator[tuple[Any, Any]]:
 
 
 def in_one_task(reader: Reader, chunks: RowChunks) -> RowChunks:
-    """The last two chunks as a stream."""
-    stream = Stream(1, 3, partial(read_together, reader, slice(1, 3)))
-    return replace(chunks, streams=(stream,))
+    """The last two chunks as one unit."""
+    unit = Unit(partial(read_together, reader, slice(1, 3)), LENGTHS[1:])
+    return replace(chunks, units=(chunks.units[0], unit))
 
 
 def open_files(folder: Path) -> list[str]:
@@ -282,7 +288,7 @@ def test_rows_that_cannot_be_read_leave_nothing_while_the_error_is_kept(
     reader: Reader, folder: Path
 ) -> None:
     chunks = chunks_of(reader)
-    broken = replace(chunks, streams=(Stream(2, 3, partial(_broken, reader)),))
+    broken = replace(chunks, units=(*chunks.units[:2], Unit(partial(_broken, reader), (800,))))
     with pytest.raises(RuntimeError, match="no such rows") as kept:
         hold(broken, LocalBackend(1), 0, str(folder))
     assert reader.counts()[:2] == [1, 1]
@@ -351,7 +357,7 @@ def test_a_forked_process_writes_into_no_file_of_its_parent(
 KILLED = """
 import os, signal, sys
 import numpy as np
-from gmm_dask.engine.cache.scratch import Scratch
+from gmm_dask.engine.cache.disk import Scratch
 X = np.ones((1000, 4))
 kept = [Scratch(sys.argv[1], "a fit", i, 1, X.nbytes) for i in range(3)]
 for each in kept:

@@ -43,7 +43,9 @@ def test_a_small_data_set_is_its_own_sample() -> None:
 
 
 def test_the_pieces_of_a_chunk_are_surveyed_each_by_itself(backend: Backend) -> None:
-    chunks = replace(row_chunks(np.zeros((10, 2)), chunk_bytes=80), pieces=((2, 3), (5,)))
+    chunks = row_chunks(np.zeros((10, 2)), chunk_bytes=80)
+    first, second = chunks.units
+    chunks = replace(chunks, units=(replace(first, pieces=((2, 3),)), second))
     for sample_rows in (4, 100):
         found, _ = survey(chunks, backend, sample_rows=sample_rows, seed=SEED)
         assert [each.n_rows for each in found.chunks] == [2, 3, 5]

@@ -1,8 +1,9 @@
-"""Arrays on a local disk, in a file without a name: it ends with whoever needs it."""
+"""Decoded chunks on a local disk, in a file without a name: it ends with whoever needs it."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import platform
 import tempfile
@@ -10,6 +11,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,10 @@ from weakref import WeakValueDictionary, finalize, ref
 import numpy as np
 import numpy.typing as npt
 
+from gmm_dask.engine.passes.units import Chunk, Read
 from gmm_dask.errors import SettingsError
+
+logger = logging.getLogger("gmm_dask")
 
 BLOCK = 1 << 20  # bytes that a sum is of: they are summed while still in the processor's cache
 ALIGNED = 64
@@ -182,6 +188,92 @@ class Room:
         return Place(self._file, start, layout, tuple(sums))
 
 
+class Scratch:
+    """The decoded chunks of one unit, on the disk of the process that has this object.
+
+    A copy in another process gets its own as it reads them.
+
+    Parameters
+    ----------
+    folder : str
+    fit : str
+        Those of one fit share a file.
+    number : int
+        Of the unit among those of the fit.
+    n_chunks, n_bytes : int
+        Chunks of the unit, and bytes that they take on the disk.
+    """
+
+    def __init__(self, folder: str, fit: str, number: int, n_chunks: int, n_bytes: int) -> None:
+        self._about = (folder, fit, number, n_chunks, n_bytes)
+        self._number, self._n_chunks, self._n_bytes = number, n_chunks, n_bytes
+        self._disk = disk(folder, fit)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Scratch, self._about
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether the chunks are there."""
+        return self._number in self._disk.places
+
+    @property
+    def trouble(self) -> str | None:
+        """Why they are not."""
+        return self._disk.troubles.get(self._number)
+
+    def rows(self, read: Read) -> Iterator[Chunk]:
+        """What `read` gives: from the disk if it is there, and else put there.
+
+        Raises
+        ------
+        As `read` does; whatever the disk does, they are read.
+        """
+        given = 0
+        for place in self._disk.places.get(self._number, ()):
+            try:
+                yield from map(_chunk_of, self._disk.lent(place))
+            except OSError as error:
+                self._fail(error)
+                if not self._disk.is_over:
+                    logger.warning(
+                        "Scratch is damaged (%s): chunks are decoded again.", self.trouble
+                    )
+                break
+            given += 1
+        if given < self._n_chunks:
+            self._disk.spare()  # its memory is needed for what is decoded
+            yield from islice(map(partial(self._put, self._room(), []), read()), given, None)
+
+    def release(self) -> None:
+        """Give back all that the fit has in this process."""
+        self._disk.release()
+
+    def _room(self) -> Room | None:
+        if self._disk.is_over or self.trouble:
+            return None
+        try:
+            return self._disk.reserve(self._n_bytes)
+        except OSError as error:
+            self._fail(error)
+            return None
+
+    def _put(self, room: Room | None, places: list[Place], part: Chunk) -> Chunk:
+        """The part, which was put on the disk: once all are there, they are read from it."""
+        try:
+            if room is not None and not (self.trouble or self._disk.is_over):
+                places.append(room.write([array for array in part if array is not None]))
+        except OSError as error:
+            self._fail(error)
+        if len(places) == self._n_chunks and not self._disk.is_over:
+            self._disk.places[self._number] = tuple(places)
+        return part
+
+    def _fail(self, error: OSError) -> None:
+        self._disk.places.pop(self._number, None)
+        self._disk.troubles[self._number] = error.strerror or str(error)
+
+
 def disk(folder: str, fit: str) -> Disk:
     """This process's own for the fit, while anybody refers to it."""
     with _lock:
@@ -207,6 +299,10 @@ _lock = threading.Lock()
 def bytes_for(layout: Layout) -> int:
     """Bytes that arrays take on the disk."""
     return _aligned(max(1, _spans(layout)[-1].stop))
+
+
+def _chunk_of(arrays: list[Any]) -> Chunk:
+    return arrays[0], arrays[1] if len(arrays) > 1 else None
 
 
 class _File:

@@ -1,22 +1,22 @@
-"""Chunks that stay decoded between passes: a cache within a budget; the files are the truth."""
+"""Chunks that stay decoded between passes, in memory or on a local disk: a cache of the files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import accumulate, takewhile
-from typing import Any
-from uuid import uuid4
+from functools import partial
+from itertools import accumulate, islice, takewhile
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from dask._task_spec import DataNode, Task, TaskRef
 
-from gmm_dask.engine.cache.scratch import put_in_scratch
+from gmm_dask.engine.cache.disk import Scratch, bytes_for, check_folder, give_back
+from gmm_dask.engine.cache.kept import ancestors
 from gmm_dask.engine.cluster.backends import Backend
-from gmm_dask.engine.passes.chunks import RowChunks, Stream
-
-Rows = npt.NDArray[Any]
+from gmm_dask.engine.passes.chunk_map import RunTasks, runs_of
+from gmm_dask.engine.passes.units import AtHand, Chunk, Read, RowChunks, Rows, Run, Unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +49,9 @@ class Held:
 
 
 def hold(chunks: RowChunks, backend: Backend, budget: int, scratch: str | None = None) -> Held:
-    """Read as many chunks as fit the budget, the first ones, and keep them decoded.
+    """Read as many runs of units as fit the budget, the first ones, and keep them decoded.
 
-    Chunks that are read together stay together; they are passed over where one task has not the
-    memory for all of them.
+    A run of several chunks is passed over where one task has not the memory for all of them.
 
     Parameters
     ----------
@@ -64,98 +63,219 @@ def hold(chunks: RowChunks, backend: Backend, budget: int, scratch: str | None =
     Raises
     ------
     SettingsError
-        That folder cannot be written.
+        The folder cannot be written.
     As the reading of the chunks does.
     """
-    sizes, units = decoded_bytes(chunks), chunks.units
-    if not sizes:
+    if not chunks.lengths:
         return Held(chunks, 0, 0, 0)
-    totals = accumulate(sum(sizes[i] for i in unit) for unit in units)
-    fitting = units[: sum(1 for _ in takewhile(lambda total: total <= budget, totals))]
-    streams = {stream.start: stream for stream in chunks.streams}
-    largest = backend.memory_of_task if streams else 0
-    chosen = [
-        unit
-        for unit in fitting
-        if unit.start not in streams or sum(sizes[i] for i in unit) <= largest
-    ]
-    n_held, n_bytes = sum(map(len, chosen)), sum(sizes[i] for unit in chosen for i in unit)
-    if chosen:
-        graph, keys = chunks.tasks()
-        for unit in chosen:
-            if unit.start in streams:
-                graph |= _read_together(streams.pop(unit.start), keys)
-        nodes = backend.hold(graph, [keys[i] for unit in chosen for i in unit], chunks.names)
-        chunks = replace(chunks, streams=tuple(streams.values()))
-        chunks = chunks.with_graph(f"{chunks.X.name}-held", _needed(graph, keys, nodes))
-    held = Held(chunks, n_held, n_bytes, sum(sizes) - n_bytes, bytes_once=n_bytes)
-    return held if scratch is None else _in_scratch(held, backend, scratch, sizes)
-
-
-def _in_scratch(held: Held, backend: Backend, folder: str, sizes: Sequence[int]) -> Held:
-    found = put_in_scratch(held.chunks, backend, folder)
-    n_bytes = sum(sizes[i] for unit in found.units for i in unit)
-    return replace(
-        held,
-        chunks=found.chunks,
-        n_scratch=sum(map(len, found.units)),
-        bytes_scratch=n_bytes,
-        bytes_read=held.bytes_read - n_bytes,
-        bytes_once=sum(sizes),
-        trouble=found.trouble,
+    runs = runs_of(chunks)
+    totals = accumulate(_decoded_bytes(chunks, run) for run in runs)
+    fitting = runs[: sum(1 for _ in takewhile(lambda total: total <= budget, totals))]
+    if any(run.n_chunks > 1 for run in fitting):
+        most = backend.memory_of_task
+        fitting = [
+            run for run in fitting if run.n_chunks == 1 or _decoded_bytes(chunks, run) <= most
+        ]
+    if fitting:
+        chunks = _in_memory(chunks, fitting, backend)
+    n_held, n_bytes = (
+        sum(run.n_chunks for run in fitting),
+        sum(_decoded_bytes(chunks, run) for run in fitting),
     )
+    every = sum(chunks.lengths or ()) * chunks.row_bytes
+    held = Held(chunks, n_held, n_bytes, every - n_bytes, bytes_once=n_bytes)
+    return held if scratch is None else _beyond_memory(held, backend, scratch, every)
 
 
-def _read_together(stream: Stream, keys: Sequence[tuple[Any, ...]]) -> dict[Any, Any]:
-    """Tasks for the chunks of a stream: one reads all, the others take theirs."""
-    read = (f"read_stream-{uuid4().hex}", stream.start)
-    tasks: dict[Any, Any] = {read: Task(read, _all_of, stream.read)}
-    for place, chunk in enumerate(range(stream.start, stream.stop)):
-        for which, key in enumerate(keys[chunk]):
-            tasks[key] = Task(key, _taken, TaskRef(read), place, which)
-    return tasks
-
-
-def _all_of(read: Callable[[], Iterator[Any]]) -> list[Any]:
-    return list(read())
-
-
-def _taken(parts: list[Any], place: int, which: int) -> Any:
-    return parts[place][which]
-
-
-def decoded_bytes(chunks: RowChunks) -> list[int]:
-    """Bytes of each chunk in memory; none are known where the lengths are not."""
-    return [n * chunks.row_bytes for n in chunks.lengths or ()]
+def release(chunks: RowChunks) -> None:
+    """Give back what the chunks have in scratch; whoever reads them still, reads the files."""
+    keys = {unit.needs[-1] for unit in chunks.units if isinstance(unit.read, _ThroughScratch)}
+    for value in {id(value): value for value in map(partial(_value, chunks), keys)}.values():
+        value.release()
 
 
 def rows_here(chunks: RowChunks) -> list[Rows | None]:
     """The rows of each piece that this process holds decoded; None where it does not."""
-    nodes = dict(chunks.X.dask)
     found: list[Rows | None] = []
-    for i, lengths in enumerate(chunks.pieces or ((n,) for n in chunks.lengths or ())):
-        node = nodes.get((chunks.X.name, i, 0))
-        X = node.value if isinstance(node, DataNode) else None
-        if not isinstance(X, np.ndarray):  # elsewhere, or nowhere
-            found += [None] * len(lengths)
-            continue
-        found += np.split(X, np.cumsum(lengths)[:-1])
+    pieces = chunks.pieces
+    for unit in chunks.units:
+        value = _value(chunks, unit.needs[0]) if isinstance(unit.read, _FromMemory) else None
+        here: Iterable[Chunk | None] = [None] * unit.n_chunks
+        if isinstance(value, list) and isinstance(unit.read, _FromMemory):
+            here = value[unit.read.index]
+        for chunk, lengths in zip(here, pieces, strict=False):
+            parts = [None] * len(lengths)
+            found += parts if chunk is None else np.split(chunk[0], np.cumsum(lengths)[:-1])
     return found
 
 
-def _needed(
-    graph: dict[Any, Any], keys: Sequence[tuple[Any, ...]], held: dict[Any, Any]
-) -> dict[Any, Any]:
-    """The nodes that the chunks still need, now that some of them are held."""
+def _value(chunks: RowChunks, key: Any) -> Any:
+    node = chunks.shared[key]
+    return node.value if isinstance(node, DataNode) else None
+
+
+def _decoded_bytes(chunks: RowChunks, run: Run) -> int:
+    return sum(n or 0 for unit in run.units for n in unit.lengths) * chunks.row_bytes
+
+
+def _in_memory(chunks: RowChunks, runs: list[Run], backend: Backend) -> RowChunks:
+    """The same chunks, of which these runs are held decoded, each as one value."""
+
+    def read(key: Any, run: Run) -> Task:
+        return Task(key, _all_of, run, *map(TaskRef, run.needs))
+
+    tasks = RunTasks("held", runs, read, chunks.names)
+    graph = dict(chunks.shared) | tasks.graph()
+    nodes = backend.hold(graph, [(key,) for key in tasks.keys], tasks)
+    known = {
+        unit: replace(unit, read=_FromMemory(index), needs=(key,))
+        for key, run in zip(tasks.keys, runs, strict=True)
+        for index, unit in enumerate(run.units)
+    }
+    return _with_units(chunks, known, nodes)
+
+
+def _with_units(
+    chunks: RowChunks, known: Mapping[Unit, Unit], nodes: Mapping[Any, Any]
+) -> RowChunks:
+    """The chunks with other units in the place of some, and what the units still need."""
+    units = tuple(known.get(unit, unit) for unit in chunks.units)
+    shared = {**chunks.shared, **nodes}
+    needed = ancestors(shared, (unit.needs for unit in units))
+    return replace(chunks, units=units, shared={key: shared[key] for key in needed})
+
+
+def _all_of(run: Run, *values: Any) -> list[list[Chunk]]:
+    """The chunks of a run, unit by unit."""
+    chunks = run.chunks(values)
+    return [list(islice(chunks, unit.n_chunks)) for unit in run.units]
+
+
+@dataclass(frozen=True, eq=False)
+class _FromMemory:
+    """Gives the chunks of one unit of a run that is held.
+
+    Parameters
+    ----------
+    index : int
+        Of the unit within the run.
+    """
+
+    index: int
+
+    def __call__(self, value: list[list[Chunk]]) -> Iterator[Chunk]:
+        return iter(value[self.index])
+
+
+class _Scratches(NamedTuple):
+    """What the units of a run have in scratch."""
+
+    of_units: tuple[Scratch, ...]
+
+    def release(self) -> None:
+        """Give back all that the fit has in this process."""
+        self.of_units[0].release()
+
+
+@dataclass(frozen=True, eq=False)
+class _ThroughScratch:
+    """Reads a unit from scratch where that is filled, and else fills it.
+
+    Parameters
+    ----------
+    read : Read
+        How the unit is read without scratch.
+    index : int
+        Of the unit within its run.
+    """
+
+    read: Read
+    index: int
+
+    def __call__(self, scratches: _Scratches) -> Iterator[Chunk]:
+        return scratches.of_units[self.index].rows(self.read)
+
+
+def _beyond_memory(held: Held, backend: Backend, folder: str, every: int) -> Held:
+    """The rest of the chunks in scratch; what does not fit is no error."""
+    backend.everywhere(partial(check_folder, folder))
+    chunks = held.chunks
+    runs = [run for run in runs_of(chunks) if all(map(_can_be_read, run.units))]
+    if not runs:
+        return replace(held, bytes_once=every)
+    chunks, states = _in_scratch(chunks, runs, backend, folder)
+    of_units = zip((unit for run in runs for unit in run.units), states, strict=True)
+    filled = [unit.lengths for unit, (is_filled, _) in of_units if is_filled]
+    n_bytes = sum(n or 0 for lengths in filled for n in lengths) * chunks.row_bytes
+    return replace(
+        held,
+        chunks=chunks,
+        n_scratch=sum(map(len, filled)),
+        bytes_scratch=n_bytes,
+        bytes_read=held.bytes_read - n_bytes,
+        bytes_once=every,
+        trouble=next((trouble for _, trouble in states if trouble), None),
+    )
+
+
+def _can_be_read(unit: Unit) -> bool:
+    """Whether a unit is read anew by every pass, from nothing that is at hand."""
+    return not unit.needs and not isinstance(unit.read, AtHand)
+
+
+def _in_scratch(
+    chunks: RowChunks, runs: list[Run], backend: Backend, folder: str
+) -> tuple[RowChunks, list[tuple[bool, str | None]]]:
+    """The chunks with these runs in scratch; and of each unit whether it is, and why not."""
+    empty: dict[int, _Scratches] = {}
+
+    def fill(key: Any, run: Run) -> Task:
+        numbers = range(run.first, run.first + len(run.units))
+        scratches = zip(numbers, run.units, strict=True)
+        found = tuple(
+            Scratch(folder, key[0], number, unit.n_chunks, _disk_bytes(chunks, unit))
+            for number, unit in scratches
+        )
+        empty[run.first] = _Scratches(found)
+        return Task(key, _filled, found, run)
+
+    tasks = RunTasks("scratch", runs, fill, chunks.names)
     nodes: dict[Any, Any] = {}
-    waiting = [key for of_chunk in keys for key in of_chunk]
-    while waiting:
-        key = waiting.pop()
-        if key in nodes:
-            continue
-        if key in held:
-            nodes[key] = held[key]
-        elif key in graph:
-            nodes[key] = graph[key]
-            waiting.extend(graph[key].dependencies)
-    return nodes
+    try:
+        graph, word = tasks.graph(), tasks.keys[0][0]
+        ending = partial(give_back, folder, word)
+        nodes = backend.hold(graph, [(key,) for key in tasks.keys], tasks, ending)
+        asked = {
+            (f"state_of_{word}", i): Task((f"state_of_{word}", i), _states, TaskRef((word, i)))
+            for _, i in nodes
+        }
+        states = backend.compute(nodes | asked, list(asked))
+    except BaseException:
+        # Whoever keeps the error keeps what it went through.
+        for held in (*empty.values(), *(node.value for node in nodes.values())):
+            held.release()
+        raise
+    known = {
+        unit: replace(unit, read=_ThroughScratch(unit.read, index), needs=(key,))
+        for key, run in zip(tasks.keys, runs, strict=True)
+        for index, unit in enumerate(run.units)
+    }
+    return _with_units(chunks, known, nodes), [each for of_run in states for each in of_run]
+
+
+def _disk_bytes(chunks: RowChunks, unit: Unit) -> int:
+    """What a unit takes on the disk."""
+    kinds: list[tuple[tuple[int, ...], str]] = [((chunks.n_features,), chunks.dtype)]
+    kinds += [] if chunks.weight_dtype is None else [((), chunks.weight_dtype)]
+    return sum(bytes_for([((n or 0, *tail), dtype) for tail, dtype in kinds]) for n in unit.lengths)
+
+
+def _filled(scratches: tuple[Scratch, ...], run: Run) -> _Scratches:
+    """Read each unit once, to be there for every pass."""
+    for scratch, unit in zip(scratches, run.units, strict=True):
+        deque(scratch.rows(unit.read), maxlen=0)
+    return _Scratches(scratches)
+
+
+def _states(scratches: _Scratches) -> list[tuple[bool, str | None]]:
+    return [(scratch.is_filled, scratch.trouble) for scratch in scratches.of_units]

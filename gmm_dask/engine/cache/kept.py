@@ -14,7 +14,6 @@ from uuid import uuid4
 from dask._task_spec import DataNode, GraphNode
 from dask.utils import key_split
 
-from gmm_dask.engine.cache.placement import moves
 from gmm_dask.engine.cluster.link import Limits, Link
 from gmm_dask.engine.cluster.waiting import LostError, asked, loss, waited
 
@@ -23,6 +22,7 @@ NO_LINK = Link(None)
 # Seconds in which some worker begins to read what is to lie elsewhere. Dask keeps a task that may
 # go to any worker for its own for ever, if that was lost together with all others.
 MOVES_WITHIN = 5.0
+TOLERANCE = 1.1  # of the fair share: less is not worth reading a chunk again
 
 
 class Kept:
@@ -44,7 +44,7 @@ class Kept:
         chunks: Sequence[tuple[Any, ...]],
         at_end: Callable[[], None] | None = None,
     ) -> None:
-        self.tasks = {key: graph[key] for key in _ancestors(graph, chunks)}
+        self.tasks = {key: graph[key] for key in ancestors(graph, chunks)}
         self._chunks, self._at_end = tuple(chunks), at_end
         self._link = NO_LINK
         self._futures: dict[Any, Any] = {}
@@ -101,7 +101,7 @@ class Kept:
         found: dict[Any, Any] = {}
         names: dict[Any, Any] = {}
         for worker, keys in by_worker.items():
-            names |= (new := new_names(_ancestors(self.tasks, [keys])))
+            names |= (new := new_names(ancestors(self.tasks, [keys])))
             graph = {name: self.tasks[key].substitute(new, key=name) for key, name in new.items()}
             where = {} if worker is None else {"workers": [worker], "allow_other_workers": True}
             futures = self._link.client.get(graph, [new[key] for key in keys], sync=False, **where)
@@ -228,8 +228,8 @@ def _stands_for_value(node: Any) -> bool:
     return isinstance(node, DataNode) and isinstance(node.value, _Stand)
 
 
-def _ancestors(graph: Mapping[Any, GraphNode], chunks: Iterable[Iterable[Any]]) -> set[Any]:
-    """The keys and all that they need."""
+def ancestors(graph: Mapping[Any, GraphNode], chunks: Iterable[Iterable[Any]]) -> set[Any]:
+    """The keys of the chunks and of all that the chunks need."""
     found: set[Any] = set()
     waiting = [key for of_chunk in chunks for key in of_chunk]
     while waiting:
@@ -248,4 +248,48 @@ def new_names(keys: Iterable[Any]) -> dict[Any, Any]:
         if isinstance(key, tuple)
         else f"{key_split(key)}-{words[key]}"
         for key in keys
+    }
+
+
+def moves(
+    holders: Sequence[str | None], sizes: Sequence[float], threads: Mapping[str, int]
+) -> dict[int, str]:
+    """Chunks that should lie elsewhere, and where; none where all are spread evenly enough.
+
+    Parameters
+    ----------
+    holders : sequence of str or None
+        The worker that holds each chunk; None, or one that is gone, where it has to be read anyway.
+    sizes : sequence of float
+        Bytes of each chunk, positive.
+    threads : mapping
+        Of each worker.
+    """
+    at = [holder if holder in threads else None for holder in holders]
+    before, load = list(at), dict.fromkeys(threads, 0.0)
+    for holder, size in zip(at, sizes, strict=True):
+        if holder is not None:
+            load[holder] += size / threads[holder]
+    largest_first = sorted(range(len(at)), key=lambda chunk: (-sizes[chunk], chunk))
+    for chunk in largest_first:
+        if at[chunk] is None and load:
+            at[chunk] = min(load, key=lambda worker: load[worker] + sizes[chunk] / threads[worker])
+            load[at[chunk]] += sizes[chunk] / threads[at[chunk]]  # type: ignore[index]
+    fair = sum(sizes) / max(1, sum(threads.values()))
+    while load and (full := max(load, key=load.__getitem__)) and load[full] > TOLERANCE * fair:
+        spare = min(load, key=load.__getitem__)
+        better = [
+            chunk
+            for chunk in largest_first
+            if at[chunk] == full and load[spare] + sizes[chunk] / threads[spare] < load[full]
+        ]
+        if not better:
+            break
+        load[full] -= sizes[better[0]] / threads[full]
+        load[spare] += sizes[better[0]] / threads[spare]
+        at[better[0]] = spare
+    return {
+        chunk: worker
+        for chunk, worker in enumerate(at)
+        if worker is not None and worker != before[chunk]
     }

@@ -1,8 +1,7 @@
-"""Where a graph is computed: threads of this process, or a Dask cluster. Same graph, same bits."""
+"""Where a graph is computed, and a Dask cluster as such a place."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,21 +11,14 @@ from typing import Any, Protocol, TypeVar
 from dask.optimization import cull
 
 from gmm_dask.engine.cache.kept import Kept, as_read, kept_in, new_names, settle, with_names
-from gmm_dask.engine.cache.memory import memory_to_hold
 from gmm_dask.engine.cluster.link import Link
-from gmm_dask.engine.cluster.recovery import Session, repeated
+from gmm_dask.engine.cluster.recovery import NOTHING, About, Alone, Session, repeated
 from gmm_dask.engine.cluster.waiting import LostError, asked, in_one_line, last_tasks, loss, waited
-from gmm_dask.engine.passes import flat
 
 T = TypeVar("T")
 Done = Callable[[], None]
-Names = Sequence[str] | None  # what each chunk is called in messages
 
 SHARE_OF_WORKERS = 0.25  # of their limits, where Dask begins to spill at six tenths
-
-
-def _told_no_one() -> None:
-    pass
 
 
 class Backend(Protocol):
@@ -49,7 +41,7 @@ class Backend(Protocol):
         graph: Mapping[Any, Any],
         keys: Sequence[Any],
         on_done: Done | None = None,
-        names: Names = None,
+        about: About | None = None,
     ) -> list[Any]:
         """Values of the keys, in their order; `on_done` is called as each key is ready."""
 
@@ -60,83 +52,13 @@ class Backend(Protocol):
         self,
         graph: Mapping[Any, Any],
         chunks: Sequence[tuple[Any, ...]],
-        names: Names = None,
+        about: About | None = None,
         at_end: Done | None = None,
     ) -> dict[Any, Any]:
         """For each key of the chunks a node for its value in memory, where the work is done.
 
         Where that is elsewhere, each process is told `at_end` once the value of a node is released.
         """
-
-
-@dataclass(frozen=True)
-class LocalBackend:
-    """Threads of this process; one thread runs the tasks in the caller's own, in order.
-
-    Parameters
-    ----------
-    n_workers : int
-        Number of threads.
-    chunk_bytes : int
-        Decoded bytes of the largest chunk that a task reads.
-    """
-
-    n_workers: int = 1
-    chunk_bytes: int = 0
-
-    @property
-    def memory_to_hold(self) -> int:
-        """See Backend."""
-        return memory_to_hold(self.n_workers, self.chunk_bytes)
-
-    @property
-    def memory_of_task(self) -> int:
-        """See Backend; all chunks that are held are in this process anyway."""
-        return sys.maxsize
-
-    def compute(
-        self,
-        graph: Mapping[Any, Any],
-        keys: Sequence[Any],
-        on_done: Done | None = None,
-        names: Names = None,
-    ) -> list[Any]:
-        """See Backend."""
-        import dask
-        import dask.threaded
-        from dask.callbacks import Callback
-
-        common = flat.common_values(graph, keys)
-        if common is not None:
-            return flat.run(graph, keys, common, self.n_workers, on_done or _told_no_one)
-        wanted = frozenset(keys)
-
-        def posttask(key: Any, *rest: Any) -> None:
-            if on_done is not None and key in wanted:
-                on_done()
-
-        with Callback(posttask=posttask):
-            if self.n_workers == 1:
-                return list(dask.get(graph, list(keys)))
-            return list(dask.threaded.get(graph, list(keys), num_workers=self.n_workers))
-
-    def everywhere(self, function: Callable[[], Any]) -> list[Any]:
-        """See Backend."""
-        return [function()]
-
-    def hold(
-        self,
-        graph: Mapping[Any, Any],
-        chunks: Sequence[tuple[Any, ...]],
-        names: Names = None,
-        at_end: Done | None = None,
-    ) -> dict[Any, Any]:
-        """See Backend; the values are here."""
-        from dask._task_spec import DataNode
-
-        keys = [key for of_chunk in chunks for key in of_chunk]
-        values = self.compute(graph, keys)
-        return {key: DataNode(key, value) for key, value in zip(keys, values, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +94,7 @@ class ClusterBackend:
         graph: Mapping[Any, Any],
         keys: Sequence[Any],
         on_done: Done | None = None,
-        names: Names = None,
+        about: About | None = None,
     ) -> list[Any]:
         """See Backend.
 
@@ -185,7 +107,7 @@ class ClusterBackend:
         return self._repeated(
             lambda link: _computed(link, graph, keys, told, anew=next(attempts) > 0),
             partial(_alone, graph),
-            names,
+            about,
         )
 
     def everywhere(self, function: Callable[[], Any]) -> list[Any]:
@@ -210,7 +132,7 @@ class ClusterBackend:
         self,
         graph: Mapping[Any, Any],
         chunks: Sequence[tuple[Any, ...]],
-        names: Names = None,
+        about: About | None = None,
         at_end: Done | None = None,
     ) -> dict[Any, Any]:
         """See Backend; what a worker takes with it is read again, and spread evenly.
@@ -221,7 +143,7 @@ class ClusterBackend:
             As `compute` does.
         """
         kept = Kept(graph, chunks, at_end)
-        self._repeated(kept.make_ready, partial(_alone, graph), names)
+        self._repeated(kept.make_ready, partial(_alone, graph), about)
         return kept.nodes()
 
     def _workers(self) -> list[dict[str, Any]]:
@@ -231,19 +153,25 @@ class ClusterBackend:
     def _repeated(
         self,
         work: Callable[[Link], T],
-        alone: Callable[[Link, Any], object] | None = None,
-        names: Names = None,
+        alone: Alone | None = None,
+        about: About | None = None,
     ) -> T:
-        return repeated(self.session, work, alone=alone, names=names)
+        return repeated(self.session, work, alone=alone, about=about or NOTHING)
 
     def _ask(self, question: Callable[[Any], Awaitable[T]]) -> T:
         """The answer of the scheduler."""
         return self._repeated(lambda link: asked(link, lambda: question(link.client.scheduler)))
 
 
-def _alone(graph: Mapping[Any, Any], link: Link, key: Any) -> None:
-    """Run one task of the graph and what it needs; raises LostError and what tasks raise."""
-    tasks = as_read(graph)
+def _alone(graph: Mapping[Any, Any], link: Link, key: Any, more: Mapping[Any, Any]) -> None:
+    """Run one task, and what it needs; raises LostError and what tasks raise.
+
+    Parameters
+    ----------
+    more : mapping
+        Tasks beside those of the graph, of which it may be one.
+    """
+    tasks = as_read({**graph, **more})
     if key not in tasks:
         return
     needed = cull(tasks, [key])[0]

@@ -14,11 +14,12 @@ from typing import Any
 
 from gmm_dask.engine.cache.memory import tasks_at_once, tightest_limit, worker_limit
 from gmm_dask.engine.cluster.address import check_address, check_certificates
-from gmm_dask.engine.cluster.backends import Backend, ClusterBackend, LocalBackend
+from gmm_dask.engine.cluster.backends import Backend, ClusterBackend
 from gmm_dask.engine.cluster.factories import factory_named
 from gmm_dask.engine.cluster.in_task import beside_the_pool, open_client
 from gmm_dask.engine.cluster.link import Limits, Link, Listener, Log, Roll
 from gmm_dask.engine.cluster.recovery import Given, NoSchedulerError, Opened
+from gmm_dask.engine.cluster.threads import LocalBackend
 from gmm_dask.engine.cluster.waiting import LostError, asked, in_one_line
 from gmm_dask.errors import ClusterError, SettingsError
 from gmm_dask.sections import ClusterSpec

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
+
+from dask._task_spec import GraphNode
 
 from gmm_dask.engine.cluster.link import Limits, Link, Listener
 from gmm_dask.engine.cluster.waiting import LostError, loss
@@ -25,6 +27,45 @@ GOES_ON = (
 )
 
 T = TypeVar("T")
+
+
+Alone = Callable[[Link, Any, Mapping[Any, GraphNode]], object]
+
+
+class About(Protocol):
+    """What is known of the tasks of a graph beside the graph."""
+
+    def name(self, key: Any) -> str | None:
+        """What a task works on, in words; None where that has no name."""
+
+    def halves(self, key: Any) -> Mapping[Any, GraphNode]:
+        """Tasks that do the work of a task in two parts; none where the task cannot be cut."""
+
+
+@dataclass(frozen=True)
+class ItemNames:
+    """Names of items, the index of which is the second part of the keys.
+
+    Parameters
+    ----------
+    names : sequence of str
+    """
+
+    names: Sequence[str] = ()
+
+    def name(self, key: Any) -> str | None:
+        """See About."""
+        index = key[1] if isinstance(key, tuple) and len(key) > 1 else None
+        if not isinstance(index, int) or not 0 <= index < len(self.names):
+            return None
+        return f"chunk {index}: {self.names[index]}"
+
+    def halves(self, key: Any) -> Mapping[Any, GraphNode]:
+        """See About; an item is one."""
+        return {}
+
+
+NOTHING = ItemNames()
 
 
 class NoSchedulerError(ClusterError):
@@ -160,17 +201,18 @@ def repeated(
     session: Session,
     work: Callable[[Link], T],
     *,
-    alone: Callable[[Link, Any], object] | None = None,
-    names: Sequence[str] | None = None,
+    alone: Alone | None = None,
+    about: About = NOTHING,
 ) -> T:
     """`work(link)`, repeated where the cluster was lost meanwhile.
 
     Parameters
     ----------
-    alone : (link, key) -> object, optional
-        Runs one task and what it needs, to see whether it is the one that workers die on.
-    names : sequence of str, optional
-        What each chunk is called in messages.
+    alone : (link, key, tasks) -> object, optional
+        Runs one task, which may be among further tasks, and what it needs, to see whether it is
+        the one that workers die on.
+    about : About, optional
+        What the tasks are called, and how they can be cut.
 
     Raises
     ------
@@ -188,12 +230,12 @@ def repeated(
             lost = loss(error) or _closed_meanwhile(link.client, error)
             if lost is None:
                 raise
-            lost = _with_names(lost, names)
+            lost = _with_names(lost, about)
             if attempt == limits.retries:
                 raise ClusterError(_too_often(lost, limits)) from error
             if lost.suspects and not lost.no_worker and alone is not None:
                 link.listener.warn(_again(lost, link.listener))
-                _try_each(link, lost, alone, names)
+                _try_each(link, lost, alone, about)
             else:
                 session.renew(lost)
     raise AssertionError("unreachable")
@@ -211,31 +253,44 @@ def _closed_meanwhile(client: Any, error: Exception) -> LostError | None:
     return None
 
 
-def _try_each(
-    link: Link,
-    lost: LostError,
-    alone: Callable[[Link, Any], object],
-    names: Sequence[str] | None,
-) -> None:
-    """Tasks that wait on a worker are blamed for its death too: so each is run by itself."""
+def _try_each(link: Link, lost: LostError, alone: Alone, about: About) -> None:
+    """Tasks that wait on a worker are blamed for its death too: so each is run by itself.
+
+    One that can be cut is run in halves, and the half that workers die on again in halves.
+    """
     for key in sorted(lost.suspects, key=str):
-        try:
-            alone(link, key)
-        except Exception as error:
-            found = loss(error)
-            if found is None or key not in found.suspects:
-                continue  # of another kind: the pass will tell
-            raise DeadlyChunkError(
-                f"Workers die on {named(key, names)}, also where it runs by itself. The usual "
-                f"cause is memory: give the workers more, or {SMALLER_CHUNKS}."
-            ) from error
+        found = _deadly(link, key, {}, alone, about)
+        if found is None:
+            continue
+        deadly, error = found
+        raise DeadlyChunkError(
+            f"Workers die on {named(deadly, about)}, also where it runs by itself. The usual "
+            f"cause is memory: give the workers more, or {SMALLER_CHUNKS}."
+        ) from error
 
 
-def _with_names(lost: LostError, names: Sequence[str] | None) -> LostError:
+def _deadly(
+    link: Link, key: Any, tasks: Mapping[Any, GraphNode], alone: Alone, about: About
+) -> tuple[Any, Exception] | None:
+    """The smallest part of a task that workers die on, and the error; None where there is none."""
+    halves = about.halves(key)
+    if halves:
+        parts = (_deadly(link, half, halves, alone, about) for half in halves)
+        return next((part for part in parts if part is not None), None)
+    try:
+        alone(link, key, tasks)
+    except Exception as error:
+        found = loss(error)
+        # An error of another kind is left to the pass, which will tell.
+        return None if found is None or key not in found.suspects else (key, error)
+    return None
+
+
+def _with_names(lost: LostError, about: About) -> LostError:
     """The same with what the workers were at when they ended, in words."""
     if not lost.suspects:
         return lost
-    where = "; ".join(named(key, names) for key in sorted(lost.suspects, key=str)[:MAX_NAMED])
+    where = "; ".join(named(key, about) for key in sorted(lost.suspects, key=str)[:MAX_NAMED])
     message = f"{lost}; when workers ended they were at {where}"
     return LostError(message, lost.suspects, no_worker=lost.no_worker)
 
@@ -249,9 +304,6 @@ def _too_often(lost: LostError, limits: Limits) -> str:
     )
 
 
-def named(key: Any, names: Sequence[str] | None) -> str:
-    """The chunk of a task, whose key has its index in the second place; or the key."""
-    index = key[1] if isinstance(key, tuple) and len(key) > 1 else None
-    if names is None or not isinstance(index, int) or not 0 <= index < len(names):
-        return f"the task {key!r}"
-    return f"chunk {index}: {names[index]}"
+def named(key: Any, about: About) -> str:
+    """What a task works on, in words; or its key."""
+    return about.name(key) or f"the task {key!r}"

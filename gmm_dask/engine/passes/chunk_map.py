@@ -1,93 +1,107 @@
-"""A function of every chunk: one task for each unit, fused with whatever makes the chunk."""
+"""A function of every chunk: one task for each run of read units."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
 from dask._task_spec import GraphNode, Task, TaskRef
 
-from gmm_dask.engine.cache.scratch import Scratch
 from gmm_dask.engine.cluster.backends import Backend
-from gmm_dask.engine.passes.chunks import Read, RowChunks
-from gmm_dask.engine.passes.fusion import private_nodes
+from gmm_dask.engine.passes.tree_sum import PartialSum, tree_tasks
+from gmm_dask.engine.passes.units import RowChunks, Run
+
+GATHER_BYTES = 15 << 20  # above this the partial sums of a pass are joined on the workers
+MOST_TASKS = 1024  # of a pass: each costs a scheduler some two milliseconds
+MANY_TASKS = 256  # beyond so many, runs grow until a task has enough rows to be worth its cost
+WORTH_BYTES = 1 << 20
+
+
+def runs_of(chunks: RowChunks) -> list[Run]:
+    """Units as runs of equal number, a power of two: by the rows alone, never by the cluster."""
+    n_units, size = len(chunks.units), 1
+    while n_units > size * MOST_TASKS:
+        size *= 2
+    if chunks.lengths is not None:
+        unit_bytes = sum(chunks.lengths) * chunks.row_bytes / max(n_units, 1)
+        while n_units > size * MANY_TASKS and size * unit_bytes < WORTH_BYTES:
+            size *= 2
+    runs: list[Run] = []
+    for start in range(0, n_units, size):
+        first = runs[-1].first + runs[-1].n_chunks if runs else 0
+        runs.append(Run(first, chunks.units[start : start + size]))
+    return runs
+
+
+class RunTasks:
+    """One task for each run; a task that fails can be cut, so that a chunk is found and named.
+
+    Parameters
+    ----------
+    name : str
+        First word of the keys, as the dashboard shows it.
+    runs : iterable of Run
+    task : (key, run) -> Task
+    names : sequence of str, optional
+        What each chunk is called in messages.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        runs: Iterable[Run],
+        task: Callable[[Any, Run], GraphNode],
+        names: Sequence[str] | None,
+    ) -> None:
+        self._task, self._names = task, names
+        word = f"{name}-{uuid4().hex}"
+        self._runs = {(word, run.first): run for run in runs}
+        self.keys = list(self._runs)
+
+    def graph(self) -> dict[Any, GraphNode]:
+        """The tasks by key."""
+        return {key: self._task(key, self._runs[key]) for key in self.keys}
+
+    def name(self, key: Any) -> str | None:
+        """The chunks of a task, in words; None where they have no names."""
+        run = self._runs.get(key)
+        if run is None or self._names is None:
+            return None
+        first = f"chunk {run.first}: {self._names[run.first]}"
+        if len(run.units) == 1:
+            return first
+        last = run.first + run.n_chunks - run.units[-1].n_chunks
+        return f"one of {run.n_chunks} chunks, from {first}, to chunk {last}: {self._names[last]}"
+
+    def halves(self, key: Any) -> Mapping[Any, GraphNode]:
+        """Tasks for the halves of a task; none where it is of one unit."""
+        run = self._runs.get(key)
+        if run is None:
+            return {}
+        word = f"half-{uuid4().hex}"
+        halves = {(word, half.first): half for half in run.halves()}
+        self._runs |= halves
+        return {key: self._task(key, half) for key, half in halves.items()}
 
 
 class ChunkMap:
-    """Applies a function to every chunk, fused with whatever makes it: one task for each unit."""
+    """Applies a function to every chunk: one task for each run of units.
+
+    Parameters
+    ----------
+    chunks : RowChunks
+    backend : Backend
+    """
 
     def __init__(self, chunks: RowChunks, backend: Backend) -> None:
-        self.backend, self.names = backend, chunks.names
-        graph, self._chunk_keys = chunks.tasks()
-        self._units = chunks.units
-        self._streams = {each.start: each for each in chunks.streams}
-        self._private = private_nodes(graph, self._chunk_keys)
-        private = {node.key for nodes in self._private for node in nodes}
-        self._shared = {key: node for key, node in graph.items() if key not in private}
-        scratch = (each.scratch for each in chunks.streams)
-        self._shared |= {node.key: node for node in scratch if node is not None}
+        self.chunks, self.backend = chunks, backend
 
-    def __len__(self) -> int:
-        return len(self._chunk_keys)
-
-    def graph(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        common: Any,
-        each: Sequence[Any] | None,
-    ) -> tuple[dict[Any, GraphNode], list[Any]]:
-        """Tasks `function(common[, each[i]], *arrays of chunk i)` and their keys.
-
-        `common` travels as one small task, so that a worker that was lost can be replaced. The task
-        of a stream has a list of what the function returns for each of its chunks.
-        """
-        token = uuid4().hex
-        common_key = f"{name}_input-{token}"
-        graph: dict[Any, GraphNode] = dict(self._shared)
-        graph[common_key] = Task(common_key, identity, common)
-        keys = []
-        for unit in self._units:
-            key, i = (f"{name}-{token}", unit.start), unit.start
-            extra = [() if each is None else (each[chunk],) for chunk in unit]
-            if i in self._streams:
-                stream = self._streams[i]
-                scratch = [] if stream.scratch is None else [TaskRef(stream.scratch.key)]
-                task = Task(
-                    key, _streamed, function, stream.read, extra, TaskRef(common_key), *scratch
-                )
-                graph[key] = task
-            else:
-                refs = (TaskRef(array) for array in self._chunk_keys[i])
-                task = Task(key, function, TaskRef(common_key), *extra[0], *refs)
-                graph[key] = Task.fuse(*self._private[i], task, key=key)
-            keys.append(key)
-        return graph, keys
-
-    def in_chunks(self, values: Sequence[Any]) -> list[Any]:
-        """The values of the tasks, chunk by chunk."""
-        return [
-            value
-            for unit, found in zip(self._units, values, strict=True)
-            for value in (found if unit.start in self._streams else (found,))
-        ]
-
-    def tasks_in_chunks(self, keys: Sequence[Any]) -> tuple[dict[Any, GraphNode], list[Any]]:
-        """The same on the workers: tasks that take the lists apart, and a key for each chunk."""
-        apart: dict[Any, GraphNode] = {}
-        found = []
-        for unit, key in zip(self._units, keys, strict=True):
-            if unit.start not in self._streams:
-                found.append(key)
-                continue
-            for place, chunk in enumerate(unit):
-                part = (f"part_of_{key[0]}", chunk)
-                apart[part] = Task(part, itemgetter(place), TaskRef(key))
-                found.append(part)
-        return apart, found
+    @cached_property
+    def runs(self) -> list[Run]:
+        """What each task of a pass works through."""
+        return runs_of(self.chunks)
 
     def __call__(
         self,
@@ -96,29 +110,51 @@ class ChunkMap:
         common: Any,
         each: Sequence[Any] | None = None,
     ) -> list[Any]:
-        """Results in chunk order."""
-        graph, keys = self.graph(name, function, common, each)
-        return self.in_chunks(self.backend.compute(graph, keys, names=self.names))
+        """`function(common[, each[i]], X[, weights])` of each chunk i, in chunk order."""
 
+        def call(run: Run) -> tuple[Any, ...]:
+            if each is None:
+                return run.mapped, function, None
+            of_run = each[run.first : run.first + run.n_chunks]
+            return run.mapped, function, [(extra,) for extra in of_run]
 
-def _streamed(
-    function: Callable[..., Any],
-    read: Read,
-    extra: Sequence[tuple[Any, ...]],
-    common: Any,
-    scratch: Scratch | None = None,
-) -> list[Any]:
-    """What the function returns for each chunk; of the rows only one chunk is in memory."""
-    parts = read() if scratch is None else scratch.rows(read)
-    # `map` and not a loop, whose variable would hold a chunk while the next one is read.
-    return list(map(partial(_applied, function, common), extra, parts))
+        tasks, graph = self._tasks(name, call, common)
+        found = self.backend.compute(graph, tasks.keys, about=tasks)
+        return [value for of_run in found for value in of_run]
 
+    def summed(
+        self, name: str, function: Callable[..., Any], common: Any, item_bytes: int = 0
+    ) -> Any:
+        """The sum over all chunks of `function(common, X[, weights])`, by the fixed tree.
 
-def _applied(
-    function: Callable[..., Any], common: Any, extra: tuple[Any, ...], arrays: tuple[Any, Any]
-) -> Any:
-    X, weights = arrays
-    return function(common, *extra, X) if weights is None else function(common, *extra, X, weights)
+        Parameters
+        ----------
+        item_bytes : int
+            Size of what the function returns: much of it is added up on the workers.
+        """
+        tasks, graph = self._tasks(name, lambda run: (run.summed, function), common)
+        keys = tasks.keys
+        if len(keys) * item_bytes > GATHER_BYTES:
+            joining, keys = tree_tasks(keys)
+            graph |= joining
+        return PartialSum.joined(self.backend.compute(graph, keys, about=tasks)).total
+
+    def _tasks(
+        self, name: str, call: Callable[[Run], tuple[Any, ...]], common: Any
+    ) -> tuple[RunTasks, dict[Any, GraphNode]]:
+        """A task for each run: what `call` says, with the common value and what the units need.
+
+        The common value travels as one small task, so that a worker that was lost can be replaced.
+        """
+        key_of_common = f"{name}_input-{uuid4().hex}"
+
+        def task(key: Any, run: Run) -> GraphNode:
+            function, *arguments = call(run)
+            return Task(key, function, *arguments, *map(TaskRef, (key_of_common, *run.needs)))
+
+        tasks = RunTasks(name, self.runs, task, self.chunks.names)
+        common_task = {key_of_common: Task(key_of_common, identity, common)}
+        return tasks, dict(self.chunks.shared) | common_task | tasks.graph()
 
 
 def identity(value: Any) -> Any:

@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from dask._task_spec import GraphNode, Task, TaskRef
 
-from gmm_dask.engine.cluster.backends import Backend, Done, LocalBackend
+from gmm_dask.engine.cluster.backends import Backend, Done
 from gmm_dask.engine.cluster.opening import available_cores
+from gmm_dask.engine.cluster.recovery import ItemNames
+from gmm_dask.engine.cluster.threads import LocalBackend
 from gmm_dask.engine.passes.chunk_map import ChunkMap, identity
-from gmm_dask.engine.passes.chunks import RowChunks, row_chunks
+from gmm_dask.engine.passes.dask_arrays import row_chunks
 from gmm_dask.engine.passes.survey import Survey
-from gmm_dask.engine.passes.tree_sum import tree_sum, tree_tasks
+from gmm_dask.engine.passes.units import RowChunks
 from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
 from gmm_dask.mixture.statistics import statistics_bytes
@@ -27,7 +29,6 @@ from gmm_dask.sampling import fewer, weight_unit
 DOUBLE = RowArithmetic()
 SAMPLE_CHUNK_BYTES = 1 << 20  # of a pass over the sample, so that every core has a part
 LEAST_PARTS = 2  # of a sample, for one of them to be worth it
-GATHER_BYTES = 15 << 20  # above this the statistics of a pass are added up on the workers
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
@@ -71,16 +72,11 @@ class Expectation:
         return None if single is None else replace(self, arithmetic=single)
 
     def __call__(self, parameters: Parameters) -> SufficientStatistics:
-        """One pass over its chunks: a task for each, and the fixed tree of `+`."""
+        """One pass over its chunks, added up by the fixed tree."""
         function = partial(_statistics, self.arithmetic, self.unit)
-        graph, keys = self.chunk_map.graph("e_step", function, parameters, None)
-        here = len(self.chunk_map) * statistics_bytes(parameters) <= GATHER_BYTES
-        if not here:
-            apart, keys = self.chunk_map.tasks_in_chunks(keys)
-            tasks, keys = tree_tasks(keys)
-            graph |= apart | tasks
-        parts = self.chunk_map.backend.compute(graph, keys, names=self.chunk_map.names)
-        total: SufficientStatistics = tree_sum(self.chunk_map.in_chunks(parts) if here else parts)
+        total: SufficientStatistics = self.chunk_map.summed(
+            "e_step", function, parameters, statistics_bytes(parameters)
+        )
         return total if self.n_rows is None else replace(total, n_rows=self.n_rows)
 
 
@@ -149,8 +145,8 @@ def _summed(
     missing: Missing,
 ) -> WeightedSum:
     arithmetic = RowArithmetic.chosen(missing)
-    total: WeightedSum = tree_sum(
-        ChunkMap(chunks, backend)(name, partial(function, arithmetic), parameters)
+    total: WeightedSum = ChunkMap(chunks, backend).summed(
+        name, partial(function, arithmetic), parameters
     )
     return total
 
@@ -180,7 +176,7 @@ def map_items(
         key = (f"{name}-{token}", i)
         graph[key] = Task(key, function, TaskRef(common_key), item)
         keys.append(key)
-    return backend.compute(graph, keys, on_done, names)
+    return backend.compute(graph, keys, on_done, None if names is None else ItemNames(names))
 
 
 def _statistics(
@@ -280,7 +276,7 @@ def expectations(
     def on(X: Rows, weight: Array) -> Expectation:
         rows = row_chunks(X, weight * (surveyed.unit / unit), SAMPLE_CHUNK_BYTES)
         # Here, whatever the backend: the driver holds the sample, and a pass takes no time.
-        here = LocalBackend(min(available_cores(), rows.X.numblocks[0]))
+        here = LocalBackend(min(available_cores(), rows.n_chunks))
         return expectation(rows, here, arithmetic=arithmetic)
 
     on_all = on(X, weight)

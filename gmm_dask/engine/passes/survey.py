@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from gmm_dask.engine.cluster.backends import Backend
 from gmm_dask.engine.passes.chunk_map import ChunkMap
-from gmm_dask.engine.passes.chunks import RowChunks
 from gmm_dask.engine.passes.tree_sum import tree_sum
+from gmm_dask.engine.passes.units import RowChunks
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
 from gmm_dask.sampling import ColumnSpread, Draw, Sketch, chosen_rows
 
@@ -168,14 +168,14 @@ def survey(
         size = larger_rows if _is_cheap(larger_rows, chunks, n_rows, missing) else 0
         draw = Draw.first(seed, sample_rows, max(sample_rows, size), n_rows, by_value)
     arithmetic = RowArithmetic.chosen(missing)
-    pieces = chunks.pieces or tuple((n,) for n in lengths)
-    each = list(zip(first_rows, pieces, strict=True))
+    each = list(zip(first_rows, chunks.pieces, strict=True))
     of_chunks = chunk_map("survey", partial(_survey_pieces, arithmetic), draw, each)
     looked = [of_piece for of_chunk in of_chunks for of_piece in of_chunk]
     seen = tuple(piece for piece, _ in looked)
     parts = [part for _, part in looked]
     if draw is None:
-        weights = None if chunks.weights is None else np.concatenate([w for _, w in parts])
+        weighted = chunks.weight_dtype is not None
+        weights = np.concatenate([w for _, w in parts]) if weighted else None
         sample = np.concatenate([X for X, _ in parts])
         return Survey(seen, sample, weights), chunks
     found, n_reads = Sketch.merged(draw, parts), 1

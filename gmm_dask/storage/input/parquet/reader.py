@@ -289,33 +289,29 @@ def read_features(source: ChunkSource, columns: Sequence[str], dtype: str) -> Fe
         return chunk.features(columns, dtype)
 
 
-def read_rows(
-    sources: Sequence[ChunkSource],
-    columns: Sequence[str],
-    dtype: str,
-    weight_column: str | None = None,
-) -> tuple[Features, Weights | None]:
-    """Features (n, d) of chunks that follow each other, as one array, and weights (n,), if any.
-
-    A file is opened once for those of its chunks. Raises as read_features does.
-    """
-    with PlannedFiles() as files:
-        return _rows(files, sources, columns, dtype, weight_column)
-
-
-def read_parts(
-    sources: Sequence[ChunkSource],
+def read_chunks(
+    chunks: Sequence[Sequence[ChunkSource]],
     columns: Sequence[str],
     dtype: str,
     weight_column: str | None = None,
 ) -> Iterator[tuple[Features, Weights | None]]:
-    """As read_rows, chunk after chunk; what they have of one row group is decoded once.
+    """Features (n, d) of one chunk after the other, and weights (n,), if any.
 
-    Who is done with one when it asks for the next takes the memory of one.
+    A file is opened once for what follows of it, and what chunks have of one row group is decoded
+    once. Whoever is done with a chunk when asking for the next takes the memory of one.
+
+    Parameters
+    ----------
+    chunks : sequence of sequences of ChunkSource
+        The rows of each chunk, which becomes one array.
+
+    Raises
+    ------
+    As read_features does.
     """
     with PlannedFiles() as files:
-        for source in sources:
-            yield _rows(files, (source,), columns, dtype, weight_column)
+        for sources in chunks:
+            yield _rows(files, sources, columns, dtype, weight_column)
 
 
 def read_table(source: ChunkSource, columns: Sequence[str]) -> pa.Table:

@@ -11,7 +11,6 @@ from dask._task_spec import DataNode, Task, TaskRef
 from dask.diagnostics import ProgressBar
 
 from gmm_dask.engine import LocalBackend
-from gmm_dask.engine.passes import flat
 
 
 def fan(n: int) -> tuple[dict, list]:
@@ -28,12 +27,9 @@ def fan(n: int) -> tuple[dict, list]:
 def test_values_come_in_the_order_of_keys_and_each_is_told(n: int, n_workers: int) -> None:
     graph, keys = fan(n)
     told: list[int] = []
-    common = flat.common_values(graph, keys)
-    assert common is not None
-    found = flat.run(graph, keys, common, n_workers, lambda: told.append(1))
+    found = LocalBackend(n_workers).compute(graph, keys, lambda: told.append(1))
     assert found == list(dask.get(graph, keys)) == [100 + i for i in range(n)]
     assert len(told) == n
-    assert LocalBackend(n_workers).compute(graph, keys) == found
 
 
 def test_what_all_ask_for_is_computed_once() -> None:
@@ -48,16 +44,14 @@ def test_what_all_ask_for_is_computed_once() -> None:
 def test_a_graph_with_an_order_is_left_to_dask() -> None:
     graph, keys = fan(4)
     chain = graph | {"last": Task("last", operator.neg, TaskRef(keys[0]))}
-    assert flat.common_values(chain, [*keys, "last"]) is None
+    assert LocalBackend(2).compute(chain, [*keys, "last"])[-1] == -100
     own = graph | {"read": Task("read", int), "use": Task("use", operator.neg, TaskRef("read"))}
-    assert flat.common_values(own, [*keys, "use"]) is None
-    assert LocalBackend(2).compute(chain, ["last"]) == [-100]
+    assert LocalBackend(2).compute(own, [*keys, "use"])[-1] == 0
 
 
 def test_who_listens_to_dask_hears_of_every_task(capsys: pytest.CaptureFixture[str]) -> None:
     graph, keys = fan(4)
     with ProgressBar():
-        assert flat.common_values(graph, keys) is None
         LocalBackend(2).compute(graph, keys)
     assert "100%" in capsys.readouterr().out
 
