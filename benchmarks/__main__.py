@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import end_to_end, machine, memory, out_of_core, per_pass, scaling
+from benchmarks import end_to_end, fits, machine, memory, out_of_core, per_pass, scaling
 
-NAMES = ("per_pass", "end_to_end", "out_of_core", "scaling", "memory")
+NAMES = ("per_pass", "fits", "end_to_end", "out_of_core", "scaling", "memory")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = _parse(arguments)
     runs: dict[str, Callable[[], Any]] = {
         "per_pass": lambda: per_pass.measure(chosen.quick, chosen.patience),
+        "fits": lambda: fits.measure(tuple(chosen.fit_rows), chosen.quick),
         "end_to_end": lambda: end_to_end.measure(
             chosen.rows, chosen.rounds, chosen.quick, chosen.skip, chosen.give_up
         ),
@@ -38,6 +39,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="{" + ",".join(NAMES) + "}")
     parser.add_argument("--quick", action="store_true", help="tiny data, to see that it runs")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of end_to_end")
+    parser.add_argument(
+        "--fit-rows", type=int, nargs="*", default=fits.ROWS, help="of fits; up to 10^7 elsewhere"
+    )
     parser.add_argument("--memory-rows", type=int, default=10_000_000, help="of memory")
     parser.add_argument("--rounds", type=int, default=1, help="of end_to_end")
     parser.add_argument("--skip", nargs="*", default=(), help="contenders to leave out end to end")

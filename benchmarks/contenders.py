@@ -2,60 +2,70 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
 import numpy as np
-from sklearn.mixture import GaussianMixture
+from sklearn.mixture import GaussianMixture as SklearnMixture
 from threadpoolctl import threadpool_limits
 
 from benchmarks.timing import Run
-from gmm_dask.engine import LocalBackend, expectation, row_chunks
+from gmm_dask import GaussianMixture
 from gmm_dask.mixture import Parameters, core, m_step
-from gmm_dask.mixture.row_arithmetic import RowArithmetic
 
 REG_COVAR = 1e-6
-TASKS_PER_THREAD = 2
 NEEDS = {"oneDAL": "daal4py", "pomegranate": "pomegranate"}
 
 Make = Callable[[np.ndarray, Parameters, int], Run]
 
 
-def gmm_dask(
-    X: np.ndarray, start: Parameters, threads: int, arithmetic: core.Precision = "double"
-) -> Run:
-    """The compiled E-step and the M-step; several threads share chunks through the engine."""
-    if threads == 1:
-        statistics = lambda parameters: core.e_step(X, parameters, precision=arithmetic)
-    else:
-        chunks = row_chunks(X, None, X.size * 8 // (TASKS_PER_THREAD * threads))
-        statistics = expectation(
-            chunks, LocalBackend(threads), arithmetic=RowArithmetic(kernel="compiled")
-        )
-        if arithmetic == "single":
-            statistics = statistics.in_single()
+def gmm_dask(X: np.ndarray, start: Parameters, threads: int) -> Run:
+    """The class as a user calls it, with the start given; `tol=0` never ends it early."""
 
     def run(passes: int) -> int:
-        parameters = start
-        for _ in range(passes):
-            parameters = m_step(parameters, statistics(parameters), REG_COVAR)
+        GaussianMixture(
+            start.n_components,
+            covariance_type=start.covariance_type,
+            tol=0,
+            max_iter=passes,
+            reg_covar=REG_COVAR,
+            weights_init=start.weights,
+            means_init=start.means,
+            precisions_init=start.precisions,
+        ).fit(X)
         return passes
 
     return run
 
 
-def gmm_dask_float32(X: np.ndarray, start: Parameters, threads: int) -> Run:
-    """As gmm_dask, rows in float32 and passes in single precision."""
-    return gmm_dask(X.astype(np.float32), start, threads, arithmetic="single")
+def kernel(
+    X: np.ndarray, start: Parameters, threads: int, arithmetic: core.Precision = "double"
+) -> Run:
+    """The compiled E-step and the M-step by themselves, on one thread."""
+
+    def run(passes: int) -> int:
+        parameters = start
+        for _ in range(passes):
+            statistics = core.e_step(X, parameters, precision=arithmetic)
+            parameters = m_step(parameters, statistics, REG_COVAR)
+        return passes
+
+    return run
+
+
+def kernel_float32(X: np.ndarray, start: Parameters, threads: int) -> Run:
+    """As `kernel`, rows in float32 and passes in single precision."""
+    return kernel(X.astype(np.float32), start, threads, arithmetic="single")
 
 
 def scikit_learn(X: np.ndarray, start: Parameters, threads: int) -> Run:
     """GaussianMixture with the start given; `tol=0` never ends it early."""
 
     def run(passes: int) -> int:
-        GaussianMixture(
+        SklearnMixture(
             start.n_components,
             covariance_type=start.covariance_type,
             tol=0,
@@ -114,11 +124,11 @@ def pomegranate(X: np.ndarray, start: Parameters, threads: int) -> Run:
 
 CONTENDERS: dict[str, Make] = {
     "gmm_dask": gmm_dask,
-    "gmm_dask float32": gmm_dask_float32,
     "scikit-learn": scikit_learn,
     "oneDAL": onedal,
     "pomegranate": pomegranate,
 }
+KERNELS: dict[str, Make] = {"kernel": kernel, "kernel float32": kernel_float32}
 
 
 def installed(name: str) -> bool:
@@ -128,7 +138,14 @@ def installed(name: str) -> bool:
 
 @contextmanager
 def quiet(threads: int) -> Iterator[None]:
-    """So many threads in BLAS and OpenMP, and no warnings that EM was cut short."""
+    """So many threads of all kinds, and no warnings that EM was cut short."""
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     with threadpool_limits(threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        try:
+            if before is not None:
+                os.sched_setaffinity(0, sorted(before)[:threads])
+            yield
+        finally:
+            if before is not None:
+                os.sched_setaffinity(0, before)

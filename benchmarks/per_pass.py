@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.contenders import CONTENDERS, installed, quiet
+from benchmarks.contenders import CONTENDERS, KERNELS, installed, quiet
 from benchmarks.data import mixture, rows_of
 from benchmarks.timing import per_pass, summary
 
 GRID = ((2, 3), (8, 8), (16, 16), (32, 32), (64, 16))
 FAMILIES = ("full", "tied", "diag", "spherical")
 OURS, SKLEARN = "gmm_dask", "scikit-learn"
-TWO = (OURS, "gmm_dask float32", SKLEARN)
+TWO = (OURS, SKLEARN)
+KERNEL = "kernel"
 
 
 def measure(quick: bool = False, patience: float = 0.0) -> dict[str, Any]:
@@ -29,6 +30,7 @@ def measure(quick: bool = False, patience: float = 0.0) -> dict[str, Any]:
     missing = [name for name in CONTENDERS if not installed(name)]
     return {
         "grid": grid,
+        "kernel": list(_grid(scale, "near", 1, tuple(KERNELS))),
         "families": families,
         "not_installed": missing,
         "ratios": list(_ratios(grid, families)),
@@ -68,7 +70,8 @@ def _entry(
     start = mixture(d, k, spacing, family)
     with quiet(threads):
         rate = machine.dgemm_rate()
-        runs = {name: CONTENDERS[name](X, start, threads) for name in names if installed(name)}
+        makes = CONTENDERS | KERNELS
+        runs = {name: makes[name](X, start, threads) for name in names if installed(name)}
         found = per_pass(runs, scale.rounds, scale.seconds, scale.patience)
     entry = {"d": d, "k": k, "rows": n, "spacing": spacing, "threads": threads, "family": family}
     entry |= {"dgemm_gflops": rate / 1e9, "dgemm_bound": machine.dense_bound(d, k, rate)}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from benchmarks.goals import goals
-from benchmarks.per_pass import OURS, ratio
+from benchmarks.per_pass import KERNEL, OURS, ratio
 
 SPACING = {
     "near": "Clusters about as far apart as they are wide",
@@ -29,6 +29,8 @@ def page(results: dict[str, Any]) -> str:
     parts = [INTRODUCTION, _machine(results), goals_section(results)]
     if "per_pass" in results:
         parts += [_picture("ratios", "EM passes"), *_per_pass(results["per_pass"]["found"])]
+    if "fits" in results:
+        parts += [_fits(results["fits"]["found"])]
     if "end_to_end" in results:
         parts += [_end_to_end([each["found"] for each in results["end_to_end"]])]
     if "out_of_core" in results:
@@ -73,8 +75,8 @@ def _picture(name: str, what: str) -> str:
 
 def _per_pass(found: dict[str, Any]) -> list[str]:
     parts = [
-        "## EM passes\n\nNanoseconds per row and pass, full covariance, float64 unless said "
-        "otherwise; float32: rows in float32 and\npasses in single precision. The difference of "
+        "## EM passes\n\nNanoseconds per row and pass, full covariance, float64, through the "
+        "class as a user\ncalls it. The difference of "
         "many iterations and one, from the same start. Medians of rounds; in\nbrackets the ratio "
         "of the best times. The dgemm column is the time that 2 K d^2 operations take at the rate "
         "NumPy's\nmatrix product had in the same minute.\n"
@@ -88,19 +90,28 @@ def _per_pass(found: dict[str, Any]) -> list[str]:
         parts.append(_ratios(found["ratios"], spacing, threads))
     parts.append("### Covariance families, d = K = 16, 1 thread\n")
     parts.append(_entries(found["families"], lambda e: e["family"], "family"))
+    parts.append(
+        "### The kernel by itself, near clusters, 1 thread\n\nThe core's E-step and the M-step, "
+        "without the class; float32: rows in float32 and passes in single precision.\n"
+    )
+    parts.append(_entries(found["kernel"], lambda e: f"{e['d']}, {e['k']}", "d, K", KERNEL))
     return parts
 
 
-def _entries(entries: list[dict[str, Any]], label: Any, first: str) -> str:
+def _entries(entries: list[dict[str, Any]], label: Any, first: str, ours: str = OURS) -> str:
     names = list(entries[0]["ns"])
-    peers = [name for name in names if name != OURS]
-    head = (first, *names, "dgemm", *(f"{p} / {OURS}" for p in peers), "load")
-    return table(head, (_row(entry, names, peers, label) for entry in entries))
+    peers = [name for name in names if name != ours]
+    head = (first, *names, "dgemm", *(f"{p} / {ours}" for p in peers), "load")
+    return table(head, (_row(entry, names, peers, label, ours) for entry in entries))
 
 
-def _row(entry: dict[str, Any], names: list[str], peers: list[str], label: Any) -> list[str]:
+def _row(
+    entry: dict[str, Any], names: list[str], peers: list[str], label: Any, ours: str
+) -> list[str]:
     ns = [f"{entry['ns'][name]['median']:.0f}" for name in names]
-    ratios = [f"{ratio(entry, p):.1f} ({ratio(entry, p, kind='best'):.1f})" for p in peers]
+    ratios = [
+        f"{ratio(entry, p, ours):.1f} ({ratio(entry, p, ours, kind='best'):.1f})" for p in peers
+    ]
     return [label(entry), *ns, f"{entry['dgemm_bound']:.0f}", *ratios, f"{entry['load']:.1f}"]
 
 
@@ -111,6 +122,23 @@ def _ratios(found: list[dict[str, Any]], spacing: str, threads: int) -> str:
         f"{r['median']['least']:.1f} (best times: {r['best']['geometric_mean']:.1f}, "
         f"{r['best']['least']:.1f}).  \n"
         for r in of
+    )
+
+
+def _fits(found: dict[str, Any]) -> str:
+    rows = []
+    for entry in found["entries"]:
+        for name in entry["seconds"]["warm"]:
+            times = [entry["seconds"][kind][name] for kind in ("warm", "cold")]
+            ours = [entry["seconds"][kind][OURS] for kind in ("warm", "cold")]
+            figures = [f"{t:.3f} ({t / o:.1f})" for t, o in zip(times, ours, strict=True)]
+            left = (entry["passes"][name], f"{entry['log_likelihood'][name]:.4f}", entry["load"])
+            rows.append((f"{entry['rows']:,}", name, *figures, *left))
+    head = ("rows", "", "warm, s (ratio)", "new process, s (ratio)", "passes")
+    return (
+        f"## Whole fits\n\nDefault settings, d = {found['d']}, K = {found['k']}, all cores, "
+        "medians of rounds. A new process counts from the import of\nthe class on.\n\n"
+        + table((*head, "log-likelihood per row", "load"), rows)
     )
 
 
@@ -132,8 +160,7 @@ def _end_to_end(found: list[dict[str, Any]]) -> str:
         + "\n8 columns, 8 components, all cores, each in a fresh process: imports, reading, start, "
         "EM, labels. The same tolerance\nof 1e-3 per row and iteration; the log-likelihood is "
         "computed by one function from the parameters that each left.\nMedians of rounds, in which "
-        "one comes after the other. Spark's peak is that of its Python side alone.\nKernels are "
-        "compiled before: the first run on a machine takes 20 s more.\n\n"
+        "one comes after the other. Spark's peak is that of its Python side alone.\n\n"
         + table(head, rows)
         + "".join(_round_by_round(each) + _labelling(each) for each in found)
     )

@@ -28,13 +28,22 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 def test_an_entry_says_what_was_measured(results: dict) -> None:
-    assert set(results) == {"per_pass", "end_to_end", "out_of_core", "scaling", "memory"}
+    assert set(results) == {"per_pass", "fits", "end_to_end", "out_of_core", "scaling", "memory"}
     entry = results["per_pass"]["found"]["grid"][0]
     assert {"d", "k", "rows", "spacing", "threads", "dgemm_bound", "load", "ns"} <= set(entry)
-    assert {"gmm_dask", "gmm_dask float32", "scikit-learn"} <= set(entry["ns"])
+    assert {"gmm_dask", "scikit-learn"} <= set(entry["ns"])
+    kernel = results["per_pass"]["found"]["kernel"][0]
+    assert set(kernel["ns"]) == {"kernel", "kernel float32"}
     assert all(each["median"] > 0 and each["best"] > 0 for each in entry["ns"].values())
     families = [entry["family"] for entry in results["per_pass"]["found"]["families"]]
     assert families == ["full", "tied", "diag", "spherical"]
+
+
+def test_whole_fits_are_timed_warm_and_in_a_new_process(results: dict) -> None:
+    (entry,) = results["fits"]["found"]["entries"]
+    for kind in ("warm", "cold"):
+        assert set(entry["seconds"][kind]) == {"gmm_dask", "scikit-learn"}
+    assert "## Whole fits" in tables.page(results)
 
 
 def test_end_to_end_says_who_found_what(results: dict) -> None:

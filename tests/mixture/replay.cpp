@@ -1,8 +1,8 @@
 /* Makes calls of the core that were written down on another machine, and writes what they changed.
  *
- *   replay CALLS ANSWERS
+ *   replay CALLS ANSWERS [LEVEL]
  *
- * A call is a function (0: gmm_expect, 1: gmm_score, 2: gmm_look_at) and one or two records. A record is its
+ * A call is a function, numbered in the order of `main`, and one or two records. A record is its
  * bytes, and for each of its pointers the place in the record, the bytes it points to, and how many there are.
  * Numbers are int64. An answer is the records in the same form, without the places. */
 #include "core.h"
@@ -50,7 +50,9 @@ struct Record {
     for (size_t i = 0; i < n_pointers; i++) {
       places[i] = number();
       sizes[i] = number();
-      arrays[i] = static_cast<char *>(aligned_alloc(64, (sizes[i] + 127) / 64 * 64));
+      void *array;  // of exactly its size: a sanitizer sees what is read or written beyond it
+      if (posix_memalign(&array, 64, sizes[i])) fail("no memory");
+      arrays[i] = static_cast<char *>(array);
       take(arrays[i], sizes[i]);
       memcpy(bytes + places[i], &arrays[i], sizeof arrays[i]);
     }
@@ -73,17 +75,21 @@ T *as(Record &record) {
 
 } // namespace
 
-int main(int, char **names) {
+int main(int n_names, char **names) {
   calls = fopen(names[1], "rb");
   answers = fopen(names[2], "wb");
   if (!calls || !answers) fail("a file cannot be opened");
+  const int level = n_names > 3 ? atoi(names[3]) : 0;
   static Record records[2];
   for (size_t left = number(); left; left--) {
-    size_t function = number(), n_records = function == 2 ? 1 : 2;
+    size_t function = number(), n_records = function < 2 ? 2 : 1;
     for (size_t i = 0; i < n_records; i++) records[i].read();
-    int failed = function == 0   ? gmm_expect(as<gmm_task>(records[0]), as<gmm_sums>(records[1]), 0)
-                 : function == 1 ? gmm_score(as<gmm_task>(records[0]), as<gmm_scores>(records[1]), 0)
-                                 : gmm_look_at(as<gmm_look>(records[0]), 0);
+    int failed = function == 0   ? gmm_expect(as<gmm_task>(records[0]), as<gmm_sums>(records[1]), level)
+                 : function == 1 ? gmm_score(as<gmm_task>(records[0]), as<gmm_scores>(records[1]), level)
+                 : function == 2 ? gmm_look_at(as<gmm_look>(records[0]), level)
+                 : function == 3 ? gmm_assign(as<gmm_groups>(records[0]), level)
+                 : function == 4 ? gmm_measure(as<gmm_distances>(records[0]), level)
+                                 : gmm_put_in_order(as<gmm_column>(records[0]), level);
     if (failed) fail("a call failed");
     for (size_t i = 0; i < n_records; i++) records[i].write();
   }

@@ -1,4 +1,6 @@
-"""The core on another processor: its calls are written down here and made again there."""
+"""The core elsewhere: its calls are written down here and made again, on an ARM processor and
+under sanitizers, which see every access beyond an array and every operation without a meaning.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,14 @@ import pytest
 
 import hatch_build
 from gmm_dask.mixture import core
-from gmm_dask.mixture.core import arguments, library
+from gmm_dask.mixture.core import arguments, groups, library
 from tests.mixture.test_core import BIT_CASES, bits_of_case
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / hatch_build.CORE / "src"
-FUNCTIONS = ("gmm_expect", "gmm_score", "gmm_look_at")
+FUNCTIONS = (
+    "gmm_expect", "gmm_score", "gmm_look_at", "gmm_assign", "gmm_measure", "gmm_put_in_order",
+)  # fmt: skip
 EMULATOR = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
 INTEGER = struct.Struct("<q")
 
@@ -78,6 +82,26 @@ def built_for_aarch64(folder: Path) -> Path:
     return program
 
 
+def calls_of(cases: Sequence[tuple[str, int, int, str]], monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """All calls that the mixtures of `test_core` take."""
+    made = Calls()
+    for module in (core, arguments, groups):
+        monkeypatch.setattr(module, "address", made.address)
+    for module in (core, groups):
+        monkeypatch.setattr(module, "call", made.call)
+    for case in cases:
+        bits_of_case(*case)
+    assert {call[:8] for call in made.asked} == {INTEGER.pack(i) for i in range(len(FUNCTIONS))}
+    return made
+
+
+def written(made: Calls, folder: Path) -> Path:
+    """The calls as a file."""
+    target = folder / "calls"
+    target.write_bytes(INTEGER.pack(len(made.asked)) + b"".join(made.asked))
+    return target
+
+
 @pytest.mark.heavy
 @pytest.mark.timeout(1500)
 @pytest.mark.skipif(EMULATOR is None, reason="needs qemu-aarch64 (Debian: qemu-user-static)")
@@ -86,16 +110,51 @@ def built_for_aarch64(folder: Path) -> Path:
 def test_an_arm_processor_gives_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Calls()
-    for module in (core, arguments):
-        monkeypatch.setattr(module, "address", made.address)
-    monkeypatch.setattr(core, "call", made.call)
-    for case in BIT_CASES:
-        bits_of_case(*case)
-    assert len(made.asked) > 4 * len(BIT_CASES)
-    asked, answered = tmp_path / "calls", tmp_path / "answers"
-    asked.write_bytes(INTEGER.pack(len(made.asked)) + b"".join(made.asked))
+    made = calls_of(BIT_CASES, monkeypatch)
+    asked, answered = written(made, tmp_path), tmp_path / "answers"
     assert EMULATOR is not None
     program = built_for_aarch64(tmp_path)
     subprocess.run([EMULATOR, program, asked, answered], check=True, timeout=1200)
     assert answered.read_bytes() == b"".join(made.answered)
+
+
+# zig has no runtime for addresses: it traps at what has no meaning. GCC looks after both.
+ZIG = [sys.executable, "-m", "ziglang", "c++"]
+SANITIZERS = {
+    "zig": (ZIG, ("-fsanitize=undefined", "-fsanitize-trap=undefined")),
+    "g++": (["g++"], ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")),
+}
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(1500)
+@pytest.mark.skipif(library.level() not in (3, 4), reason="needs an x86-64 of 2013 or later")
+@pytest.mark.parametrize("compiler", SANITIZERS)
+def test_sanitizers_find_nothing(
+    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every level of this processor; every seventh mixture has each shape, family and way."""
+    command, options = SANITIZERS[compiler]
+    is_there = find_spec("ziglang") if compiler == "zig" else shutil.which(compiler)
+    if is_there is None:
+        pytest.skip(f"needs {compiler}")
+    made = calls_of(BIT_CASES[::7], monkeypatch)
+    program, asked = tmp_path / "replay", written(made, tmp_path)
+    target = hatch_build.TARGETS["linux-x86_64"]
+    shared = [*command, *hatch_build.FLAGS, "-O1", *options, f"-I{SOURCES}"]
+    sources = [
+        (SOURCES / "core.cpp", "core", ()),
+        (Path(__file__).with_name("replay.cpp"), "main", ()),
+    ]
+    for level, (zig, gcc) in target.levels:
+        flag = zig if compiler == "zig" else gcc
+        sources.append((SOURCES / "level.cpp", level, (f"-DLEVEL={level}", flag)))
+    for source, name, flags in sources:
+        to = tmp_path / f"{name}.o"
+        subprocess.run([*shared, *flags, "-c", str(source), "-o", str(to)], check=True)
+    objects = [str(tmp_path / f"{name}.o") for _, name, _ in sources]
+    subprocess.run([*command, *options, *objects, "-o", str(program)], check=True)
+    for level in range(2, library.level() + 1):
+        answers = tmp_path / f"answers-{level}"
+        subprocess.run([program, asked, answers, str(level)], check=True, timeout=1200)
+        assert level == 2 or answers.read_bytes() == b"".join(made.answered)

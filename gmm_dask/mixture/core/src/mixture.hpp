@@ -41,16 +41,16 @@ template <class T> struct Mixture {
 class Arena {
  public:
   template <class V> V *take(int64_t n) {
-    char *piece = at_;
-    at_ += filled_up(n * int64_t(sizeof(V)), CACHE_LINE);
+    const uintptr_t piece = at_;
+    at_ += uintptr_t(filled_up(n * int64_t(sizeof(V)), CACHE_LINE));
     return (V *)piece;
   }
-  int64_t size() const { return at_ - base_; }
+  int64_t size() const { return int64_t(at_ - base_); }
   bool allocate() {
     const int64_t bytes = size();
     memory_ = malloc(size_t(bytes + CACHE_LINE));
     if (!memory_) return false;
-    base_ = at_ = (char *)filled_up(int64_t(uintptr_t(memory_)), CACHE_LINE);
+    base_ = at_ = uintptr_t(filled_up(int64_t(uintptr_t(memory_)), CACHE_LINE));
     return true;
   }
   Arena() = default;
@@ -60,7 +60,7 @@ class Arena {
 
  private:
   void *memory_ = nullptr;
-  char *base_ = nullptr, *at_ = nullptr;
+  uintptr_t base_ = 0, at_ = 0;  // numbers, for there is no memory the first time
 };
 
 // Room for a tile and for one block of it.
