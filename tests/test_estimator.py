@@ -28,6 +28,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from gmm_dask import GaussianMixture
 from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
+from gmm_dask.estimator import user_rows
 from gmm_dask.mixture import COVARIANCE_FAMILIES
 from tests.conftest import Blobs
 
@@ -421,3 +422,16 @@ def test_scikit_learns_form_of_a_fit_that_lost_a_component_can_be_fitted_again()
     assert theirs.n_components == 1
     assert theirs.set_params(reg_covar=1e-6).fit(X).means_.shape == (1, 1)
     assert GaussianMixture.from_sklearn(theirs).events_ == ()
+
+
+def test_predictions_on_all_threads_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the bit: what the core says of a row does not depend on the rows beside it."""
+    X = np.random.default_rng(0).normal(size=(70_000, 3))
+    model = GaussianMixture(2, random_state=0, tol=0.1).fit(X[:500])
+    calls = [model.predict, model.predict_proba, model.score_samples]
+    found = []
+    for n_threads in (1, 3):
+        monkeypatch.setattr(user_rows, "available_cores", lambda n=n_threads: n)
+        found.append([call(X) for call in calls])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from dask._task_spec import convert_legacy_graph
 
 from gmm_dask.engine import RowChunks, row_chunks
 from gmm_dask.engine.cluster.backends import Backend
-from gmm_dask.engine.cluster.opening import blas_on_one_thread, users_backend
+from gmm_dask.engine.cluster.opening import available_cores, blas_on_one_thread, users_backend
 from gmm_dask.errors import DataError
 from gmm_dask.estimator.forms import (
     Names,
@@ -33,6 +34,8 @@ from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic, incomplete_r
 
 if TYPE_CHECKING:
     from gmm_dask.storage import Plan
+
+PART_ROWS = 1 << 14  # rows that a thread has at least
 
 CHUNK_BYTES = 4 << 20  # arrays in memory are cut this fine, so that every core has work
 IN_THE_CLASS = (
@@ -198,6 +201,7 @@ def map_rows(
     if not is_lazy(X) and not is_path(X):
         rows = features_of(estimator, X, reset=False)
         with blas_on_one_thread():  # the matrices are too small for more
+            work.n_threads = available_cores()
             found = work(rows.X, parameters)
         return rows.in_own_order(found) if function == "impute" else found
     if is_frame(X):
@@ -223,6 +227,7 @@ class _RowFunction:
     ) -> None:
         self.function, self.dtype, self.arithmetic = function, dtype, arithmetic
         self.names = names
+        self.n_threads = 1  # a task of Dask has one
         self.__name__ = function  # as the dashboard shows it
 
     def __call__(self, X: Values, parameters: Parameters, where: str | None = None) -> Values:
@@ -232,12 +237,23 @@ class _RowFunction:
             return function(RowArithmetic("em"), X, parameters).astype(self.dtype, copy=False)
         complete = replace(self.arithmetic, missing="error")
         if not absent.any():
-            return function(complete, X, parameters).astype(self.dtype, copy=False)
-        found = function(complete, X[~absent], parameters)
+            return self._in_parts(complete, X, parameters).astype(self.dtype, copy=False)
+        found = self._in_parts(complete, X[~absent], parameters)
         nothing = -1 if self.dtype.kind == "i" else np.nan
         result = np.full((len(X), *found.shape[1:]), nothing, self.dtype)
         result[~absent] = found
         return result
+
+    def _in_parts(self, arithmetic: RowArithmetic, X: Values, parameters: Parameters) -> Values:
+        """The function on every row, on all threads: in the core no row looks at others."""
+        function = _FUNCTIONS[self.function]
+        n_parts = min(self.n_threads, len(X) // PART_ROWS)
+        if n_parts < 2 or arithmetic.kernel != "compiled":
+            return function(arithmetic, X, parameters)
+        parts = np.array_split(X, n_parts)
+        with ThreadPoolExecutor(n_parts) as pool:
+            found = pool.map(lambda part: function(arithmetic, part, parameters), parts)
+            return np.concatenate(list(found))
 
 
 class _FrameFunction:
