@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gmm_dask.fitting import Event, FitResult, Maximisation
-from gmm_dask.fitting.components import Action, listed, quoted
-from gmm_dask.mixture.estimate import Cause
+from gmm_dask.fitting import Action, Event, FitResult, Maximisation, listed, quoted
+from gmm_dask.mixture import Cause
 from gmm_dask.sampling import Oddity, Seen, odd_columns
 
 if TYPE_CHECKING:

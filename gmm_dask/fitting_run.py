@@ -37,7 +37,7 @@ class FitCheckpoint(Protocol):
     """What an earlier attempt of the same fit kept, and where this attempt keeps its own."""
 
     @property
-    def standing(self) -> fitting.Standing | None:
+    def progress(self) -> fitting.Progress | None:
         """Where the earlier attempt was; None if it kept nothing."""
 
     def survey(self) -> engine.Survey | None:
@@ -46,7 +46,7 @@ class FitCheckpoint(Protocol):
     def keep_survey(self, surveyed: engine.Survey) -> None:
         """Keep the survey, if that is worth it."""
 
-    def keep(self, standing: fitting.Standing) -> None:
+    def keep(self, progress: fitting.Progress) -> None:
         """Keep where the fit stands, if it is time for that."""
 
 
@@ -217,7 +217,7 @@ def _results(
         return [fitting.fit(over_all, start.parameters, guards[0], **rule, **heard)]
     part = None if asked.part is None else fitting.Sample(*asked.part)
     if checkpoint is not None:
-        heard |= {"keep": checkpoint.keep, "standing": checkpoint.standing}
+        heard |= {"keep": checkpoint.keep, "progress": checkpoint.progress}
     return fitting.fit_from_sample(
         fitting.Sample(*asked.sample, part, asked.on_larger),
         over_all,

@@ -1,25 +1,26 @@
-"""The method: EM as a loop over `expectation`, where it starts, and what keeps it alive."""
+"""The method: EM as ask and tell, its starts, its acceleration and what guards its components."""
 
-from gmm_dask.fitting.components import ComponentPolicy, Event, Maximisation, Step
-from gmm_dask.fitting.em import Expectation, Fit, Rule, fit, go_on
-from gmm_dask.fitting.given import Given, checked_start
+from gmm_dask.fitting.em import Expectation, Fit, Rule, SharedPass, advance, fit, go_on, passes
+from gmm_dask.fitting.events import Action, Event, listed, quoted
+from gmm_dask.fitting.initial_values import Given, checked_start
 from gmm_dask.fitting.initialize import INIT_METHODS, initialize
+from gmm_dask.fitting.m_step import ComponentPolicy, Maximisation, Step
 from gmm_dask.fitting.outcome import FitResult, Outcome, Pass, Watcher, best_of
-from gmm_dask.fitting.refine import refine
-from gmm_dask.fitting.standing import Keeper, Standing
 from gmm_dask.fitting.starts import (
     ACCELERATIONS,
     Method,
     Sample,
     fit_from_sample,
+    refine,
     settling_rows,
     telling_rows,
 )
-from gmm_dask.fitting.state import State
+from gmm_dask.fitting.state import Keeper, Progress, State
 
 __all__ = [
     "ACCELERATIONS",
     "INIT_METHODS",
+    "Action",
     "ComponentPolicy",
     "Event",
     "Expectation",
@@ -31,18 +32,23 @@ __all__ = [
     "Method",
     "Outcome",
     "Pass",
+    "Progress",
     "Rule",
     "Sample",
-    "Standing",
+    "SharedPass",
     "State",
     "Step",
     "Watcher",
+    "advance",
     "best_of",
     "checked_start",
     "fit",
     "fit_from_sample",
     "go_on",
     "initialize",
+    "listed",
+    "passes",
+    "quoted",
     "refine",
     "settling_rows",
     "telling_rows",

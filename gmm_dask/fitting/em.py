@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from gmm_dask.errors import NotFiniteError
-from gmm_dask.fitting.components import Event, Maximisation, Step
+from gmm_dask.fitting.events import Event
+from gmm_dask.fitting.m_step import Maximisation, Step
 from gmm_dask.fitting.outcome import FitResult, Outcome, Pass, Watcher
 from gmm_dask.fitting.state import State
 from gmm_dask.mixture import Parameters, SufficientStatistics
@@ -19,7 +21,6 @@ from gmm_dask.mixture import Parameters, SufficientStatistics
 ROUNDED = 1e-7  # of the log-likelihood per row and feature: what single precision cannot tell
 
 Expectation = Callable[[Parameters], SufficientStatistics]
-Keeper = Callable[[State], None]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,19 @@ class Fit:
     state: State
     maximise: Maximisation
     rule: Rule
+
+    @classmethod
+    def begin(
+        cls,
+        start: Step,
+        maximise: Maximisation,
+        rule: Rule,
+        previous: float = -math.inf,
+        *,
+        is_rough: bool = False,
+    ) -> Fit:
+        """The fit before its first pass."""
+        return cls(State.begin(start, previous, is_rough=is_rough), maximise, rule)
 
     @property
     def parameters(self) -> Parameters:
@@ -119,6 +133,55 @@ class Fit:
         )
 
 
+SharedPass = Callable[[Sequence[Fit]], Sequence[SufficientStatistics]]
+Hearing = Callable[[Fit, Fit, SufficientStatistics, float], None]
+
+
+def passes(expectation: Expectation, rough: Expectation | None = None) -> SharedPass:
+    """A pass for several fits that is one pass for each, a rough one where that will do."""
+
+    def ask(fit: Fit) -> SufficientStatistics:
+        chosen = rough if rough is not None and fit.is_rough else expectation
+        return chosen(fit.parameters)
+
+    return lambda fits: [ask(fit) for fit in fits]
+
+
+def advance(
+    fits: Sequence[Fit],
+    shared_pass: SharedPass,
+    *,
+    leaving: tuple[type[Exception], ...] = (),
+    hear: Hearing | None = None,
+) -> list[Fit]:
+    """Fits at their ends: each pass over the data serves all fits that are still running.
+
+    Parameters
+    ----------
+    fits : sequence of Fit
+    shared_pass : fits -> the statistics under the parameters of each
+    leaving : types of errors, optional
+        A fit that raises one of these leaves; the others go on without it.
+    hear : callable, optional
+        Told of each fit before and after a pass, with its statistics and the pass's seconds.
+    """
+    fits = list(fits)
+    while running := [fit for fit in fits if fit.is_running]:
+        begun = time.perf_counter()
+        found = iter(shared_pass(running))
+        seconds, asked, fits = time.perf_counter() - begun, fits, []
+        for fit in asked:
+            if not fit.is_running:
+                fits.append(fit)
+                continue
+            statistics = next(found)
+            with suppress(*leaving):
+                fits.append(told := fit.tell(statistics))
+                if hear is not None:
+                    hear(fit, told, statistics, seconds)
+    return fits
+
+
 def fit(
     expectation: Expectation,
     parameters: Parameters,
@@ -148,7 +211,7 @@ def fit(
     previous : float
         Log-likelihood per row that an earlier fit ended with, where this one goes on from it.
     events : tuple of Event
-        Of the start.
+        Those of the start.
     rough : parameters -> statistics, optional
         As for `go_on`.
 
@@ -156,8 +219,9 @@ def fit(
     ------
     As `Fit.tell`.
     """
-    state = State.begin(Step(parameters, events), previous, is_rough=rough is not None)
-    begun = Fit(state, maximise, Rule(tol, max_iter, accelerate))
+    rule = Rule(tol, max_iter, accelerate)
+    start = Step(parameters, events)
+    begun = Fit.begin(start, maximise, rule, previous, is_rough=rough is not None)
     return go_on(expectation, begun, watch=watch, rough=rough)
 
 
@@ -166,7 +230,7 @@ def go_on(
     fit: Fit,
     *,
     watch: Watcher | None = None,
-    keep: Keeper | None = None,
+    keep: Callable[[State], None] | None = None,
     rough: Expectation | None = None,
 ) -> FitResult:
     """The rest of a fit, from any state of it: the result has the bits of one that never stopped.
@@ -190,19 +254,17 @@ def go_on(
     """
     if rough is None:
         fit = replace(fit, state=replace(fit.state, is_rough=False))
+
+    def hear(asked: Fit, told: Fit, statistics: SufficientStatistics, seconds: float) -> None:
+        if watch is not None:
+            watch(_pass(asked, told, statistics, seconds))
+        if keep is not None:
+            keep(told.state)
+
     if keep is not None:
         keep(fit.state)
-    while fit.is_running:
-        asked, begun = fit, time.perf_counter()
-        ask = rough if rough is not None and fit.is_rough else expectation
-        statistics = ask(fit.parameters)
-        seconds = time.perf_counter() - begun
-        fit = fit.tell(statistics)
-        if watch is not None:
-            watch(_pass(asked, fit, statistics, seconds))
-        if keep is not None:
-            keep(fit.state)
-    return fit.result
+    (ended,) = advance([fit], passes(expectation, rough), hear=hear)
+    return ended.result
 
 
 def _pass(asked: Fit, told: Fit, statistics: SufficientStatistics, seconds: float) -> Pass:

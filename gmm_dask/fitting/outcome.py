@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gmm_dask.fitting.components import Event
+from gmm_dask.fitting.events import Event
 from gmm_dask.mixture import Parameters
 
 

@@ -7,19 +7,19 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.fitting.components import IN_TROUBLE, Event, Maximisation, Step
-from gmm_dask.fitting.em import Expectation, Fit, Rule, go_on
-from gmm_dask.fitting.given import Given
+from gmm_dask.fitting.em import Expectation, Fit, Rule, advance, go_on, passes
+from gmm_dask.fitting.events import Event
+from gmm_dask.fitting.initial_values import Given
 from gmm_dask.fitting.initialize import Prepared, initialize, prepare
+from gmm_dask.fitting.m_step import IN_TROUBLE, Maximisation, Step
 from gmm_dask.fitting.outcome import FitResult, Watcher, best_of
-from gmm_dask.fitting.refine import refine, short_run
-from gmm_dask.fitting.standing import Keeper, Standing
-from gmm_dask.fitting.state import State
+from gmm_dask.fitting.state import Keeper, Progress, State
 from gmm_dask.mixture import n_free_parameters
 
 TRIES = 8  # starts on the sample, all but the first of them for a few passes
@@ -27,7 +27,9 @@ TELLING_ROWS, TELLING_VALUES = 2048, 4  # for a component at least, and for each
 ALLOWANCE = 1.5  # rows beyond those that are enough on average
 ACCELERATIONS = ("auto", "anderson", "none")
 
-ShortRuns = Callable[[Maximisation, np.random.SeedSequence], Iterator[FitResult]]
+FINER = 0.01  # of tol: a pass over the sample costs next to nothing
+MAX_PASSES = 300  # of EM on the sample
+SHORT = 10  # passes that tell a good start from a poor one
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def fit_from_sample(
     watch: Watcher | None = None,
     tell: Callable[[tuple[Event, ...]], None] | None = None,
     keep: Keeper | None = None,
-    standing: Standing | None = None,
+    progress: Progress | None = None,
 ) -> list[FitResult]:
     """A fit over all rows from each start, or from the one that is best on the sample.
 
@@ -124,30 +126,28 @@ def fit_from_sample(
     rough : parameters -> statistics, optional
         As for `go_on`.
     given : Given, optional
-        Start values of the user, from which the sample does not lead away.
+        Initial values of the user, from which the sample does not lead away.
     tell : callable, optional
         Hears of the events of the starts.
     keep : callable, optional
         Handed what it takes to go on, before the first pass of a start and after every pass.
-    standing : Standing, optional
-        Where an earlier call with the same arguments was: the results are those that it would
+    progress : Progress, optional
+        How far an earlier call with the same arguments came: the results are those that it would
         have had, but for the trajectories of finished starts other than the best.
 
     Raises
     ------
     As `initialize` and `fit`.
     """
-    is_part, free = sample.expectation is not None, given is None or given == Given()
-    one_goes_on = is_part and free and method.sample_em and method.max_iter > 0
-    rule = Rule(method.tol, method.max_iter, method.accelerates(is_part))
-    begun = _begun(sample, method, guards, seeds, given, one_goes_on, standing)
-    results = [] if standing is None else list(standing.finished)
-    for state, guard in begun:
+    starts = _Starts(sample, method, given or Given())
+    rule = Rule(method.tol, method.max_iter, method.accelerates(sample.expectation is not None))
+    results = [] if progress is None else list(progress.finished)
+    for state, guard in starts.begun(guards, seeds, progress):
         if state.n_passes == 0:
             state = replace(state, is_rough=rough is not None)
             if tell is not None:
                 tell(state.events)
-        to_come = 0 if one_goes_on else len(guards) - guard.start
+        to_come = 0 if starts.one_goes_on else len(guards) - guard.start
         results.append(
             go_on(
                 expectation,
@@ -160,28 +160,142 @@ def fit_from_sample(
     return results
 
 
-def _begun(
-    sample: Sample,
-    method: Method,
-    guards: Sequence[Maximisation],
-    seeds: Sequence[np.random.SeedSequence],
-    given: Given | None,
-    one_goes_on: bool,
-    standing: Standing | None,
-) -> Iterator[tuple[State, Maximisation]]:
-    """Each fit over all rows where it stands: the one under way first, then those to come."""
-    done = 0
-    if standing is not None:
-        done = len(guards) if one_goes_on else standing.start
-        yield standing.state, guards[standing.start - 1]
-    chosen: Iterator[tuple[Step, Maximisation]] = (
-        (_start(sample, method, guard, seed, given), guard)
-        for guard, seed in zip(guards[done:], seeds[done:], strict=True)
-    )
-    if one_goes_on and standing is None:
-        chosen = iter([_best_on_sample(sample, method, guards, seeds, given)])
-    for start, guard in chosen:
-        yield State.begin(start), guard
+def refine(
+    sample_expectation: Expectation, start: Step, maximise: Maximisation, *, tol: float
+) -> FitResult:
+    """EM on the sample alone, as far as it goes; a fit over all rows starts from what it found.
+
+    Parameters
+    ----------
+    sample_expectation : parameters -> statistics
+        A pass over the sample, whose weights add up to those of all rows: so a prior counts for
+        as much as it will later.
+    start : Step
+    maximise : Maximisation
+    tol : float
+        Of the fit to follow; here a hundredth of it is asked for.
+
+    Raises
+    ------
+    As `fit`.
+    """
+    begun = Fit.begin(start, maximise, Rule(FINER * tol, MAX_PASSES, accelerate=True))
+    return _as_start(go_on(sample_expectation, begun))
+
+
+@dataclass(frozen=True, eq=False)
+class _Starts:
+    """Where fits over all rows start from.
+
+    Parameters
+    ----------
+    sample : Sample
+    method : Method
+    given : Given
+    """
+
+    sample: Sample
+    method: Method
+    given: Given
+
+    @property
+    def one_goes_on(self) -> bool:
+        """Whether EM on the sample chooses the start of a single fit over all rows."""
+        is_part = self.sample.expectation is not None
+        return (
+            is_part and self.given.is_nothing and self.method.sample_em and self.method.max_iter > 0
+        )
+
+    def begun(
+        self,
+        guards: Sequence[Maximisation],
+        seeds: Sequence[np.random.SeedSequence],
+        progress: Progress | None,
+    ) -> Iterator[tuple[State, Maximisation]]:
+        """The state of each fit over all rows: the fit under way first, then those to come."""
+        done = 0
+        if progress is not None:
+            done = len(guards) if self.one_goes_on else progress.start
+            yield progress.state, guards[progress.start - 1]
+        if self.one_goes_on and progress is None:
+            start, guard = self._best_on_sample(guards, seeds)
+            yield State.begin(start), guard
+            return
+        for guard, seed in zip(guards[done:], seeds[done:], strict=True):
+            yield State.begin(self._start(guard, seed)), guard
+
+    def _start(
+        self, guard: Maximisation, seed: np.random.SeedSequence, ready: Prepared | None = None
+    ) -> Step:
+        return initialize(
+            self.sample.X,
+            self.method.n_components,
+            self.method.covariance_type,
+            guard,
+            init_params=self.method.init_params,
+            seed=seed,
+            sample_weight=self.sample.weight,
+            given=self.given,
+            ready=ready,
+        )
+
+    @cached_property
+    def _ready(self) -> Prepared:
+        return prepare(self.sample.X, self.method.n_components, self.sample.weight)
+
+    @cached_property
+    def _quick(self) -> _Starts:
+        """How other starts are tried: quickly, on a part of the sample where there is one."""
+        init_params = self.method.init_params
+        quick = "k-means++" if init_params == "kmeans" else init_params
+        method = replace(self.method, init_params=quick)
+        return _Starts(self.sample.part or self.sample, method, self.given)
+
+    def _best_on_sample(
+        self, guards: Sequence[Maximisation], seeds: Sequence[np.random.SeedSequence]
+    ) -> tuple[Step, Maximisation]:
+        """Where EM on the sample led to from the best start of each seed, and the best of these."""
+        found = [self._settled(*each) for each in zip(guards, seeds, strict=True)]
+        best = best_of(found)
+        guard = guards[found.index(best)]
+        if self.sample.on_larger is not None:
+            with suppress(*IN_TROUBLE):  # of which all rows are to decide
+                best = refine(self.sample.on_larger, _end(best), guard, tol=self.method.tol)
+        return _end(best), guard
+
+    def _settled(self, guard: Maximisation, seed: np.random.SeedSequence) -> FitResult:
+        """EM on the sample from the start, or from another that leads further.
+
+        Short runs of EM are the cheapest way past a poor start (Biernacki, Celeux and Govaert
+        2003, Comput. Stat. Data Anal. 41): of TRIES - 1 others the one that is best after a few
+        passes is followed to its end. What chance alone adds, half a row for each parameter, is
+        no lead.
+        """
+        expectation, tol = self.sample.expectation, self.method.tol
+        assert expectation is not None
+        start = self._start(guard, seed, self._ready)
+        settled = refine(expectation, start, guard, tol=tol)
+        runs = self._quick.short_runs(guard, seed)
+        if not runs:
+            return settled
+        best = Step(best_of(runs).parameters, ())
+        lead = settled.parameters.n_free_parameters / (2 * max(1, settled.n_rows))
+        with suppress(*IN_TROUBLE):
+            other = refine(expectation, best, guard, tol=tol)
+            if not other.events_ and other.lower_bounds[-1] > settled.lower_bounds[-1] + lead:
+                return other
+        return settled
+
+    def short_runs(self, guard: Maximisation, seed: np.random.SeedSequence) -> list[FitResult]:
+        """A few passes from other starts, without those that had a component in trouble."""
+        assert self.sample.expectation is not None
+        rule, begun = Rule(0.0, SHORT), []
+        others = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 0))
+        for each in others.spawn(TRIES - 1):
+            with suppress(*IN_TROUBLE):
+                begun.append(Fit.begin(self._start(guard, each, self._ready), guard, rule))
+        ended = advance(begun, passes(self.sample.expectation), leaving=IN_TROUBLE)
+        return [fit.result for fit in ended if not fit.state.events]
 
 
 def _kept(
@@ -189,109 +303,14 @@ def _kept(
 ) -> Callable[[State], None] | None:
     if keep is None:
         return None
-    return lambda state: keep(Standing(start, state, finished, n_to_come))
-
-
-def _start(
-    sample: Sample,
-    method: Method,
-    guard: Maximisation,
-    seed: np.random.SeedSequence,
-    given: Given | None,
-    ready: Prepared | None = None,
-) -> Step:
-    return initialize(
-        sample.X,
-        method.n_components,
-        method.covariance_type,
-        guard,
-        init_params=method.init_params,
-        seed=seed,
-        sample_weight=sample.weight,
-        given=given,
-        ready=ready,
-    )
-
-
-def _best_on_sample(
-    sample: Sample,
-    method: Method,
-    guards: Sequence[Maximisation],
-    seeds: Sequence[np.random.SeedSequence],
-    given: Given | None,
-) -> tuple[Step, Maximisation]:
-    """Where EM on the sample led to from the best start of each seed, and the best of these."""
-    ready = _prepared(sample, method)
-    runs = _short_runs(sample, method, given, ready)
-    found = [
-        _settled_on_sample(sample, method, guard, seed, given, ready, runs)
-        for guard, seed in zip(guards, seeds, strict=True)
-    ]
-    best = best_of(found)
-    guard = guards[found.index(best)]
-    if sample.on_larger is not None:
-        with suppress(*IN_TROUBLE):  # of which all rows are to decide
-            best = refine(sample.on_larger, _end(best), guard, tol=method.tol)
-    return _end(best), guard
+    return lambda state: keep(Progress(start, state, finished, n_to_come))
 
 
 def _end(result: FitResult) -> Step:
     return Step(result.parameters, result.events_)
 
 
-def _settled_on_sample(
-    sample: Sample,
-    method: Method,
-    guard: Maximisation,
-    seed: np.random.SeedSequence,
-    given: Given | None,
-    ready: Prepared,
-    short_runs: ShortRuns,
-) -> FitResult:
-    """EM on the sample from the start, or from another that leads further.
-
-    Short runs of EM are the cheapest way past a poor start (Biernacki, Celeux and Govaert 2003,
-    Comput. Stat. Data Anal. 41): of TRIES - 1 others the one that is best after a few passes is
-    followed to its end. What chance alone adds, half a row for each parameter, is no lead.
-    """
-    assert sample.expectation is not None
-    start = _start(sample, method, guard, seed, given, ready)
-    settled = refine(sample.expectation, start, guard, tol=method.tol)
-    runs = list(short_runs(guard, seed))
-    if not runs:
-        return settled
-    best = Step(best_of(runs).parameters, ())
-    lead = settled.parameters.n_free_parameters / (2 * max(1, settled.n_rows))
-    with suppress(*IN_TROUBLE):
-        other = refine(sample.expectation, best, guard, tol=method.tol)
-        if not other.events_ and other.lower_bounds[-1] > settled.lower_bounds[-1] + lead:
-            return other
-    return settled
-
-
-def _prepared(sample: Sample, method: Method) -> Prepared:
-    return prepare(sample.X, method.n_components, sample.weight)
-
-
-def _short_runs(sample: Sample, method: Method, given: Given | None, ready: Prepared) -> ShortRuns:
-    """How other starts are tried: on a part of the sample, where it has one."""
-    rows, ready = (
-        (sample, ready) if sample.part is None else (sample.part, _prepared(sample.part, method))
-    )
-    quick = "k-means++" if method.init_params == "kmeans" else method.init_params
-    method = replace(method, init_params=quick)
-
-    def runs(guard: Maximisation, seed: np.random.SeedSequence) -> Iterator[FitResult]:
-        """A few passes from each, but for those with a component in trouble."""
-        assert rows.expectation is not None
-        others = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 0))
-        for each in others.spawn(TRIES - 1):
-            try:
-                start = _start(rows, method, guard, each, given, ready)
-                run = short_run(rows.expectation, start, guard)
-            except IN_TROUBLE:
-                continue
-            if not run.events_:
-                yield run
-
-    return runs
+def _as_start(found: FitResult) -> FitResult:
+    """The result with its events as those of a start: each once, whatever the pass."""
+    events = (replace(event, pass_number=0, until=0) for event in found.events_)
+    return replace(found, events_=tuple(dict.fromkeys(events)))

@@ -1,12 +1,15 @@
-"""Where a fit stands between two passes: all that the next one needs, as one immutable record."""
+"""Where a fit is between two passes: all that it takes to go on, as immutable records."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gmm_dask.fitting.acceleration import NOTHING, History
-from gmm_dask.fitting.components import Event, Step
+from gmm_dask.fitting.events import Event
+from gmm_dask.fitting.m_step import Step
+from gmm_dask.fitting.outcome import FitResult, best_of
 from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.statistics import statistics_bytes
 
@@ -126,6 +129,45 @@ class State:
             self.sum_weight,
             self.is_rough and not settles,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """A fit from several starts between two passes: the start under way, and the results before it.
+
+    Parameters
+    ----------
+    start : int
+        Which initialisation is under way, from 1.
+    state : State
+        Of its fit.
+    finished : tuple of FitResult
+        Of the starts before, in their order.
+    n_to_come : int
+        Starts after this one.
+    """
+
+    start: int
+    state: State
+    finished: tuple[FitResult, ...] = ()
+    n_to_come: int = 0
+
+    @property
+    def n_passes(self) -> int:
+        """Passes over the data so far, in all starts."""
+        return self.state.n_passes + sum(result.n_passes for result in self.finished)
+
+    @property
+    def best(self) -> FitResult | None:
+        """The best of the finished starts; None where this is the first."""
+        return best_of(list(self.finished)) if self.finished else None
+
+    def is_over(self, max_iter: int) -> bool:
+        """Whether no pass is left to make."""
+        return self.n_to_come == 0 and self.state.is_over(max_iter)
+
+
+Keeper = Callable[[Progress], None]
 
 
 def _latest(trajectory: tuple[Parameters, ...]) -> tuple[Parameters, ...]:

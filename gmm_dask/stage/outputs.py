@@ -9,7 +9,7 @@ from typing import Any
 
 from gmm_dask.errors import DataError, ModelFileError, OutputError
 from gmm_dask.fitting import Outcome
-from gmm_dask.mixture.estimate import Cause
+from gmm_dask.mixture import Cause
 from gmm_dask.storage import (
     ANY,
     COUNT,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from gmm_dask.fitting import FitResult, Keeper, Maximisation, Method, Sample, Standing
+from gmm_dask.fitting import FitResult, Keeper, Maximisation, Method, Progress, Sample
 from gmm_dask.fitting import fit_from_sample as from_sample
 from gmm_dask.mixture import Parameters, PriorSettings, SufficientStatistics, e_step
 from gmm_dask.sampling import ColumnSpread
@@ -55,7 +55,7 @@ def fits(
     is_part: bool,
     is_rough: bool = False,
     keep: Keeper | None = None,
-    standing: Standing | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> list[FitResult]:
     """As `fit_from_sample`, on the sample of every other row."""
@@ -67,6 +67,7 @@ def fits(
             policy,
             spread,
             believed.resolve(spread.mean, spread.variances),
+            columns=("x", "y"),
             start=i,
             sample=X,
         )
@@ -81,7 +82,7 @@ def fits(
         np.random.SeedSequence(7).spawn(n_starts),
         rough=partial(rounded, X) if is_rough else None,
         keep=keep,
-        standing=standing,
+        progress=progress,
         **options,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -9,11 +11,25 @@ import pytest
 from hypothesis import assume, given, reject
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
-from gmm_dask.errors import NotFiniteError, SingularCovarianceError
-from gmm_dask.fitting import FitResult, Maximisation, Outcome, Pass, best_of, fit
+from gmm_dask.errors import NotFiniteError, SingularCovarianceError, StarvedComponentError
+from gmm_dask.fitting import (
+    Fit,
+    FitResult,
+    Maximisation,
+    Outcome,
+    Pass,
+    Rule,
+    Step,
+    advance,
+    best_of,
+    fit,
+    go_on,
+    initialize,
+)
 from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, SufficientStatistics, e_step
+from gmm_dask.sampling import ColumnSpread
 from tests.conftest import Blobs
-from tests.fitting.results import rounded
+from tests.fitting.results import assert_same_result, rounded
 from tests.strategies import mixtures, random_mixture, seeds
 
 EXACT = Maximisation(0)
@@ -161,3 +177,33 @@ def test_a_fit_that_ends_among_rough_passes_is_out_of_iterations(blobs: Blobs) -
         partial(e_step, blobs.X), start, Maximisation(1e-6), tol=0.0, max_iter=3, rough=rough
     )
     assert found.outcome is Outcome.OUT_OF_ITERATIONS
+
+
+def test_fits_that_share_passes_end_as_each_would_alone(rng: np.random.Generator) -> None:
+    """The data are passed over as often as the longest fit needs; one in trouble leaves alone."""
+    X = np.concatenate([rng.normal(at, 1, (100, 2)) for at in (0, 3, 6)])
+    guard = Maximisation(1e-6, "raise", ColumnSpread.of(X))
+    starts = [
+        initialize(X, 3, "full", guard, init_params="random_from_data", seed=seed)
+        for seed in np.random.SeedSequence(1).spawn(4)
+    ]
+    rules = [Rule(1e-4, max_iter) for max_iter in (0, 5, 200, 200)]
+    begun = [Fit.begin(start, guard, rule) for start, rule in zip(starts, rules, strict=True)]
+    means = starts[0].parameters.means + np.array([[0.0], [0.0], [1e6]])
+    far = replace(starts[0].parameters, means=means)
+    in_trouble = Fit.begin(Step(far, ()), guard, rules[2])
+    n_asked = []
+
+    def shared(fits: Sequence[Fit]) -> list[SufficientStatistics]:
+        n_asked.append(len(fits))
+        return [e_step(X, each.parameters) for each in fits]
+
+    ended = advance([*begun, in_trouble], shared, leaving=(StarvedComponentError,))
+    assert len(ended) == len(begun)
+    alone = [go_on(partial(e_step, X), each) for each in begun]
+    for mine, theirs in zip(ended, alone, strict=True):
+        assert_same_result(mine.result, theirs)
+    assert len(n_asked) == max(result.n_passes for result in alone)
+    assert n_asked[0] == 4  # a fit of no passes asks for nothing
+    with pytest.raises(StarvedComponentError):
+        advance([in_trouble], shared)

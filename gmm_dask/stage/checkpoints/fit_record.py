@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gmm_dask.errors import CheckpointError
-from gmm_dask.fitting import FitResult, Standing, State
+from gmm_dask.fitting import FitResult, Progress, State
 from gmm_dask.fitting.acceleration import Coordinates, History
 from gmm_dask.mixture import Parameters
 from gmm_dask.storage import (
@@ -61,7 +61,7 @@ class Checkpoint:
 
     Parameters
     ----------
-    standing : Standing
+    progress : Progress
     pass_seconds : mapping
         Wall time of each pass, by start.
     seconds : float
@@ -72,7 +72,7 @@ class Checkpoint:
         What the last digits may depend on.
     """
 
-    standing: Standing
+    progress: Progress
     pass_seconds: Seconds
     seconds: float
     held: Mapping[str, int]
@@ -81,12 +81,12 @@ class Checkpoint:
     @property
     def number(self) -> int:
         """Passes over the data, in all starts."""
-        return self.standing.n_passes
+        return self.progress.n_passes
 
     @property
     def kept(self) -> dict[int, int]:
         """States of each start that are written with this checkpoint and those before it."""
-        return {start: n for start, n, _ in _paths(self.standing)}
+        return {start: n for start, n, _ in _paths(self.progress)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,17 +133,17 @@ class Kept:
 
 def kept(checkpoint: Checkpoint, last: Checkpoint | None) -> Kept:
     """What is written of a checkpoint after the last one."""
-    standing, known = checkpoint.standing, {} if last is None else last.kept
+    progress, known = checkpoint.progress, {} if last is None else last.kept
     # The report draws the best; of the other finished ones only the end is kept.
     n_states = [
-        len(result.trajectory) if result is standing.best else 1 for result in standing.finished
+        len(result.trajectory) if result is progress.best else 1 for result in progress.finished
     ]
     return Kept(
         checkpoint.number,
         None if last is None else last.number,
         checkpoint,
-        (*n_states, len(standing.state.trajectory)),
-        tuple(_segments(standing, known)),
+        (*n_states, len(progress.state.trajectory)),
+        tuple(_segments(progress, known)),
     )
 
 
@@ -164,15 +164,15 @@ def load_checkpoint(
     As `read`, and CheckpointError naming file and field.
     """
     found, at = read(number), At(path, CheckpointError)
-    standing = found.checkpoint.standing
+    progress = found.checkpoint.progress
     if found.number != number:
         at.refuse(f"is {found.number}, in the file of {number}", "number")
-    if standing.start + standing.n_to_come > n_starts:
-        to_come = f"{standing.n_to_come} are to come, of {n_starts}"
-        at.refuse(f"is {standing.start} and {to_come}", "start")
-    if standing.n_passes != number:
-        at.refuse(f"is {number}, its passes are {standing.n_passes}", "number")
-    return replace(found.checkpoint, standing=_with_states(read, found, at))
+    if progress.start + progress.n_to_come > n_starts:
+        to_come = f"{progress.n_to_come} are to come, of {n_starts}"
+        at.refuse(f"is {progress.start} and {to_come}", "start")
+    if progress.n_passes != number:
+        at.refuse(f"is {number}, its passes are {progress.n_passes}", "number")
+    return replace(found.checkpoint, progress=_with_states(read, found, at))
 
 
 def kind_of_checkpoint(shapes: Shapes) -> Kind[Kept]:
@@ -194,12 +194,12 @@ def kind_of_checkpoint(shapes: Shapes) -> Kind[Kept]:
         sum_weight=or_infinite(SIZE, math.inf),
         start=count_from(1),
     )
-    standing = record(
-        Standing, start=count_from(1), state=_compact(state), finished=list_of(result)
+    progress = record(
+        Progress, start=count_from(1), state=_compact(state), finished=list_of(result)
     )
     checkpoint = record(
         Checkpoint,
-        standing=standing,
+        progress=progress,
         pass_seconds=_by_start(list_of(SIZE)),
         seconds=SIZE,
         held=shape(dict.fromkeys(HELD, count_from(0))),
@@ -289,43 +289,43 @@ def _by_start(kind: Kind[Any]) -> Kind[dict[int, Any]]:
     return Kind(load, lambda values: by_text.dump({str(n): each for n, each in values.items()}))
 
 
-def _paths(standing: Standing) -> Iterator[tuple[int, int, Sequence[Parameters]]]:
+def _paths(progress: Progress) -> Iterator[tuple[int, int, Sequence[Parameters]]]:
     """Start, number of the states before the last, and the latest of these."""
-    best = standing.best
-    records: list[tuple[int, State | FitResult]] = [(standing.start, standing.state)]
+    best = progress.best
+    records: list[tuple[int, State | FitResult]] = [(progress.start, progress.state)]
     if best is not None:
         records.append((best.start, best))
     for start, one in records:
         yield start, len(one.lower_bounds), one.trajectory[:-1]
 
 
-def _segments(standing: Standing, known: Mapping[int, int]) -> Iterator[Segment]:
-    for start, n, states in _paths(standing):
+def _segments(progress: Progress, known: Mapping[int, int]) -> Iterator[Segment]:
+    for start, n, states in _paths(progress):
         first = max(known.get(start, 0), n - len(states))
         if first < n:
             yield Segment(start, first, tuple(states[len(states) - (n - first) :]))
 
 
-def _with_states(read: Callable[[int], Kept], found: Kept, at: At) -> Standing:
+def _with_states(read: Callable[[int], Kept], found: Kept, at: At) -> Progress:
     """Where the fit stands, each fit with the states that it remembers."""
-    standing = found.checkpoint.standing
-    fits: list[State | FitResult] = [*standing.finished, standing.state]
+    progress = found.checkpoint.progress
+    fits: list[State | FitResult] = [*progress.finished, progress.state]
     if len(found.n_states) != len(fits):
         at.refuse(f"are {len(found.n_states)} of {len(fits)} fits", "n_states")
     places: list[list[tuple[int, int]]] = []
     for fit, n_states in zip(fits, found.n_states, strict=True):
-        n, start = len(fit.lower_bounds), getattr(fit, "start", standing.start)
+        n, start = len(fit.lower_bounds), getattr(fit, "start", progress.start)
         if n_states > n + 1:
             at.refuse(f"is {n_states} after {n} passes", "n_states")
         places.append([(start, i) for i in range(n + 1 - n_states, n)])
     known = _gathered(read, found, {place for each in places for place in each}, at)
     paths = [tuple(known[place] for place in each) for each in places]
     return replace(
-        standing,
-        state=replace(standing.state, trajectory=(*paths.pop(), standing.state.parameters)),
+        progress,
+        state=replace(progress.state, trajectory=(*paths.pop(), progress.state.parameters)),
         finished=tuple(
             replace(fit, trajectory=(*path, fit.parameters))
-            for fit, path in zip(standing.finished, paths, strict=True)
+            for fit, path in zip(progress.finished, paths, strict=True)
         ),
     )
 

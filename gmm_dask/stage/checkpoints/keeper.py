@@ -12,7 +12,7 @@ from typing import Any
 
 from gmm_dask.engine import Held, Survey
 from gmm_dask.errors import OutputError
-from gmm_dask.fitting import Pass, Standing
+from gmm_dask.fitting import Pass, Progress
 from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints.fit_record import (
     HELD,
@@ -78,9 +78,9 @@ class Keeper:
         self.pass_seconds: dict[int, tuple[float, ...]] = defaultdict(tuple, before)
 
     @property
-    def standing(self) -> Standing | None:
+    def progress(self) -> Progress | None:
         """Where the earlier attempt was; None where it kept nothing."""
-        return None if self._found is None else self._found.standing
+        return None if self._found is None else self._found.progress
 
     @property
     def n_resumed(self) -> int:
@@ -90,7 +90,7 @@ class Keeper:
     @property
     def is_over(self) -> bool:
         """Whether none is left to make."""
-        return self.standing is not None and self.standing.is_over(self._job.settings.fit.max_iter)
+        return self.progress is not None and self.progress.is_over(self._job.settings.fit.max_iter)
 
     @property
     def seconds(self) -> float:
@@ -159,14 +159,14 @@ class Keeper:
         """Take note of a pass that ended."""
         self.pass_seconds[record.start] += (record.seconds,)
 
-    def keep(self, standing: Standing) -> None:
+    def keep(self, progress: Progress) -> None:
         """Write a checkpoint, if it is time for one."""
         last = self._last_kept
-        if not self._is_due() or (last is not None and standing.n_passes <= last.number):
+        if not self._is_due() or (last is not None and progress.n_passes <= last.number):
             return
         begun = time.perf_counter()
         checkpoint = Checkpoint(
-            standing, dict(self.pass_seconds), self.seconds, self._held, self._software
+            progress, dict(self.pass_seconds), self.seconds, self._held, self._software
         )
         folder, name = self._job.folder, checkpoint_name(checkpoint.number)
         if write_checkpoint(folder, name, self._origin, self._kind, kept(checkpoint, last)):

@@ -33,11 +33,11 @@ def pack(array: np.ndarray) -> str:
 
 
 def state_of(document: Document) -> Document:
-    state: Document = document["body"]["checkpoint"]["standing"]["state"]
+    state: Document = document["body"]["checkpoint"]["progress"]["state"]
     return state
 
 
-STANDING = ("body", "checkpoint", "standing")
+PROGRESS = ("body", "checkpoint", "progress")
 
 
 def changed_numbers(field: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[..., None]:
@@ -80,10 +80,10 @@ FORGED: dict[str, tuple[Callable[[Document], None], str]] = {
     ),
     "a field too many": (at("__class__", value="os.system"), "'__class__' is an unknown field"),
     "a field too many inside": (
-        at(*STANDING, "state", "code", value="os.system"),
+        at(*PROGRESS, "state", "code", value="os.system"),
         "state: 'code' is an unknown field",
     ),
-    "no state": (at(*STANDING, "state", value=None), "state is None, not a document"),
+    "no state": (at(*PROGRESS, "state", value=None), "state is None, not a document"),
     "NaN": (
         changed_numbers("means", with_first(np.nan)),
         "state.parameters.means holds a number that is not finite",
@@ -109,15 +109,15 @@ FORGED: dict[str, tuple[Callable[[Document], None], str]] = {
         "state.parameters.covariances has no density",
     ),
     "more components than asked for": (
-        at(*STANDING, "state", "parameters", "n_components", value=4),
+        at(*PROGRESS, "state", "parameters", "n_components", value=4),
         "state.parameters.n_components is 4, of at most 3",
     ),
     "a forged size": (
-        at(*STANDING, "state", "parameters", "n_components", value=2**60),
+        at(*PROGRESS, "state", "parameters", "n_components", value=2**60),
         "state.parameters.n_components is",
     ),
     "text that is not packed": (
-        at(*STANDING, "state", "parameters", "weights", value="*" * 32),
+        at(*PROGRESS, "state", "parameters", "weights", value="*" * 32),
         "state.parameters.weights is not packed as base64",
     ),
     "a log-likelihood too few": (
@@ -130,13 +130,13 @@ FORGED: dict[str, tuple[Callable[[Document], None], str]] = {
     ),
     "an event of an unknown kind": (
         at(
-            *STANDING, "state", "events",
+            *PROGRESS, "state", "events",
             value=[{"pass_number": 1, "component": 0, "cause": "witchcraft", "action": "dropped",
                     "columns": [], "until": 1, "start": 1}],
         ),
         "state.events[0].cause is 'witchcraft', none of",
     ),
-    "a start too many": (at(*STANDING, "n_to_come", value=1), "start is 1 and 1 are to come, of 1"),
+    "a start too many": (at(*PROGRESS, "n_to_come", value=1), "start is 1 and 1 are to come, of 1"),
     "a history of another length": (
         lambda document: state_of(document)["history"]["points"].pop(),
         "state.history.images are",
@@ -151,7 +151,7 @@ FORGED: dict[str, tuple[Callable[[Document], None], str]] = {
         "trajectories lack the state of pass 1 of start 1",
     ),
     "a flag that is a number": (
-        at(*STANDING, "state", "settled_within_tol", value=0),
+        at(*PROGRESS, "state", "settled_within_tol", value=0),
         "state.settled_within_tol is 0, not true or false",
     ),
 }  # fmt: skip

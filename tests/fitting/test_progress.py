@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmm_dask.fitting import Method, Standing
+from gmm_dask.fitting import Method, Progress
 from gmm_dask.fitting.state import State
 from tests.fitting.results import assert_same_result, fits, methods, rows
 
@@ -28,8 +28,8 @@ def test_stopped_after_any_pass_it_ends_the_same(
     X, kept = rows(seed, equal=equal), []
     whole = fits(X, method, keep=kept.append, **way)
     where = data.draw(st.sampled_from(kept))
-    later: list[Standing] = []
-    resumed = fits(X, method, keep=later.append, standing=where, **way)
+    later: list[Progress] = []
+    resumed = fits(X, method, keep=later.append, progress=where, **way)
     assert len(resumed) == len(whole)
     for mine, theirs in zip(resumed, whole, strict=True):
         assert_same_result(mine, theirs)
@@ -42,15 +42,15 @@ def test_stopped_after_any_pass_it_ends_the_same(
 @given(methods, st.integers(0, 50))
 @settings(max_examples=10)
 def test_it_is_over_where_no_pass_is_left(method: Method, seed: int) -> None:
-    kept: list[Standing] = []
+    kept: list[Progress] = []
     X = rows(seed, equal=False)
     fits(X, method, policy="floor", prior=False, n_starts=2, is_part=False, keep=kept.append)
-    over = [standing.is_over(method.max_iter) for standing in kept]
+    over = [progress.is_over(method.max_iter) for progress in kept]
     assert over == [False] * (len(kept) - 1) + [True]
 
 
 def test_the_state_before_the_first_pass_is_kept_and_told_of_once() -> None:
-    kept: list[Standing] = []
+    kept: list[Progress] = []
     method = Method(2, "full", "k-means++", 1e-3, 3, sample_em=False, acceleration="none")
     way: dict[str, Any] = {"policy": "floor", "prior": False, "n_starts": 1, "is_part": False}
     fits(rows(0, equal=False), method, keep=kept.append, **way)
@@ -58,5 +58,5 @@ def test_the_state_before_the_first_pass_is_kept_and_told_of_once() -> None:
     assert (first.n_passes, first.start, first.finished, first.n_to_come) == (0, 1, (), 0)
     assert isinstance(first.state, State)
     told: list[object] = []
-    fits(rows(0, equal=False), method, standing=kept[1], tell=told.append, **way)
+    fits(rows(0, equal=False), method, progress=kept[1], tell=told.append, **way)
     assert told == []

@@ -18,7 +18,8 @@ from gmm_dask.fitting import (
     fit,
     initialize,
 )
-from gmm_dask.fitting.components import FLOOR, MAX_RESEEDS, Action
+from gmm_dask.fitting.events import Action
+from gmm_dask.fitting.m_step import FLOOR, MAX_RESEEDS
 from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, PriorSettings, e_step, missing
 from gmm_dask.mixture.estimate import Cause
 from gmm_dask.sampling import ColumnSpread

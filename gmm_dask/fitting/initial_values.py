@@ -1,4 +1,4 @@
-"""Start values that the user sets, checked before any work."""
+"""Initial values that the user sets, checked before any work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """Start values set by the user; what is None is taken from the sample.
+    """Initial values set by the user; what is None is taken from the sample.
 
     Parameters
     ----------
@@ -30,11 +30,16 @@ class Given:
     means: Array | None = None
     precisions: Array | None = None
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether everything is taken from the sample."""
+        return self.weights is None and self.means is None and self.precisions is None
+
 
 def checked_start(
     weights: Any, means: Any, precisions: Any, shape: tuple[int, int], covariance_type: str
 ) -> Given:
-    """Start values of the right shape and range; the messages are those scikit-learn's users know.
+    """Initial values of the right shape and range; messages are those of scikit-learn.
 
     Parameters
     ----------
