@@ -8,6 +8,7 @@ from functools import partial
 from itertools import count
 from typing import Any, Protocol, TypeVar
 
+import dask
 from dask.optimization import cull
 
 from gmm_dask.engine.cache.kept import Kept, as_read, kept_in, new_names, settle, with_names
@@ -18,6 +19,8 @@ from gmm_dask.engine.cluster.waiting import LostError, asked, in_one_line, last_
 T = TypeVar("T")
 Done = Callable[[], None]
 
+# Dask advises to send less than 10 MB with a graph; 160,000 chunks take 30 MB to describe.
+NO_ADVICE = {"distributed.admin.large-graph-warning-threshold": "1GB"}
 SHARE_OF_WORKERS = 0.25  # of their limits, where Dask begins to spill at six tenths
 
 
@@ -205,7 +208,8 @@ def _computed(
         each.make_ready(link)
     names = new_names(graph) if anew else {}
     tasks = with_names(graph, kept, names)
-    futures = client.get(tasks, [names.get(key, key) for key in keys], sync=False)
+    with dask.config.set(NO_ADVICE):
+        futures = client.get(tasks, [names.get(key, key) for key in keys], sync=False)
     try:
         gathered: list[Any] = waited(
             link, lambda: client._gather(futures), tell=partial(told.count, futures), tasks=tasks

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import accumulate, count, pairwise, repeat
 from typing import Any, Protocol
 
+import cloudpickle
 import numpy as np
 import numpy.typing as npt
 from dask._task_spec import GraphNode
@@ -65,19 +67,43 @@ class Unit:
         return replace(self, read=partial(_through, self.read, function, first))
 
 
-@dataclass(frozen=True, eq=False)
 class Run:
     """Units that follow each other and that one task works through.
+
+    A run is packed once, however many passes send it, and unpacked where its units are used: a
+    scheduler that hands it on never looks into it.
 
     Parameters
     ----------
     first : int
         Index of the first chunk.
     units : tuple of Unit
+        Or the bytes that another process packed them in.
     """
 
-    first: int
-    units: tuple[Unit, ...]
+    def __init__(self, first: int, units: tuple[Unit, ...] | bytes) -> None:
+        self.first, self._given = first, units
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Run, (self.first, self._packed)
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """The units in order."""
+        if isinstance(self._given, bytes):
+            return pickle.loads(self._given)  # type: ignore[no-any-return]
+        return self._given
+
+    @cached_property
+    def _packed(self) -> bytes:
+        if isinstance(self._given, bytes):
+            return self._given
+        try:
+            packed = pickle.dumps(self._given)
+        except (AttributeError, TypeError, pickle.PicklingError):
+            packed = b"__main__"
+        # What is defined in a script or within a function is sent by value.
+        return cloudpickle.dumps(self._given) if b"__main__" in packed else packed
 
     @property
     def n_chunks(self) -> int:
