@@ -1,4 +1,4 @@
-"""Label every planned row with a model: one part per chunk, one task per shard."""
+"""Label every planned row with a model: parts of whole chunks, written by tasks of a few."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from gmm_dask.engine import (
     Backend,
@@ -29,7 +30,8 @@ from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import (
     Chunk,
     ChunkSource,
-    LabelledChunk,
+    FileRows,
+    LabelledPart,
     LabelSums,
     Model,
     OpenChunk,
@@ -49,7 +51,7 @@ from gmm_dask.storage import (
 )
 
 Contents = Mapping[int, str]  # SHA-256 of the pages of chunks, by chunk
-PARTS_AT_ONCE = 64  # files that a task writes: they take longer than to read small ones
+MAX_PARTS = 64  # of chunks that a pass reads at once; small files share them when they are more
 
 _Rows = npt.NDArray[np.floating[Any]]
 
@@ -63,7 +65,16 @@ class _Item(NamedTuple):
     content: str | None
 
 
-_Shard = tuple[_Item, ...]  # what one task labels
+_Part = tuple[_Item, ...]  # chunks whose labels go into one part
+_Task = tuple[_Part, ...]  # what one task labels
+
+
+class _Labels(NamedTuple):
+    """The labels of one chunk; no table where none is written."""
+
+    content: str
+    sums: LabelSums
+    table: pa.Table | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +125,9 @@ def label(
     held: Held | None = None,
     contents: Contents | None = None,
 ) -> Labelled:
-    """Score every row once; write one content-addressed part per chunk and its receipt.
+    """Score every row once; write content-addressed parts, each with its receipt.
+
+    A part has the rows of a chunk, or of several small files that follow each other.
 
     A part that an earlier attempt of this run made with the same model is verified and kept.
 
@@ -133,30 +146,36 @@ def label(
     """
     watcher = watcher or Watcher()
     begun, plan = time.perf_counter(), job.plan
-    n_rows, n_parts = plan.n_rows, len(plan.chunks)
-    watcher.phase("label", f"{text.numbered(n_rows, 'row')} in {text.numbered(n_parts, 'part')}")
-    rows = [None] * n_parts if held is None else rows_here(held.chunks)
+    rows = [None] * len(plan.chunks) if held is None else rows_here(held.chunks)
     tasks = list(_tasks(plan, rows, contents or {}))
+    n_rows, n_parts = plan.n_rows, sum(map(len, tasks))
+    watcher.phase("label", f"{text.numbered(n_rows, 'row')} in {text.numbered(n_parts, 'part')}")
     # A backend tells that a task is done, and not which: at least so many parts are written.
     written = accumulate(sorted(map(len, tasks)))
     with job.backend(watcher, backend) as backend:
-        of_shards = map_items(
+        of_tasks = map_items(
             "label",
-            label_shard,
+            label_task,
             tasks,
             backend,
             common=_work(job, model),
             on_done=lambda: watcher.labelled(next(written), n_parts),
-            names=[name_of([each.source for each in task], plan.row_bytes) for task in tasks],
+            names=[_name(task, plan) for task in tasks],
         )
-    parts = [part for of_shard in of_shards for part in of_shard]
+    parts = [part for of_task in of_tasks for part in of_task]
     sums = tree_sum(part.sums for part in parts)
     check_total(sums.largest, sums.sum_weight, plan.root, plan.weight_column)
     return Labelled(
         tuple(part.receipt for part in parts if part.receipt is not None),
-        tuple(part.content for part in parts),
+        tuple(content for part in parts for content in part.contents),
         sums,
-        sum(each.source.n_rows for task in tasks for each in task if each.rows is None),
+        sum(
+            each.source.n_rows
+            for task in tasks
+            for part in task
+            for each in part
+            if each.rows is None
+        ),
         time.perf_counter() - begun,
     )
 
@@ -178,17 +197,23 @@ def _work(job: Job[Any], model: Model) -> _Work:
     )
 
 
-def _tasks(plan: Plan, decoded: Sequence[_Rows | None], contents: Contents) -> Iterator[_Shard]:
-    """The chunks of each task, with their sources and what is there of them already."""
+def _tasks(plan: Plan, decoded: Sequence[_Rows | None], contents: Contents) -> Iterator[_Task]:
+    """The parts of each task: their chunks, with what is there of them already.
+
+    It is decided by the plan alone which chunks share a part.
+    """
     rows = iter(decoded)
     for shard, sources in zip(plan.shards, shard_sources(plan), strict=True):
         here = islice(rows, len(sources))
-        parts = tuple(
+        items = tuple(
             _Item(chunk, source, found, contents.get(chunk.index))
             for chunk, source, found in zip(shard.chunks, sources, here, strict=True)
         )
-        step = len(parts) if shard.is_split else PARTS_AT_ONCE
-        yield from (parts[i : i + step] for i in range(0, len(parts), step))
+        if shard.is_split or len(items) <= MAX_PARTS:
+            yield tuple((item,) for item in items)
+        else:
+            step = -(-len(items) // MAX_PARTS)
+            yield from ((items[i : i + step],) for i in range(0, len(items), step))
 
 
 def hash_pages(job: Job[Any], backend: Backend) -> Contents:
@@ -238,31 +263,53 @@ def _hash_shard(columns: Sequence[str], shard: Sequence[ChunkSource]) -> list[st
         return [content_of(files.open(source), columns) for source in shard]
 
 
-def label_shard(work: _Work, shard: _Shard) -> list[LabelledChunk]:
+def _name(task: _Task, plan: Plan) -> str:
+    return name_of([each.source for part in task for each in part], plan.row_bytes)
+
+
+def label_task(work: _Work, task: _Task) -> list[LabelledPart]:
     """Label chunks, one after the other; what they have of one row group is decoded once."""
     with PlannedFiles() as files:
-        return [
-            label_chunk(work, each.chunk, PlannedChunk(each.source, files, each.rows), each.content)
-            for each in shard
-        ]
+        return [label_part(work, part, files) for part in task]
+
+
+def label_part(work: _Work, part: _Part, files: PlannedFiles) -> LabelledPart:
+    """Label the chunks of a part, write the part and its receipt."""
+    first, *others = part
+    origin: dict[str, Any] = {
+        "first_row": first.chunk.first_row,
+        "file": first.source.name,
+        "start": first.chunk.start,
+        "stop": first.chunk.stop,
+        "model_sha256": work.model_sha256,
+        "others": tuple(
+            FileRows(each.source.name, each.chunk.start, each.chunk.stop) for each in others
+        ),
+    }
+    earlier = labelled_before(work.folder, first.chunk.index, **origin) if work.write else None
+    if earlier is not None and len(earlier.contents) == len(part):
+        pairs = zip(part, earlier.contents, strict=True)
+        if all(each.content in (None, content) for each, content in pairs):
+            return earlier
+    found = [
+        label_chunk(work, each.chunk, PlannedChunk(each.source, files, each.rows), each.content)
+        for each in part
+    ]
+    contents, sums = tuple(each.content for each in found), tree_sum(each.sums for each in found)
+    tables = [each.table for each in found if each.table is not None]
+    if not tables:
+        return LabelledPart(None, contents, sums)
+    receipt = write_part(work.folder, first.chunk.index, pa.concat_tables(tables), **origin)
+    labelled = LabelledPart(receipt, contents, sums)
+    labelled.note(work.folder)
+    return labelled
 
 
 def label_chunk(
     work: _Work, chunk: Chunk, planned: PlannedChunk, content: str | None = None
-) -> LabelledChunk:
-    """Label one chunk, write its part and receipt."""
-    source, index = planned.source, chunk.index
-    origin: dict[str, Any] = {
-        "first_row": chunk.first_row,
-        "file": source.name,
-        "start": chunk.start,
-        "stop": chunk.stop,
-        "model_sha256": work.model_sha256,
-    }
-    earlier = labelled_before(work.folder, index, **origin) if work.write else None
-    if earlier is not None and content in (None, earlier.content):
-        return earlier
-    rows = planned.open()
+) -> _Labels:
+    """The labels of one chunk; `content` is the hash that its pages must have, if it is known."""
+    source, rows = planned.source, planned.open()
     weights = None if work.weight_column is None else rows.weights(work.weight_column)
     scored = _scored(work, planned.blocks(rows, work.features, work.dtype), source.n_rows, weights)
     _check_finite(scored, chunk, source)
@@ -271,7 +318,7 @@ def label_chunk(
     if content is None or planned.decoded is None:
         content = _content(work, rows, content)
     if not work.write:
-        return LabelledChunk(None, content, sums)
+        return _Labels(content, sums, None)
     table = label_table(
         chunk.first_row,
         rows.table(work.kept),
@@ -279,10 +326,7 @@ def label_chunk(
         usable=scored.usable,
         responsibilities=scored.responsibilities,
     )
-    receipt = write_part(work.folder, index, table, **origin)
-    labelled = LabelledChunk(receipt, content, sums)
-    labelled.note(work.folder)
-    return labelled
+    return _Labels(content, sums, table)
 
 
 @dataclass(frozen=True, eq=False)

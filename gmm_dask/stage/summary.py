@@ -21,6 +21,7 @@ from gmm_dask.sections import Section
 from gmm_dask.stage import text
 from gmm_dask.stage.settings import DataSettings, FitSettings, LabelSettings
 from gmm_dask.storage import (
+    Model,
     RunFolder,
     Store,
     Version,
@@ -29,7 +30,6 @@ from gmm_dask.storage import (
     read_version,
     version_numbers,
 )
-from gmm_dask.storage.records.model_file import Model
 
 Array = npt.NDArray[np.float64]
 

@@ -1,7 +1,8 @@
-"""Labels: one part per chunk of one file, in row order, every row decoded once a column."""
+"""Labels: parts of whole chunks, in row order, every row decoded once a column."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gmm_dask.stage import labelling
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
 from gmm_dask.stage.watch import Watcher
+from gmm_dask.storage import verify
 
 pytestmark = pytest.mark.usefixtures("nothing_drawn")
 
@@ -83,6 +86,63 @@ def test_parts_are_of_one_file_and_in_row_order(
         assert table["row_id"][0].as_py() == first
         in_file = first - int(origin["gmm_dask.start"])
         assert origin["gmm_dask.file"] == f"{in_file * n_files // N_ROWS:03}.parquet"
+
+
+def test_small_files_share_parts_that_name_the_rows_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "data", 60)
+    alone = published(tmp_path / "data", tmp_path / "alone")
+    monkeypatch.setattr(labelling, "MAX_PARTS", 3)
+    shared = published(tmp_path / "data", tmp_path / "shared")
+    assert shared.metrics["n_labelled"] == alone.metrics["n_labelled"]
+    assert shared.metrics["log_likelihood"] == pytest.approx(
+        alone.metrics["log_likelihood"], rel=1e-12
+    )
+    parts = sorted(Path(shared.folder.path("labels")).iterdir())
+    assert len(parts) < 30
+    tables = [pq.read_table(part) for part in parts]
+    one, other = pa.concat_tables(tables), _labels_of(alone)
+    assert one.equals(other)
+    named: list[tuple[str, int]] = []
+    for table in tables:
+        origin = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        files = [[origin[f"gmm_dask.{name}"] for name in ("file", "start", "stop")]]
+        files += json.loads(origin.get("gmm_dask.others", "[]"))
+        named += [(file, int(stop) - int(start)) for file, start, stop in files]
+        assert sum(n for _, n in named) == table["row_id"][-1].as_py() + 1
+    assert named == [(f"{i:03}.parquet", 50) for i in range(60)]
+    assert verify(shared.folder.store, shared.version) == []
+
+
+def test_a_stopped_run_makes_no_shared_part_again_that_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopping(Watcher):
+        def labelled(self, done: int, total: int) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(labelling, "MAX_PARTS", 3)
+    write(tmp_path / "data", 60)
+    published(tmp_path / "data", tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        published(tmp_path / "data", tmp_path / "out", Stopping())
+    made = {part: part.stat().st_mtime_ns for part in (tmp_path / "out").rglob("part-*.parquet")}
+    assert made
+    damaged = min(made)
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    found = published(tmp_path / "data", tmp_path / "out")
+    assert all(part.stat().st_mtime_ns == made[part] for part in made.keys() - {damaged})
+    assert verify(found.folder.store, found.version) == []
+    assert _labels_of(found).equals(
+        pa.concat_tables(map(pq.read_table, sorted((tmp_path / "whole").rglob("part-*.parquet"))))
+    )
+
+
+def _labels_of(published: Any) -> pa.Table:
+    return pa.concat_tables(
+        map(pq.read_table, sorted(Path(published.folder.path("labels")).iterdir()))
+    )
 
 
 def test_a_run_goes_on_in_the_middle_of_a_row_group(tmp_path: Path) -> None:

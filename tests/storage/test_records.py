@@ -24,7 +24,7 @@ from gmm_dask.storage.records.documents import (
     sealed,
     sha256_hex,
 )
-from gmm_dask.storage.records.labels import LabelledChunk, LabelSums, PartReceipt
+from gmm_dask.storage.records.labels import FileRows, LabelledPart, LabelSums, PartReceipt
 from gmm_dask.storage.records.manifest import read_manifest, verify
 from gmm_dask.storage.records.model_file import dump_model, is_readable, load_model_file
 from gmm_dask.storage.store.local_store import LocalStore, read_regular
@@ -60,7 +60,15 @@ moments = st.none() | st.datetimes().map(lambda at: f"{at.isoformat(timespec='mi
 
 files = st.builds(FileContent, texts, counts, times, times, st.none() | texts, hashes)
 receipts = st.builds(
-    PartReceipt, counts, texts.filter(bool), hashes, *[counts] * 3, texts, *[counts] * 2, hashes
+    PartReceipt,
+    counts,
+    texts.filter(bool),
+    hashes,
+    *[counts] * 3,
+    texts,
+    *[counts] * 2,
+    hashes,
+    st.lists(st.builds(FileRows, texts, counts, counts), max_size=2).map(tuple),
 )
 sums = st.builds(
     LabelSums, *[counts] * 3, st.floats(0, 1e308), floats, floats, st.lists(counts).map(tuple)
@@ -83,11 +91,11 @@ def through_entry(version: Version) -> Version:
     return read_version(MemoryStore({version.name: version.to_json()}), version.number)
 
 
-def through_receipt(labelled: tuple[PartReceipt, str, LabelSums]) -> tuple[Any, ...]:
+def through_receipt(labelled: tuple[PartReceipt, tuple[str, ...], LabelSums]) -> tuple[Any, ...]:
     folder = RunFolder(MemoryStore(), RUN)
-    LabelledChunk(*labelled).note(folder)
-    back, receipt = LabelledChunk.noted(folder, labelled[0].index)
-    return receipt, back.content, back.sums
+    LabelledPart(*labelled).note(folder)
+    back, receipt = LabelledPart.noted(folder, labelled[0].index)
+    return receipt, back.contents, back.sums
 
 
 def through_manifest(document: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +134,7 @@ RECORDS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], Any]]] = {
     ),
     "contents": (st.lists(files, max_size=3), through_contents),
     "run": (st.lists(files, max_size=3), through_run),
-    "receipt": (st.tuples(receipts, hashes, sums), through_receipt),
+    "receipt": (st.tuples(receipts, st.lists(hashes).map(tuple), sums), through_receipt),
     "manifest": (manifests(), through_manifest),
 }
 
@@ -209,9 +217,9 @@ def readers(store: MemoryStore) -> dict[str, tuple[dict[str, Any], Callable[[Any
     publish_run(store)
     folder = RunFolder(store, RUN)
     state = FileContent("a.parquet", 5, 1, 2, None, "0" * 64)
-    LabelledChunk(
+    LabelledPart(
         PartReceipt(0, "labels/x", "0" * 64, 1, 4, 0, "a", 0, 4, "1" * 64),
-        "2" * 64,
+        ("2" * 64,),
         LabelSums(4, 0, 0, 4.0, -1.5, -0.5, (2, 2)),
     ).note(folder)
 
@@ -242,7 +250,7 @@ def readers(store: MemoryStore) -> dict[str, tuple[dict[str, Any], Callable[[Any
         "manifest": manifest,
         "contents": lambda d: load_contents(of_run("contents.json", _sealed(d))),
         "run": lambda d: states_of(d, "run.json"),
-        "receipt": lambda d: LabelledChunk.noted(of_run("receipts/00000.json", _sealed(d)), 0),
+        "receipt": lambda d: LabelledPart.noted(of_run("receipts/00000.json", _sealed(d)), 0),
         "model": lambda d: load_model_file(canonical_json(_model(d))),
     }
     return {name: (documents[name], reads[name]) for name in documents}

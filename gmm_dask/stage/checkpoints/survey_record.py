@@ -9,17 +9,7 @@ import numpy as np
 from gmm_dask.engine import Survey
 from gmm_dask.engine.passes.survey import ChunkSurvey
 from gmm_dask.sampling import ColumnSpread
-from gmm_dask.storage import (
-    COUNT,
-    FLAG,
-    SIZE,
-    At,
-    Kind,
-    count_from,
-    optional,
-    packed,
-    shape,
-)
+from gmm_dask.storage import COUNT, FLAG, SIZE, At, Kind, count_from, optional, packed, shape
 
 SHARE = 8  # a sample of more than this part of all bytes is read again as quickly
 

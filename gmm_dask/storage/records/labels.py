@@ -1,8 +1,9 @@
-"""Label parts: one Parquet file per chunk, named by its content, one row per input row."""
+"""Label parts: Parquet files named by their content, with one row for each input row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,13 +113,29 @@ def label_table(
 
 
 @dataclass(frozen=True)
+class FileRows:
+    """Rows start..stop of an input file.
+
+    Parameters
+    ----------
+    file : str
+        Relative to the data set.
+    start, stop : int
+    """
+
+    file: Place
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
 class PartReceipt:
     """What a written part is: where its rows come from and what its bytes must be.
 
     Parameters
     ----------
     index : int
-        Of the chunk.
+        Of its first chunk.
     name : str
         Relative to the run's folder.
     sha256 : str
@@ -131,6 +148,8 @@ class PartReceipt:
         Rows of that file.
     model_sha256 : str
         Checksum of the model that gave the labels.
+    others : tuple of FileRows
+        Small files whose rows follow in the same part.
     """
 
     index: int
@@ -143,6 +162,7 @@ class PartReceipt:
     start: int
     stop: int
     model_sha256: Sha256
+    others: tuple[FileRows, ...] = ()
 
     def damage(self, folder: RunFolder) -> str | None:
         """What is wrong with the part, naming it; None where all of it is as recorded."""
@@ -198,20 +218,20 @@ class LabelSums:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledChunk:
-    """One chunk labelled, as its receipt notes it for a later attempt of the run.
+class LabelledPart:
+    """The chunks of one part labelled, as its receipt notes it for a later attempt of the run.
 
     Parameters
     ----------
     receipt : PartReceipt or None
         None where nothing is written.
-    content : str
-        SHA-256 of the input's pages.
+    contents : tuple of str
+        SHA-256 of the input's pages, chunk by chunk.
     sums : LabelSums
     """
 
     receipt: PartReceipt | None
-    content: Sha256
+    contents: tuple[Sha256, ...]
     sums: LabelSums
 
     def note(self, folder: RunFolder) -> None:
@@ -220,8 +240,8 @@ class LabelledChunk:
             folder.put(receipt_name(self.receipt.index), RECEIPT.dump(self))
 
     @classmethod
-    def noted(cls, folder: RunFolder, index: int) -> tuple[LabelledChunk, PartReceipt]:
-        """What the receipt of a chunk says; raises OutputError where it is absent or damaged."""
+    def noted(cls, folder: RunFolder, index: int) -> tuple[LabelledPart, PartReceipt]:
+        """What the receipt of a part says; raises OutputError where it is absent or damaged."""
         name = receipt_name(index)
         labelled = RECEIPT.load(folder.get(name), folder.path(name))
         if labelled.receipt is None:
@@ -230,10 +250,10 @@ class LabelledChunk:
 
 
 PART: Kind[PartReceipt] = record(PartReceipt)
-RECEIPT = Document(record(LabelledChunk))
+RECEIPT = Document(record(LabelledPart))
 
 
-def labelled_before(folder: RunFolder, index: int, **origin: Any) -> LabelledChunk | None:
+def labelled_before(folder: RunFolder, index: int, **origin: Any) -> LabelledPart | None:
     """What an earlier attempt noted of a part that is there, whole and of this origin.
 
     None where there is no such part, or its receipt is damaged: then it is made once more.
@@ -246,7 +266,7 @@ def labelled_before(folder: RunFolder, index: int, **origin: Any) -> LabelledChu
         As `write_part` takes it.
     """
     try:
-        labelled, receipt = LabelledChunk.noted(folder, index)
+        labelled, receipt = LabelledPart.noted(folder, index)
     except OutputError:
         return None
     is_of_origin = receipt == replace(receipt, index=index, **origin)
@@ -263,6 +283,7 @@ def write_part(
     start: int,
     stop: int,
     model_sha256: str,
+    others: Sequence[FileRows] = (),
 ) -> PartReceipt:
     """Write one part under a name made of its content; doing it again writes nothing.
 
@@ -270,29 +291,35 @@ def write_part(
     ----------
     model_sha256 : str
         Checksum of the model that gave the labels; the part says it.
+    others : sequence of FileRows
+        Small files whose rows follow; the part says which they are.
 
     Raises
     ------
     DataError
-        The table has another number of rows than the range.
+        The table has another number of rows than the ranges.
     OutputError
     """
-    if table.num_rows != stop - start:
+    if table.num_rows != stop - start + sum(each.stop - each.start for each in others):
         raise DataError(f"{file}, rows {start} to {stop}: {table.num_rows} labels were made")
     origin: dict[str, Any] = {"first_row": first_row, "file": file, "start": start, "stop": stop}
     origin |= {MODEL_KEY: model_sha256}
     metadata = {f"gmm_dask.{key}": str(value) for key, value in origin.items()}
+    if others:
+        metadata["gmm_dask.others"] = json.dumps([[*vars(each).values()] for each in others])
     data = parquet_bytes(table, metadata, counting=["row_id"], plain=["label", "log_density"])
     sha256 = sha256_hex(data)
     name = f"labels/part-{index:05d}-{sha256[:16]}.parquet"
     if not folder.put_if_absent(name, data):
         # The name says what the content must be, so what is there is damaged.
         folder.put(name, data)
-    return PartReceipt(index, name, sha256, len(data), table.num_rows, **origin)
+    return PartReceipt(
+        index, name, sha256, len(data), table.num_rows, **origin, others=tuple(others)
+    )
 
 
 def receipt_name(index: int) -> str:
-    """The name of the receipt of a chunk."""
+    """The name of the receipt of the part that begins with a chunk."""
     return f"receipts/{index:05d}.json"
 
 
