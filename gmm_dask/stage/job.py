@@ -37,7 +37,6 @@ from gmm_dask.storage import (
     carried_schema,
     check_kept,
     check_target,
-    check_writable,
     delta_schema,
     find_version,
     is_readable,
@@ -163,7 +162,7 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
         cluster = settings.cluster
         check_certificates(cluster.tls_ca_file, cluster.tls_cert, cluster.tls_key)
         _check_scratch(settings)
-        undecided, mixed = check_writable(store), _mixed_output(store, newest, settings)
+        undecided, mixed = store.check_writable(), _mixed_output(store, newest, settings)
         caution = " ".join(filter(None, (dataset.caution, undecided, mixed))) or None
         about = canonical_json(_describe(settings, dataset, folder.run_id))
         folder = begin(store, matters, dataset, columns, about)

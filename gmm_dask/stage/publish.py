@@ -36,7 +36,6 @@ from gmm_dask.storage import (
     TableOrigin,
     Version,
     canonical_json,
-    check_writable,
     delta_schema,
     file_contents,
     html_of_model,
@@ -127,7 +126,7 @@ def make_latest(
         )
     before = latest(store)
     if before is None or not before.points_to(found.run_id, found.manifest_sha256):
-        caution = check_writable(store)
+        caution = store.check_writable()
         if caution is not None:
             watcher.warn(caution)
     version = publish_version(store, found.run_id, found.manifest_sha256, found.rows, now)

@@ -15,8 +15,9 @@ import pyarrow as pa
 from gmm_dask.errors import OutputError
 from gmm_dask.mixture import Parameters, RowScores
 from gmm_dask.storage.arrow import read_parquet_bytes
+from gmm_dask.storage.records.codec import record
 from gmm_dask.storage.records.documents import MAX_BYTES, canonical_json
-from gmm_dask.storage.records.labels import PART, PartReceipt, label_table, write_part
+from gmm_dask.storage.records.labels import PartReceipt, label_table, write_part
 from gmm_dask.storage.records.manifest import read_manifest, verify, write_manifest
 from gmm_dask.storage.records.model_file import Model, dump_model, parameters_bytes
 from gmm_dask.storage.store.protocol import Store, too_large
@@ -308,7 +309,9 @@ def publish_run(
     receipts = []
     for index in range(n_parts):
         receipts.append(put_part(folder, index, noise))
-        folder.put_json(f"receipts/{index:05d}.json", PART.dump(receipts[-1]))
+        folder.put(
+            f"receipts/{index:05d}.json", canonical_json(record(PartReceipt).dump(receipts[-1]))
+        )
     manifest_sha256 = put_manifest(folder, receipts, n_parts * CHUNK)
     return publish_version(store, run_id, manifest_sha256, n_parts * CHUNK)
 

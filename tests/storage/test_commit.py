@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage.records.documents import MAX_BYTES
-from gmm_dask.storage.records.labels import PART
+from gmm_dask.storage.records.codec import record
+from gmm_dask.storage.records.documents import MAX_BYTES, canonical_json
+from gmm_dask.storage.records.labels import PartReceipt
 from gmm_dask.storage.records.manifest import read_manifest, verify
 from gmm_dask.storage.store.local_store import LocalStore
 from gmm_dask.storage.store.protocol import create_once
@@ -155,8 +156,8 @@ def test_a_straggler_that_finishes_after_the_commit_changes_nothing() -> None:
     before = published_rows(store, version), read_manifest(store, version)
     folder = RunFolder(store, RUN)
     late = put_part(folder, 1, noise=1e-12)  # other bits: another name, listed by nobody
-    folder.put_json("receipts/00001.json", PART.dump(late))
-    folder.put_json("run.json", {"plan": 2})  # a listed file stands
+    folder.put("receipts/00001.json", canonical_json(record(PartReceipt).dump(late)))
+    folder.put("run.json", canonical_json({"plan": 2}))  # a listed file stands
     assert (published_rows(store, version), read_manifest(store, version)) == before
     assert verify(store, version) == []
 

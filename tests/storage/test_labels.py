@@ -17,10 +17,10 @@ import pytest
 from gmm_dask.errors import DataError, OutputError
 from gmm_dask.mixture import RowScores
 from gmm_dask.storage.arrow import parquet_bytes, read_parquet_bytes
-from gmm_dask.storage.records.codec import At
+from gmm_dask.storage.records.codec import At, record
+from gmm_dask.storage.records.documents import canonical_json
 from gmm_dask.storage.records.labels import (
     LABEL_COLUMNS,
-    PART,
     PartReceipt,
     label_table,
     write_part,
@@ -284,13 +284,15 @@ RECEIPT = PartReceipt(3, "labels/p.parquet", "0" * 64, 10, 4, 12, "a/b.parquet",
 
 def test_a_receipt_survives_a_document() -> None:
     folder = RunFolder(MemoryStore(), RUN)
-    folder.put_json("receipts/00003.json", PART.dump(RECEIPT))
-    folder.put_json("receipts/00003.json", PART.dump(RECEIPT))  # may be written again
+    folder.put("receipts/00003.json", canonical_json(record(PartReceipt).dump(RECEIPT)))
+    folder.put(
+        "receipts/00003.json", canonical_json(record(PartReceipt).dump(RECEIPT))
+    )  # may be written again
     assert read_receipt(folder.get_json("receipts/00003.json")) == RECEIPT
 
 
 def read_receipt(document: object) -> PartReceipt:
-    return PART.load(document, At("receipt"))
+    return record(PartReceipt).load(document, At("receipt"))
 
 
 @pytest.mark.parametrize(
@@ -313,13 +315,13 @@ def read_receipt(document: object) -> PartReceipt:
 )
 def test_a_damaged_receipt_is_refused_by_field(field: str, value: object) -> None:
     with pytest.raises(OutputError, match=f"receipt: {field} is"):
-        read_receipt(PART.dump(RECEIPT) | {field: value})
+        read_receipt(record(PartReceipt).dump(RECEIPT) | {field: value})
 
 
 def test_a_receipt_with_a_field_too_many_or_too_few_is_refused() -> None:
     with pytest.raises(OutputError, match="'extra' is an unknown field"):
-        read_receipt(PART.dump(RECEIPT) | {"extra": 1})
-    document = PART.dump(RECEIPT)
+        read_receipt(record(PartReceipt).dump(RECEIPT) | {"extra": 1})
+    document = record(PartReceipt).dump(RECEIPT)
     del document["rows"]
     with pytest.raises(OutputError, match="rows is absent"):
         read_receipt(document)

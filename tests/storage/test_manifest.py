@@ -10,9 +10,9 @@ import pytest
 
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.arrow import parquet_bytes, read_parquet_bytes
-from gmm_dask.storage.records.codec import At
+from gmm_dask.storage.records.codec import At, record
 from gmm_dask.storage.records.documents import sha256_hex
-from gmm_dask.storage.records.labels import PART
+from gmm_dask.storage.records.labels import PartReceipt
 from gmm_dask.storage.records.manifest import MANIFEST_FILE, read_manifest, verify
 from gmm_dask.storage.records.model_file import dump_model
 from gmm_dask.storage.store.runs import MADE_WITH_MODEL, RUN_FILES, RunFolder
@@ -130,7 +130,8 @@ def test_what_another_model_made_is_refused_and_found(name: str) -> None:
         {"sha256": sha256_hex(changed), "bytes": len(changed)},
     )
     receipts = [
-        PART.load(folder.get_json(f"receipts/0000{i}.json"), At("receipt")) for i in range(3)
+        record(PartReceipt).load(folder.get_json(f"receipts/0000{i}.json"), At("receipt"))
+        for i in range(3)
     ]
     receipts = [replace(each, **bytes_now) if each.name in key else each for each in receipts]
     with pytest.raises(OutputError, match=told):

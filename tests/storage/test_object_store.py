@@ -17,7 +17,7 @@ from gmm_dask.storage.input.planning import plan_dataset
 from gmm_dask.storage.store import object_errors, object_store
 from gmm_dask.storage.store.object_store import CONFLICTS, ObjectStore
 from gmm_dask.storage.store.protocol import create_once
-from gmm_dask.storage.store.runs import check_writable, open_store
+from gmm_dask.storage.store.runs import open_store
 from tests.object_service import SECRET, ObjectService, failure, files
 
 Carry = Callable[[], Any]
@@ -115,7 +115,7 @@ def test_a_conflict_with_another_request_is_tried_again_but_not_for_ever(
 
 def test_a_store_that_decides_races_is_no_cause_for_caution(service: ObjectService) -> None:
     store = service.store()
-    assert check_writable(store) is None
+    assert store.check_writable() is None
     assert files().find(store.url) == []
 
 
@@ -125,7 +125,7 @@ def test_a_store_without_conditional_writes_is_told_and_takes_one_writer(
 ) -> None:
     store = service.store()
     with service.spoilt(spoil):
-        caution = check_writable(store)
+        caution = store.check_writable()
         assert "does not honour conditional writes" in str(caution)
         assert "only one run at a time" in str(caution)
         assert store.put_if_absent("x", b"first") is True

@@ -15,7 +15,7 @@ from gmm_dask.errors import OutputError
 from gmm_dask.storage.records.documents import MAX_BYTES
 from gmm_dask.storage.store.local_store import LocalStore
 from gmm_dask.storage.store.protocol import Store, create_once
-from gmm_dask.storage.store.runs import check_writable, open_store
+from gmm_dask.storage.store.runs import open_store
 from tests.object_service import files as service_files
 from tests.storage.stores import FaultStore, MemoryStore
 
@@ -240,7 +240,7 @@ def test_of_many_writers_of_one_name_exactly_one_wins(any_store: Store) -> None:
 
 def test_writable_is_tried_and_nothing_left(any_store: Store) -> None:
     any_store.put("x", b"data")
-    assert check_writable(any_store) is None
+    assert any_store.check_writable() is None
     assert everything(any_store) == ["x"]
 
 
@@ -348,7 +348,7 @@ def test_what_is_private_is_for_this_user_alone_whatever_the_umask(tmp_path: Pat
     before = os.umask(0)
     try:
         store = open_store(str(tmp_path / "far" / "out"), private=True)
-        check_writable(store)
+        store.check_writable()
         store.put("LATEST", b"data")
         store.put_if_absent("runs/a/x", b"data")
     finally:

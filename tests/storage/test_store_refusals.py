@@ -13,7 +13,6 @@ import pytest
 
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.store.local_store import LocalStore
-from gmm_dask.storage.store.runs import check_writable
 
 
 @pytest.fixture
@@ -82,7 +81,7 @@ def test_a_file_system_without_hard_links_is_refused_at_the_start(
 
     monkeypatch.setattr(os, "link", fail)
     with pytest.raises(OutputError, match=r"no hard links.*another file system"):
-        check_writable(store)
+        store.check_writable()
     assert files(tmp_path) == []
 
 
@@ -101,10 +100,10 @@ def test_a_folder_that_cannot_be_flushed_is_tolerated_only_where_that_is_unsuppo
 
 
 def test_writable_is_tried_without_leaving_anything(store: LocalStore, tmp_path: Path) -> None:
-    check_writable(store)
+    store.check_writable()
     assert list(tmp_path.iterdir()) == []
     store.put("x", b".")
-    check_writable(store)
+    store.check_writable()
     assert [p.name for p in Path(store.url).iterdir()] == ["x"]
 
 
@@ -113,7 +112,7 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     for folder in ("out", "out/below", "out/far/below"):
         store = LocalStore(str(tmp_path / folder))
         with pytest.raises(OutputError, match=r"out is a file, not a folder: choose another"):
-            check_writable(store)
+            store.check_writable()
         with pytest.raises(OutputError, match="a file is where a folder should be"):
             store.put_if_absent("runs/x", b".")
     assert (tmp_path / "out").read_bytes() == b"a file"
@@ -124,7 +123,7 @@ def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     try:
         with pytest.raises(OutputError, match=r"Permission denied.*give this user permission"):
-            check_writable(LocalStore(str(tmp_path / "out")))
+            LocalStore(str(tmp_path / "out")).check_writable()
     finally:
         tmp_path.chmod(0o755)
 
@@ -137,7 +136,7 @@ def test_permission_denied_is_reported_before_any_work(
 
     monkeypatch.setattr(os, "open", fail)
     with pytest.raises(OutputError, match=r"cannot be written: Permission denied.*give this user"):
-        check_writable(store)
+        store.check_writable()
 
 
 def test_not_being_allowed_to_look_is_not_the_same_as_absent(

@@ -11,7 +11,7 @@ from typing import Literal
 from gmm_dask.errors import DataError
 from gmm_dask.kinds import INEXACT
 from gmm_dask.storage.input.columns.column_types import holds_moments
-from gmm_dask.storage.input.columns.schema import ONE_TYPE, Schema, common_schema
+from gmm_dask.storage.input.columns.common_schema import ONE_TYPE, Schema, common_schema
 from gmm_dask.storage.input.columns.selection import Cast, Selection, column_of
 from gmm_dask.storage.input.inputs import REFUSALS, Problems, is_remote, open_input, unreadable
 from gmm_dask.storage.input.listing import File, Listing, Paths, list_files
@@ -104,6 +104,16 @@ def plan_dataset(
         line = f"{listing.root}: the {n_files} files hold no rows. Check data.path."
         problems.add("no rows", line)
     problems.raise_any()
+    return _plan(listing, footers, schema, selection, chunk_bytes)
+
+
+def _plan(
+    listing: Listing,
+    footers: Sequence[Footer],
+    schema: Schema,
+    selection: Selection,
+    chunk_bytes: int,
+) -> Plan:
     partitions = tuple(_partitions(footers))
     chunk_rows = max(1, chunk_bytes // (8 * len(schema.features)))
     return Plan(
@@ -111,7 +121,7 @@ def plan_dataset(
         features=schema.features,
         dtype=schema.dtype,
         feature_types=schema.feature_types,
-        weight_column=weight_column,
+        weight_column=selection.weight_column,
         id_columns=selection.id_columns,
         columns=schema.columns,
         key_columns=schema.key_columns,

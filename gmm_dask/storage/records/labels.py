@@ -20,7 +20,7 @@ from gmm_dask.storage.arrow import (
     to_arrow_lists,
     to_numpy,
 )
-from gmm_dask.storage.records.codec import Kind, Name, Place, Sha256, Size, record
+from gmm_dask.storage.records.codec import Name, Place, Sha256, Size, record
 from gmm_dask.storage.records.documents import Document, sha256_hex
 from gmm_dask.storage.records.model_file import MODEL_KEY
 from gmm_dask.storage.store.runs import RunFolder, damage_of, wrong_model
@@ -249,7 +249,6 @@ class LabelledPart:
         return labelled, labelled.receipt
 
 
-PART: Kind[PartReceipt] = record(PartReceipt)
 RECEIPT = Document(record(LabelledPart))
 
 

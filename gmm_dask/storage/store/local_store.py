@@ -307,11 +307,6 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _unlessabsent(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
-
-
 def _unless_absent(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error

@@ -149,10 +149,6 @@ class RunFolder:
         top = len(self._full("x")) - 1
         return [name[top:] for name in self.store.list(self._full(prefix))]
 
-    def put_json(self, name: str, document: Any) -> None:
-        """Like `put`, in canonical form."""
-        self.put(name, canonical_json(document))
-
     def get_json(self, name: str) -> dict[str, Any]:
         """The JSON object of that name; raises OutputError where it is absent or damaged."""
         return parse_json(self.get(name), self.path(name))
@@ -253,14 +249,6 @@ def open_store(url: str, *, private: bool = False) -> Store:
     if host not in ("", "localhost"):
         raise OutputError(f"{url} names the host {host!r}: a local folder is file:///folder.")
     return LocalStore("/" + unquote(path), private)
-
-
-def check_writable(store: Store) -> str | None:
-    """Raise OutputError with the system's reason and a remedy where publishing would fail.
-
-    A text says what must be known of a store that cannot decide between two writers.
-    """
-    return store.check_writable()
 
 
 def _at_home(path: str) -> str:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from gmm_dask.errors import DataError
 from gmm_dask.storage.arrow import OddValuesError, numbers
 from gmm_dask.storage.input.columns.column_types import exact_cast, key_value, plain_type
-from gmm_dask.storage.input.columns.schema import ONE_TYPE
+from gmm_dask.storage.input.columns.common_schema import ONE_TYPE
 from gmm_dask.storage.input.columns.selection import Slot, is_number, number_type, slots_of
 from gmm_dask.storage.input.inputs import Problems, readable, unreadable
 from gmm_dask.storage.input.parquet.opened import (

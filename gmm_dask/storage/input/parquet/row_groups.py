@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -125,11 +125,7 @@ def check_row_groups(
         elif field == FILE_ENCRYPTION:
             raise DataError(f"{name}: {ENCRYPTED_FILE}")
         elif field == FILE_ROW_GROUPS:
-            if type(value) is not dict:
-                raise ThriftError("a row group is not a structure")
-            chunks, n_rows = structures(value, GROUP_COLUMNS), integer(value, GROUP_ROWS)
-            if len(chunks) != n_columns or n_rows < 0:
-                raise ThriftError("its row groups do not fit its schema")
+            chunks, n_rows = _group(value, n_columns)
             group = len(row_groups)
             row_groups.append(n_rows)
             extents += _extents(chunks, group) if n_rows else ()
@@ -152,6 +148,16 @@ def check_row_groups(
     types = {field.name: field.type for field in schema}
     lengths = {column: _length(types[column], found) for column, found in lists.items()}
     return RowGroups(tuple(row_groups), tuple(oddities), lengths)
+
+
+def _group(value: Any, n_columns: int) -> tuple[list[Fields], int]:
+    """The column chunks of a row group, and its rows."""
+    if type(value) is not dict:
+        raise ThriftError("a row group is not a structure")
+    chunks, n_rows = structures(value, GROUP_COLUMNS), integer(value, GROUP_ROWS)
+    if len(chunks) != n_columns or n_rows < 0:
+        raise ThriftError("its row groups do not fit its schema")
+    return chunks, n_rows
 
 
 class _Lists(NamedTuple):

@@ -192,13 +192,7 @@ def common_schema(footers: Sequence[Footer], selection: Selection, problems: Pro
     weight = selection.weight_column
     if weight is not None and _is_column(weight, "data.weight_column", variants, keys, problems):
         _check_numbers(weight, "data.weight_column", variants, selection, problems)
-    carried = dict.fromkeys(
-        (*selection.carried, *((*columns, *keys) if selection.keep == "all" else ()))
-    )
-    for name in carried:
-        setting = "data.id_columns" if name in selection.id_columns else "labels.keep"
-        if name in keys or _is_column(name, setting, variants, keys, problems):
-            check_one_type(name, setting, variants, problems)
+    carried = _carried(selection, variants, keys, problems)
     types = [
         {number_type(value_type(type_)) for type_ in _types_of(column_of(name, columns), variants)}
         for name in features
@@ -219,6 +213,19 @@ def common_schema(footers: Sequence[Footer], selection: Selection, problems: Pro
         tuple(_cast((*used, *(() if weight is None else (weight,))), variants)),
         widened,
     )
+
+
+def _carried(
+    selection: Selection, variants: tuple[Variant, ...], keys: tuple[str, ...], problems: Problems
+) -> tuple[str, ...]:
+    """The columns and keys that go to the labels, each once."""
+    every = (*_all_columns(variants), *keys) if selection.keep == "all" else ()
+    carried = tuple(dict.fromkeys((*selection.carried, *every)))
+    for name in carried:
+        setting = "data.id_columns" if name in selection.id_columns else "labels.keep"
+        if name in keys or _is_column(name, setting, variants, keys, problems):
+            check_one_type(name, setting, variants, problems)
+    return carried
 
 
 def _of_no_rows(
