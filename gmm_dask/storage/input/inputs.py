@@ -99,7 +99,7 @@ class FileState:
     changed_ns: int = 0
 
     def difference_of(self, now: FileState) -> str:
-        """What a later state says has happened to the file, in words."""
+        """What happened to the file between this state and a later one, in words."""
         if now.size != self.size:
             return f"its size went from {self.size} to {now.size} bytes"
         if (now.mtime_ns, now.etag) != (self.mtime_ns, self.etag):
@@ -234,7 +234,7 @@ def readable(name: str) -> Iterator[None]:
 
 
 def unreadable(name: str, error: OSError) -> InputError:
-    """What is said of storage that fails."""
+    """The error of a file whose storage fails."""
     return InputError(
         f"{name}: cannot be read at present: {brief(error)}. See that its storage is "
         "healthy and reachable from here, then run again."

@@ -96,7 +96,7 @@ def chunk_content(source: ChunkSource, columns: Sequence[str]) -> str:
 
 
 def content_of(chunk: OpenChunk, columns: Sequence[str]) -> str:
-    """The same of a chunk whose file is open."""
+    """SHA-256 of the pages of these columns in a chunk whose file is open."""
     source, digest = chunk.source, hashlib.sha256()
     file, edges = chunk.file, [source.start - source.skip, *source.group_stops]
     with readable(source.name):

@@ -59,12 +59,12 @@ class TableOrigin:
     manifest_sha256: str
 
     def metadata(self) -> dict[str, str]:
-        """As a commit of the table carries it."""
+        """The fields by which a commit of the table tells its origin."""
         return {f"{PREFIX}{key}": str(value) for key, value in asdict(self).items()}
 
     @classmethod
     def of_line(cls, line: bytes) -> TableOrigin | None:
-        """What a line of the log carries; None where it is not one of ours."""
+        """The origin that a line of the log tells; None where we did not write the line."""
         try:
             commit = json.loads(line)["commitInfo"]
             found = {key: commit[f"{PREFIX}{key}"] for key in cls.__dataclass_fields__}
@@ -169,7 +169,7 @@ def write_table(
 
 
 def _commits(url: str, version: int) -> Iterator[TableOrigin | None]:
-    """What the last commits of a table carry, the latest first; None for those that are not ours.
+    """The origins of the last commits of a table, the latest first; None for commits of others.
 
     The library has a way to this that holds all threads up while it waits for a store.
     """

@@ -68,7 +68,7 @@ def find_version(store: Store, run_id: str) -> Version | None:
 def publish_version(
     store: Store, run_id: str, manifest_sha256: str, rows: int, now: Clock = utc_now
 ) -> Version:
-    """Append an entry that points to the run, unless the latest version does: that is returned.
+    """Append an entry that points to the run; nothing is written where the latest version does.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def publish_version(
 
 
 def _undamaged(store: Store, number: int) -> Version | None:
-    """The entry of that number; None where it is damaged or was moved away meanwhile."""
+    """The entry of a number; None where the entry is damaged, or was moved away meanwhile."""
     try:
         return read_version(store, number)
     except OutputError as error:
@@ -110,18 +110,18 @@ def _undamaged(store: Store, number: int) -> Version | None:
 
 
 def _settle(store: Store, version: Version) -> None:
-    """Have the entry of a version that was found on the disk, before it is told that it is there.
+    """Flush the entry of a version to the disk, before anybody is told of the version.
 
     Raises
     ------
     OutputError
-        Whoever created it may have died before flushing it, and now it cannot be flushed.
+        The writer of the entry may have died before the flush, and now the flush fails.
     """
     create_once(store, version.name, store.get(version.name))
 
 
 def _point_people_to(store: Store, version: Version) -> None:
-    """Have LATEST name the latest version, also where another was published meanwhile."""
+    """Write into the file LATEST, which people read, which version is the latest."""
     # The version is published; a hint that cannot be written must not make it look failed.
     with suppress(OutputError):
         while True:

@@ -78,14 +78,14 @@ def table_around(root: str, files: Any = None) -> tuple[str, str] | None:
 
 
 def refusal(place: str, kind: str) -> str:
-    """What is said of a table that cannot be read as one."""
+    """The message that refuses a table of a kind that is not read here."""
     install = "Install the library that reads it (pip install 'gmm-dask[delta]'), or give"
     verb = install if kind == "Delta" else "Give"
     return f"{place}: is {_a(kind)} table: {COUNTS}. {verb} data.path {INSTEAD}."
 
 
 def refusal_inside(place: str, table: str, kind: str) -> str:
-    """What is said of a part of a table."""
+    """The message that refuses a folder or a file inside of a table."""
     return (
         f"{place}: lies inside of the {kind} table {table}: {COUNTS}. "
         f"Give data.path {_itself(kind)}{INSTEAD}."
@@ -93,7 +93,7 @@ def refusal_inside(place: str, table: str, kind: str) -> str:
 
 
 def refusal_below(place: str, table: str, kind: str) -> str:
-    """What is said of a folder with a table somewhere in it."""
+    """The message that refuses a folder with a table somewhere below."""
     return (
         f"{table}: is {_a(kind)} table among the files of {place}: {COUNTS}. "
         f"Give data.path {_itself(kind)}{INSTEAD}."

@@ -232,7 +232,7 @@ class Walk:
 
 
 def unlistable(name: str, error: OSError) -> str:
-    """What is said of a place that cannot be listed; raises InputError where storage fails."""
+    """The message of a place that cannot be listed; raises InputError where its storage fails."""
     cause = as_os_error(error)
     if cause.errno not in REFUSALS:
         raise unreadable(name, cause) from cause

@@ -50,7 +50,7 @@ class NoFile:
         """There is no moment to check."""
 
     def rows(self, *_: Any) -> Iterator[pa.RecordBatch]:
-        """See OpenFile."""
+        """No batches."""
         return iter(())
 
     iterate = rows

@@ -88,7 +88,7 @@ class PlannedChunk:
     decoded: npt.NDArray[Any] | None = None
 
     def open(self) -> OpenChunk:
-        """See PlannedFiles."""
+        """The chunk in its open file; raises as PlannedFiles.open does."""
         return self.files.open(self.source)
 
     def blocks(
@@ -166,7 +166,7 @@ class OpenChunk:
     def blocks(
         self, features: Sequence[str], dtype: str
     ) -> Iterator[tuple[int, npt.NDArray[np.floating[Any]]]]:
-        """The same rows batch by batch, where so many columns are read at once."""
+        """The features batch by batch, each with its first row."""
         self.check_columns(features, numbers=True)
         slots = slots_of(features, self.file.types)
         if len(slots) > COLUMNS_AT_ONCE:
