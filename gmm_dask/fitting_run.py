@@ -16,6 +16,9 @@ from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
 from gmm_dask.sections import FitSettings
 
+# Rows for each row of the sample below which EM on the sample costs more passes than it saves.
+LEAST_GAIN = 4
+
 
 class FitListener:
     """Hears how a fit goes; the methods of this base class do nothing."""
@@ -154,7 +157,10 @@ def fit_rows(
         sample_rows=settings.init_rows,
         part_rows=fitting.telling_rows(settings.n_components, rows.n_features),
     )
-    results = _results(settings, asked, guards, seeds[1:], start, listener, checkpoint)
+    method = _method(settings)
+    if surveyed.n_usable < LEAST_GAIN * len(surveyed.sample):
+        method = replace(method, sample_em=False)
+    results = _results(settings, method, asked, guards, seeds[1:], start, listener, checkpoint)
     result = fitting.best_of(results)
     if narrow := narrow_events(result, guards[0]):
         listener.caution(gist([event.to_dict() for event in narrow]))
@@ -200,6 +206,7 @@ def _cautions(data: FitData, surveyed: engine.Survey) -> tuple[Caution, ...]:
 
 def _results(
     settings: FitSettings,
+    method: fitting.Method,
     asked: Expectations,
     guards: Sequence[fitting.Maximisation],
     seeds: Sequence[np.random.SeedSequence],
@@ -221,7 +228,7 @@ def _results(
     return fitting.fit_from_sample(
         fitting.Sample(*asked.sample, part, asked.on_larger),
         over_all,
-        _method(settings),
+        method,
         guards,
         seeds,
         given=start,

@@ -189,9 +189,10 @@ class FitSettings(Section):
     )
     sample_em: Flag = Field(
         default=True,
-        description="With more rows than the start's sample holds, run EM on the sample until it "
-        "settles before the first pass over all rows, from several starts, and go on from what is "
-        "best there. Where rows are many that settles on a larger sample once more.",
+        description="With at least four times as many rows as the start's sample holds, run EM on "
+        "the sample until it settles before the first pass over all rows, from several starts, and "
+        "go on from what is best there. Where rows are many that settles on a larger sample once "
+        "more.",
     )
     acceleration: Literal["auto", "anderson", "none"] = Field(
         default="auto",

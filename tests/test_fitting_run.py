@@ -14,7 +14,7 @@ from gmm_dask import GaussianMixture
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import settings_from
 
-FEW, MANY = 600, 70_000  # rows: of the latter a start is found on a sample
+FEW, SOME, MANY = 600, 70_000, 280_000  # from the second on a start is found on a sample
 
 
 def rows(n: int) -> np.ndarray:
@@ -22,7 +22,7 @@ def rows(n: int) -> np.ndarray:
     return rng.normal(size=(n, 2)) + 3.0 * rng.integers(0, 3, n)[:, None]
 
 
-@pytest.fixture(params=[FEW, MANY])
+@pytest.fixture(params=[FEW, SOME, MANY])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     X = rows(request.param)
     (tmp_path / "data").mkdir()
@@ -58,9 +58,21 @@ def test_class_and_stage_come_to_the_same_bits(folder: Path, settings: dict[str,
 
 def test_em_on_the_sample_saves_passes_over_all_rows_in_the_class() -> None:
     X = rows(MANY)
-    settings = {"random_state": 0, "tol": 1e-6, "max_iter": 200, "acceleration": "none"}
+    settings: dict[str, Any] = {"random_state": 0, "tol": 1e-6, "max_iter": 200}
+    settings |= {"acceleration": "none", "init_params": "k-means++"}
     begun, at_once = (
         GaussianMixture(3, sample_em=sample_em, **settings).fit(X) for sample_em in (True, False)
     )
     assert begun.n_iter_ < at_once.n_iter_ / 2
     assert begun.lower_bound_ == pytest.approx(at_once.lower_bound_, abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Best performing")
+def test_a_sample_that_is_most_of_the_rows_is_no_place_for_em() -> None:
+    X = rows(SOME)
+    settings: dict[str, Any] = {"random_state": 0, "max_iter": 5, "acceleration": "none"}
+    by_default, at_once = (
+        GaussianMixture(3, sample_em=sample_em, tol=1e-12, **settings).fit(X)
+        for sample_em in (True, False)
+    )
+    np.testing.assert_array_equal(by_default.means_, at_once.means_)
