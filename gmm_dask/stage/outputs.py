@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gmm_dask.errors import DataError, ModelFileError, OutputError
+from gmm_dask.errors import ModelFileError, OutputError
 from gmm_dask.fitting import Outcome
 from gmm_dask.mixture import Cause
 from gmm_dask.storage import (
@@ -25,7 +25,6 @@ from gmm_dask.storage import (
     Model,
     RunFolder,
     Version,
-    brief,
     by_name,
     content_problem,
     damage_of,
@@ -33,7 +32,6 @@ from gmm_dask.storage import (
     list_of,
     literal,
     load_model_file,
-    open_input,
     open_store,
     optional,
     parse_ref,
@@ -226,9 +224,9 @@ def read_labels(ref: str) -> Any:
     if not manifest["labels"]:
         raise OutputError(f"{ref} was published without labels (labels.enabled: false).")
     parts = [_LabelPart.of(folder, name, manifest) for name in manifest["labels"]]
-    # Dask would turn the lists of responsibilities into text.
+    # The first part says what types there are. Dask would turn lists of responsibilities into text.
     with dask.config.set({"dataframe.convert-string": False}):
-        return dd.from_map(_read_part, parts, meta=_of_no_rows(parts[0]))
+        return dd.from_map(_read_part, parts, meta=_read_part(parts[0]).iloc[:0])
 
 
 @dataclass(frozen=True)
@@ -246,39 +244,6 @@ class _LabelPart:
     @classmethod
     def of(cls, folder: RunFolder, name: str, manifest: dict[str, Any]) -> _LabelPart:
         return cls(folder, name, **manifest["files"][name], model_sha256=manifest[MODEL_KEY])
-
-
-def _of_no_rows(part: _LabelPart) -> Any:
-    """The columns and types of a label part as an empty frame; only the footer is read."""
-    import pandas as pd
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = part.folder.path(part.name)
-    try:
-        with open_input(path) as file:
-            footer = pq.read_metadata(file.stream)
-    except (OSError, DataError, pa.ArrowException) as error:
-        raise OutputError(f"{path} is damaged: {brief(error)}. Restore it from a copy.") from error
-    # A null makes another type of integers and booleans, so it is there where the part has one.
-    groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
-    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
-    gaps = {
-        each.path_in_schema
-        for each in columns
-        if each.statistics is not None and each.statistics.null_count
-    }
-    schema = footer.schema.to_arrow_schema()
-    row = [
-        pa.array([0]).cast(field.type)
-        if field.name not in gaps and (pa.types.is_integer(field.type) or field.type == pa.bool_())
-        else pa.nulls(1, field.type)
-        for field in schema
-    ]
-    data = io.BytesIO()
-    pq.write_table(pa.table(row, schema=schema), data)
-    data.seek(0)
-    return pd.read_parquet(data).iloc[:0]
 
 
 def _read_part(part: _LabelPart, columns: list[str] | None = None) -> Any:

@@ -130,7 +130,7 @@ def test_scratch_is_given_back_when_the_fit_is_over_or_fails(
     assert fitted.held.n_scratch == 6
     assert seen[0] > 0
     assert open_bytes(scratch) == 0
-    monkeypatch.setattr("gmm_dask.stage.fit.expectations", look)
+    monkeypatch.setattr("gmm_dask.engine.expectations", look)
     with pytest.raises(KeyboardInterrupt) as kept:
         fit(plan(settings))
     assert seen[-1] > 0

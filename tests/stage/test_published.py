@@ -34,7 +34,6 @@ from gmm_dask.stage.settings import Settings, settings_from
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import list_versions, open_store, read_manifest, verify
 from gmm_dask.storage.records.model_file import Model
-from gmm_dask.storage.store.local_store import LocalStore
 from tests.stage.conftest import FEATURES, IRIS, MakeSettings
 
 pytestmark = pytest.mark.usefixtures("nothing_drawn")
@@ -383,23 +382,6 @@ def test_a_part_of_other_rows_or_of_another_model_is_never_read(
     assert len(_read_part(part)) == 50
     with pytest.raises(OutputError, match=rf"part-00001.* is damaged: .*{said}"):
         _read_part(replace(part, **change))
-
-
-def test_each_part_is_read_once(
-    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[str] = []
-    get = LocalStore.get
-
-    def counted(store: LocalStore, name: str, *how: int) -> bytes:
-        read.append(Path(name).name)
-        return get(store, name, *how)
-
-    monkeypatch.setattr(LocalStore, "get", counted)
-    labels = read_labels(str(tmp_path / "out")).compute(scheduler="sync")
-    assert len(labels) == 150
-    parts = [name for name in read if name.startswith("part-")]
-    assert sorted(parts) == sorted(Path(part).name for part in label_parts(str(tmp_path / "out")))
 
 
 def test_labels_declare_the_types_that_they_have(tmp_path: Path) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import accumulate, count, pairwise, repeat
 from typing import Any, Protocol
 
-import cloudpickle
 import numpy as np
 import numpy.typing as npt
 from dask._task_spec import GraphNode
@@ -90,20 +88,20 @@ class Run:
     @cached_property
     def units(self) -> tuple[Unit, ...]:
         """The units in order."""
-        if isinstance(self._given, bytes):
-            return pickle.loads(self._given)  # type: ignore[no-any-return]
-        return self._given
+        if not isinstance(self._given, bytes):
+            return self._given
+        from distributed.protocol.pickle import loads  # what Dask packs every task with
+
+        return loads(self._given)  # type: ignore[no-any-return]
 
     @cached_property
     def _packed(self) -> bytes:
         if isinstance(self._given, bytes):
             return self._given
-        try:
-            packed = pickle.dumps(self._given)
-        except (AttributeError, TypeError, pickle.PicklingError):
-            packed = b"__main__"
-        # What is defined in a script or within a function is sent by value.
-        return cloudpickle.dumps(self._given) if b"__main__" in packed else packed
+        from distributed.protocol.pickle import dumps
+
+        packed: bytes = dumps(self._given)
+        return packed
 
     @property
     def n_chunks(self) -> int:
