@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -38,6 +39,16 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 {code}
 """
+
+
+def test_no_function_is_longer_than_sixty_lines() -> None:
+    functions = (
+        (path.name, node.name, node.end_lineno - node.lineno + 1)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno
+    )
+    assert [each for each in functions if each[2] > 60] == []
 
 
 @pytest.mark.parametrize(

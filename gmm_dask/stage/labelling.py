@@ -165,17 +165,12 @@ def label(
     parts = [part for of_task in of_tasks for part in of_task]
     sums = tree_sum(part.sums for part in parts)
     check_total(sums.largest, sums.sum_weight, plan.root, plan.weight_column)
+    chunks = (each for task in tasks for part in task for each in part)
     return Labelled(
         tuple(part.receipt for part in parts if part.receipt is not None),
         tuple(content for part in parts for content in part.contents),
         sums,
-        sum(
-            each.source.n_rows
-            for task in tasks
-            for part in task
-            for each in part
-            if each.rows is None
-        ),
+        sum(each.source.n_rows for each in chunks if each.rows is None),
         time.perf_counter() - begun,
     )
 

@@ -93,13 +93,18 @@ def plan_dataset(
     )
     problems = Problems()
     listing = list_files(path, problems, ignore, version)
+    return _planned(listing, selection, problems, chunk_bytes)
+
+
+def _planned(listing: Listing, selection: Selection, problems: Problems, chunk_bytes: int) -> Plan:
+    """The plan of the files; raises DataError with all problems, those of the listing too."""
     footers = _read_footers(listing, selection, problems)
     footers = footers or [footer_of_none(*each) for each in listing.without_files]
     if not footers:
         problems.raise_any()
     schema = common_schema(footers, selection, problems)
     _check_values(footers, schema, selection, problems)
-    if to_fit and not any(footer.n_rows for footer in footers) and not problems:
+    if selection.to_fit and not any(footer.n_rows for footer in footers) and not problems:
         n_files = len(listing.files)
         line = f"{listing.root}: the {n_files} files hold no rows. Check data.path."
         problems.add("no rows", line)
