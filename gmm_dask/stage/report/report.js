@@ -84,14 +84,13 @@ function legendItem(component) {
   item.append(button);
   byId("legend").append(item);
   const show = (weight) => {
-    bar.style.width = `${Math.min(100, 100 * weight / heaviest)}%`;
+    bar.style.width = `${Math.min(100, 100 * weight)}%`;
     parts[2].textContent = percent(weight);
     button.setAttribute("aria-label", `Component ${component}, weight ${percent(weight)}`);
   };
   return { component, button, show };
 }
 
-const heaviest = weights.reduce((most, weight) => Math.max(most, weight), 0) || 1;
 const legendItems = Array.from({ length: Math.min(K, 64) }, (_, component) => legendItem(component));
 
 function outsideText(view) {
