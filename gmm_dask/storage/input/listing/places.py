@@ -16,6 +16,7 @@ from gmm_dask.storage.input.inputs import (
     Problems,
     is_remote,
     local_path,
+    readable,
     remote_files,
     scheme_of,
     with_lower_scheme,
@@ -345,7 +346,8 @@ def _is_object(files: Any, place: str) -> bool:
 def _would_list(path: str, file: str) -> bool:
     if scheme_of(path) != scheme_of(file):
         return False
-    return any(_would_take(place, file) for place in _places_to_come(path))
+    with readable(path):
+        return any(_would_take(place, file) for place in _places_to_come(path))
 
 
 def _places_to_come(path: str) -> Iterable[Place]:
