@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from sklearn.mixture import GaussianMixture as SklearnMixture
@@ -22,11 +23,11 @@ NEEDS = {"oneDAL": "daal4py", "pomegranate": "pomegranate"}
 Make = Callable[[np.ndarray, Parameters, int], Run]
 
 
-def gmm_dask(X: np.ndarray, start: Parameters, threads: int) -> Run:
-    """The class as a user calls it, with the start given; `tol=0` never ends it early."""
+def _of_class(mixture: Any, X: np.ndarray, start: Parameters) -> Run:
+    """Fits of a class with scikit-learn's arguments, from the start; `tol=0` never ends one early."""
 
     def run(passes: int) -> int:
-        GaussianMixture(
+        mixture(
             start.n_components,
             covariance_type=start.covariance_type,
             tol=0,
@@ -39,6 +40,11 @@ def gmm_dask(X: np.ndarray, start: Parameters, threads: int) -> Run:
         return passes
 
     return run
+
+
+def gmm_dask(X: np.ndarray, start: Parameters, threads: int) -> Run:
+    """The GaussianMixture of gmm_dask as a user calls it, with the start given."""
+    return _of_class(GaussianMixture, X, start)
 
 
 def kernel(
@@ -57,27 +63,13 @@ def kernel(
 
 
 def kernel_float32(X: np.ndarray, start: Parameters, threads: int) -> Run:
-    """As `kernel`, rows in float32 and passes in single precision."""
+    """The compiled E-step in single precision on rows in float32, and the M-step, on one thread."""
     return kernel(X.astype(np.float32), start, threads, arithmetic="single")
 
 
 def scikit_learn(X: np.ndarray, start: Parameters, threads: int) -> Run:
-    """GaussianMixture with the start given; `tol=0` never ends it early."""
-
-    def run(passes: int) -> int:
-        SklearnMixture(
-            start.n_components,
-            covariance_type=start.covariance_type,
-            tol=0,
-            max_iter=passes,
-            reg_covar=REG_COVAR,
-            weights_init=start.weights,
-            means_init=start.means,
-            precisions_init=start.precisions,
-        ).fit(X)
-        return passes
-
-    return run
+    """The GaussianMixture of scikit-learn, with the start given."""
+    return _of_class(SklearnMixture, X, start)
 
 
 def onedal(X: np.ndarray, start: Parameters, threads: int) -> Run:
@@ -138,7 +130,7 @@ def installed(name: str) -> bool:
 
 @contextmanager
 def quiet(threads: int) -> Iterator[None]:
-    """So many threads of all kinds, and no warnings that EM was cut short."""
+    """Give BLAS and the process this number of threads, and hide warnings that EM was cut short."""
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     with threadpool_limits(threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")

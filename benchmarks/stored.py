@@ -34,12 +34,12 @@ def em_pass(chunks: RowChunks, backend: Backend, start: Parameters) -> None:
 
 
 def in_memory(chunks: RowChunks, backend: Backend) -> RowChunks:
-    """The same chunks, all of them decoded."""
+    """A copy of the chunks that holds all of them decoded in memory."""
     return hold(chunks, backend, EVERYTHING).chunks
 
 
 def in_scratch(chunks: RowChunks, backend: Backend, folder: Path) -> RowChunks:
-    """The same chunks, all of them decoded on the disk of the folder."""
+    """A copy of the chunks that holds all of them decoded in a folder of a local disk."""
     found = hold(chunks, backend, 0, str(folder))
     assert found.bytes_read == 0, found.trouble
     return found.chunks

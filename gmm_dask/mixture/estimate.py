@@ -155,7 +155,13 @@ def parameters_from_responsibilities(
     reg_covar: float,
     sample_weight: Rows | None = None,
 ) -> Parameters:
-    """As `estimate_from_responsibilities`, factored; raises SingularCovarianceError."""
+    """Parameters of greatest likelihood for given responsibilities, with factored covariances.
+
+    Raises
+    ------
+    SingularCovarianceError
+        A covariance has no factor.
+    """
     return estimate_from_responsibilities(
         X, responsibilities, covariance_type, reg_covar, sample_weight
     ).factored()

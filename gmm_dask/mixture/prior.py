@@ -51,7 +51,7 @@ class Prior:
     row: float = 1.0
 
     def in_unit(self, unit: float) -> Prior:
-        """The same prior for sums of weights in a unit; its log-density is in that unit too."""
+        """The prior for sums of weights in another unit; its log-density is in that unit too."""
         variances = None if self.variances is None else self.variances / unit
         precision = self.mean_precision / unit
         return replace(self, mean_precision=precision, variances=variances, row=self.row / unit)

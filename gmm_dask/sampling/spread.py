@@ -145,7 +145,7 @@ class ColumnSpread:
         return ColumnSpread(weight, mean, scatter, least, greatest, unit)
 
     def in_unit(self, unit: float) -> ColumnSpread:
-        """The same moments with weights in another power of two."""
+        """The moments with their weights in another unit, a power of two."""
         ratio = self.unit / unit
         if ratio == 1:
             return self

@@ -119,7 +119,7 @@ def _decoded_bytes(chunks: RowChunks, run: Run) -> int:
 
 
 def _in_memory(chunks: RowChunks, runs: list[Run], backend: Backend) -> RowChunks:
-    """The same chunks, of which these runs are held decoded, each as one value."""
+    """A copy of `chunks` whose given runs are held decoded, each run as one value."""
 
     def read(key: Any, run: Run) -> Task:
         return Task(key, _all_of, run, *map(TaskRef, run.needs))

@@ -241,7 +241,7 @@ class _Told:
             self.reach(sum(future.status == "finished" for future in futures))
 
     def reach(self, n: int) -> None:
-        """So many are ready now."""
+        """Call the listener until it was told of `n` keys that are ready."""
         while self._on_done is not None and self._n < n:
             self._n += 1
             self._on_done()

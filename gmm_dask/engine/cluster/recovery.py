@@ -287,7 +287,7 @@ def _deadly(
 
 
 def _with_names(lost: LostError, about: About) -> LostError:
-    """The same with what the workers were at when they ended, in words."""
+    """A copy of the loss that also says in words what the workers were at when they ended."""
     if not lost.suspects:
         return lost
     where = "; ".join(named(key, about) for key in sorted(lost.suspects, key=str)[:MAX_NAMED])

@@ -90,7 +90,7 @@ async def _and_roll(link: Link, start: Callable[[], Awaitable[T]]) -> T:
 
 
 def asked(link: Link, start: Callable[[], Awaitable[T]]) -> T:
-    """The same for a question to the scheduler, whose failure means that it is lost."""
+    """The answer to a question to the scheduler; raises LostError if it cannot be asked."""
     try:
         return waited(link, start)
     except (OSError, CancelledError) as error:

@@ -55,7 +55,7 @@ class Unit:
         return len(self.lengths)
 
     def through(self, function: Change, first: int) -> Unit:
-        """The same unit, of which each chunk's rows are `function(rows, weights, index)`.
+        """A copy of the unit that reads `function(rows, weights, index)` for the rows of each chunk.
 
         Parameters
         ----------
@@ -212,7 +212,7 @@ class RowChunks:
         return self.n_features * np.dtype(self.dtype).itemsize + weight
 
     def with_lengths(self, lengths: Iterable[int]) -> RowChunks:
-        """The same rows with their lengths known."""
+        """A copy that knows the number of rows of each chunk; `lengths` are in the order of chunks."""
         known = iter(lengths)
         units = (
             replace(unit, lengths=tuple(next(known) for _ in unit.lengths)) for unit in self.units
@@ -220,7 +220,7 @@ class RowChunks:
         return replace(self, units=tuple(units))
 
     def through(self, function: Change) -> RowChunks:
-        """The same chunks, of which each one's rows are `function(rows, weights, index)`."""
+        """A copy that reads `function(rows, weights, index)` for the rows of each chunk."""
         firsts = accumulate((unit.n_chunks for unit in self.units), initial=0)
         units = (
             unit.through(function, first) for unit, first in zip(self.units, firsts, strict=False)
