@@ -24,7 +24,7 @@ Make = Callable[[np.ndarray, Parameters, int], Run]
 
 
 def _of_class(mixture: Any, X: np.ndarray, start: Parameters) -> Run:
-    """Fits of a class with scikit-learn's arguments, from the start; `tol=0` never ends one early."""
+    """Fits of a class with scikit-learn's arguments, from the start; `tol=0` ends none early."""
 
     def run(passes: int) -> int:
         mixture(

@@ -55,7 +55,7 @@ class Unit:
         return len(self.lengths)
 
     def through(self, function: Change, first: int) -> Unit:
-        """A copy of the unit that reads `function(rows, weights, index)` for the rows of each chunk.
+        """A copy that reads `function(rows, weights, index)` for the rows of each chunk.
 
         Parameters
         ----------
@@ -212,7 +212,7 @@ class RowChunks:
         return self.n_features * np.dtype(self.dtype).itemsize + weight
 
     def with_lengths(self, lengths: Iterable[int]) -> RowChunks:
-        """A copy that knows the number of rows of each chunk; `lengths` are in the order of chunks."""
+        """A copy that knows the number of rows of each chunk, in their order."""
         known = iter(lengths)
         units = (
             replace(unit, lengths=tuple(next(known) for _ in unit.lengths)) for unit in self.units
