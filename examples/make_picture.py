@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gmm_dask.stage.fit import fit
 from gmm_dask.stage.job import plan
-from gmm_dask.stage.labelling import label
+from gmm_dask.stage.labels.labelling import label
 from gmm_dask.stage.publish import report_data, summarise
 from gmm_dask.stage.report.figures import cluster_figure
 from gmm_dask.stage.settings import load_settings

@@ -30,8 +30,8 @@ from gmm_dask.stage.fit import adopt as stage_adopt
 from gmm_dask.stage.fit import fit as stage_fit
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.job import plan as stage_plan
-from gmm_dask.stage.labelling import Labelled
-from gmm_dask.stage.labelling import label as stage_label
+from gmm_dask.stage.labels.labelling import Labelled
+from gmm_dask.stage.labels.labelling import label as stage_label
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import make_latest as stage_make_latest
 from gmm_dask.stage.publish import publish as stage_publish

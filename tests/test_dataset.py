@@ -18,7 +18,7 @@ from gmm_dask.engine.passes import chunk_map as passes_module
 from gmm_dask.engine.passes.chunk_map import ChunkMap
 from gmm_dask.errors import DataError
 from gmm_dask.mixture import Parameters
-from gmm_dask.stage.row_checks import check_survey
+from gmm_dask.stage.labels.row_checks import check_survey
 from gmm_dask.storage.input.parquet import reader
 from gmm_dask.storage.input.plan import Plan
 from gmm_dask.storage.input.planning import plan_dataset

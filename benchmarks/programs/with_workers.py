@@ -102,7 +102,7 @@ def peak_of(pid: int) -> float:
 def imported() -> float:
     """Resident memory of this process, in MiB, with all that a worker imports."""
     import gmm_dask.dataset
-    import gmm_dask.stage.labelling  # noqa: F401
+    import gmm_dask.stage.labels.labelling  # noqa: F401
 
     return resident_mib()
 

@@ -20,9 +20,9 @@ from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints import Keeper
 from gmm_dask.stage.job import Job, settings_hash, software_versions
-from gmm_dask.stage.labelling import hash_pages, note_pages
+from gmm_dask.stage.labels.labelling import hash_pages, note_pages
+from gmm_dask.stage.labels.row_checks import check_survey, check_total
 from gmm_dask.stage.report.data import MAX_ROWS, report_sample
-from gmm_dask.stage.row_checks import check_survey, check_total
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import Model, dump_model, load_model_file, parameters_bytes

@@ -19,7 +19,7 @@ from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import Job, delta_url, software_versions
-from gmm_dask.stage.labelling import Labelled
+from gmm_dask.stage.labels.labelling import Labelled
 from gmm_dask.stage.outputs import Published, load_published, open_output
 from gmm_dask.stage.report import ReportData, render_report
 from gmm_dask.stage.settings import ScoreSettings, Settings

@@ -8,7 +8,7 @@ from gmm_dask.engine import Backend
 from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted, adopt, fit
 from gmm_dask.stage.job import Job, SettingsT, plan
-from gmm_dask.stage.labelling import label
+from gmm_dask.stage.labels.labelling import label
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import make_latest, publish, write_delta_table
 from gmm_dask.stage.settings import ScoreSettings, Settings

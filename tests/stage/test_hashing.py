@@ -14,7 +14,7 @@ import pytest
 
 from gmm_dask import engine
 from gmm_dask.errors import InputChangedError
-from gmm_dask.stage import labelling as label
+from gmm_dask.stage.labels import labelling as label
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, Settings, settings_from

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gmm_dask.stage import labelling
+from gmm_dask.stage.labels import labelling
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
 from gmm_dask.stage.watch import Watcher

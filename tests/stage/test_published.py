@@ -22,11 +22,11 @@ from gmm_dask import load_model, read_labels
 from gmm_dask.errors import OutputError
 from gmm_dask.mixture import Parameters, score_rows
 from gmm_dask.stage import fit as fit_module
-from gmm_dask.stage import labelling as label_module
 from gmm_dask.stage import publish as publish_module
 from gmm_dask.stage.fit import fit
 from gmm_dask.stage.job import plan
-from gmm_dask.stage.labelling import label
+from gmm_dask.stage.labels import labelling as label_module
+from gmm_dask.stage.labels.labelling import label
 from gmm_dask.stage.outputs import Published, _LabelPart, _read_part, label_parts, open_output
 from gmm_dask.stage.publish import publish
 from gmm_dask.stage.run import run

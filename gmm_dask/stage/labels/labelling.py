@@ -25,7 +25,7 @@ from gmm_dask.mixture.row_arithmetic import RowArithmetic, incomplete_rows
 from gmm_dask.stage import text
 from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import Job
-from gmm_dask.stage.row_checks import check_total
+from gmm_dask.stage.labels.row_checks import check_total
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import (
     Chunk,
