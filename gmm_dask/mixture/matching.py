@@ -153,7 +153,7 @@ def _matrix_parts(first: Parameters, second: Parameters, i: int) -> tuple[Array,
     roots = np.stack([second.dense_factor(j) for j in range(1 if one_for_all else k)])
     W_transposed = inverse_triangular(roots) @ U
     ones = np.broadcast_to(np.eye(d), W_transposed.shape)
-    R = np.linalg.qr(np.concatenate([ones, W_transposed], axis=1), mode="r")
+    R = np.asarray(np.linalg.qr(np.concatenate([ones, W_transposed], axis=1), mode="r"))
     difference = ((second.means - first.means[i]) @ U).reshape(len(R), -1, d)
     solved = np.linalg.solve(R.swapaxes(1, 2), difference.swapaxes(1, 2))
     log_det = np.log(np.abs(np.einsum("ldd->ld", R))).sum(axis=1) - d * math.log(2) / 2
