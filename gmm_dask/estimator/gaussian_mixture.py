@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from inspect import signature
 from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, DensityMixin, _fit_context
+from sklearn.base import _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from sklearn.utils import check_random_state
@@ -20,11 +20,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from gmm_dask import engine, fitting
 from gmm_dask.errors import DataError, FeatureWarning, SettingsError, SingularCovarianceError
+from gmm_dask.estimator.fitted import FittedMixture
 from gmm_dask.estimator.forms import check_survey, in_order_of, names_of
 from gmm_dask.estimator.sklearn_form import COMMON, constraints, copied, documentation, sklearn_form
-from gmm_dask.estimator.user_rows import backend_of, checked_chunks, is_path, map_rows
+from gmm_dask.estimator.user_rows import backend_of, checked_chunks, is_path
 from gmm_dask.fitting_run import FitData, FitListener, WarmStart, fit_rows
-from gmm_dask.mixture import Parameters, mixture_sample
+from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.row_arithmetic import Missing
 from gmm_dask.sections import MISSING, FitSettings
 
@@ -43,10 +44,9 @@ logger = logging.getLogger("gmm_dask")
 DEFAULT = FitSettings()
 
 Array = npt.NDArray[np.float64]
-_Criterion = Callable[..., engine.WeightedSum]
 
 
-class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
+class GaussianMixture(FittedMixture):
     """A mixture of Gaussians fitted by EM, one pass over the rows per iteration.
 
     Parameters, attributes and methods are those of `sklearn.mixture.GaussianMixture`. Rows may
@@ -174,31 +174,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Estimate the mixture and label its rows; the same as fit(X).predict(X)."""
         return self._fit(X, sample_weight).predict(X)
 
-    def predict(self, X: Any) -> Any:
-        """Component of largest responsibility for each row, (n,)."""
-        return map_rows(self, X, "labels", np.int64, self._parameters(), self.missing)
-
-    def predict_proba(self, X: Any) -> Any:
-        """Responsibility of each component for each row, (n, k)."""
-        parameters = self._parameters()
-        columns: list[Any] = list(range(parameters.n_components))
-        kind = np.float64
-        return map_rows(self, X, "responsibilities", kind, parameters, self.missing, columns)
-
-    def score_samples(self, X: Any) -> Any:
-        """Log-density of each row, (n,); of the values that are there where some are missing."""
-        return map_rows(self, X, "log_density", np.float64, self._parameters(), self.missing)
-
-    def impute(self, X: Any) -> Any:
-        """X with each missing value replaced by its mean given the row, (n, d), columns as in X."""
-        parameters = self._parameters()
-        columns: list[Any] = list(range(parameters.n_features))
-        return map_rows(self, X, "impute", np.float64, parameters, "em", columns)
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Mean log-density per unit of weight."""
-        return self._evaluated(engine.log_likelihood, X, sample_weight).mean
-
     def bic(self, X: Any, sample_weight: Any = None) -> float:
         """Bayesian information criterion, Schwarz 1978; lower is better."""
         total = self._evaluated(engine.log_likelihood, X, sample_weight)
@@ -216,16 +191,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """
         total = self._evaluated(engine.completed_log_likelihood, X, sample_weight)
         return self._parameters().n_free_parameters * total.log_weight - 2 * _finite(total)
-
-    def sample(self, n_samples: int = 1) -> tuple[Array, npt.NDArray[np.int64]]:
-        """Rows drawn from the mixture (n_samples, d), and their components (n_samples,)."""
-        check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(
-                f"Invalid value for 'n_samples': {n_samples} . The sampling requires at "
-                "least one sample."
-            )
-        return mixture_sample(self._parameters(), n_samples, check_random_state(self.random_state))
 
     def to_sklearn(self) -> SklearnMixture:
         """The same mixture as scikit-learn's GaussianMixture, fitted if this one is."""
@@ -249,12 +214,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         if "weights_" in state:
             missed["events_"] = ()
         super().__setstate__(missed | state)
-
-    def __sklearn_tags__(self) -> Any:
-        """scikit-learn's description of the estimator."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.missing != "error"
-        return tags
 
     def _fit(self, X: Any, sample_weight: Any) -> GaussianMixture:
         warm = self.warm_start and hasattr(self, "converged_")
@@ -331,15 +290,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             return Parameters.from_arrays(*arrays, self.covariance_type)
         except ValueError as error:
             raise SettingsError(f"{error}. Was covariance_type changed? Then fit anew.") from None
-
-    def _evaluated(self, what: _Criterion, X: Any, sample_weight: Any) -> engine.WeightedSum:
-        parameters = self._parameters()
-        chunks = checked_chunks(self, X, sample_weight, self.missing, reset=False)
-        with backend_of(chunks, X) as backend:
-            total = what(chunks, backend, parameters, self.missing)
-        if total.weight == 0:
-            raise DataError("No row can be used, or all weights are zero: nothing to evaluate.")
-        return total
 
 
 def _finite(total: engine.WeightedSum) -> float:

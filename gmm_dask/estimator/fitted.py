@@ -1,0 +1,82 @@
+"""What every fitted mixture says of rows, in whatever form they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from gmm_dask import engine
+from gmm_dask.errors import DataError
+from gmm_dask.estimator.user_rows import backend_of, checked_chunks, map_rows
+from gmm_dask.mixture import Parameters, mixture_sample
+from gmm_dask.mixture.row_arithmetic import Missing
+
+Array = npt.NDArray[np.float64]
+_Criterion = Callable[..., engine.WeightedSum]
+
+
+class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
+    """Predictions of a mixture, which a subclass fits."""
+
+    missing: Missing
+    random_state: Any
+
+    def predict(self, X: Any) -> Any:
+        """Component of largest responsibility for each row, (n,)."""
+        return map_rows(self, X, "labels", np.int64, self._parameters(), self.missing)
+
+    def predict_proba(self, X: Any) -> Any:
+        """Responsibility of each component for each row, (n, k)."""
+        parameters = self._parameters()
+        columns: list[Any] = list(range(parameters.n_components))
+        kind = np.float64
+        return map_rows(self, X, "responsibilities", kind, parameters, self.missing, columns)
+
+    def score_samples(self, X: Any) -> Any:
+        """Log-density of each row, (n,); of the values that are there where some are missing."""
+        return map_rows(self, X, "log_density", np.float64, self._parameters(), self.missing)
+
+    def impute(self, X: Any) -> Any:
+        """X with each missing value replaced by its mean given the row, (n, d), columns as in X."""
+        parameters = self._parameters()
+        columns: list[Any] = list(range(parameters.n_features))
+        return map_rows(self, X, "impute", np.float64, parameters, "em", columns)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean log-density per unit of weight."""
+        return self._evaluated(engine.log_likelihood, X, sample_weight).mean
+
+    def sample(self, n_samples: int = 1) -> tuple[Array, npt.NDArray[np.int64]]:
+        """Rows drawn from the mixture (n_samples, d), and their components (n_samples,)."""
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise ValueError(
+                f"Invalid value for 'n_samples': {n_samples} . The sampling requires at "
+                "least one sample."
+            )
+        return mixture_sample(self._parameters(), n_samples, check_random_state(self.random_state))
+
+    def __sklearn_tags__(self) -> Any:
+        """scikit-learn's description of the estimator."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing != "error"
+        return tags
+
+    def _parameters(self) -> Parameters:
+        """The fitted mixture; raises NotFittedError where there is none."""
+        raise NotImplementedError
+
+    def _evaluated(self, what: _Criterion, X: Any, sample_weight: Any) -> engine.WeightedSum:
+        parameters = self._parameters()
+        chunks = checked_chunks(self, X, sample_weight, self.missing, reset=False)
+        with backend_of(chunks, X) as backend:
+            total = what(chunks, backend, parameters, self.missing)
+        if total.weight == 0:
+            raise DataError("No row can be used, or all weights are zero: nothing to evaluate.")
+        return total
