@@ -31,7 +31,7 @@ from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters
 from gmm_dask.mixture.estimate import Cause
 from gmm_dask.sampling import ColumnSpread
 from gmm_dask.stage import text
-from gmm_dask.stage.outputs import Published, load_model, open_output
+from gmm_dask.stage.outputs import Published, open_output, read_model
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
 from gmm_dask.stage.watch import Watcher
@@ -232,7 +232,7 @@ def test_rows_that_are_labelled_alone_have_the_models_features(tmp_path: Path) -
     assert watcher.warnings == labelled.metrics["events"] == []
     assert printed(labelled)[1] == f"{says}."
     stream, path = io.StringIO(), fitted.path("model")
-    print_model(load_model(path), path, Console(file=stream, width=80))
+    print_model(read_model(path), path, Console(file=stream, width=80))
     assert stream.getvalue().splitlines()[0] == f"{says}."
 
 

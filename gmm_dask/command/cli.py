@@ -191,10 +191,10 @@ def show(ref: Ref, debug: Debug = False) -> None:
     """Show the components, the outcome and the paths of a version, or of a model.json."""
     with ending(debug, prints=True):
         from gmm_dask.command.results import print_model, print_published
-        from gmm_dask.stage.outputs import load_model, open_output
+        from gmm_dask.stage.outputs import open_output, read_model
 
         if ref.endswith(".json"):
-            print_model(load_model(ref), ref)
+            print_model(read_model(ref), ref)
         else:
             print_published(open_output(ref))
 

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from gmm_dask import engine
 from gmm_dask.errors import DataError
+from gmm_dask.estimator.hand_over import HandOver
 from gmm_dask.estimator.user_rows import backend_of, checked_chunks, map_rows
 from gmm_dask.mixture import Parameters, mixture_sample
 from gmm_dask.mixture.row_arithmetic import Missing
@@ -21,7 +22,7 @@ Array = npt.NDArray[np.float64]
 _Criterion = Callable[..., engine.WeightedSum]
 
 
-class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
+class FittedMixture(HandOver, DensityMixin, BaseEstimator):  # type: ignore[misc]
     """Predictions of a mixture, which a subclass fits."""
 
     missing: Missing

@@ -281,6 +281,7 @@ class GaussianMixture(FittedMixture):
         self.lower_bounds_ = list(result.lower_bounds)
         self.lower_bound_ = result.lower_bounds[-1] if result.n_passes else -np.inf
         self.events_ = result.events_
+        self._ended = (result.outcome, result.n_rows, result.sum_weight)
 
     def _parameters(self) -> Parameters:
         """The fitted arrays as a record; they are public and may have been set by hand."""

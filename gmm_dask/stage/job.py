@@ -24,7 +24,7 @@ from gmm_dask.mixture import core
 from gmm_dask.redaction import redacted, redacted_document
 from gmm_dask.stage import text
 from gmm_dask.stage.identity import begin, run_folder
-from gmm_dask.stage.outputs import load_model
+from gmm_dask.stage.outputs import read_model
 from gmm_dask.stage.settings import DataSettings, ScoreSettings, Settings
 from gmm_dask.storage import (
     MAX_MODEL_BYTES,
@@ -146,7 +146,7 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
         The output folder cannot be written, or the latest version's entry is damaged.
     """
     begun = time.perf_counter()
-    model = load_model(settings.model) if isinstance(settings, ScoreSettings) else None
+    model = read_model(settings.model) if isinstance(settings, ScoreSettings) else None
     store = open_store(settings.output.path, private=settings.output.private)
     _check_output_is_no_input(settings.data, store)
     dataset = _planned(settings, model)

@@ -151,9 +151,9 @@ def _check_metrics(metrics: Any, model: Model, at: At) -> None:
     k, n_passes = model.parameters.n_components, model.n_passes
     known: dict[str, Kind[Any]] = {
         **dict.fromkeys(_COUNTS, COUNT),
-        "n_labelled": list_of(COUNT, k),
+        "n_labelled": optional(list_of(COUNT, k)),
         "lower_bounds": list_of(NUMBER, n_passes),
-        "log_likelihood": NUMBER,
+        "log_likelihood": optional(NUMBER),
         **dict.fromkeys(_OF_ROWS_THAT_COUNT, optional(NUMBER)),
         "model_from": optional(PLACE),
         "objective": optional(PLACE),
@@ -192,8 +192,8 @@ def load_model_bytes(ref: str) -> bytes:
     return folder.get_verified("model.json", read_manifest(folder.store, version))
 
 
-def load_model(ref: str) -> Model:
-    """The model of OUT (latest version), OUT@7, or of a model.json.
+def read_model(ref: str) -> Model:
+    """The record of the model of OUT (latest version), OUT@7, or of a model.json.
 
     Raises
     ------

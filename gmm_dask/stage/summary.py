@@ -166,6 +166,8 @@ class Summary:
 
 def rows_used(metrics: Mapping[str, Any]) -> str:
     """How many rows were read, and what became of those that are not as others."""
+    if metrics.get("given"):
+        return f"{metrics['n_rows']:,} of the fit" if metrics["n_rows"] else "nobody knows how many"
     rows = f"{metrics['n_rows']:,}" if metrics["n_rows"] else "0: no file holds a row"
     if dropped := metrics["n_rows"] - metrics["n_used"]:
         rows += f", {dropped:,} of them without a label: a value is missing"
@@ -183,6 +185,9 @@ def rows_used(metrics: Mapping[str, Any]) -> str:
 def measures(metrics: Mapping[str, Any]) -> dict[str, str]:
     """How well the mixture describes the rows; without rows that count there is no saying."""
     if metrics["log_likelihood_per_row"] is None:
+        if metrics.get("given") and (bounds := metrics["lower_bounds"]):
+            what = metrics["objective"]
+            return {str(what): f"{text.per_row(bounds[-1])} per row in the last pass"}
         return {"log-likelihood": "none: no row counts"}
     return {
         "log-likelihood": f"{text.in_total(metrics['log_likelihood'])} in total, "
@@ -326,7 +331,7 @@ def _with_its_run(store: Store, listed: Listed) -> Listed:
         paths = about["settings"]["data"]["path"]
         return replace(
             listed,
-            n_components=len(metrics["n_labelled"]),
+            n_components=_n_components(metrics),
             log_likelihood=_log_likelihood(metrics),
             settings=in_short(about["settings"]),
             data=paths if isinstance(paths, str) else ", ".join(paths),
@@ -336,6 +341,12 @@ def _with_its_run(store: Store, listed: Listed) -> Listed:
             f"{folder.path()} was written by other software: its metrics.json or run.json has "
             f"other fields ({type(error).__name__}: {error})."
         ) from error
+
+
+def _n_components(metrics: Mapping[str, Any]) -> int | None:
+    """How many components the mixture has; None where nobody says it."""
+    labelled = metrics["n_labelled"]  # null where a mixture was given without rows
+    return metrics.get("n_components") if labelled is None else len(labelled)
 
 
 def _log_likelihood(metrics: Mapping[str, Any]) -> float | None:
