@@ -18,7 +18,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from gmm_dask.command.progress import Forecast, Progress, pass_values, reached, which_pass
+from gmm_dask.command.progress import Forecast, Progress, in_text, pass_facts, reached, which_pass
 from gmm_dask.errors import shown
 from gmm_dask.fitting import Pass
 from gmm_dask.redaction import redacted
@@ -83,8 +83,10 @@ class FlowWatcher(Progress):
         self, record: Pass, settings: FitSettings, left: Forecast, seconds_left: float
     ) -> None:
         """See Progress."""
-        values = pass_values(record, settings, seconds_left)
-        self._logger.info("pass %s", " ".join(f"{name}={value}" for name, value in values.items()))
+        if self.is_worth_a_line(record):
+            values = in_text(pass_facts(record, settings, seconds_left))
+            line = " ".join(f"{name}={value}" for name, value in values.items())
+            self._logger.info("pass %s", line)
         self._passes += 1
         self._reached = f"{which_pass(record, settings)}: {reached(record, settings)}"
         self._show(

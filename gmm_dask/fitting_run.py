@@ -16,6 +16,17 @@ from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
 from gmm_dask.sections import FitSettings
 
+# What the tasks of a pass over all rows are for, by the first word of their keys.
+OF_TASKS = {
+    "count_rows": "counting rows",
+    "held": "decoding rows",
+    "scratch": "decoding rows to scratch",
+    "survey": "looking at all rows",
+    "sample": "drawing the sample",
+    "e_step": "pass over all rows",
+    "hash": "hashing files",
+}
+
 # Rows for each row of the sample below which EM on the sample costs more passes than it saves.
 LEAST_GAIN = 4
 
@@ -28,6 +39,9 @@ class FitListener:
 
     def caution(self, message: str) -> None:
         """Something can be fitted, but is hardly what was meant."""
+
+    def progress(self, phase: str, done: int, of: int | None = None, note: str = "") -> None:
+        """Something that may take more than a second came so far; see `fitting.Report`."""
 
     def passed(self, record: fitting.Pass) -> None:
         """One pass of EM over all rows ended."""
@@ -156,6 +170,7 @@ def fit_rows(
         unit=guards[0].unit,
         sample_rows=settings.init_rows,
         part_rows=fitting.telling_rows(settings.n_components, rows.n_features),
+        tell=tasks_told(listener.progress),
     )
     method = _method(settings)
     if surveyed.n_usable < LEAST_GAIN * len(surveyed.sample):
@@ -167,6 +182,11 @@ def fit_rows(
     result = replace(result, events_=(*result.events_, *narrow))
     n_passes = 0 if surveyed.replaces_rows else sum(each.n_passes for each in results)
     return FittedRows(result, surveyed, cautions, surveyed.n_reads + n_passes)
+
+
+def tasks_told(report: fitting.Report) -> engine.Tell:
+    """Tasks that are done, as the engine tells of them, in words."""
+    return lambda name, done, of: report(OF_TASKS[name], done, of)
 
 
 def _surveyed(
@@ -191,6 +211,7 @@ def _surveyed(
         larger_rows=larger_rows,
         seed=seed,
         missing=data.missing,
+        tell=tasks_told(listener.progress),
     )
     listener.surveyed(surveyed)
     if checkpoint is not None:
@@ -233,6 +254,7 @@ def _results(
         seeds,
         given=start,
         tell=listener.happened,
+        report=listener.progress,
         **heard,
     )
 

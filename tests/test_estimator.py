@@ -288,7 +288,8 @@ def test_every_start_is_another(blobs: Blobs, caplog: pytest.LogCaptureFixture) 
     )
     with caplog.at_level("INFO", logger="gmm_dask"):
         model.fit(blobs.X)
-    first = [r.args[2] for r in caplog.records if r.args[1] == 1]  # type: ignore[index]
+    said = [record.getMessage() for record in caplog.records]
+    first = [line.rpartition(" ")[2] for line in said if " pass 1: " in line]
     assert len(set(first)) == 3
 
 
@@ -396,6 +397,15 @@ def test_verbose_passes_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert first.startswith("start 1 pass 1: log-likelihood per row")
     assert "change" not in first  # there is none yet
     assert "change" in second
+
+
+def test_where_nobody_reads_the_log_verbose_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    GaussianMixture(3, random_state=0, verbose=1, verbose_interval=5).fit(IRIS.data)
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("start 1 pass 1: log-likelihood per row")
+    assert second.startswith("start 1 pass 5: log-likelihood per row")
+    GaussianMixture(3, random_state=0).fit(IRIS.data)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_pickle_of_an_earlier_version_is_as_by_default_where_it_says_nothing() -> None:

@@ -11,6 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from gmm_dask import GaussianMixture
+from gmm_dask.engine import LocalBackend, row_chunks
+from gmm_dask.fitting_run import FitData, FitListener, fit_rows
+from gmm_dask.sections import FitSettings
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import settings_from
 
@@ -76,3 +79,45 @@ def test_a_sample_that_is_most_of_the_rows_is_no_place_for_em() -> None:
         for sample_em in (True, False)
     )
     np.testing.assert_array_equal(by_default.means_, at_once.means_)
+
+
+class Stopwatch(FitListener):
+    """Notes when it was told of anything, in the seconds of a clock that tasks push on."""
+
+    def __init__(self) -> None:
+        self.now, self.told, self.phases = 0.0, [0.0], set[str]()
+
+    def note(self, *_: Any) -> None:
+        self.told.append(self.now)
+
+    surveyed = passed = note
+
+    def progress(self, phase: str, done: int, of: int | None = None, note: str = "") -> None:
+        assert of is None or 0 <= done <= of
+        self.phases.add(phase)
+        self.note()
+
+
+@pytest.mark.parametrize("n_init", [1, 2])
+def test_a_slow_fit_is_never_silent_for_two_seconds(
+    n_init: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener, compute = Stopwatch(), LocalBackend.compute
+
+    def slow(
+        self: LocalBackend, graph: Any, keys: Any, on_done: Any = None, about: Any = None
+    ) -> list[Any]:
+        def done() -> None:
+            listener.now += 0.9
+            if on_done is not None:
+                on_done()
+
+        return compute(self, graph, keys, done, about)
+
+    monkeypatch.setattr(LocalBackend, "compute", slow)
+    data = FitData(row_chunks(rows(MANY), chunk_bytes=1 << 19))
+    settings = FitSettings(n_components=3, n_init=n_init, init_rows=60_000)
+    seeds = np.random.SeedSequence(0).spawn(1 + n_init)
+    fit_rows(data, LocalBackend(1), settings, listener, seeds=seeds)
+    assert np.diff(listener.told).max() < 2
+    assert {"looking at all rows", "start on the sample", "pass over all rows"} <= listener.phases

@@ -88,7 +88,8 @@ app = typer.Typer(
 Shown = Annotated[
     Show,
     typer.Option(
-        "--progress", help="A live display, a line per pass, or none; auto looks at the terminal."
+        "--progress",
+        help="A live display, log lines, JSON lines, or none; auto looks at the terminal.",
     ),
 ]
 

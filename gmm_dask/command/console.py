@@ -13,11 +13,11 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -28,16 +28,21 @@ from rich.text import Text
 from gmm_dask.command.progress import (
     Forecast,
     Progress,
-    pass_values,
+    in_text,
+    pass_facts,
     reached,
     rows_per_second,
     which_pass,
 )
 from gmm_dask.errors import shown
 from gmm_dask.fitting import Pass
+from gmm_dask.pace import in_words
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
 from gmm_dask.stage.settings import FitSettings
+
+if TYPE_CHECKING:
+    from gmm_dask.stage.outputs import Published
 
 PROMOTED_OR_NOT = (
     "The latest version is as it was, or the promoted one already: `gmm-dask versions` tells. The "
@@ -81,51 +86,103 @@ def _quoted(value: str) -> str:
 
 
 class LogLines(Progress):
-    """One line of key=value pairs per event, each with its time: for log files."""
+    """One line of key=value pairs per event, each with its time: for log files.
 
-    def __init__(self, console: Console) -> None:
-        super().__init__()
+    Parameters
+    ----------
+    console : Console
+    clock : callable
+        Seconds; what goes on for long has fewer lines later on.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
         self._console = console
         self._tenths = 0
 
     def phase(self, name: str, detail: str) -> None:
         """See Watcher."""
         super().phase(name, detail)
-        self._write("phase", name=name, detail=detail)
+        self.write("phase", {"name": name, "detail": detail})
         self._tenths = 0
 
     def detail(self, message: str) -> None:
         """See Watcher."""
-        self._write("detail", message=message)
+        self.write("detail", {"message": message})
+
+    def progress(self, phase: str, done: int, of: int | None = None, note: str = "") -> None:
+        """See Watcher."""
+        if self._pace.is_due:
+            self._pace.told()
+            self.write("progress", {"what": phase, "done": done, "of": of, "note": note or None})
 
     def show_pass(
         self, record: Pass, settings: FitSettings, left: Forecast, seconds_left: float
     ) -> None:
         """See Progress."""
-        self._write("pass", **pass_values(record, settings, seconds_left))
+        if self.is_worth_a_line(record):
+            self.write("pass", pass_facts(record, settings, seconds_left))
 
     def labelled(self, done: int, total: int) -> None:
         """See Watcher."""
         tenths = LABEL_LINES * done // max(total, 1)
-        if tenths > self._tenths:
+        if tenths > self._tenths or self._pace.is_due:
             self._tenths = tenths
-            self._write("labelled", parts=done, of=total)
+            self._pace.told()
+            self.write("labelled", {"parts": done, "of": total})
 
     def warn(self, message: str) -> None:
         """See Watcher."""
         self.told.append(message)
-        self._write("warning", message=message)
+        self.write("warning", {"message": message})
 
     def waiting(self, what: str | None, seconds: float = 0.0) -> None:
         """See Watcher."""
         if what is not None:
-            self._write("waiting", what=what, seconds_at_most=f"{seconds:.0f}")
+            self.write("waiting", {"what": what, "seconds_at_most": seconds})
 
-    def _write(self, event: str, **values: Any) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        pairs = [f"time={now}", f"event={event}"]
-        pairs += [f"{key}={_quoted(str(value))}" for key, value in values.items()]
+    def write(self, event: str, facts: Mapping[str, Any]) -> None:
+        """Write the line of an event."""
+        pairs = [f"time={_now()}", f"event={event}"]
+        pairs += [f"{key}={_quoted(value)}" for key, value in in_text(facts).items()]
         print_line(self._console, " ".join(pairs))
+
+
+class JsonLines(LogLines):
+    """The events of LogLines as one JSON object a line, and the end of the stage as one more."""
+
+    def failed(self, message: str, code: int) -> bool:
+        """See Progress."""
+        self.write("failed", {"message": message, "exit_code": code})
+        return True
+
+    def published(self, published: Published, seconds: float) -> None:
+        """See Progress."""
+        version = published.version
+        self.write(
+            "published",
+            {
+                "version": version.number,
+                "run_id": version.run_id,
+                "output": published.folder.store.url,
+                "rows": version.rows,
+                "outcome": published.model.outcome,
+                "is_new": published.new,
+                "seconds": seconds,
+            },
+        )
+
+    def write(self, event: str, facts: Mapping[str, Any]) -> None:
+        """See LogLines."""
+        shown = {
+            key: redacted(each) if isinstance(each, str) else each for key, each in facts.items()
+        }
+        line = json.dumps({"time": _now(), "event": event, **shown}, allow_nan=False)
+        self._console.print(line, soft_wrap=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class LiveDisplay(Progress):
@@ -174,6 +231,12 @@ class LiveDisplay(Progress):
                 self._phases[-1].how_sure = "about" if left.settles else "at most"
                 self._phases[-1].until = time.monotonic() + seconds_left
 
+    def progress(self, phase: str, done: int, of: int | None = None, note: str = "") -> None:
+        """See Watcher."""
+        with self._lock:
+            if self._phases:
+                self._phases[-1].under_way = (phase, done, of, note)
+
     def labelled(self, done: int, total: int) -> None:
         """See Watcher."""
         self._say(f"{done:,} of {text.numbered(total, 'part')}")
@@ -191,7 +254,7 @@ class LiveDisplay(Progress):
     def _say(self, *lines: str) -> None:
         with self._lock:
             if self._phases:
-                self._phases[-1].lines[1:] = lines
+                self._phases[-1].lines[1:], self._phases[-1].under_way = lines, None
 
     def _end(self, mark: str) -> None:
         with self._lock:
@@ -205,6 +268,8 @@ class LiveDisplay(Progress):
             for phase in self._phases:
                 mark = self._spinner if phase.mark is None else fit_text(phase.mark, self._console)
                 lines, left = list(phase.lines), phase.until - now
+                if phase.mark is None and phase.under_way is not None:
+                    lines.append(in_words(*phase.under_way))
                 if phase.mark is None and self._awaited is not None:
                     awaited, until = self._awaited
                     at_most = text.duration(max(0.0, until - now))
@@ -228,3 +293,4 @@ class _Phase:
     mark: str | None = None
     until: float = math.inf
     how_sure: str = ""
+    under_way: tuple[str, int, int | None, str] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ class Show(StrEnum):
     AUTO = "auto"
     LIVE = "live"
     LINES = "lines"
+    JSON = "json"
     NONE = "none"
 
 
@@ -50,7 +52,7 @@ def carry_out(
     from gmm_dask.command.console import AGAIN
     from gmm_dask.command.results import print_outcome
 
-    watcher = _watcher(progress)
+    watcher, begun = _watcher(progress), time.monotonic()
     cluster = getattr(settings, "cluster", None)  # of a run; who promotes a version needs none
     try:
         with (
@@ -63,7 +65,15 @@ def carry_out(
             warnings.showwarning = lambda message, *_, **__: watcher.warn(str(message))
             published = stage(settings, watcher)
     except KeyboardInterrupt as interrupt:
-        raise type(interrupt)(interrupted or AGAIN) from None
+        ended = type(interrupt)(interrupted or AGAIN)
+        if watcher.failed(*_said(ended)):
+            raise typer.Exit(_said(ended)[1]) from None
+        raise ended from None
+    except Exception as error:
+        if watcher.failed(*_said(error)):
+            raise typer.Exit(_said(error)[1]) from None
+        raise
+    watcher.published(published, time.monotonic() - begun)
     try:
         on_one_screen = sys.stdout.isatty() and sys.stderr.isatty()
         print_outcome(published, watcher.told if on_one_screen else ())
@@ -72,7 +82,7 @@ def carry_out(
 
 
 def _watcher(progress: Show) -> Progress:
-    from gmm_dask.command.console import LiveDisplay, LogLines, make_console
+    from gmm_dask.command.console import JsonLines, LiveDisplay, LogLines, make_console
     from gmm_dask.command.progress import Progress
 
     console = make_console(stderr=True)
@@ -80,7 +90,7 @@ def _watcher(progress: Show) -> Progress:
         # rich calls a log file a terminal where FORCE_COLOR is set, so the stream is asked.
         live = sys.stderr.isatty() and not console.is_dumb_terminal
         progress = Show.LIVE if live else Show.LINES
-    kinds = {Show.LIVE: LiveDisplay, Show.LINES: LogLines}
+    kinds = {Show.LIVE: LiveDisplay, Show.LINES: LogLines, Show.JSON: JsonLines}
     return kinds[progress](console) if progress in kinds else Progress()
 
 
@@ -109,19 +119,29 @@ def ending(
     except typer.Exit:
         raise
     except KeyboardInterrupt as interrupt:
-        ended = isinstance(interrupt, Terminated)
-        _complain(f"{'terminated' if ended else 'interrupted'}. {interrupt}".rstrip())
-        raise typer.Exit(TERMINATED if ended else INTERRUPTED) from None
+        message, code = _said(interrupt)
+        _complain(message)
+        raise typer.Exit(code) from None
     except Exception as error:
         if debug:
             import traceback
 
             _complain(traceback.format_exc().rstrip())
-        _complain(explained(_message(error)))
-        raise typer.Exit(USAGE if isinstance(error, SettingsError) else FAILED) from None
+        message, code = _said(error)
+        _complain(explained(message))
+        raise typer.Exit(code) from None
 
 
-def _message(error: Exception) -> str:
+def _said(error: BaseException) -> tuple[str, int]:
+    """The message of an error, and the exit code of a command that ends with it."""
+    if isinstance(error, KeyboardInterrupt):
+        ended = isinstance(error, Terminated)
+        said = f"{'terminated' if ended else 'interrupted'}. {error}".rstrip()
+        return said, TERMINATED if ended else INTERRUPTED
+    return _message(error), USAGE if isinstance(error, SettingsError) else FAILED
+
+
+def _message(error: BaseException) -> str:
     if isinstance(error, GmmDaskError):
         return str(error)
     if isinstance(error, MemoryError):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gmm_dask.fitting import Pass
+from gmm_dask.pace import Pace, is_round
 from gmm_dask.stage import text
 from gmm_dask.stage.settings import FitSettings
 from gmm_dask.stage.watch import Watcher
+
+if TYPE_CHECKING:
+    from gmm_dask.stage.outputs import Published
 
 RECENT = 5  # passes that the estimate of what is left looks back on
 
@@ -58,9 +63,16 @@ def _passes_to_tol(changes: Sequence[float], tol: float) -> int | None:
 
 
 class Progress(Watcher):
-    """A watcher that keeps the passes of the start under way; every display is one."""
+    """A watcher that keeps the passes of the start under way; every display is one.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    clock : callable
+        Seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._pace = clock, Pace(clock)
         self.told: list[str] = []  # warnings that somebody can read
         self._name = ""  # of the phase
         self._is_one_start = True
@@ -82,6 +94,7 @@ class Progress(Watcher):
         """See Watcher."""
         self._name = name
         self._changes.clear()
+        self._pace.begin()
 
     def passed(self, record: Pass, settings: FitSettings) -> None:
         """See Watcher."""
@@ -94,25 +107,59 @@ class Progress(Watcher):
         left = forecast(self._changes, record.start, settings)
         self.show_pass(record, settings, left, left.passes * statistics.median(self._seconds))
 
+    def is_worth_a_line(self, record: Pass) -> bool:
+        """Whether a log tells of this pass: of few where there are many, of each that is long."""
+        told = is_round(record.number) or self._pace.is_due
+        if told:
+            self._pace.told()
+        return told
+
+    def failed(self, message: str, code: int) -> bool:
+        """The stage ended with an error; True where whoever reads the display was told of it."""
+        return False
+
+    def published(self, published: Published, seconds: float) -> None:
+        """The stage ended well."""
+
     def show_pass(
         self, record: Pass, settings: FitSettings, left: Forecast, seconds_left: float
     ) -> None:
         """Show a pass that ended."""
 
 
-def pass_values(record: Pass, settings: FitSettings, seconds_left: float) -> dict[str, Any]:
-    """A pass as names and values, for a line of a log."""
-    start = {"start": record.start} if settings.n_init > 1 else {}
-    return start | {
+# How facts are written in lines of a log; all others as they are.
+FORMATS = {
+    "log_likelihood_per_row": f".{text.PER_ROW}f",
+    "log_posterior_per_row": f".{text.PER_ROW}f",
+    "change": ".3e",
+    "seconds": ".3f",
+    "seconds_left": ".1f",
+    "seconds_at_most": ".0f",
+}
+
+
+def pass_facts(record: Pass, settings: FitSettings, seconds_left: float) -> dict[str, Any]:
+    """A pass as names and numbers; None where there is nothing to tell."""
+    return {
+        "start": record.start if settings.n_init > 1 else None,
         "number": record.number,
-        f"{settings.objective.replace('-', '_')}_per_row": f"{record.lower_bound:.{text.PER_ROW}f}",
-        "change": _change(record, ".3e") or "-",
-        **({"taken_back": "true"} if record.taken_back else {}),
+        f"{settings.objective.replace('-', '_')}_per_row": record.lower_bound,
+        "change": record.change if math.isfinite(record.change) else None,
+        "taken_back": record.taken_back,
         "rows": record.n_rows,
-        "seconds": f"{record.seconds:.3f}",
+        "seconds": record.seconds,
         "rows_per_second": rows_per_second(record),
-        "seconds_left": f"{seconds_left:.1f}",
+        "seconds_left": seconds_left,
     }
+
+
+def in_text(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Facts as a line of a log has them; what is not there or false has no place in it."""
+    shown = {"change": "-"} if "change" in facts else {}
+    for name, value in facts.items():
+        if value is not None and value is not False:
+            shown[name] = "true" if value is True else format(value, FORMATS.get(name, ""))
+    return {name: shown[name] for name in facts if name in shown}
 
 
 def which_pass(record: Pass, settings: FitSettings) -> str:

@@ -7,6 +7,7 @@ from gmm_dask.engine.cluster.link import Limits, Listener
 from gmm_dask.engine.cluster.opening import open_backend
 from gmm_dask.engine.cluster.recovery import Given
 from gmm_dask.engine.cluster.threads import LocalBackend
+from gmm_dask.engine.passes.chunk_map import Tell, counting
 from gmm_dask.engine.passes.dask_arrays import row_chunks
 from gmm_dask.engine.passes.expectation import (
     WeightedSum,
@@ -32,10 +33,12 @@ __all__ = [
     "LocalBackend",
     "RowChunks",
     "Survey",
+    "Tell",
     "Unit",
     "WeightedSum",
     "completed_log_likelihood",
     "check_folder",
+    "counting",
     "expectation",
     "expectations",
     "log_likelihood",

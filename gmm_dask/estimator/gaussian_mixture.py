@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Sequence
 from inspect import signature
 from numbers import Integral
 from typing import Any, ClassVar
@@ -19,12 +17,13 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from gmm_dask import engine, fitting
-from gmm_dask.errors import DataError, FeatureWarning, SettingsError, SingularCovarianceError
+from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
 from gmm_dask.estimator.fitted import FittedMixture
-from gmm_dask.estimator.forms import check_survey, in_order_of, names_of
+from gmm_dask.estimator.forms import in_order_of, names_of
+from gmm_dask.estimator.listening import Listening
 from gmm_dask.estimator.sklearn_form import COMMON, constraints, copied, documentation, sklearn_form
 from gmm_dask.estimator.user_rows import backend_of, checked_chunks, is_path
-from gmm_dask.fitting_run import FitData, FitListener, WarmStart, fit_rows
+from gmm_dask.fitting_run import FitData, WarmStart, fit_rows, tasks_told
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.row_arithmetic import Missing
 from gmm_dask.sections import MISSING, FitSettings
@@ -39,7 +38,6 @@ NAME_THEM = (
     "To choose the columns, read the path with dask.dataframe.read_parquet and fit the frame of "
     "those that are to be clustered."
 )
-logger = logging.getLogger("gmm_dask")
 
 DEFAULT = FitSettings()
 
@@ -66,7 +64,8 @@ class GaussianMixture(FittedMixture):
     warm_start : bool, default=False
         Start from the last fit.
     verbose : int, default=0
-        1 logs every `verbose_interval`-th pass to the logger "gmm_dask", 2 with times.
+        1 tells of every `verbose_interval`-th pass, and of what takes more than two seconds, 2 with
+        times: through the logger "gmm_dask" where that shows INFO, else on stdout.
     verbose_interval : int, default=10
 
     Attributes
@@ -218,9 +217,11 @@ class GaussianMixture(FittedMixture):
     def _fit(self, X: Any, sample_weight: Any) -> GaussianMixture:
         warm = self.warm_start and hasattr(self, "converged_")
         chunks = checked_chunks(self, X, sample_weight, self.missing, reset=not warm)
+        listening = Listening(self, chunks)
         with backend_of(chunks, X) as backend:
             if is_path(X):  # of other lazy rows the user decides what stays in memory
-                chunks = engine.hold(chunks, backend, backend.memory_to_hold).chunks
+                tell = tasks_told(listening.progress)
+                chunks = engine.hold(chunks, backend, backend.memory_to_hold, tell=tell).chunks
             data = FitData(
                 chunks,
                 self.missing,
@@ -232,7 +233,7 @@ class GaussianMixture(FittedMixture):
                     data,
                     backend,
                     self._settings(),
-                    _Listener(self, chunks),
+                    listening,
                     seeds=_seed_sequence(self.random_state).spawn(1 + self.n_init),
                     start=self._warm_start() if warm else self._given_start(chunks.n_features),
                 )
@@ -303,43 +304,6 @@ def _finite(total: engine.WeightedSum) -> float:
 
 
 GaussianMixture.__doc__ = (GaussianMixture.__doc__ or "").replace("{settings}", documentation())
-
-
-class _Listener(FitListener):
-    """Checks the rows of an estimator, logs its passes as often as asked for, and every event."""
-
-    def __init__(self, estimator: GaussianMixture, chunks: engine.RowChunks) -> None:
-        self._estimator, self._chunks = estimator, chunks
-
-    def surveyed(self, surveyed: engine.Survey) -> None:
-        """See FitListener."""
-        model = self._estimator
-        names = names_of(model)
-        check_survey(surveyed, model.n_components, model.missing, names, self._chunks.names)
-
-    def caution(self, message: str) -> None:
-        """See FitListener."""
-        # Past `fit_rows`, two methods and the wrapper that checks the parameters.
-        warnings.warn(message, FeatureWarning, stacklevel=6)
-
-    def passed(self, record: fitting.Pass) -> None:
-        """See FitListener."""
-        self.happened(record.events)
-        verbose, interval = self._estimator.verbose, self._estimator.verbose_interval
-        if not verbose or (record.number % interval and record.number > 1):
-            return
-        line = "start %d pass %d: log-likelihood per row %.10g"
-        values: tuple[Any, ...] = (record.start, record.number, record.lower_bound)
-        if np.isfinite(record.change):
-            line, values = f"{line}, change %.3g", (*values, record.change)
-        if verbose > 1:
-            line, values = f"{line}, %.3f s", (*values, record.seconds)
-        logger.info(line, *values)
-
-    def happened(self, events: Sequence[fitting.Event]) -> None:
-        """See FitListener."""
-        for event in events:
-            logger.warning("start %d: %s", event.start, event.message)
 
 
 def _seed_sequence(random_state: Any) -> np.random.SeedSequence:

@@ -5,7 +5,7 @@ from gmm_dask.fitting.events import Action, Event, listed, quoted
 from gmm_dask.fitting.initial_values import Given, checked_start
 from gmm_dask.fitting.initialize import INIT_METHODS, initialize
 from gmm_dask.fitting.m_step import ComponentPolicy, Maximisation, Step
-from gmm_dask.fitting.outcome import FitResult, Outcome, Pass, Watcher, best_of
+from gmm_dask.fitting.outcome import FitResult, Outcome, Pass, Report, Watcher, best_of, unheard
 from gmm_dask.fitting.starts import (
     ACCELERATIONS,
     Method,
@@ -33,6 +33,7 @@ __all__ = [
     "Outcome",
     "Pass",
     "Progress",
+    "Report",
     "Rule",
     "Sample",
     "SharedPass",
@@ -52,4 +53,5 @@ __all__ = [
     "refine",
     "settling_rows",
     "telling_rows",
+    "unheard",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from gmm_dask.fitting.events import Event
 from gmm_dask.mixture import Parameters
@@ -68,6 +69,28 @@ class Pass:
 
 
 Watcher = Callable[[Pass], None]
+
+
+class Report(Protocol):
+    """Hears how far something is that may take more than a second."""
+
+    def __call__(self, phase: str, done: int, of: int | None = None, note: str = "") -> None:
+        """Be told.
+
+        Parameters
+        ----------
+        phase : str
+            What is done, in words that stay the same while it is done.
+        done : int
+        of : int, optional
+            How much there is of it at most, if that is known.
+        note : str
+            What else is worth a word.
+        """
+
+
+def unheard(phase: str, done: int, of: int | None = None, note: str = "") -> None:
+    """A Report that nobody reads."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ from gmm_dask.fitting.events import Event
 from gmm_dask.fitting.initial_values import Given
 from gmm_dask.fitting.initialize import Prepared, initialize, prepare
 from gmm_dask.fitting.m_step import IN_TROUBLE, Maximisation, Step
-from gmm_dask.fitting.outcome import FitResult, Watcher, best_of
+from gmm_dask.fitting.outcome import FitResult, Report, Watcher, best_of, unheard
 from gmm_dask.fitting.state import Keeper, Progress, State
-from gmm_dask.mixture import n_free_parameters
+from gmm_dask.mixture import Parameters, SufficientStatistics, n_free_parameters
 
 TRIES = 8  # starts on the sample, all but the first of them for a few passes
 TELLING_ROWS, TELLING_VALUES = 2048, 4  # for a component at least, and for each of its parameters
@@ -114,6 +115,7 @@ def fit_from_sample(
     given: Given | None = None,
     watch: Watcher | None = None,
     tell: Callable[[tuple[Event, ...]], None] | None = None,
+    report: Report = unheard,
     keep: Keeper | None = None,
     progress: Progress | None = None,
 ) -> list[FitResult]:
@@ -129,6 +131,8 @@ def fit_from_sample(
         Initial values of the user, from which the sample does not lead away.
     tell : callable, optional
         Hears of the events of the starts.
+    report : Report
+        Hears how far the starts are.
     keep : callable, optional
         Handed what it takes to go on, before the first pass of a start and after every pass.
     progress : Progress, optional
@@ -139,7 +143,7 @@ def fit_from_sample(
     ------
     As `initialize` and `fit`.
     """
-    starts = _Starts(sample, method, given or Given())
+    starts = _Starts(sample, method, given or Given(), report)
     rule = Rule(method.tol, method.max_iter, method.accelerates(sample.expectation is not None))
     results = [] if progress is None else list(progress.finished)
     for state, guard in starts.begun(guards, seeds, progress):
@@ -161,7 +165,12 @@ def fit_from_sample(
 
 
 def refine(
-    sample_expectation: Expectation, start: Step, maximise: Maximisation, *, tol: float
+    sample_expectation: Expectation,
+    start: Step,
+    maximise: Maximisation,
+    *,
+    tol: float,
+    watch: Watcher | None = None,
 ) -> FitResult:
     """EM on the sample alone, as far as it goes; a fit over all rows starts from what it found.
 
@@ -174,13 +183,15 @@ def refine(
     maximise : Maximisation
     tol : float
         Of the fit to follow; here a hundredth of it is asked for.
+    watch : callable, optional
+        Told of every pass.
 
     Raises
     ------
     As `fit`.
     """
     begun = Fit.begin(start, maximise, Rule(FINER * tol, MAX_PASSES, accelerate=True))
-    return _as_start(go_on(sample_expectation, begun))
+    return _as_start(go_on(sample_expectation, begun, watch=watch))
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,11 +203,13 @@ class _Starts:
     sample : Sample
     method : Method
     given : Given
+    report : Report
     """
 
     sample: Sample
     method: Method
     given: Given
+    report: Report = unheard
 
     @property
     def one_goes_on(self) -> bool:
@@ -249,19 +262,26 @@ class _Starts:
         init_params = self.method.init_params
         quick = "k-means++" if init_params == "kmeans" else init_params
         method = replace(self.method, init_params=quick)
-        return _Starts(self.sample.part or self.sample, method, self.given)
+        return _Starts(self.sample.part or self.sample, method, self.given, self.report)
 
     def _best_on_sample(
         self, guards: Sequence[Maximisation], seeds: Sequence[np.random.SeedSequence]
     ) -> tuple[Step, Maximisation]:
         """Where EM on the sample led to from the best start of each seed, and the best of these."""
-        found = [self._settled(*each) for each in zip(guards, seeds, strict=True)]
+        found = []
+        for guard, seed in zip(guards, seeds, strict=True):
+            self.report("start on the sample", guard.start, len(guards))
+            found.append(self._settled(guard, seed))
         best = best_of(found)
         guard = guards[found.index(best)]
         if self.sample.on_larger is not None:
             with suppress(*IN_TROUBLE):  # of which all rows are to decide
-                best = refine(self.sample.on_larger, _end(best), guard, tol=self.method.tol)
+                start, watch = _end(best), self._watch("EM on a larger sample")
+                best = refine(self.sample.on_larger, start, guard, tol=self.method.tol, watch=watch)
         return _end(best), guard
+
+    def _watch(self, phase: str) -> Watcher:
+        return lambda record: self.report(phase, record.number, MAX_PASSES)
 
     def _settled(self, guard: Maximisation, seed: np.random.SeedSequence) -> FitResult:
         """EM on the sample from the start, or from another that leads further.
@@ -274,14 +294,15 @@ class _Starts:
         expectation, tol = self.sample.expectation, self.method.tol
         assert expectation is not None
         start = self._start(guard, seed, self._ready)
-        settled = refine(expectation, start, guard, tol=tol)
+        watch = self._watch("EM on the sample")
+        settled = refine(expectation, start, guard, tol=tol, watch=watch)
         runs = self._quick.short_runs(guard, seed)
         if not runs:
             return settled
         best = Step(best_of(runs).parameters, ())
         lead = settled.parameters.n_free_parameters / (2 * max(1, settled.n_rows))
         with suppress(*IN_TROUBLE):
-            other = refine(expectation, best, guard, tol=tol)
+            other = refine(expectation, best, guard, tol=tol, watch=watch)
             if not other.events_ and other.lower_bounds[-1] > settled.lower_bounds[-1] + lead:
                 return other
         return settled
@@ -291,10 +312,17 @@ class _Starts:
         assert self.sample.expectation is not None
         rule, begun = Rule(0.0, SHORT), []
         others = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 0))
-        for each in others.spawn(TRIES - 1):
+        for number, each in enumerate(others.spawn(TRIES - 1), start=1):
+            self.report("other starts", number, TRIES - 1)
             with suppress(*IN_TROUBLE):
                 begun.append(Fit.begin(self._start(guard, each, self._ready), guard, rule))
-        ended = advance(begun, passes(self.sample.expectation), leaving=IN_TROUBLE)
+        expectation, number = self.sample.expectation, count(1)
+
+        def told(parameters: Parameters) -> SufficientStatistics:
+            self.report("first passes of other starts", next(number), SHORT * len(begun))
+            return expectation(parameters)
+
+        ended = advance(begun, passes(told), leaving=IN_TROUBLE)
         return [fit.result for fit in ended if not fit.state.events]
 
 

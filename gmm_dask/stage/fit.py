@@ -14,7 +14,7 @@ import numpy.typing as npt
 from gmm_dask import fitting
 from gmm_dask.cautions import Caution
 from gmm_dask.engine import Backend, Held, Survey, hold, release, survey
-from gmm_dask.fitting_run import FitData, FitListener, fit_rows
+from gmm_dask.fitting_run import FitData, FitListener, fit_rows, tasks_told
 from gmm_dask.mixture import core
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage import text
@@ -103,7 +103,7 @@ def fit(
     keeper = Keeper(job, watcher)
     named = settings.data.features is not None
     with job.backend(watcher, backend) as backend:
-        contents = hash_pages(job, backend)
+        contents = hash_pages(job, backend, watcher)
         note_pages(job, contents)
         with _holding(job, watcher, backend, in_use=not keeper.is_over) as held:
             if RowArithmetic.chosen(settings.data.missing).kernel == "numpy":
@@ -153,10 +153,16 @@ def adopt(
     watcher.phase("check", text.numbered(job.plan.n_rows, "row"))
     missing = job.settings.data.missing
     with job.backend(watcher, backend) as backend:
-        contents = hash_pages(job, backend)
+        contents = hash_pages(job, backend, watcher)
         held = hold(job.row_chunks(), backend, 0)  # rows are looked at but once
         surveyed, _ = survey(
-            held.chunks, backend, sample_rows=MAX_ROWS, seed=seed, missing=missing, by_value=False
+            held.chunks,
+            backend,
+            sample_rows=MAX_ROWS,
+            seed=seed,
+            missing=missing,
+            by_value=False,
+            tell=tasks_told(watcher.progress),
         )
         check_survey(surveyed, job.plan, missing=missing, at_least=0)
     parameters, outcome = model.parameters, fitting.Outcome(model.outcome)
@@ -189,7 +195,8 @@ def _holding(
         return
     memory, n_chunks = job.settings.memory, job.plan.n_arrays
     budget = backend.memory_to_hold if memory.held_bytes is None else memory.held_bytes
-    held = hold(job.row_chunks(), backend, budget, memory.scratch)
+    tell = tasks_told(watcher.progress)
+    held = hold(job.row_chunks(), backend, budget, memory.scratch, tell)
     try:
         watcher.detail(
             text.held_chunks(
@@ -222,6 +229,10 @@ class _Listener(FitListener):
     def caution(self, message: str) -> None:
         """See FitListener."""
         self._watcher.warn(message)
+
+    def progress(self, phase: str, done: int, of: int | None = None, note: str = "") -> None:
+        """See FitListener."""
+        self._watcher.progress(phase, done, of, note)
 
     def passed(self, record: fitting.Pass) -> None:
         """See FitListener."""

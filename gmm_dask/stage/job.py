@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version as installed_version
 from typing import Any, Generic, TypeVar
 from urllib.parse import unquote
@@ -21,11 +21,13 @@ from gmm_dask.engine.cluster.address import check_certificates
 from gmm_dask.errors import OutputError, SettingsError
 from gmm_dask.kinds import element_of
 from gmm_dask.mixture import core
+from gmm_dask.pace import Count
 from gmm_dask.redaction import redacted, redacted_document
 from gmm_dask.stage import text
 from gmm_dask.stage.identity import begin, run_folder
 from gmm_dask.stage.outputs import read_model
 from gmm_dask.stage.settings import DataSettings, ScoreSettings, Settings
+from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import (
     MAX_MODEL_BYTES,
     Model,
@@ -132,7 +134,7 @@ class Job(Generic[SettingsT]):
             yield backend
 
 
-def plan(settings: SettingsT) -> Job[SettingsT]:
+def plan(settings: SettingsT, watcher: Watcher | None = None) -> Job[SettingsT]:
     """Read all footers, check the schema, and find out whether this run was published before.
 
     Raises
@@ -149,7 +151,8 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     model = read_model(settings.model) if isinstance(settings, ScoreSettings) else None
     store = open_store(settings.output.path, private=settings.output.private)
     _check_output_is_no_input(settings.data, store)
-    dataset = _planned(settings, model)
+    tell = partial((watcher or Watcher()).progress, "reading footers")
+    dataset = _planned(settings, model, tell)
     kept, columns = _kept_columns(settings, dataset), _read_columns(settings, dataset)
     check_kept(kept)
     check_delta_table(settings, dataset, kept)
@@ -170,7 +173,7 @@ def plan(settings: SettingsT) -> Job[SettingsT]:
     return Job(settings, dataset, folder, published, model, seconds, caution)
 
 
-def _planned(settings: Settings | ScoreSettings, model: Model | None) -> Plan:
+def _planned(settings: Settings | ScoreSettings, model: Model | None, tell: Count) -> Plan:
     """The plan of the input, with the features of the model if there is one."""
     data, features = settings.data, settings.data.features
     if model is not None:
@@ -192,6 +195,7 @@ def _planned(settings: Settings | ScoreSettings, model: Model | None) -> Plan:
         ignore=data.ignore,
         version=data.version,
         to_fit=model is None,
+        tell=tell,
     )
 
 

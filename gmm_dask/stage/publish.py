@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -52,6 +53,8 @@ from gmm_dask.storage import (
     write_table,
 )
 
+READING_BACK = "reading back"
+
 _OUTPUT = part(settings=part(output=part(private=FLAG)))  # of run.json
 
 
@@ -74,7 +77,8 @@ def publish(
     OutputError
         A file is not what its receipt says; nothing was published.
     """
-    (watcher or Watcher()).phase("publish", f"run {job.run_id}")
+    watcher = watcher or Watcher()
+    watcher.phase("publish", f"run {job.run_id}")
     folder, n_rows = job.folder, labelled.sums.n_rows
     note_contents(folder, file_contents(job.plan, labelled.contents))
     model_sha256 = fitted.model.sha256
@@ -88,6 +92,7 @@ def publish(
         n_rows=n_rows,
         published=metrics["published"],
         model_sha256=model_sha256,
+        tell=partial(watcher.progress, READING_BACK),
     )
     version = publish_version(folder.store, job.run_id, manifest_sha256, n_rows, now)
     return load_published(folder, version, new=True)
@@ -116,7 +121,7 @@ def make_latest(
     """
     watcher, store = watcher or Watcher(), folder.store
     watcher.phase("verify", f"run {found.run_id}")
-    problems = verify(store, found)
+    problems = verify(store, found, partial(watcher.progress, READING_BACK))
     if problems:
         first, *others = problems
         raise OutputError(

@@ -38,7 +38,7 @@ def _carry_out(
     watcher: Watcher,
 ) -> Published:
     watcher.phase("plan", settings.data.in_short)
-    job = plan(settings)
+    job = plan(settings, watcher)
     watcher.detail(job.features)
     if job.published is not None:
         published = make_latest(job.folder, job.published, watcher)

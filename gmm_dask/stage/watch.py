@@ -20,6 +20,9 @@ class Watcher:
     def detail(self, message: str) -> None:
         """Something was decided that is worth a line."""
 
+    def progress(self, phase: str, done: int, of: int | None = None, note: str = "") -> None:
+        """Something that may take more than a second came so far; see `fitting.Report`."""
+
     def passed(self, record: Pass, settings: FitSettings) -> None:
         """One pass of EM over all rows ended."""
 

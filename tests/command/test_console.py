@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 import threading
@@ -10,7 +11,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from gmm_dask.command.console import LiveDisplay, LogLines
+from gmm_dask.command.console import JsonLines, LiveDisplay, LogLines
 from gmm_dask.command.progress import Forecast, forecast, reached
 from gmm_dask.fitting import Pass
 from gmm_dask.mixture import Parameters
@@ -35,6 +36,15 @@ def console(*, terminal: bool = False) -> tuple[Console, io.StringIO]:
 def lines_of(stream: io.StringIO) -> list[dict[str, str]]:
     lines = stream.getvalue().splitlines()
     return [dict(pair.split("=", 1) for pair in line.split(" ") if "=" in pair) for line in lines]
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 # What is left
@@ -91,6 +101,61 @@ def test_events_and_phases_are_lines_with_their_words_quoted() -> None:
     assert warning.endswith(f'event=warning message="{WARNING}"')
 
 
+def test_lines_of_passes_grow_fewer_unless_each_takes_long() -> None:
+    shown, stream = console()
+    lines = LogLines(shown, clock := Clock())
+    lines.phase("fit", "10 rows in 1 chunk")
+    for number in range(1, 101):
+        lines.passed(a_pass(number, 0.5), FitSettings())
+    told = [int(line["number"]) for line in lines_of(stream)[1:]]
+    assert told == [1, 2, 3, 5, 10, 20, 30, 50, 100]
+    clock.now += 10
+    lines.passed(a_pass(101, 0.5), FitSettings())
+    assert lines_of(stream)[-1]["number"] == "101"
+
+
+def test_an_hour_of_work_is_some_hundred_lines_and_its_begin_is_not_silent() -> None:
+    shown, stream = console()
+    lines, told = LogLines(shown, clock := Clock()), []
+    lines.phase("fit", "10 rows in 1 chunk")
+    for second in range(1, 3601):
+        clock.now = float(second)
+        n_before = len(stream.getvalue())
+        lines.progress("looking at all rows", second, 3600)
+        if len(stream.getvalue()) > n_before:
+            told.append(second)
+    assert told[:10] == list(range(2, 21, 2))
+    assert 50 < len(told) < 200
+    assert (
+        'event=progress what="looking at all rows" done=2 of=3600'
+        in (stream.getvalue().splitlines()[1])
+    )
+
+
+def test_json_lines_hold_the_same_events_with_numbers_as_numbers() -> None:
+    shown, stream = console()
+    lines = JsonLines(shown, clock := Clock())
+    lines.phase("fit", 'data "x"')
+    lines.passed(a_pass(1, math.inf), FitSettings())
+    clock.now = 5.0
+    lines.progress("starts", 3, None, "2 live")
+    lines.warn("key=AKIAIOSFODNN7EXAMPLE\n")
+    lines.waiting("workers", 60.0)
+    assert lines.failed("no", 1)
+    found = [json.loads(line) for line in stream.getvalue().splitlines()]
+    kinds = ["phase", "pass", "progress", "warning", "waiting", "failed"]
+    assert [each["event"] for each in found] == kinds
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", each["time"]) for each in found)
+    assert found[0]["detail"] == 'data "x"'
+    assert found[1]["log_likelihood_per_row"] == -2.5
+    assert found[1]["change"] is None
+    assert found[1]["taken_back"] is False
+    progress = {"what": "starts", "done": 3, "of": None, "note": "2 live"}
+    assert found[2].items() >= progress.items()
+    assert found[4]["seconds_at_most"] == 60
+    assert (found[5]["message"], found[5]["exit_code"]) == ("no", 1)
+
+
 def test_many_parts_are_few_lines() -> None:
     shown, stream = console()
     lines = LogLines(shown)
@@ -130,7 +195,10 @@ def test_the_live_display_follows_the_stage_and_keeps_its_events() -> None:
     live = LiveDisplay(shown)
     with live.running():
         live.phase("fit", "10 rows in 1 chunk")
+        live.progress("start on the sample", 3, 8, "2 live")
+        assert "start on the sample: 3 of 8, 2 live" in rendered(live)
         live.passed(a_pass(1, math.inf), FitSettings(n_init=2))
+        assert "start on the sample" not in rendered(live)
         assert "changed by" not in rendered(live)
         live.passed(a_pass(2, 0.25), FitSettings(n_init=2))
         now = rendered(live)

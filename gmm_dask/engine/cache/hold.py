@@ -15,7 +15,7 @@ from dask._task_spec import DataNode, Task, TaskRef
 from gmm_dask.engine.cache.disk import Scratch, bytes_for, check_folder, give_back
 from gmm_dask.engine.cache.kept import ancestors
 from gmm_dask.engine.cluster.backends import Backend
-from gmm_dask.engine.passes.chunk_map import RunTasks, runs_of
+from gmm_dask.engine.passes.chunk_map import RunTasks, Tell, counting, runs_of
 from gmm_dask.engine.passes.units import AtHand, Chunk, Read, RowChunks, Rows, Run, Unit
 
 
@@ -48,7 +48,13 @@ class Held:
     trouble: str | None = None
 
 
-def hold(chunks: RowChunks, backend: Backend, budget: int, scratch: str | None = None) -> Held:
+def hold(
+    chunks: RowChunks,
+    backend: Backend,
+    budget: int,
+    scratch: str | None = None,
+    tell: Tell | None = None,
+) -> Held:
     """Read as many runs of units as fit the budget, the first ones, and keep them decoded.
 
     A run of several chunks is passed over where one task has not the memory for all of them.
@@ -59,6 +65,8 @@ def hold(chunks: RowChunks, backend: Backend, budget: int, scratch: str | None =
         Bytes of decoded rows, at most, over all workers.
     scratch : str, optional
         Folder on a local disk of whoever works, for the chunks beyond.
+    tell : callable, optional
+        Told of each run of chunks that is there, if the backend waits for them.
 
     Raises
     ------
@@ -77,14 +85,14 @@ def hold(chunks: RowChunks, backend: Backend, budget: int, scratch: str | None =
             run for run in fitting if run.n_chunks == 1 or _decoded_bytes(chunks, run) <= most
         ]
     if fitting:
-        chunks = _in_memory(chunks, fitting, backend)
+        chunks = _in_memory(chunks, fitting, backend, tell)
     n_held, n_bytes = (
         sum(run.n_chunks for run in fitting),
         sum(_decoded_bytes(chunks, run) for run in fitting),
     )
     every = sum(chunks.lengths or ()) * chunks.row_bytes
     held = Held(chunks, n_held, n_bytes, every - n_bytes, bytes_once=n_bytes)
-    return held if scratch is None else _beyond_memory(held, backend, scratch, every)
+    return held if scratch is None else _beyond_memory(held, backend, scratch, every, tell)
 
 
 def release(chunks: RowChunks) -> None:
@@ -118,7 +126,9 @@ def _decoded_bytes(chunks: RowChunks, run: Run) -> int:
     return sum(n or 0 for unit in run.units for n in unit.lengths) * chunks.row_bytes
 
 
-def _in_memory(chunks: RowChunks, runs: list[Run], backend: Backend) -> RowChunks:
+def _in_memory(
+    chunks: RowChunks, runs: list[Run], backend: Backend, tell: Tell | None
+) -> RowChunks:
     """A copy of `chunks` whose given runs are held decoded, each run as one value."""
 
     def read(key: Any, run: Run) -> Task:
@@ -126,7 +136,8 @@ def _in_memory(chunks: RowChunks, runs: list[Run], backend: Backend) -> RowChunk
 
     tasks = RunTasks("held", runs, read, chunks.names)
     graph = dict(chunks.shared) | tasks.graph()
-    nodes = backend.hold(graph, [(key,) for key in tasks.keys], tasks)
+    on_done = counting(tell, "held", len(tasks.keys))
+    nodes = backend.hold(graph, [(key,) for key in tasks.keys], tasks, on_done=on_done)
     known = {
         unit: replace(unit, read=_FromMemory(index), needs=(key,))
         for key, run in zip(tasks.keys, runs, strict=True)
@@ -196,14 +207,16 @@ class _ThroughScratch:
         return scratches.of_units[self.index].rows(self.read)
 
 
-def _beyond_memory(held: Held, backend: Backend, folder: str, every: int) -> Held:
+def _beyond_memory(
+    held: Held, backend: Backend, folder: str, every: int, tell: Tell | None
+) -> Held:
     """The rest of the chunks in scratch; what does not fit is no error."""
     backend.everywhere(partial(check_folder, folder))
     chunks = held.chunks
     runs = [run for run in runs_of(chunks) if all(map(_can_be_read, run.units))]
     if not runs:
         return replace(held, bytes_once=every)
-    chunks, states = _in_scratch(chunks, runs, backend, folder)
+    chunks, states = _in_scratch(chunks, runs, backend, folder, tell)
     of_units = zip((unit for run in runs for unit in run.units), states, strict=True)
     filled = [unit.lengths for unit, (is_filled, _) in of_units if is_filled]
     n_bytes = sum(n or 0 for lengths in filled for n in lengths) * chunks.row_bytes
@@ -224,7 +237,7 @@ def _can_be_read(unit: Unit) -> bool:
 
 
 def _in_scratch(
-    chunks: RowChunks, runs: list[Run], backend: Backend, folder: str
+    chunks: RowChunks, runs: list[Run], backend: Backend, folder: str, tell: Tell | None
 ) -> tuple[RowChunks, list[tuple[bool, str | None]]]:
     """The chunks with these runs in scratch; and of each unit whether it is, and why not."""
     empty: dict[int, _Scratches] = {}
@@ -244,12 +257,14 @@ def _in_scratch(
     try:
         graph, word = tasks.graph(), tasks.keys[0][0]
         ending = partial(give_back, folder, word)
-        nodes = backend.hold(graph, [(key,) for key in tasks.keys], tasks, ending)
+        on_done = counting(tell, "scratch", len(tasks.keys))
+        keys = [(key,) for key in tasks.keys]
+        nodes = backend.hold(graph, keys, tasks, ending, on_done)
         asked = {
             (f"state_of_{word}", i): Task((f"state_of_{word}", i), _states, TaskRef((word, i)))
             for _, i in nodes
         }
-        states = backend.compute(nodes | asked, list(asked))
+        states = backend.compute(nodes | asked, list(asked), on_done)
     except BaseException:
         # Whoever keeps the error keeps what it went through.
         for held in (*empty.values(), *(node.value for node in nodes.values())):

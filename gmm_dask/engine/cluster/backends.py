@@ -57,10 +57,12 @@ class Backend(Protocol):
         chunks: Sequence[tuple[Any, ...]],
         about: About | None = None,
         at_end: Done | None = None,
+        on_done: Done | None = None,
     ) -> dict[Any, Any]:
         """For each key of the chunks a node for its value in memory, where the work is done.
 
-        Where that is elsewhere, each process is told `at_end` once the value of a node is released.
+        Where that is elsewhere, each process is told `at_end` once the value of a node is released,
+        and nobody waits for the values; where it is here, `on_done` is called as each is ready.
         """
 
 
@@ -137,6 +139,7 @@ class ClusterBackend:
         chunks: Sequence[tuple[Any, ...]],
         about: About | None = None,
         at_end: Done | None = None,
+        on_done: Done | None = None,
     ) -> dict[Any, Any]:
         """See Backend; what a worker takes with it is read again, and spread evenly.
 

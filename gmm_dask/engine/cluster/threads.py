@@ -71,10 +71,11 @@ class LocalBackend:
         chunks: Sequence[tuple[Any, ...]],
         about: About | None = None,
         at_end: Done | None = None,
+        on_done: Done | None = None,
     ) -> dict[Any, Any]:
         """See Backend; the values are here."""
         keys = [key for of_chunk in chunks for key in of_chunk]
-        values = self.compute(graph, keys)
+        values = self.compute(graph, keys, on_done)
         return {key: DataNode(key, value) for key, value in zip(keys, values, strict=True)}
 
 

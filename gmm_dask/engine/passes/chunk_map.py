@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import count
 from typing import Any
 from uuid import uuid4
 
 from dask._task_spec import GraphNode, Task, TaskRef
 
-from gmm_dask.engine.cluster.backends import Backend
+from gmm_dask.engine.cluster.backends import Backend, Done
 from gmm_dask.engine.passes.tree_sum import PartialSum, tree_tasks
 from gmm_dask.engine.passes.units import RowChunks, Run
 
@@ -17,6 +18,8 @@ GATHER_BYTES = 15 << 20  # above this the partial sums of a pass are joined on t
 MOST_TASKS = 1024  # of a pass: each costs a scheduler some two milliseconds
 MANY_TASKS = 256  # beyond so many, runs grow until a task has enough rows to be worth its cost
 WORTH_BYTES = 1 << 20
+
+Tell = Callable[[str, int, int], None]  # first word of the tasks' keys, tasks done, and all
 
 
 def runs_of(chunks: RowChunks) -> list[Run]:
@@ -93,10 +96,12 @@ class ChunkMap:
     ----------
     chunks : RowChunks
     backend : Backend
+    tell : callable, optional
+        Told of each task that is done.
     """
 
-    def __init__(self, chunks: RowChunks, backend: Backend) -> None:
-        self.chunks, self.backend = chunks, backend
+    def __init__(self, chunks: RowChunks, backend: Backend, tell: Tell | None = None) -> None:
+        self.chunks, self.backend, self.tell = chunks, backend, tell
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -119,7 +124,8 @@ class ChunkMap:
             return run.mapped, function, [(extra,) for extra in of_run]
 
         tasks, graph = self._tasks(name, call, common)
-        found = self.backend.compute(graph, tasks.keys, about=tasks)
+        on_done = counting(self.tell, name, len(tasks.keys))
+        found = self.backend.compute(graph, tasks.keys, on_done, tasks)
         return [value for of_run in found for value in of_run]
 
     def summed(
@@ -137,7 +143,8 @@ class ChunkMap:
         if len(keys) * item_bytes > GATHER_BYTES:
             joining, keys = tree_tasks(keys)
             graph |= joining
-        return PartialSum.joined(self.backend.compute(graph, keys, about=tasks)).total
+        on_done = counting(self.tell, name, len(keys))
+        return PartialSum.joined(self.backend.compute(graph, keys, on_done, tasks)).total
 
     def _tasks(
         self, name: str, call: Callable[[Run], tuple[Any, ...]], common: Any
@@ -155,6 +162,14 @@ class ChunkMap:
         tasks = RunTasks(name, self.runs, task, self.chunks.names)
         common_task = {key_of_common: Task(key_of_common, identity, common)}
         return tasks, dict(self.chunks.shared) | common_task | tasks.graph()
+
+
+def counting(tell: Tell | None, name: str, n_tasks: int) -> Done | None:
+    """What a backend calls at the end of each task, so that `tell` hears how many are done."""
+    if tell is None:
+        return None
+    done = count(1)
+    return lambda: tell(name, min(next(done), n_tasks), n_tasks)
 
 
 def identity(value: Any) -> Any:

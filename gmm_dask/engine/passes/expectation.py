@@ -17,7 +17,7 @@ from gmm_dask.engine.cluster.backends import Backend, Done
 from gmm_dask.engine.cluster.opening import available_cores
 from gmm_dask.engine.cluster.recovery import ItemNames
 from gmm_dask.engine.cluster.threads import LocalBackend
-from gmm_dask.engine.passes.chunk_map import ChunkMap, identity
+from gmm_dask.engine.passes.chunk_map import ChunkMap, Tell, identity
 from gmm_dask.engine.passes.dask_arrays import row_chunks
 from gmm_dask.engine.passes.survey import Survey
 from gmm_dask.engine.passes.units import RowChunks
@@ -40,9 +40,10 @@ def expectation(
     *,
     arithmetic: RowArithmetic = DOUBLE,
     unit: float = 1.0,
+    tell: Tell | None = None,
 ) -> Expectation:
     """The function EM asks for statistics: every call is one pass over the chunks."""
-    return Expectation(ChunkMap(chunks, backend), arithmetic, unit)
+    return Expectation(ChunkMap(chunks, backend, tell), arithmetic, unit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,9 +267,10 @@ def expectations(
     unit: float,
     sample_rows: int,
     part_rows: int,
+    tell: Tell | None = None,
 ) -> Expectations:
     """Passes over all rows, over so many of the sample as are said, and over all of it."""
-    over_all = expectation(chunks, backend, unit=unit, arithmetic=arithmetic)
+    over_all = expectation(chunks, backend, unit=unit, arithmetic=arithmetic, tell=tell)
     X, weight = surveyed.sample, surveyed.sample_weight
     if not surveyed.is_drawn or weight is None:
         return Expectations(over_all, OnRows(X, weight, None))

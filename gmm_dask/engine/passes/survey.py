@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.engine.cluster.backends import Backend
-from gmm_dask.engine.passes.chunk_map import ChunkMap
+from gmm_dask.engine.passes.chunk_map import ChunkMap, Tell
 from gmm_dask.engine.passes.tree_sum import tree_sum
 from gmm_dask.engine.passes.units import RowChunks
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
@@ -140,6 +140,7 @@ def survey(
     seed: np.random.SeedSequence,
     missing: Missing = "error",
     by_value: bool = True,
+    tell: Tell | None = None,
 ) -> tuple[Survey, RowChunks]:
     """Look at every row; also returns the chunks with their lengths known.
 
@@ -156,11 +157,13 @@ def survey(
     by_value : bool
         False draws each row by its place, whatever its weight and however many are equal: a
         sample to look at, for which one look is nearly always enough.
+    tell : callable, optional
+        Told of each task that is done.
     """
-    chunk_map = ChunkMap(chunks, backend)
+    chunk_map = ChunkMap(chunks, backend, tell)
     if chunks.lengths is None:
         chunks = chunks.with_lengths(chunk_map("count_rows", _count_rows, None))
-        chunk_map = ChunkMap(chunks, backend)
+        chunk_map = ChunkMap(chunks, backend, tell)
     lengths = chunks.lengths or ()
     first_rows, n_rows = [0, *np.cumsum(lengths, dtype=int).tolist()[:-1]], sum(lengths)
     draw = None

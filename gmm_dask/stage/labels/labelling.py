@@ -15,11 +15,13 @@ import pyarrow as pa
 from gmm_dask.engine import (
     Backend,
     Held,
+    counting,
     map_items,
     rows_here,
     tree_sum,
 )
 from gmm_dask.errors import DataError
+from gmm_dask.fitting_run import tasks_told
 from gmm_dask.mixture import Parameters, RowScores
 from gmm_dask.mixture.row_arithmetic import RowArithmetic, incomplete_rows
 from gmm_dask.stage import text
@@ -211,7 +213,7 @@ def _tasks(plan: Plan, decoded: Sequence[_Rows | None], contents: Contents) -> I
             yield from ((items[i : i + step],) for i in range(0, len(items), step))
 
 
-def hash_pages(job: Job[Any], backend: Backend) -> Contents:
+def hash_pages(job: Job[Any], backend: Backend, watcher: Watcher) -> Contents:
     """SHA-256 of the pages of every chunk of a local file, without decoding a row.
 
     Chunks of objects are left out: each read of an object asks for the planned content, by its
@@ -231,6 +233,7 @@ def hash_pages(job: Job[Any], backend: Backend) -> Contents:
         [sources for _, sources in local],
         backend,
         common=job.read_columns,
+        on_done=counting(tasks_told(watcher.progress), "hash", len(local)),
         names=[name_of(sources, plan.row_bytes) for _, sources in local],
     )
     return {

@@ -10,6 +10,7 @@ from typing import Literal
 
 from gmm_dask.errors import DataError
 from gmm_dask.kinds import INEXACT
+from gmm_dask.pace import Count, counted
 from gmm_dask.storage.input.columns.column_types import holds_moments
 from gmm_dask.storage.input.columns.common_schema import ONE_TYPE, Schema, common_schema
 from gmm_dask.storage.input.columns.selection import Cast, Selection, column_of
@@ -50,6 +51,7 @@ def plan_dataset(
     ignore: Sequence[str] = (),
     version: int | None = None,
     to_fit: bool = True,
+    tell: Count | None = None,
 ) -> Plan:
     """Plan a dataset from its footers alone; the same files give the same chunks everywhere.
 
@@ -76,6 +78,8 @@ def plan_dataset(
         Of the Delta table to read; its latest where not given.
     to_fit : bool
         Whether no rows, and a feature of no values, are problems.
+    tell : callable, optional
+        Told how many footers were read, of how many.
 
     Raises
     ------
@@ -93,12 +97,18 @@ def plan_dataset(
     )
     problems = Problems()
     listing = list_files(path, problems, ignore, version)
-    return _planned(listing, selection, problems, chunk_bytes)
+    footers = _read_footers(listing, selection, problems, tell)
+    return _planned(listing, footers, selection, problems, chunk_bytes)
 
 
-def _planned(listing: Listing, selection: Selection, problems: Problems, chunk_bytes: int) -> Plan:
+def _planned(
+    listing: Listing,
+    footers: list[Footer],
+    selection: Selection,
+    problems: Problems,
+    chunk_bytes: int,
+) -> Plan:
     """The plan of the files; raises DataError with all problems, those of the listing too."""
-    footers = _read_footers(listing, selection, problems)
     footers = footers or [footer_of_none(*each) for each in listing.without_files]
     if not footers:
         problems.raise_any()
@@ -142,7 +152,9 @@ def _plan(
     )
 
 
-def _read_footers(listing: Listing, selection: Selection, problems: Problems) -> list[Footer]:
+def _read_footers(
+    listing: Listing, selection: Selection, problems: Problems, tell: Count | None
+) -> list[Footer]:
     """The footers of all files that have one, in order."""
 
     def read(each: File) -> Footer | DataError:
@@ -161,11 +173,12 @@ def _read_footers(listing: Listing, selection: Selection, problems: Problems) ->
                 remedy = "VACUUM removes files of old versions: correct data.version."
             return DataError(f"{name}: cannot be read: {reason}. {remedy}")
 
+    n_files = len(listing.files)
     if is_remote(listing.root):
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            results = list(pool.map(read, listing.files))
+            results = list(counted(pool.map(read, listing.files), n_files, tell))
     else:
-        results = list(map(read, listing.files))
+        results = list(counted(map(read, listing.files), n_files, tell))
     footers = []
     for result in results:
         if isinstance(result, Footer):

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from gmm_dask.errors import ModelFileError, OutputError
+from gmm_dask.pace import Count, counted
 from gmm_dask.storage.arrow import read_parquet_bytes
 from gmm_dask.storage.records.codec import (
     COUNT,
@@ -63,6 +64,7 @@ def write_manifest(
     n_rows: int,
     published: str,
     model_sha256: str,
+    tell: Count | None = None,
 ) -> str:
     """Read every file of the run back, then create MANIFEST.json; returns its SHA-256.
 
@@ -79,6 +81,8 @@ def write_manifest(
         When publishing of the run began: UTC, ISO 8601.
     model_sha256 : str
         Checksum of the model, which is to be that of model.json and of all that is made with it.
+    tell : callable, optional
+        Told how many parts were read back, of how many.
 
     Raises
     ------
@@ -95,7 +99,8 @@ def write_manifest(
         "files": {part.name: _part_entry(part) for part in parts},
     }
     problems = _uncovered_rows(document["files"], document["labels"], n_rows)
-    problems += [damage for part in parts if (damage := part.damage(folder)) is not None]
+    found = (part.damage(folder) for part in parts)
+    problems += [each for each in counted(found, len(parts), tell) if each is not None]
     for name in RUN_FILES:
         try:
             data = folder.get(name)
@@ -141,7 +146,7 @@ def read_manifest(store: Store, version: Version) -> dict[str, Any]:
     return manifest
 
 
-def verify(store: Store, version: Version) -> list[str]:
+def verify(store: Store, version: Version, tell: Count | None = None) -> list[str]:
     """Read a version's files and compare them with its manifest: one line per problem.
 
     An empty list means that the version is whole: every file has its bytes, every label part has
@@ -151,7 +156,7 @@ def verify(store: Store, version: Version) -> list[str]:
         manifest = read_manifest(store, version)
     except OutputError as error:
         return [str(error)]
-    return _damaged_files(RunFolder(store, version.run_id), manifest)
+    return _damaged_files(RunFolder(store, version.run_id), manifest, tell)
 
 
 def _part_entry(part: PartReceipt) -> dict[str, Any]:
@@ -212,7 +217,7 @@ def _uncovered_rows(
 
 def _check_earlier(folder: RunFolder, held: bytes, n_rows: int, model_sha256: str) -> None:
     manifest = _parse_manifest(folder, held)
-    problems = _damaged_files(folder, manifest)
+    problems = _damaged_files(folder, manifest, None)
     if manifest["rows"] != n_rows:
         problems.append(
             f"{folder.path(MANIFEST)} of an earlier attempt says {manifest['rows']} rows, "
@@ -237,9 +242,9 @@ def _parse_manifest(folder: RunFolder, data: bytes) -> dict[str, Any]:
     return manifest
 
 
-def _damaged_files(folder: RunFolder, manifest: Mapping[str, Any]) -> list[str]:
-    problems = []
-    for name, entry in manifest["files"].items():
+def _damaged_files(folder: RunFolder, manifest: Mapping[str, Any], tell: Count | None) -> list[str]:
+    problems, files = [], manifest["files"]
+    for name, entry in counted(files.items(), len(files), tell):
         try:
             data = folder.get(name, entry["bytes"])
             damage = damage_of(data, entry["bytes"], entry["sha256"])

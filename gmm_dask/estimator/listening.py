@@ -1,0 +1,80 @@
+"""What a fit of the class says while it goes on: to the log, or by itself where nobody reads it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gmm_dask import engine, fitting
+from gmm_dask.errors import FeatureWarning
+from gmm_dask.estimator.forms import check_survey, names_of
+from gmm_dask.fitting_run import FitListener
+from gmm_dask.pace import Pace, in_words
+
+if TYPE_CHECKING:
+    from gmm_dask.estimator.gaussian_mixture import GaussianMixture
+
+logger = logging.getLogger("gmm_dask")
+
+
+class Listening(FitListener):
+    """Checks the rows of an estimator, tells as often as asked for how its fit goes, and of events.
+
+    Parameters
+    ----------
+    estimator : GaussianMixture
+    chunks : RowChunks
+        The rows to fit.
+    """
+
+    def __init__(self, estimator: GaussianMixture, chunks: engine.RowChunks) -> None:
+        self._estimator, self._chunks = estimator, chunks
+        self.pace, self._objective = Pace(), estimator._settings().objective
+
+    def surveyed(self, surveyed: engine.Survey) -> None:
+        """See FitListener."""
+        model = self._estimator
+        names = names_of(model)
+        check_survey(surveyed, model.n_components, model.missing, names, self._chunks.names)
+
+    def caution(self, message: str) -> None:
+        """See FitListener."""
+        # Past `fit_rows`, two methods and the wrapper that checks the parameters.
+        warnings.warn(message, FeatureWarning, stacklevel=6)
+
+    def progress(self, phase: str, done: int, of: int | None = None, note: str = "") -> None:
+        """See FitListener."""
+        if self._estimator.verbose and self.pace.is_due:
+            self._say(in_words(phase, done, of, note))
+
+    def passed(self, record: fitting.Pass) -> None:
+        """See FitListener."""
+        self.happened(record.events)
+        verbose, interval = self._estimator.verbose, self._estimator.verbose_interval
+        asked_for = record.number == 1 or record.number % interval == 0
+        if not verbose or not (asked_for or self.pace.is_due):
+            return
+        bound = f"{self._objective} per row {record.lower_bound:.10g}"
+        line = f"start {record.start} pass {record.number}: {bound}"
+        if np.isfinite(record.change):
+            line += f", change {record.change:.3g}"
+        self._say(f"{line}, {record.seconds:.3f} s" if verbose > 1 else line)
+
+    def happened(self, events: Sequence[fitting.Event]) -> None:
+        """See FitListener."""
+        for event in events:
+            logger.warning("start %d: %s", event.start, event.message)
+
+    def _say(self, line: str) -> None:
+        """A line to the log, or printed where the log has no reader, as in most notebooks."""
+        self.pace.told()
+        if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
+            logger.info("%s", line)
+        else:
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
