@@ -316,10 +316,10 @@ class _Starts:
             self.report("other starts", number, TRIES - 1)
             with suppress(*IN_TROUBLE):
                 begun.append(Fit.begin(self._start(guard, each, self._ready), guard, rule))
-        expectation, number = self.sample.expectation, count(1)
+        expectation, turn = self.sample.expectation, count(1)
 
         def told(parameters: Parameters) -> SufficientStatistics:
-            self.report("first passes of other starts", next(number), SHORT * len(begun))
+            self.report("first passes of other starts", next(turn), SHORT * len(begun))
             return expectation(parameters)
 
         ended = advance(begun, passes(told), leaving=IN_TROUBLE)
