@@ -78,8 +78,7 @@ def plan_dataset(
         Of the Delta table to read; its latest where not given.
     to_fit : bool
         Whether no rows, and a feature of no values, are problems.
-    tell : callable, optional
-        Told how many footers were read, of how many.
+    tell : (footers read, of how many) -> object, optional
 
     Raises
     ------
