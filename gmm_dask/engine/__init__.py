@@ -10,6 +10,7 @@ from gmm_dask.engine.cluster.threads import LocalBackend
 from gmm_dask.engine.passes.chunk_map import Tell, counting
 from gmm_dask.engine.passes.dask_arrays import row_chunks
 from gmm_dask.engine.passes.expectation import (
+    Asked,
     WeightedSum,
     completed_log_likelihood,
     expectation,
@@ -23,6 +24,7 @@ from gmm_dask.engine.passes.units import RowChunks, Unit
 from gmm_dask.sections import ClusterSpec
 
 __all__ = [
+    "Asked",
     "Backend",
     "ClusterBackend",
     "ClusterSpec",

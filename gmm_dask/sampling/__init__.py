@@ -3,6 +3,7 @@
 Knows NumPy alone. The engine maps these functions over chunks and merges what they return.
 """
 
+from gmm_dask.sampling.folds import Fold, folded
 from gmm_dask.sampling.keys import Keys, row_keys, spread_and_keys
 from gmm_dask.sampling.profile import Oddity, Seen, odd_columns
 from gmm_dask.sampling.sketch import Draw, Sketch, chosen_rows, fewer
@@ -11,12 +12,14 @@ from gmm_dask.sampling.spread import ColumnSpread, weight_unit
 __all__ = [
     "ColumnSpread",
     "Draw",
+    "Fold",
     "Keys",
     "Oddity",
     "Seen",
     "Sketch",
     "chosen_rows",
     "fewer",
+    "folded",
     "odd_columns",
     "row_keys",
     "spread_and_keys",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_dask.engine import (
+    Asked,
     Backend,
     LocalBackend,
     RowChunks,
@@ -24,14 +26,18 @@ from gmm_dask.engine import (
     row_chunks,
 )
 from gmm_dask.engine.passes import chunk_map as passes_module
-from gmm_dask.engine.passes.chunk_map import runs_of
+from gmm_dask.engine.passes.chunk_map import ChunkMap, runs_of
 from gmm_dask.engine.passes.tree_sum import tree_sum
 from gmm_dask.errors import DataError
 from gmm_dask.fitting import Maximisation, fit
-from gmm_dask.mixture import e_step, m_step
+from gmm_dask.mixture import e_step, estimate_from_responsibilities, m_step
 from gmm_dask.mixture import missing as incomplete
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
+from gmm_dask.mixture.statistics import statistics_bytes
+from gmm_dask.sampling import Fold
 from tests.conftest import Blobs
+
+CHOSEN = RowArithmetic.chosen("error")
 
 KNOWN: dict[str, bytes] = {}  # bits of the first executor that ran, by chunking
 
@@ -259,3 +265,60 @@ def test_errors_of_a_task_keep_their_type_and_text(backend: Backend) -> None:
 
 def _fail(common: None, item: int) -> None:
     raise DataError(["first", "second"])
+
+
+def candidates(blobs: Blobs) -> list[Asked]:
+    """Mixtures of several families and numbers of components, some on a part of the rows."""
+    rng, found = np.random.default_rng(3), []
+    for kind in ("full", "tied", "diag", "spherical"):
+        for k in (1, 3, 6):
+            resp = rng.dirichlet(np.ones(k), len(blobs.X))
+            estimate = estimate_from_responsibilities(blobs.X, resp, kind, 1e-3)
+            fold = Fold(11, 0.2, 1.0) if k == 3 else None
+            found.append(Asked(estimate.factored(), is_rough=k == 6, fold=fold))
+    return found
+
+
+def test_mixtures_that_share_a_pass_have_the_bits_of_their_own(
+    backend: Backend, blobs: Blobs
+) -> None:
+    asked = candidates(blobs)
+    pass_ = expectation(row_chunks(blobs.X, chunk_bytes=1 << 13), backend, arithmetic=CHOSEN)
+    for each, found in zip(asked, pass_.together(asked), strict=True):
+        assert bits(pass_.together([each])[0]) == bits(found)
+        assert each.is_rough or each.fold or bits(pass_(each.parameters)) == bits(found)
+
+
+def test_a_fold_is_the_same_rows_in_every_chunk_order_and_the_rest_is_the_other_fold(
+    blobs: Blobs,
+) -> None:
+    parts = [Fold(5, 0.0, 0.3), Fold(5, 0.3, 1.0)]
+    pass_ = expectation(row_chunks(blobs.X, chunk_bytes=1 << 12), LocalBackend(2))
+    few, many = pass_.together([Asked(blobs.truth, fold=fold) for fold in parts])
+    assert abs(few.n_rows - 0.3 * len(blobs.X)) < 100
+    assert few.n_rows + many.n_rows == len(blobs.X)
+    shuffled = expectation(row_chunks(blobs.X[::-1].copy()), LocalBackend(1))
+    again = shuffled.together([Asked(blobs.truth, fold=parts[0])])[0]
+    assert again.n_rows == few.n_rows
+    np.testing.assert_allclose(again.log_likelihood, few.log_likelihood, rtol=1e-12)
+
+
+def test_sums_of_many_mixtures_take_no_more_memory_than_is_said(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = candidates(blobs)
+    chunks = row_chunks(blobs.X, chunk_bytes=1 << 13)
+    pass_, reads = expectation(chunks, LocalBackend(1), arithmetic=CHOSEN), []
+    counted = replace(
+        pass_,
+        chunk_map=ChunkMap(chunks.through(lambda X, w, i: reads.append(i) or X), LocalBackend(1)),
+    )
+    in_one = counted.together(asked)
+    assert len(reads) == chunks.n_chunks
+    most = max(statistics_bytes(each.parameters) for each in asked)
+    monkeypatch.setattr("gmm_dask.engine.passes.expectation.SHARED_BYTES", most)
+    reads.clear()
+    in_several = counted.together(asked)
+    assert chunks.n_chunks < len(reads) < len(asked) * chunks.n_chunks
+    assert list(map(bits, in_several)) == list(map(bits, in_one))
+    assert pass_.together([]) == []

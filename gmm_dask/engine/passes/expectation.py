@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,15 +20,17 @@ from gmm_dask.engine.cluster.threads import LocalBackend
 from gmm_dask.engine.passes.chunk_map import ChunkMap, Tell, identity
 from gmm_dask.engine.passes.dask_arrays import row_chunks
 from gmm_dask.engine.passes.survey import Survey
+from gmm_dask.engine.passes.tree_sum import Several
 from gmm_dask.engine.passes.units import RowChunks
 from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
 from gmm_dask.mixture.statistics import statistics_bytes
-from gmm_dask.sampling import fewer, weight_unit
+from gmm_dask.sampling import Fold, fewer, folded, weight_unit
 
 DOUBLE = RowArithmetic()
 SAMPLE_CHUNK_BYTES = 1 << 20  # of a pass over the sample, so that every core has a part
 LEAST_PARTS = 2  # of a sample, for one of them to be worth it
+SHARED_BYTES = 32 << 20  # of the statistics of all mixtures of one pass: a task has few such sums
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
@@ -44,6 +46,24 @@ def expectation(
 ) -> Expectation:
     """The function EM asks for statistics: every call is one pass over the chunks."""
     return Expectation(ChunkMap(chunks, backend, tell), arithmetic, unit)
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a pass that several fits share is asked for by one of them.
+
+    Parameters
+    ----------
+    parameters : Parameters
+    is_rough : bool
+        Whether single precision will do, where rows go through the compiled core.
+    fold : Fold, optional
+        The rows that are looked at; all of them where it is not given.
+    """
+
+    parameters: Parameters
+    is_rough: bool = False
+    fold: Fold | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +94,24 @@ class Expectation:
 
     def __call__(self, parameters: Parameters) -> SufficientStatistics:
         """One pass over its chunks, added up by the fixed tree."""
-        function = partial(_statistics, self.arithmetic, self.unit)
-        total: SufficientStatistics = self.chunk_map.summed(
-            "e_step", function, parameters, statistics_bytes(parameters)
-        )
-        return total if self.n_rows is None else replace(total, n_rows=self.n_rows)
+        return self.together([Asked(parameters)])[0]
+
+    def together(self, asked: Sequence[Asked]) -> list[SufficientStatistics]:
+        """One pass for several mixtures, whatever their families and numbers of components.
+
+        A task reads each chunk once and takes the statistics of every mixture while the chunk is in
+        memory; they have the bits of passes of their own. Mixtures whose statistics together
+        exceed SHARED_BYTES go in several passes.
+        """
+        function, found = partial(_statistics, self.arithmetic, self.unit), []
+        for group, size in _groups(asked):
+            found += self.chunk_map.summed("e_step", function, group, size).items
+        if self.n_rows is None:
+            return found
+        return [
+            replace(one, n_rows=self.n_rows) if each.fold is None else one
+            for one, each in zip(found, asked, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -180,14 +213,37 @@ def map_items(
     return backend.compute(graph, keys, on_done, None if names is None else ItemNames(names))
 
 
+def _groups(asked: Sequence[Asked]) -> Iterator[tuple[Sequence[Asked], int]]:
+    """Mixtures of one pass each, in their order, and the size of their statistics together."""
+    sizes = [statistics_bytes(each.parameters) for each in asked]
+    first, total = 0, 0
+    for i, size in enumerate(sizes):
+        if i > first and total + size > SHARED_BYTES:
+            yield asked[first:i], total
+            first, total = i, 0
+        total += size
+    if asked:
+        yield asked[first:], total
+
+
 def _statistics(
     arithmetic: RowArithmetic,
     unit: float,
-    parameters: Parameters,
+    asked: Sequence[Asked],
     X: Rows,
     sample_weight: Rows | None = None,
-) -> SufficientStatistics:
-    return arithmetic.e_step(X, parameters, sample_weight, unit=unit)
+) -> Several[SufficientStatistics]:
+    """The statistics of each mixture from one chunk, whose rows are parted once for all."""
+    folds = {each.fold for each in asked if each.fold is not None}
+    parts = folded(X, sample_weight, folds) if folds else {}
+    single = arithmetic.in_single() or arithmetic
+
+    def statistics(each: Asked) -> SufficientStatistics:
+        chosen = single if each.is_rough else arithmetic
+        rows, weight = (X, sample_weight) if each.fold is None else parts[each.fold]
+        return chosen.e_step(rows, each.parameters, weight, unit=unit)
+
+    return Several(tuple(map(statistics, asked)))
 
 
 def _density_sum(

@@ -53,6 +53,23 @@ class PartialSum(Generic[T]):
         return total
 
 
+@dataclass(frozen=True, eq=False)
+class Several(Generic[T]):
+    """Sums of several things, each of which is added to its own.
+
+    Parameters
+    ----------
+    items : tuple
+        The same number, in the same order, in all that are added.
+    """
+
+    items: tuple[T, ...]
+
+    def __add__(self, other: Several[T]) -> Several[T]:
+        pairs = zip(self.items, other.items, strict=True)
+        return Several(tuple(one + another for one, another in pairs))  # type: ignore[operator]
+
+
 def tree_sum(items: Iterable[T]) -> T:
     """Sum by the dyadic tree over the index.
 
