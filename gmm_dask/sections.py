@@ -23,6 +23,8 @@ MAX_VALUES = 10_000  # of one setting, with all that is inside
 Count = Annotated[int, Strict(), Field(le=MAX_INTEGER)]
 Number = Annotated[float, Strict()]
 Flag = Annotated[bool, Strict()]
+# As `mixture.covariance.family` takes it.
+LowRankName = Annotated[str, Field(pattern=r"^low_rank:[1-9][0-9]{0,3}$")]
 
 
 class Section(BaseModel):
@@ -165,8 +167,10 @@ class FitSettings(Section):
     """How to fit; scikit-learn's names and meanings."""
 
     n_components: Count = Field(default=1, ge=1, description="Number of mixture components.")
-    covariance_type: Literal["full", "tied", "diag", "spherical"] = Field(
-        default="full", description="What the components' covariances have in common."
+    covariance_type: Literal["full", "tied", "diag", "spherical"] | LowRankName = Field(
+        default="full",
+        description="What the components' covariances have in common. low_rank:5: correlations by "
+        "5 factors and a variance of its own for each feature, for many features.",
     )
     tol: Number = Field(
         default=1e-3, ge=0, description="Stop when the log-likelihood per row changes by less."

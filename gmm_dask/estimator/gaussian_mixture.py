@@ -71,6 +71,8 @@ class GaussianMixture(FittedMixture):
     Attributes
     ----------
     weights_, means_, covariances_, precisions_, precisions_cholesky_ : arrays
+        Of shapes as in scikit-learn. With `low_rank:q` covariances are (k, d, q + 1), the loadings
+        and in a last column the variances of noise, and precisions are matrices (k, d, d).
     converged_ : bool
     n_iter_ : int
         Passes of the start that was kept.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from numbers import Integral, Real
 from textwrap import fill
@@ -66,10 +67,27 @@ def documentation() -> str:
     )
 
 
+class _Pattern(StrOptions):  # type: ignore[misc]
+    """Texts that match a pattern, as words of which scikit-learn knows no list."""
+
+    def __init__(self, pattern: str) -> None:
+        super().__init__({pattern})
+        self.pattern = pattern
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Whether the value is a text of this form."""
+        return isinstance(val, str) and re.search(self.pattern, val) is not None
+
+    def __str__(self) -> str:
+        return f"a str that matches {self.pattern}"
+
+
 def _checks(field: FieldInfo) -> Iterator[Any]:
     for kind in _kinds(field.annotation):
         if get_origin(kind) is Literal:
             yield StrOptions(set(get_args(kind)))
+        elif (pattern := _pattern(kind)) is not None:
+            yield _Pattern(pattern)
         elif kind is bool:
             yield "boolean"
         elif kind is NoneType:
@@ -79,6 +97,13 @@ def _checks(field: FieldInfo) -> Iterator[Any]:
             side = "left" if "ge" in limits else "neither"
             bound = limits.get("ge", limits.get("gt"))
             yield Interval(Integral if kind is int else Real, bound, None, closed=side)
+
+
+def _pattern(kind: Any) -> str | None:
+    """What pydantic was told that a text of this type matches; None for other types."""
+    told = (each for each in getattr(kind, "__metadata__", ()) if isinstance(each, FieldInfo))
+    of_text = (rule for field in told for rule in field.metadata if hasattr(rule, "pattern"))
+    return next((rule.pattern for rule in of_text), None)
 
 
 def _limit(metadata: Any) -> Iterator[tuple[str, Any]]:
@@ -97,8 +122,10 @@ def _type_of(field: FieldInfo) -> str:
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:
-    """The types of a union, without what pydantic is told beside them."""
-    if hasattr(annotation, "__metadata__"):
+    """The types of a union; but for a text's pattern without what pydantic is told beside them."""
+    if _pattern(annotation) is not None:
+        yield annotation
+    elif hasattr(annotation, "__metadata__"):
         yield from _kinds(annotation.__origin__)
     elif get_origin(annotation) is Literal or not get_args(annotation):
         yield annotation

@@ -77,11 +77,11 @@ class Coordinates:
     @property
     def scale(self) -> Array:
         """What each number is multiplied by: the root of the weight that it describes."""
-        reference, (k, d) = self.reference, self.reference.means.shape
+        reference, d = self.reference, self.reference.n_features
         root = np.sqrt(reference.weights)
         owners = reference.family.owners
         per_covariance = [1.0 if owner is None else root[owner] for owner in owners]
-        n_numbers = reference.family.n_free(k, d) // len(owners)
+        n_numbers = reference.family.encoded(reference.family).shape[1]
         return np.concatenate([root, np.repeat(root, d), np.repeat(per_covariance, n_numbers)])
 
     @property

@@ -175,10 +175,9 @@ def _estimate(
     filled = spread.mean + np.where(absent, resp @ means, D)
     found = estimate_from_responsibilities(filled, resp, covariance_type, reg_covar, weight)
     rows = np.where(found.alive, shares.sum(axis=0), 0.0)
-    lost = found.family.uncorrelated(
-        np.where(found.alive[:, None], shares.T @ absent, 0.0) * spread.variances
-    )
-    return replace(found, family=found.family.plus(found.family.averaged(lost, rows)))
+    lost = np.where(found.alive[:, None], shares.T @ absent, 0.0) * spread.variances
+    wider = found.family.plus(found.family.averaged_variances(lost, rows))
+    return replace(found, family=wider)
 
 
 def _regrouped(X: Array, filled: Array, resp: Array, weight: Array | None) -> Array:

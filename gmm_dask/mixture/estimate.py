@@ -85,7 +85,7 @@ def estimate(
     if statistics.sum_observed is not None:
         # What is expected of a missing value has had its reg_covar in an earlier pass.
         unseen = np.where(alive[:, None], statistics.sum_resp[:, None] - statistics.observed, 0.0)
-        lacking = family.averaged(family.uncorrelated(unseen), rows, extra)
+        lacking = family.averaged_variances(unseen, rows, extra)
     found = found.regularised(reg_covar, lacking)
     empty = np.flatnonzero(~alive & (extra == 0))
     if len(empty):
@@ -128,7 +128,8 @@ def estimate_from_responsibilities(
     X = np.asarray(X, dtype=np.float64)
     spread = ColumnSpread.of(X, sample_weight)
     means = np.repeat(spread.mean[None, :], k, axis=0)
-    plain = family(covariance_type).diagonal(k, np.ones(d))
+    chosen = family(covariance_type)
+    plain = chosen.of_start(k, d)
     scatter = np.zeros(plain.sum_shape)
     sum_x = np.zeros((k, d))
     for j in map(int, np.flatnonzero(alive)):
@@ -142,9 +143,9 @@ def estimate_from_responsibilities(
         plain.add_scatter(scatter, j, resp_j, D, np.empty_like(D))
     delta, rows = sum_x / rows[:, None], np.where(alive, rows, 0.0)
     scatter = scatter - plain.scatter_of(rows, delta)
-    found = plain.averaged(scatter, rows)
+    found = chosen.from_start(plain.averaged(scatter, rows))
     if not alive.all():
-        found = found.replaced(~alive, plain.diagonal(1, spread.variances))
+        found = found.replaced(~alive, chosen.diagonal(1, spread.variances))
     return Estimate(rows / rows.sum(), means + delta, found.regularised(reg_covar), alive)
 
 

@@ -68,7 +68,7 @@ class Prior:
 
     def scale(self, family: CovarianceFamily) -> Array | float:
         """Scale matrix of the inverse Wishart in the family's form; 0 where there is none."""
-        return 0.0 if self.variances is None else family.one_of_variances(self.variances)
+        return 0.0 if self.variances is None else family.prior_scatter(self.variances)
 
     def rows_of_covariance(self, family: CovarianceFamily) -> float:
         """Rows that the inverse Wishart counts for in each covariance."""
@@ -101,7 +101,7 @@ class Prior:
         if self.variances is not None:
             each = log_det[: len(family.owners)]
             total -= 0.5 * self.rows_of_covariance(family) * float(each.sum())
-            total -= 0.5 * float((self.scale(family) * family.precisions).sum())
+            total -= 0.5 * family.trace_with(self.variances)
         if self.mean_precision > 0:
             total -= 0.5 * self.row * float(log_det.sum())
             total -= 0.5 * self.mean_precision * float(self._distances(parameters).sum())

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from gmm_dask.mixture import steps
 from gmm_dask.mixture.core.arguments import Arguments, in_double, in_single, takes
+from gmm_dask.mixture.core.factors import compiled
 from gmm_dask.mixture.core.library import (
     Look,
     Scores,
@@ -77,6 +78,8 @@ def e_step(
         stored in; log-likelihood per row and what is summed are right to about 1e-6, as
         `docs/decisions.md` has it, and sums over many rows are still float64.
     """
+    if parameters.family.loadings is not None:
+        return steps.e_step(X, compiled(parameters), sample_weight)
     _check_features(X, parameters)
     steps.check_weights(X, sample_weight)
     weights = None if sample_weight is None else _side_by_side(sample_weight, np.float64)
@@ -93,11 +96,15 @@ def e_step(
 
 def score_rows(X: Rows, parameters: Parameters) -> RowScores:
     """The scores of `steps.score_rows`, to 1e-12; a row's do not depend on the rows beside it."""
+    if parameters.family.loadings is not None:
+        return steps.score_rows(X, compiled(parameters))
     return _scored(X, parameters, None)
 
 
 def responsibilities(X: Rows, parameters: Parameters) -> Array:
     """The shares of `steps.responsibilities`, to 1e-12."""
+    if parameters.family.loadings is not None:
+        return steps.responsibilities(X, compiled(parameters))
     shares = np.empty((X.shape[0], parameters.n_components))
     _scored(X, parameters, shares)
     return shares

@@ -101,6 +101,16 @@ class Column(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Factors(ctypes.Structure):
+    """Rows and a low-rank component; the fields are those of gmm_factors in core.h."""
+
+    _fields_ = [
+        ("n", _INTEGER), ("d", _INTEGER), ("q", _INTEGER), ("D", _POINTER),
+        ("gains", _POINTER), ("loadings", _POINTER), ("reciprocals", _POINTER),
+        ("roots", _POINTER), ("squares", _POINTER), ("scatter", _POINTER),
+    ]  # fmt: skip
+
+
 def library_name() -> str:
     """The file name of the library for this platform: a checkout on a shared disk may have many."""
     suffix = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
@@ -126,6 +136,8 @@ def library() -> ctypes.CDLL | None:
         ("gmm_assign", Groups),
         ("gmm_measure", Distances),
         ("gmm_put_in_order", Column),
+        ("gmm_measure_factors", Factors),
+        ("gmm_sum_factors", Factors),
     ):
         getattr(loaded, name).argtypes = [ctypes.POINTER(of_rows), ctypes.c_int]
     loaded.gmm_exp_log.argtypes = [_POINTER, _POINTER, _POINTER, _INTEGER, ctypes.c_int]

@@ -33,7 +33,7 @@ class CovarianceFamily(ABC):
     Parameters
     ----------
     n_components, n_features : int
-    covariances : (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical
+    covariances : (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical, (k, d, q + 1) low rank
         Read-only.
     known_factors : array, optional
         The factors, where they are known already.
@@ -77,6 +77,16 @@ class CovarianceFamily(ABC):
     @abstractmethod
     def diagonal(cls, k: int, variances: Array) -> Self:
         """Covariances of k components with these variances (d,) and no correlation."""
+
+    @classmethod
+    def of_start(cls, k: int, d: int) -> CovarianceFamily:
+        """A family that keeps of scatter what the covariances of a start are found from."""
+        return cls.diagonal(k, np.ones(d))
+
+    @classmethod
+    def from_start(cls, found: CovarianceFamily) -> CovarianceFamily:
+        """The family's covariances of a start, from those of the family of `of_start`."""
+        return found
 
     @classmethod
     @abstractmethod
@@ -124,6 +134,14 @@ class CovarianceFamily(ABC):
     @property
     def matrices(self) -> Array | None:
         """The different covariance matrices, (c, d, d); None where features are independent."""
+        return None
+
+    @property
+    def loadings(self) -> Array | None:
+        """Loadings of the factors that tie features together, (k, d, q); None without factors.
+
+        Rows with missing values then go through groups that have the same values missing.
+        """
         return None
 
     @property
@@ -186,6 +204,10 @@ class CovarianceFamily(ABC):
         Scatter of no rows at all is divided by one.
         """
 
+    def averaged_variances(self, squares: Array, rows: Array, extra: float = 0.0) -> Array:
+        """What sums of squares (k, d) without any correlation add to the covariances, averaged."""
+        return self.averaged(self.uncorrelated(squares), rows, extra).covariances
+
     @abstractmethod
     def one_of_variances(self, variances: Array) -> Array:
         """One covariance with these variances (d,) and no correlation, in the family's form."""
@@ -194,22 +216,30 @@ class CovarianceFamily(ABC):
     def prior_rows(self, degrees_of_freedom: float) -> float:
         """Rows that an inverse-Wishart (or inverse-gamma) prior of one covariance counts as."""
 
-    def regularised(self, reg_covar: float, lacking: Self | None = None) -> Self:
+    def prior_scatter(self, variances: Array) -> Array:
+        """Scatter of an inverse-Wishart prior whose scale matrix has this diagonal (d,)."""
+        return self.one_of_variances(variances)
+
+    def trace_with(self, variances: Array) -> float:
+        """Sum over all covariances of the trace of diag(variances) times the precision."""
+        return float((self.one_of_variances(variances) * self.precisions).sum())
+
+    def regularised(self, reg_covar: float, lacking: Array | None = None) -> Self:
         """Covariances with reg_covar added to every variance (scikit-learn's meaning).
 
         Parameters
         ----------
         reg_covar : float
-        lacking : CovarianceFamily, optional
-            As variances, the share of each variance that is not to have it.
+        lacking : array, optional
+            From `averaged_variances`, the share of each variance that is not to have it.
         """
         added = self.one_of_variances(np.ones(self.n_features))
-        share = added if lacking is None else added - lacking.covariances
+        share = added if lacking is None else added - lacking
         return self._with(self.covariances + reg_covar * share)
 
-    def plus(self, other: Self) -> Self:
-        """The sums of the covariances of both."""
-        return self._with(self.covariances + other.covariances)
+    def plus(self, variances: Array) -> Self:
+        """With variances added that `averaged_variances` found."""
+        return self._with(self.covariances + variances)
 
     def raised(self, owners: Sequence[int | None], share: float, variances: Array) -> Self:
         """With a share of these variances (d,) added to the covariances of these owners."""

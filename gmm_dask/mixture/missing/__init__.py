@@ -97,12 +97,22 @@ def _parts(X: Rows, parameters: Parameters) -> Iterator[Part]:
     """All rows, each in one part."""
     if X.shape[1] != parameters.n_features:
         raise ValueError(f"X has {X.shape[1]} features, the mixture has {parameters.n_features}")
+    in_groups = parameters.family.loadings is not None
     relations = Relations.of(parameters.family)
     for block in _blocks(X):
-        if relations is None:
+        if in_groups:
+            yield from _groups(X, block, parameters)
+        elif relations is None:
             yield from _independent(X, block, parameters)
         else:
             yield from _correlated(X, block, parameters, relations)
+
+
+def _groups(X: Rows, block: slice, parameters: Parameters) -> Iterator[Part]:
+    found = Patterns.of(np.isnan(X[block]))
+    found = replace(found, rows=found.rows + block.start)
+    for pattern in found.split(0, 1)[0]:
+        yield Grouped(X, pattern, parameters)
 
 
 def _correlated(

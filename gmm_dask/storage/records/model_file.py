@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gmm_dask.errors import ModelFileError, OutputError
-from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters
+from gmm_dask.errors import ModelFileError, OutputError, SettingsError
+from gmm_dask.mixture import Parameters, family
 from gmm_dask.storage.arrow import parquet_bytes, to_arrow, to_arrow_lists
 from gmm_dask.storage.records.codec import (
     COUNT,
@@ -138,7 +138,7 @@ def is_readable(
 ) -> bool:
     """Whether every model of this shape and after so many passes is a file that can be read."""
     k, d = n_components, len(names)
-    shape = COVARIANCE_FAMILIES[covariance_type].shape(k, d)
+    shape = family(covariance_type).shape(k, d)
     n_numbers = k + k * d + 2 * math.prod(shape) + passes
     n_lists = 3 + k + 2 * (1 + sum(accumulate(shape[:-1], operator.mul)))
     text = canonical_json([*names, *types])
@@ -171,7 +171,7 @@ def parameters_bytes(model: Model) -> bytes:
 
 def array_shapes(covariance_type: str, k: int, d: int) -> dict[str, tuple[int, ...]]:
     """Shapes of the arrays of a mixture of k components and d features, by name."""
-    of_family = COVARIANCE_FAMILIES[covariance_type].shape(k, d)
+    of_family = family(covariance_type).shape(k, d)
     return dict(zip(ARRAYS, ((k,), (k, d), of_family, of_family), strict=True))
 
 
@@ -206,9 +206,10 @@ def _dump(model: Model) -> Any:
 def _load(document: Any, at: At) -> Model:
     k, d = (count_from(1).of(document, name, at) for name in ("n_components", "n_features"))
     covariance_type = TEXT.of(document, "covariance_type", at)
-    if covariance_type not in COVARIANCE_FAMILIES:
-        known = ", ".join(COVARIANCE_FAMILIES)
-        at.refuse(f"is {covariance_type!r}, none of {known}", "covariance_type")
+    try:
+        family(covariance_type)
+    except SettingsError as error:
+        at.refuse(f"has no meaning here: {error}", "covariance_type")
     kind = _shape(covariance_type, k, d, COUNT.of(document, "n_passes", at))
     found = kind.load(document, at)
     for name in ("n_components", "n_features"):

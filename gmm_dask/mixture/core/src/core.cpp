@@ -8,6 +8,8 @@
   int gmm_assign_##level(gmm_groups *);                       \
   int gmm_measure_##level(gmm_distances *);                   \
   int gmm_put_in_order_##level(gmm_column *);                 \
+  int gmm_measure_factors_##level(gmm_factors *);             \
+  int gmm_sum_factors_##level(gmm_factors *);                 \
   void gmm_exp_log_##level(const double *, double *, double *, int64_t);
 
 extern "C" {
@@ -30,13 +32,16 @@ struct Functions {
   int (*assign)(gmm_groups *);
   int (*measure)(gmm_distances *);
   int (*put_in_order)(gmm_column *);
+  int (*measure_factors)(gmm_factors *);
+  int (*sum_factors)(gmm_factors *);
   void (*exp_log)(const double *, double *, double *, int64_t);
 };
 
 #define FUNCTIONS(number, level)                                                                     \
   {                                                                                                  \
     number, gmm_expect_##level, gmm_score_##level, gmm_look_at_##level, gmm_assign_##level,          \
-        gmm_measure_##level, gmm_put_in_order_##level, gmm_exp_log_##level                           \
+        gmm_measure_##level, gmm_put_in_order_##level, gmm_measure_factors_##level,                  \
+        gmm_sum_factors_##level, gmm_exp_log_##level                                                 \
   }
 
 #if defined(__x86_64__)
@@ -112,6 +117,16 @@ int gmm_measure(gmm_distances *distances, int level) {
 int gmm_put_in_order(gmm_column *column, int level) {
   const Functions *chosen = functions_of(level);
   return chosen ? chosen->put_in_order(column) : 2;
+}
+
+int gmm_measure_factors(gmm_factors *factors, int level) {
+  const Functions *chosen = functions_of(level);
+  return chosen ? chosen->measure_factors(factors) : 2;
+}
+
+int gmm_sum_factors(gmm_factors *factors, int level) {
+  const Functions *chosen = functions_of(level);
+  return chosen ? chosen->sum_factors(factors) : 2;
 }
 
 int gmm_exp_log(const double *x, double *e, double *l, int64_t n, int level) {

@@ -96,6 +96,18 @@ typedef struct {
   double variance_within; /* out */
 } gmm_column;
 
+/* Rows about the mean of one low-rank component; p is d filled up to whole lines of 8. */
+typedef struct {
+  int64_t n, d, q;
+  const double *D;           /* (n, d) */
+  const double *gains;       /* (q, p): means of the factors are gains times D */
+  const double *loadings;    /* (q, p) */
+  const double *reciprocals; /* (p,): 1 / standard deviation of the noise */
+  const double *roots;       /* (n,) or NULL: roots of the shares of rows */
+  double *squares;           /* out (n,) or NULL: squared distances */
+  double *scatter;           /* (d, q + 1) or NULL: sums to add to */
+} gmm_factors;
+
 /* Levels: 2, 3, 4 are x86-64-v2, v3 and v4; 8 is aarch64. 0 asks for the best that this processor runs.
  * The functions return 0, or 1 where there is no memory, or 2 where the level is none of this processor. */
 __attribute__((visibility("default"))) int gmm_level(void);
@@ -105,6 +117,8 @@ __attribute__((visibility("default"))) int gmm_look_at(gmm_look *look, int level
 __attribute__((visibility("default"))) int gmm_assign(gmm_groups *groups, int level);
 __attribute__((visibility("default"))) int gmm_measure(gmm_distances *distances, int level);
 __attribute__((visibility("default"))) int gmm_put_in_order(gmm_column *column, int level);
+__attribute__((visibility("default"))) int gmm_measure_factors(gmm_factors *factors, int level);
+__attribute__((visibility("default"))) int gmm_sum_factors(gmm_factors *factors, int level);
 __attribute__((visibility("default"))) int gmm_sums_in_lists(int64_t d, int64_t is_matrix);
 /* For tests: e^x of x <= 0, and log of 1 - x. n is a multiple of 32. */
 __attribute__((visibility("default"))) int gmm_exp_log(const double *x, double *e, double *l, int64_t n, int level);

@@ -1,5 +1,6 @@
 // Everything once for one processor level; it is compiled several times, with LEVEL naming the level.
 #include "expectation.hpp"
+#include "factors.hpp"
 #include "groups.hpp"
 #include "look.hpp"
 #include "scores.hpp"
@@ -20,6 +21,10 @@ int NAME(gmm_assign_, LEVEL)(gmm_groups *groups) { return LEVEL::assign(*groups)
 int NAME(gmm_measure_, LEVEL)(gmm_distances *distances) { return LEVEL::measure(*distances); }
 
 int NAME(gmm_put_in_order_, LEVEL)(gmm_column *column) { return LEVEL::put_in_order(*column); }
+
+int NAME(gmm_measure_factors_, LEVEL)(gmm_factors *factors) { return LEVEL::measure_factors(*factors); }
+
+int NAME(gmm_sum_factors_, LEVEL)(gmm_factors *factors) { return LEVEL::sum_factors(*factors); }
 
 void NAME(gmm_exp_log_, LEVEL)(const double *x, double *e, double *l, int64_t n) {
   typedef LEVEL::Strip<double> S;
