@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from gmm_dask.mixture import steps
 from gmm_dask.mixture.core.arguments import Arguments, in_double, in_single, takes
-from gmm_dask.mixture.core.factors import compiled
 from gmm_dask.mixture.core.library import (
     Look,
     Scores,
@@ -27,6 +26,7 @@ from gmm_dask.mixture.core.library import (
     is_there,
     level_name,
 )
+from gmm_dask.mixture.core.loadings import compiled
 from gmm_dask.mixture.parameters import Parameters
 from gmm_dask.mixture.statistics import SufficientStatistics
 from gmm_dask.mixture.steps import RowScores
