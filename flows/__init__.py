@@ -1,7 +1,3 @@
-"""Prefect flows: decorators, names, artifacts and states around functions of gmm_dask.stage."""
+"""Entry files of a checkout, for `prefect.yaml` and `python -m`; gmm_dask.flows has the flows."""
 
-import os
-
-# Prefect reads these when it is imported: nothing is sent anywhere unless somebody asks for it.
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+import gmm_dask.flows  # noqa: F401  (it switches Prefect's usage data off)

@@ -458,7 +458,7 @@ def test_errors_of_storage_repeat_no_secret_of_their_library(
 
 @pytest.mark.parametrize("name", ["prefect.task_runs", "prefect.flow_runs", "prefect.engine"])
 def test_what_prefect_logs_of_a_defect_holds_no_secret(name: str, canary: str) -> None:
-    import flows.tasks  # noqa: F401  (it adds the filters)
+    import gmm_dask.flows.tasks  # noqa: F401  (it adds the filters)
 
     error = KeyError(f"s3://u:{canary}@b")
     record = logging.LogRecord(

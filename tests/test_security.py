@@ -155,9 +155,9 @@ def test_what_starts_prefect_by_hand_switches_usage_data_off(name: str) -> None:
 
 
 def test_no_result_is_persisted_by_prefect() -> None:
-    from flows import cluster, label, tasks
+    from gmm_dask.flows import deployable, tasks
 
-    for flow in (cluster.cluster, label.label):
+    for flow in (deployable.cluster, deployable.label):
         assert flow.persist_result is False
     for task in (tasks.plan, tasks.fit, tasks.check, tasks.label, tasks.publish):
         assert task.persist_result is False

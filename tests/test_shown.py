@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner, Result
 
-from flows.artifacts import _cell, _code, feature_heads
 from gmm_dask import errors
 from gmm_dask.command.cli import app
 from gmm_dask.errors import DataError, GmmDaskError, OutputError, shown
+from gmm_dask.flows.artifacts import _cell, _code, feature_heads
 from gmm_dask.stage import text
 
 # A line feed, a red line, one backwards, a line separator, and a control character of Latin 1.

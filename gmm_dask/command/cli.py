@@ -17,7 +17,7 @@ from gmm_dask import __version__
 from gmm_dask.command import options
 from gmm_dask.command.ending import INTERRUPTED, Debug, Show, carry_out, ending
 from gmm_dask.command.process import settle
-from gmm_dask.errors import OutputError, shown
+from gmm_dask.errors import OutputError, SettingsError, shown
 from gmm_dask.stage.settings import ScoreSettings, Settings
 
 
@@ -283,3 +283,47 @@ def gc(
         done = "would be removed" if dry_run else "removed"
         files = text.numbered(len(garbage.names), "checkpoint")
         print_line(make_console(), f"{files} {done}, {text.size(garbage.bytes)}.")
+
+
+@app.command(cls=Command)
+def deploy(
+    settings: Annotated[
+        Path, typer.Argument(metavar="SETTINGS.yaml", help="Of a fit, or with a model to label by.")
+    ],
+    pool: Annotated[str, typer.Option(metavar="POOL", help="A work pool of the Prefect server.")],
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the deployment; that of the file where not given."),
+    ] = None,
+    cron: Annotated[
+        str | None, typer.Option(metavar="CRON", help='When it runs by itself, as "0 3 * * *".')
+    ] = None,
+    timezone: Annotated[str, typer.Option(metavar="ZONE", help="Of the cron.")] = "UTC",
+    image: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="With gmm-dask, for pools of containers.")
+    ] = None,
+    overrides: options.Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Deploy a settings file as a Prefect flow that workers run; needs gmm-dask[flows]."""
+    with ending(debug, prints=True):
+        from gmm_dask.command.console import make_console, print_line
+
+        try:
+            from gmm_dask.flows import deploying
+        except ModuleNotFoundError as error:
+            raise SettingsError(
+                f"{error.name} is not installed: pip install 'gmm-dask[flows]'."
+            ) from error
+        deployed = deploying.deploy(
+            settings,
+            pool,
+            name=name,
+            cron=cron,
+            timezone=timezone,
+            image=image,
+            overrides=overrides or (),
+        )
+        print_line(
+            make_console(), f"Deployed {deployed}. Run it: prefect deployment run {deployed}"
+        )

@@ -18,8 +18,8 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
-from flows import script
-from flows.script import answers, free_port
+from gmm_dask.flows import script
+from gmm_dask.flows.script import answers, free_port
 
 ROOT = Path(__file__).parents[2]
 CANARY = "canary-S3cr3t-0123"  # in the environment of server and worker
@@ -84,6 +84,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
+        # A run that waits for another of its deployment asks again; by default after 30 seconds.
+        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
         "DO_NOT_TRACK": "1",
         "NO_PROXY": "127.0.0.1",
         "HOME": str(home),

@@ -78,8 +78,8 @@ def once(act: Callable[[], None], real: Callable[..., Any]) -> Callable[..., Any
 
 def lose_at(place: str, act: Callable[[], None]) -> None:
     """Have it happen before what is done at the place."""
-    from flows import cluster, label, tasks
-    from flows.watching import FlowWatcher
+    from gmm_dask.flows import deployable, tasks
+    from gmm_dask.flows.watching import FlowWatcher
     from gmm_dask.stage.checkpoints import keeper
 
     where: dict[str, list[tuple[Any, str]]] = {
@@ -89,7 +89,7 @@ def lose_at(place: str, act: Callable[[], None]) -> None:
         "checkpoint": [(keeper, "write_checkpoint")],
         "label": [(tasks, "stage_label")],
         "publish": [(tasks, "stage_publish")],
-        "shown": [(cluster, "show_fit"), (label, "show_labels")],
+        "shown": [(deployable, "show_fit"), (deployable, "show_labels")],
     }
     for target, name in where[place]:
         setattr(target, name, once(act, getattr(target, name)))
@@ -98,13 +98,13 @@ def lose_at(place: str, act: Callable[[], None]) -> None:
 def main(flow: str, place: str, how: str, *arguments: str) -> int:
     relay = Relay(urlsplit(os.environ["PREFECT_API_URL"]).port or 0)
     os.environ["PREFECT_API_URL"] = relay.url  # before Prefect is imported
-    from flows import cluster, label, script
+    from gmm_dask.flows import deployable, script
     from gmm_dask.stage.settings import ScoreSettings, Settings
 
     lose_at(place, {"closed": relay.close, "silent": relay.fall_silent}[how])
     if flow == "label":
-        return script.main(label.label, ScoreSettings, arguments)
-    return script.main(cluster.cluster, Settings, arguments)
+        return script.main(deployable.label, ScoreSettings, arguments)
+    return script.main(deployable.cluster, Settings, arguments)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ from urllib.error import HTTPError
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
-from flows.cluster import cluster
-from flows.label import label
 from gmm_dask import load_model
+from gmm_dask.flows.deployable import cluster, label
 from gmm_dask.stage.outputs import label_parts, open_output
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import ScoreSettings, load_settings
+from gmm_dask.storage import RunFolder, list_versions, open_store
 from tests.by_hand import wait_until
 from tests.flows.conftest import CANARY, PATIENCE, ROOT, Server, ask, running
 
@@ -147,6 +147,71 @@ def test_a_schedule_starts_a_fit_whose_model_labels_in_a_run_by_hand_and_both_le
     assert CANARY not in json.dumps(told)
     # Prefect would pickle results into this folder.
     assert not list(Path(worker.environment["PREFECT_HOME"]).glob("storage/**/*"))
+
+
+@pytest.mark.heavy
+def test_a_settings_file_is_deployed_from_any_folder_and_no_run_costs_another(
+    worker: Server, tmp_path: Path
+) -> None:
+    """Paths are relative to that folder; single settings are replaced, the others stay."""
+    settings = {
+        "data": {"path": str(ROOT / "examples/iris"), "id_columns": ["flower"]},
+        "fit": {"n_components": 3},
+        "output": {"path": "out"},
+    }
+    (tmp_path / "nightly.yaml").write_text(json.dumps(settings))
+    told = worker.call(
+        "gmm_dask", "deploy", "nightly.yaml", "--pool", "gmm", "--set", "fit.tol=1e-4",
+        cwd=tmp_path,
+    ).stdout  # fmt: skip
+    assert told.startswith("Deployed cluster/nightly.")
+    (found,) = ask(worker, "deployments/filter", {"deployments": {"name": {"any_": ["nightly"]}}})
+    path = f"deployments/{found['id']}/create_flow_run"
+    runs = [
+        ask(worker, path, {"parameters": {"overrides": [f"fit.n_components={k}"]}})["id"]
+        for k in (2, 4)
+    ]
+    ended = [finished_run(worker, {"id": {"any_": [each]}}) for each in runs]
+    assert [each["state_type"] for each in ended] == ["COMPLETED"] * 2, ended
+    assert {each["name"].partition(", ")[2] for each in ended} == {
+        "n_components 2, full",
+        "n_components 4, full",
+    }
+    versions = list_versions(open_store(str(tmp_path / "out")))
+    documents = [
+        RunFolder(open_store(str(tmp_path / "out")), each.run_id).get_json("run.json")["settings"]
+        for each in versions
+    ]
+    assert {each["fit"]["n_components"] for each in documents} == {2, 4}
+    assert {each["fit"]["tol"] for each in documents} == {1e-4}
+    told_of = {"filter": {"event": {"name": ["gmm_dask.version.published"]}}}
+
+    def are_told() -> bool:
+        """Events come a moment after the run has ended."""
+        events = ask(worker, "events/filter", told_of)["events"]
+        mine = [each for each in events if each["payload"]["output"] == str(tmp_path / "out")]
+        return {each["payload"]["version"] for each in mine} == {1, 2}
+
+    wait_until(are_told, PATIENCE)
+
+
+@pytest.mark.heavy
+def test_what_cannot_be_deployed_is_said_before_the_server_is_asked_to(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "a.yaml").write_text("data: {path: x}\noutput: {path: y}\n")
+    for arguments, word in (
+        (["--pool", "nowhere"], "There is no work pool 'nowhere'"),
+        (["--pool", "gmm", "--cron", "at dawn"], "cron 'at dawn'"),
+        (["--pool", "gmm", "--set", "fit.n_componentz=3"], "n_componentz"),
+    ):
+        done = subprocess.run(
+            server.command("gmm_dask", "deploy", "a.yaml", *arguments), cwd=tmp_path,
+            env=server.environment, timeout=PATIENCE, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert word in done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_the_server_refuses_settings_that_cannot_work(worker: Server) -> None:

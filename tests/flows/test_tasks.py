@@ -13,9 +13,6 @@ from uuid import UUID
 import pytest
 from httpx import ConnectError
 
-from flows import artifacts, watching
-from flows.artifacts import HEADS, feature_heads
-from flows.tasks import completed, failed, retry_can_help
 from gmm_dask.errors import (
     CheckpointError,
     ClusterError,
@@ -29,6 +26,9 @@ from gmm_dask.errors import (
     SingularCovarianceError,
 )
 from gmm_dask.fitting import Pass
+from gmm_dask.flows import artifacts, watching
+from gmm_dask.flows.artifacts import HEADS, feature_heads
+from gmm_dask.flows.tasks import completed, failed, retry_can_help
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.settings import FitSettings
 from gmm_dask.storage import RunFolder, list_versions

@@ -16,9 +16,8 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from flows.cluster import cluster
-from flows.label import label
-from flows.script import ServerError, carried_out, free_port, main
+from gmm_dask.flows.deployable import cluster, label
+from gmm_dask.flows.script import ServerError, carried_out, free_port, main
 from gmm_dask.stage.outputs import Published, label_parts, open_output
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import ScoreSettings, Settings, load_settings

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from flows.artifacts import labelled_rows, outputs_markdown
 from gmm_dask import load_model, read_labels
 from gmm_dask.command.results import print_published
 from gmm_dask.errors import DataError
+from gmm_dask.flows.artifacts import labelled_rows, outputs_markdown
 from gmm_dask.stage.outputs import Published, open_output
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from

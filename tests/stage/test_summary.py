@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from flows.artifacts import component_rows
 from gmm_dask.command.results import print_published
+from gmm_dask.flows.artifacts import component_rows
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.run import run
 from gmm_dask.stage.summary import Summary

@@ -36,7 +36,10 @@ __all__ = [
     "ScoreSettings",
     "Settings",
     "load_settings",
+    "override",
+    "read_settings_file",
     "settings_from",
+    "with_overrides",
 ]
 
 
@@ -71,6 +74,20 @@ def schema_of(document: Mapping[str, Any]) -> type[AnySettings]:
             "labelled by one that is published. Leave one of them out."
         )
     return ScoreSettings if "model" in document else Settings
+
+
+def with_overrides(settings: AnySettings, overrides: Sequence[str]) -> Any:
+    """The settings with single values replaced, as `--set` does in those of a file.
+
+    Raises
+    ------
+    SettingsError
+        An override is not of the form `section.key=value`, or the settings cannot be so.
+    """
+    if not overrides:
+        return settings
+    document = settings.model_dump(mode="json", exclude_unset=True)
+    return settings_from(document, type(settings), origins=override(document, overrides))
 
 
 def settings_from(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from typing import Any
+from typing import Any, cast
 
 from httpx import TransportError
 from prefect import Task, get_run_logger, task
@@ -12,7 +12,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
 
-from flows.watching import FlowWatcher
 from gmm_dask.command.console import printable
 from gmm_dask.errors import (
     ClusterError,
@@ -24,6 +23,7 @@ from gmm_dask.errors import (
     SettingsError,
     shown,
 )
+from gmm_dask.flows.watching import FlowWatcher
 from gmm_dask.redaction import redacted
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.fit import adopt as stage_adopt
@@ -87,7 +87,7 @@ _PHASE: dict[str, Any] = {
 @task(task_run_name="plan {settings.data.in_short}", **_PHASE)
 def plan(settings: Settings | ScoreSettings) -> Job[Any]:
     """Read the footers, check the schema, name the run."""
-    job = stage_plan(settings)
+    job: Job[Any] = stage_plan(cast(Any, settings))
     get_run_logger().info("%s", job.features)
     if job.caution is not None:
         get_run_logger().warning("%s", shown(job.caution))

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, cast
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
@@ -32,11 +32,11 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from flows.tasks import EXPECTED
 from gmm_dask.command.console import AGAIN, printable
 from gmm_dask.command.process import dask_in_our_words, settle
 from gmm_dask.command.results import print_outcome
-from gmm_dask.errors import SettingsError
+from gmm_dask.errors import GmmDaskError, SettingsError
+from gmm_dask.flows.tasks import EXPECTED
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.settings import ScoreSettings, Settings, load_settings
@@ -62,7 +62,7 @@ def main(
     try:
         with dask_in_our_words(settings.cluster.kind):
             published = run(flow, settings)
-    except (*EXPECTED, ServerError) as error:
+    except EXPECTED as error:
         return _tell(error, FAILED)
     except KeyboardInterrupt:
         return _tell(f"interrupted. {AGAIN}", INTERRUPTED)
@@ -72,16 +72,13 @@ def main(
 
 def run(flow: Flow[Any, Any], settings: Settings | ScoreSettings) -> Published:
     """Run the flow with the server that Prefect is configured for, or with one of its own."""
-    configured = PREFECT_API_URL.value()
-    if configured:
-        _check_server(configured)
-        return carried_out(flow, settings, configured)
+    if PREFECT_API_URL.value():
+        return carried_out(flow, settings, check_server())
     bypass_proxy()
     server = OwnServer()
     server.start()
-    plan(
-        settings
-    )  # Bad input is told while the server starts: nobody will look for the failed run.
+    # Bad input is told while the server starts: nobody will look for the failed run.
+    plan(cast(Any, settings))
     changes = {
         PREFECT_API_URL: server.wait(),
         PREFECT_HOME: server.home,
@@ -95,7 +92,7 @@ def run(flow: Flow[Any, Any], settings: Settings | ScoreSettings) -> Published:
 def carried_out(flow: Flow[Any, Any], settings: Settings | ScoreSettings, url: str) -> Published:
     """The version that the flow published; raises ServerError if Prefect's server failed."""
     try:
-        return flow(settings)
+        return cast(Published, flow(settings))
     except HTTPError as error:  # Prefect itself asked again for a minute
         raise ServerError(
             f"The Prefect server at {url} failed ({str(error) or type(error).__name__}), so how "
@@ -109,7 +106,14 @@ def _is_no_page(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("View at ")
 
 
-def _check_server(url: str) -> None:
+def check_server() -> str:
+    """The address of the server that Prefect is configured for; ServerError if none answers."""
+    url: str | None = PREFECT_API_URL.value()
+    if not url:
+        raise ServerError(
+            "No Prefect server is configured. Start one (`prefect server start`), and set "
+            "PREFECT_API_URL to its address, such as http://127.0.0.1:4200/api."
+        )
     with get_client(sync_client=True) as client:
         error = client.api_healthcheck()
     if error is not None:
@@ -117,6 +121,7 @@ def _check_server(url: str) -> None:
             f"The Prefect server at {url} does not answer ({error}). Start it, or unset "
             "PREFECT_API_URL (`prefect config unset PREFECT_API_URL`) to run without one."
         )
+    return url
 
 
 def _log_to(stream: TextIO, *, instead_of: TextIO | None) -> None:
@@ -158,7 +163,7 @@ STOP_SECONDS = 10.0
 ATTEMPTS = 3  # another program may take the free port before the server does
 
 
-class ServerError(Exception):
+class ServerError(GmmDaskError):
     """No Prefect server could be started or reached; the message says what to do."""
 
 

@@ -1,0 +1,114 @@
+"""The flows that can be deployed, from any folder: plan, fit or check, label, publish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+from prefect import State, flow
+from prefect.runtime import flow_run
+from prefect.utilities.annotations import opaque
+from pydantic import Field
+
+from gmm_dask.errors import SettingsError
+from gmm_dask.flows import tasks
+from gmm_dask.flows.announcing import announce
+from gmm_dask.flows.artifacts import show_fit, show_labels
+from gmm_dask.stage.outputs import Published
+from gmm_dask.stage.settings import ScoreSettings, Settings, with_overrides
+
+T = TypeVar("T")
+
+OVERRIDES: Any = Field(
+    default=None,
+    description="Single settings that replace those above in this run, each as section.key=value, "
+    "such as fit.n_components=4.",
+)
+
+
+def _named(name: Callable[[Any], str]) -> Callable[[], str]:
+    """The name of a flow run, made from the settings as they are after overrides."""
+
+    def of_this_run() -> str:
+        given = flow_run.parameters
+        try:
+            return name(with_overrides(given["settings"], given.get("overrides") or ()))
+        except SettingsError:  # which the run itself will tell
+            return name(given["settings"])
+
+    return of_this_run
+
+
+@flow(
+    name="cluster",
+    flow_run_name=_named(
+        lambda settings: (
+            f"{settings.data.in_short}, n_components {settings.fit.n_components}, "
+            f"{settings.fit.covariance_type}"
+        )
+    ),
+    persist_result=False,
+)
+def cluster(settings: Settings, overrides: list[str] | None = OVERRIDES) -> State[Any]:
+    """Fit a Gaussian mixture to Parquet data, label every row and publish both as one version.
+
+    Called directly it returns the Published record, or raises the error the run failed with.
+    """
+    return _ended(_cluster, settings, overrides)
+
+
+@flow(
+    name="label",
+    flow_run_name=_named(
+        lambda settings: f"{settings.data.in_short} by the model of {settings.model}"
+    ),
+    persist_result=False,
+)
+def label(settings: ScoreSettings, overrides: list[str] | None = OVERRIDES) -> State[Any]:
+    """Label every row of Parquet data with a model that was published before.
+
+    Called directly it returns the Published record, or raises the error the run failed with.
+    """
+    return _ended(_label, settings, overrides)
+
+
+def _ended(
+    body: Callable[[Any], Published], settings: Any, overrides: Sequence[str] | None
+) -> State[Any]:
+    """The state that a flow ends in; what its version is about is told as events."""
+    try:
+        published = body(with_overrides(settings, overrides or ()))
+    except tasks.EXPECTED as error:
+        return tasks.failed(error)
+    announce(published)
+    return tasks.completed(published)
+
+
+def _whole(value: T) -> T:
+    """The argument of a task as it is: Prefect would look for futures in every field of a plan."""
+    return cast(T, opaque(value))
+
+
+def _cluster(settings: Settings) -> Published:
+    job = tasks.plan(settings)
+    if job.published is not None:
+        known: Published = tasks.make_latest(_whole(job))
+        show_fit(known)
+        return known
+    fitted = tasks.fit(_whole(job))
+    labelled = tasks.label(_whole(job), _whole(fitted))
+    published: Published = tasks.publish(_whole(job), _whole(fitted), _whole(labelled))
+    show_fit(published, (job, fitted))
+    return published
+
+
+def _label(settings: ScoreSettings) -> Published:
+    job = tasks.plan(settings)
+    if job.published is not None:
+        published: Published = tasks.make_latest(_whole(job))
+    else:
+        checked = tasks.check(_whole(job))
+        labelled = tasks.label(_whole(job), _whole(checked))
+        published = tasks.publish(_whole(job), _whole(checked), _whole(labelled))
+    show_labels(published)
+    return published

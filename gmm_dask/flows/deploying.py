@@ -1,0 +1,125 @@
+"""Deploy a settings file as a flow that workers run from the installed package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
+from prefect.exceptions import ObjectNotFound
+from prefect.runner.storage import LocalStorage
+from prefect.schedules import Cron
+from prefect.types.entrypoint import EntrypointType
+
+from gmm_dask.errors import SettingsError
+from gmm_dask.flows.deployable import cluster, label
+from gmm_dask.flows.script import check_server
+from gmm_dask.stage.settings import (
+    ScoreSettings,
+    load_settings,
+    override,
+    read_settings_file,
+)
+
+# Prefect sends no usage data from the runs.
+ENVIRONMENT = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+# A run that is asked for by hand waits for the nightly one, and the nightly one for it.
+ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
+
+
+def deploy(
+    settings_file: str | Path,
+    pool: str,
+    *,
+    name: str | None = None,
+    cron: str | None = None,
+    timezone: str = "UTC",
+    image: str | None = None,
+    overrides: Sequence[str] = (),
+) -> str:
+    """Create or replace the deployment of a settings file; its name, as `deployment run` takes it.
+
+    Workers of a process pool run it in the folder that this is called from, so that relative paths
+    mean what they mean here; those of other pools in the folder that their image says.
+
+    Parameters
+    ----------
+    settings_file : str or Path
+        Settings of a fit become a deployment of `cluster`, those that name a model one of `label`.
+    pool : str
+        An existing work pool.
+    name : str, optional
+        Of the deployment; that of the file where not given.
+    cron, timezone : str
+        When it runs by itself; never where no cron is given.
+    image : str, optional
+        That has this package, for pools that run containers.
+    overrides : sequence of str
+        As `--set` takes them; they become part of the deployment.
+
+    Raises
+    ------
+    SettingsError
+        The settings, the cron or the pool are none that can be deployed.
+    ServerError
+        No Prefect server answers.
+    """
+    path = Path(settings_file)
+    loaded = load_settings(path, overrides, schema=None)
+    document = read_settings_file(path)
+    override(document, overrides)
+    deployment = _deployment(
+        label if isinstance(loaded, ScoreSettings) else cluster,
+        name or path.stem,
+        document,
+        _schedule(cron, timezone),
+    )
+    check_server()
+    if _pool_type(pool) == "process":
+        deployment.storage = LocalStorage(str(Path.cwd()))
+    try:
+        deployment.apply(work_pool_name=pool, image=image)
+    except (DeploymentApplyError, ValueError) as error:
+        raise SettingsError(f"The deployment is refused: {error}") from error
+    return deployment.full_name
+
+
+def _deployment(
+    flow: Flow[Any, Any], name: str, document: dict[str, Any], schedule: Any
+) -> RunnerDeployment:
+    deployment = flow.to_deployment(
+        name=name,
+        schedule=schedule,
+        parameters={"settings": document},
+        description=flow.description,
+        tags=["gmm_dask"],
+        job_variables={"env": dict(ENVIRONMENT)},
+        concurrency_limit=ONE_AT_A_TIME,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    return cast(RunnerDeployment, deployment)  # and no coroutine: nothing here is asynchronous
+
+
+def _schedule(cron: str | None, timezone: str) -> Any:
+    if cron is None:
+        return None
+    try:
+        return Cron(cron, timezone=timezone)
+    except ValueError as error:
+        raise SettingsError(f"cron {cron!r} in {timezone!r} is no schedule: {error}") from error
+
+
+def _pool_type(pool: str) -> str:
+    with get_client(sync_client=True) as client:
+        try:
+            return str(client.read_work_pool(pool).type)
+        except ObjectNotFound:
+            raise SettingsError(
+                f"There is no work pool {pool!r}. Create it: "
+                f"prefect work-pool create {pool} --type process"
+            ) from None

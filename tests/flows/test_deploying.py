@@ -1,0 +1,73 @@
+"""What is deployed, what events say, and the examples of the page; no server is needed."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+from prefect.events import DeploymentEventTrigger
+from prefect.flows import load_flow_from_entrypoint
+from pydantic import TypeAdapter
+
+from gmm_dask.errors import SettingsError
+from gmm_dask.flows import announcing, deployable, deploying
+from gmm_dask.stage.run import run
+from gmm_dask.stage.settings import load_settings, settings_from, with_overrides
+from tests.flows.conftest import ROOT
+
+IRIS = ROOT / "config" / "iris.yaml"
+TRIGGERS = re.findall(r"```yaml\n(triggers:.*?)```", (ROOT / "docs/prefect.md").read_text(), re.S)
+
+
+@pytest.mark.parametrize("flow", [deployable.cluster, deployable.label])
+def test_a_deployment_is_found_by_the_installed_package_alone(flow: Any) -> None:
+    made = deploying._deployment(flow, "nightly", {}, deploying._schedule("0 3 * * *", "UTC"))
+    assert load_flow_from_entrypoint(made.entrypoint) is flow
+    assert made.full_name == f"{flow.name}/nightly"
+    (schedule,) = made.schedules
+    assert schedule.schedule.cron == "0 3 * * *"
+
+
+def test_overrides_replace_what_they_name_and_leave_the_rest() -> None:
+    settings = load_settings(IRIS)
+    changed = with_overrides(settings, ["fit.n_components=4", "labels.enabled=false"])
+    assert (changed.fit.n_components, changed.labels.enabled) == (4, False)
+    document = settings.model_dump(mode="json", exclude_unset=True)
+    document["fit"]["n_components"], document["labels"] = 4, {"enabled": False}
+    assert changed == settings_from(document)
+    assert with_overrides(settings, []) == settings
+    with pytest.raises(SettingsError, match="n_componentz"):
+        with_overrides(settings, ["fit.n_componentz=4"])
+
+
+def test_a_new_version_is_told_once(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, Any, Any]] = []
+    monkeypatch.setattr(
+        announcing,
+        "emit_event",
+        lambda name, resource, payload: told.append((name, resource, payload)),
+    )
+    settings = load_settings(IRIS, [f"output.path={tmp_path}", "fit.max_iter=2"])
+    for _ in range(2):
+        announcing.announce(run(settings))
+    ((name, resource, payload),) = told
+    assert name == "gmm_dask.version.published"
+    assert resource["prefect.resource.id"] == f"gmm_dask.output.{tmp_path}"
+    assert (payload["version"], payload["n_rows"], payload["n_components"]) == (1, 150, 3)
+
+
+@pytest.mark.parametrize("example", TRIGGERS)
+def test_the_triggers_of_the_page_are_what_prefect_takes(example: str) -> None:
+    (trigger,) = yaml.safe_load(example)["triggers"]
+    read = TypeAdapter(DeploymentEventTrigger).validate_python(trigger)
+    assert read.enabled
+    assert set(trigger) <= {*DeploymentEventTrigger.model_fields}
+
+
+def test_the_page_has_both_triggers() -> None:
+    assert [next(iter(yaml.safe_load(each)["triggers"]))["expect"] for each in TRIGGERS] == [
+        [announcing.PUBLISHED],
+        ["flights.file.arrived"],
+    ]
