@@ -234,6 +234,12 @@ class FitSettings(Section):
         description="Scale of the inverse-Wishart prior, in units of the columns' variances in the "
         "data.",
     )
+    n_clusters: Count | None = Field(
+        default=None,
+        ge=1,
+        description="Clusters that the components are merged into, those that overlap most first; "
+        "where not given, until two would be five standard deviations apart.",
+    )
 
     @property
     def objective(self) -> str:

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from gmm_dask import engine
 from gmm_dask.errors import DataError
+from gmm_dask.estimator.clusters import Clusters
 from gmm_dask.estimator.hand_over import HandOver
 from gmm_dask.estimator.user_rows import backend_of, checked_chunks, map_rows
 from gmm_dask.mixture import Parameters, mixture_sample
@@ -22,7 +23,7 @@ Array = npt.NDArray[np.float64]
 _Criterion = Callable[..., engine.WeightedSum]
 
 
-class FittedMixture(HandOver, DensityMixin, BaseEstimator):  # type: ignore[misc]
+class FittedMixture(Clusters, HandOver, DensityMixin, BaseEstimator):  # type: ignore[misc]
     """Predictions of a mixture, which a subclass fits."""
 
     missing: Missing
@@ -72,6 +73,10 @@ class FittedMixture(HandOver, DensityMixin, BaseEstimator):  # type: ignore[misc
     def _parameters(self) -> Parameters:
         """The fitted mixture; raises NotFittedError where there is none."""
         raise NotImplementedError
+
+    def _mixture(self) -> Parameters:
+        """The fitted mixture, whose weights sum to one; raises NotFittedError."""
+        return self._parameters()
 
     def _evaluated(self, what: _Criterion, X: Any, sample_weight: Any) -> engine.WeightedSum:
         parameters = self._parameters()

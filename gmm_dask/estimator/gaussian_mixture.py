@@ -82,6 +82,8 @@ class GaussianMixture(FittedMixture):
     events_ : tuple of Event
         What was done to components in trouble, and which of them are narrow: their variance in
         some columns is mostly `reg_covar`. Pass, component, cause, action, columns, message.
+    merge_tree_, clusters_, n_clusters_
+        Components that overlap as one cluster, (k,); made when they are asked for.
     n_features_in_ : int
     feature_names_in_ : array of str, where the input names its columns
     """
@@ -123,6 +125,7 @@ class GaussianMixture(FittedMixture):
         mean_precision_prior: float | None = DEFAULT.mean_precision_prior,
         degrees_of_freedom_prior: float | None = DEFAULT.degrees_of_freedom_prior,
         covariance_prior: float | None = DEFAULT.covariance_prior,
+        n_clusters: int | None = DEFAULT.n_clusters,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -147,6 +150,7 @@ class GaussianMixture(FittedMixture):
         self.mean_precision_prior = mean_precision_prior
         self.degrees_of_freedom_prior = degrees_of_freedom_prior
         self.covariance_prior = covariance_prior
+        self.n_clusters = n_clusters
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:

@@ -8,6 +8,7 @@ from gmm_dask.mixture.estimate import (
     m_step,
     parameters_from_responsibilities,
 )
+from gmm_dask.mixture.merging import MergeTree, merge_tree
 from gmm_dask.mixture.parameters import Estimate, Parameters, mixture_sample, n_free_parameters
 from gmm_dask.mixture.prior import Prior, PriorSettings
 from gmm_dask.mixture.statistics import SufficientStatistics
@@ -25,6 +26,7 @@ __all__ = [
     "Cause",
     "CovarianceFamily",
     "Estimate",
+    "MergeTree",
     "Parameters",
     "Prior",
     "PriorSettings",
@@ -37,6 +39,7 @@ __all__ = [
     "labels",
     "log_density",
     "m_step",
+    "merge_tree",
     "mixture_sample",
     "n_free_parameters",
     "parameters_from_responsibilities",
