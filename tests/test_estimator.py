@@ -28,7 +28,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from gmm_dask import GaussianMixture
 from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
-from gmm_dask.estimator import user_rows
+from gmm_dask.estimator.rows import user_rows
 from gmm_dask.mixture import COVARIANCE_FAMILIES
 from tests.conftest import Blobs
 

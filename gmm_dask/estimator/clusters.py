@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.estimator.user_rows import is_lazy
+from gmm_dask.estimator.rows.user_rows import is_lazy
 from gmm_dask.mixture import MergeTree, Parameters, merge_tree
 from gmm_dask.mixture.merging import looked_up
 

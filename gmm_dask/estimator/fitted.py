@@ -15,7 +15,7 @@ from gmm_dask import engine
 from gmm_dask.errors import DataError
 from gmm_dask.estimator.clusters import Clusters
 from gmm_dask.estimator.hand_over import HandOver
-from gmm_dask.estimator.user_rows import backend_of, checked_chunks, map_rows
+from gmm_dask.estimator.rows.user_rows import backend_of, checked_chunks, map_rows
 from gmm_dask.mixture import Parameters, mixture_sample
 from gmm_dask.mixture.row_arithmetic import Missing
 

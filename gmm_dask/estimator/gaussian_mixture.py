@@ -19,10 +19,10 @@ from sklearn.utils.validation import check_is_fitted
 from gmm_dask import engine, fitting
 from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
 from gmm_dask.estimator.fitted import FittedMixture
-from gmm_dask.estimator.forms import in_order_of, names_of
 from gmm_dask.estimator.listening import Listening
+from gmm_dask.estimator.rows.forms import in_order_of, names_of
+from gmm_dask.estimator.rows.user_rows import backend_of, checked_chunks, is_path
 from gmm_dask.estimator.sklearn_form import COMMON, constraints, copied, documentation, sklearn_form
-from gmm_dask.estimator.user_rows import backend_of, checked_chunks, is_path
 from gmm_dask.fitting_run import FitData, WarmStart, fit_rows, tasks_told
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.row_arithmetic import Missing

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmm_dask.errors import DataError
-from gmm_dask.estimator.forms import names_of
+from gmm_dask.estimator.rows.forms import names_of
 from gmm_dask.fitting import Outcome
 from gmm_dask.sections import FitSettings
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from gmm_dask import engine, fitting
 from gmm_dask.errors import FeatureWarning
-from gmm_dask.estimator.forms import check_survey, names_of
+from gmm_dask.estimator.rows.forms import check_survey, names_of
 from gmm_dask.fitting_run import FitListener
 from gmm_dask.pace import Pace, in_words
 

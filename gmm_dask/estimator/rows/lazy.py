@@ -12,15 +12,22 @@ import numpy as np
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from gmm_dask.errors import DataError, NotNumbersError
-from gmm_dask.estimator.forms import Names, header, lengths_of, names_of, order_of, weight_values
-from gmm_dask.estimator.frames import (
+from gmm_dask.estimator.rows.forms import (
+    Names,
+    header,
+    lengths_of,
+    names_of,
+    order_of,
+    weight_values,
+)
+from gmm_dask.estimator.rows.frames import (
     NO_VALUE,
     check_unique,
     frame_values,
     is_vector,
     kind_of_pandas,
 )
-from gmm_dask.estimator.values import Headings, Values, array_values
+from gmm_dask.estimator.rows.values import Headings, Values, array_values
 from gmm_dask.kinds import MAY_BE_TAKEN, element, kind_of_class, kind_of_dtype, refusal
 
 LISTS_AS_TEXT = (

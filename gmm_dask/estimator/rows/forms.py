@@ -14,7 +14,7 @@ from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from gmm_dask.engine import Survey
 from gmm_dask.errors import DataError
-from gmm_dask.estimator.frames import (
+from gmm_dask.estimator.rows.frames import (
     Numbers,
     column_values,
     frame_values,
@@ -22,7 +22,7 @@ from gmm_dask.estimator.frames import (
     of_arrow,
     table_values,
 )
-from gmm_dask.estimator.values import Headings, Values, array_values, listed_values
+from gmm_dask.estimator.rows.values import Headings, Values, array_values, listed_values
 from gmm_dask.kinds import element_of
 from gmm_dask.mixture.row_arithmetic import Missing
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from gmm_dask.errors import DataError, NotNumbersError
-from gmm_dask.estimator.values import (
+from gmm_dask.estimator.rows.values import (
     Headings,
     Values,
     array_of,

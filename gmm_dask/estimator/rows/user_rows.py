@@ -19,7 +19,7 @@ from gmm_dask.engine import RowChunks, row_chunks
 from gmm_dask.engine.cluster.backends import Backend
 from gmm_dask.engine.cluster.opening import available_cores, blas_on_one_thread, users_backend
 from gmm_dask.errors import DataError
-from gmm_dask.estimator.forms import (
+from gmm_dask.estimator.rows.forms import (
     Names,
     checked_rows,
     checked_values,
@@ -27,8 +27,14 @@ from gmm_dask.estimator.forms import (
     names_of,
     weight_values,
 )
-from gmm_dask.estimator.lazy import FramePart, checked_weights, frame_part, is_frame, lazy_features
-from gmm_dask.estimator.values import Values
+from gmm_dask.estimator.rows.lazy import (
+    FramePart,
+    checked_weights,
+    frame_part,
+    is_frame,
+    lazy_features,
+)
+from gmm_dask.estimator.rows.values import Values
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic, incomplete_rows
 
