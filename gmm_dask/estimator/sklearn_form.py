@@ -13,6 +13,8 @@ from pydantic.fields import FieldInfo
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from gmm_dask.errors import SettingsError
+from gmm_dask.mixture import COVARIANCE_FAMILIES
 from gmm_dask.mixture.row_arithmetic import Missing
 from gmm_dask.sections import MISSING, FitSettings
 
@@ -26,6 +28,12 @@ _FITTED = (
 
 def sklearn_form(ours: Any) -> SklearnMixture:
     """scikit-learn's estimator of the same parameters, fitted if ours is."""
+    if ours.covariance_type not in COVARIANCE_FAMILIES:
+        known = ", ".join(COVARIANCE_FAMILIES)
+        raise SettingsError(
+            f"scikit-learn's GaussianMixture has no covariance_type {ours.covariance_type!r}; it "
+            f"has {known}."
+        )
     theirs = SklearnMixture()
     theirs.set_params(**{k: v for k, v in ours.get_params().items() if k in COMMON})
     if hasattr(ours, "weights_") and len(ours.weights_) != ours.n_components:

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from gmm_dask.errors import NotFiniteError
 from gmm_dask.mixture.covariance import CovarianceFamily, family
-from gmm_dask.mixture.covariance.factors import combined_features
 from gmm_dask.mixture.parameters import Estimate, Parameters
 from gmm_dask.mixture.prior import Prior
 from gmm_dask.mixture.statistics import SufficientStatistics
@@ -231,7 +230,7 @@ def find_faults(
         held = [floored.get(owner) is Cause.COLLAPSED for owner in family.owners]
         noise[held] = np.maximum(noise[held], SOUND * data_variances)
     collapsed = variances[[owner or 0 for owner in family.owners]] <= noise
-    pivots = _smallest_pivots(family)
+    pivots = family.least_pivots()
     for i in map(int, np.flatnonzero(collapsed.any(axis=1) | (pivots <= SOUND))):
         owner = family.owners[i]
         if owner is None or alive[owner]:
@@ -261,39 +260,6 @@ def _fault_of(
     if len(collapsed):
         return Fault(owner, Cause.COLLAPSED, tuple(map(int, collapsed)))
     limit = 16 * family.n_features * EPS if limit is None else limit
-    if family.matrices is None or pivot > limit:
+    if pivot > limit:
         return None
-    return Fault(owner, Cause.SINGULAR, combined_features(_correlations(family.matrices[i])))
-
-
-@np.errstate(all="ignore")
-def _correlations(covariances: Array) -> Array:
-    scale = np.sqrt(np.diagonal(covariances, axis1=-2, axis2=-1))
-    return np.asarray(covariances / scale[..., :, None] / scale[..., None, :])
-
-
-def _smallest_pivots(family: CovarianceFamily) -> Array:
-    """Least share of a column's variance that the columns before it leave unexplained.
-
-    Of each different covariance, (m,): all of them at once, and one by one only where LAPACK
-    stops at one; 1 where columns are not correlated, and 0 where a variance is none.
-    """
-    if family.matrices is None:
-        return np.ones(len(family.owners))
-    correlations = _correlations(family.matrices)
-    try:
-        return _least_pivots(correlations)
-    except np.linalg.LinAlgError:
-        return np.array([_pivot_or_none(each) for each in correlations])
-
-
-def _least_pivots(correlations: Array) -> Array:
-    lower = np.linalg.cholesky(correlations)
-    return np.asarray(np.diagonal(lower, axis1=-2, axis2=-1).min(axis=-1) ** 2)
-
-
-def _pivot_or_none(correlation: Array) -> float:
-    try:
-        return float(_least_pivots(correlation))
-    except np.linalg.LinAlgError:
-        return 0.0
+    return Fault(owner, Cause.SINGULAR, family.dependent_features(i))

@@ -204,3 +204,19 @@ def test_factors_that_the_features_cannot_have_are_refused(rows: Array) -> None:
             model.fit(rows)
     with pytest.raises(ValueError, match="low_rank"):
         GaussianMixture(K, covariance_type="low_rank:0").fit(rows)
+
+
+def test_a_feature_that_factors_explain_whole_is_floored(rows: Array) -> None:
+    copied = rows.copy()
+    copied[:, 3] = copied[:, 1]
+    model = GaussianMixture(K, covariance_type=f"low_rank:{Q}", reg_covar=0.0, max_iter=300)
+    model.fit(copied)
+    assert {event.cause for event in model.events_} == {"singular"}
+    assert {name for event in model.events_ for name in event.columns} <= {1, 3}
+    assert np.isfinite(model.score(copied))
+
+
+def test_scikit_learn_has_no_such_mixture(rows: Array) -> None:
+    model = GaussianMixture(K, covariance_type=f"low_rank:{Q}").fit(rows)
+    with pytest.raises(SettingsError, match="scikit-learn's GaussianMixture has no"):
+        model.to_sklearn()

@@ -277,6 +277,17 @@ class CovarianceFamily(ABC):
         """The least of values (k, d) over the variances that are one number, (c, d)."""
         return values
 
+    def least_pivots(self) -> Array:
+        """Least share of a feature's variance that others leave unexplained, (c,).
+
+        One for each different covariance: 1 where features are independent, 0 where a variance is.
+        """
+        return np.ones(len(self.owners))
+
+    def dependent_features(self, i: int) -> tuple[int, ...]:
+        """Features that follow from each other under the i-th different covariance."""
+        return ()
+
     # Missing values
 
     @abstractmethod

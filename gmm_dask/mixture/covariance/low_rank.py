@@ -190,6 +190,19 @@ class LowRank(CovarianceFamily):
         explained = noise * np.einsum("kdq,kdq->kd", self.loadings, self._gains)
         return float(((noise - explained) * variances).sum())
 
+    def least_pivots(self) -> Array:
+        return np.asarray(self._unexplained.min(axis=1))
+
+    def dependent_features(self, i: int) -> tuple[int, ...]:
+        shares = self._unexplained[i]
+        return tuple(map(int, np.flatnonzero(shares <= shares.min())))
+
+    @property
+    def _unexplained(self) -> Array:
+        """Share of each variance that is noise, (k, d)."""
+        variances = self.variances
+        return np.asarray(self.noise / np.where(variances > 0, variances, 1.0))
+
     def average(self, shares: Array) -> Self:
         return self.diagonal(1, shares @ self.variances)
 

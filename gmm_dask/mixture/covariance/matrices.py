@@ -10,7 +10,12 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.mixture.covariance.factors import factor_covariances, factor_precision, not_completed
+from gmm_dask.mixture.covariance.factors import (
+    combined_features,
+    factor_covariances,
+    factor_precision,
+    not_completed,
+)
 from gmm_dask.mixture.covariance.family import Array, CovarianceFamily, Indices
 
 SYMMETRY_SLACK = 1e-8  # of a correlation
@@ -87,6 +92,17 @@ class Matrices(CovarianceFamily):
         root = np.linalg.solve(factors.swapaxes(-1, -2), _from_log_cholesky(numbers, d))
         covariances = _symmetric(root @ root.swapaxes(-1, -2))
         return self._with(covariances.reshape(self.covariances.shape))
+
+    def least_pivots(self) -> Array:
+        # All at once, and one by one only where LAPACK stops at one.
+        correlations = _correlations(self.matrices)
+        try:
+            return _least_pivots(correlations)
+        except np.linalg.LinAlgError:
+            return np.array([_pivot_or_none(each) for each in correlations])
+
+    def dependent_features(self, i: int) -> tuple[int, ...]:
+        return combined_features(_correlations(self.matrices[i]))
 
     def covariances_problem(self) -> str | None:
         problem = super().covariances_problem()
@@ -340,3 +356,21 @@ def _from_log_cholesky(rows: Array, d: int) -> Array:
     lower[:, along, along] = np.exp(rows[:, :d] / np.sqrt(2))
     lower[:, below[0], below[1]] = rows[:, d:]
     return lower
+
+
+@np.errstate(all="ignore")
+def _correlations(covariances: Array) -> Array:
+    scale = np.sqrt(np.diagonal(covariances, axis1=-2, axis2=-1))
+    return np.asarray(covariances / scale[..., :, None] / scale[..., None, :])
+
+
+def _least_pivots(correlations: Array) -> Array:
+    lower = np.linalg.cholesky(correlations)
+    return np.asarray(np.diagonal(lower, axis1=-2, axis2=-1).min(axis=-1) ** 2)
+
+
+def _pivot_or_none(correlation: Array) -> float:
+    try:
+        return float(_least_pivots(correlation))
+    except np.linalg.LinAlgError:
+        return 0.0
