@@ -284,4 +284,5 @@ def _guard(
         names,
         start,
         surveyed.sample,
+        settings.eigenvalue_ratio,
     )

@@ -214,6 +214,13 @@ class FitSettings(Section):
         "widen it by 1e-6 of the data's variances, start it anew where the mixture is worst, go "
         "on without it, or stop.",
     )
+    eigenvalue_ratio: Number | None = Field(
+        default=None,
+        ge=1,
+        description="The largest eigenvalue of all covariances is at most so many times the least "
+        "one, on columns scaled to unit variances (spherical: in the data's units), so that no "
+        "component shrinks onto a few rows. Not for low_rank.",
+    )
     weight_concentration_prior: Number | None = Field(
         default=None,
         ge=1,

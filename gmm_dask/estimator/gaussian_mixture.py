@@ -121,6 +121,7 @@ class GaussianMixture(FittedMixture):
         arithmetic: str = DEFAULT.arithmetic,
         missing: Missing = MISSING.default,
         component_policy: str = DEFAULT.component_policy,
+        eigenvalue_ratio: float | None = DEFAULT.eigenvalue_ratio,
         weight_concentration_prior: float | None = DEFAULT.weight_concentration_prior,
         mean_precision_prior: float | None = DEFAULT.mean_precision_prior,
         degrees_of_freedom_prior: float | None = DEFAULT.degrees_of_freedom_prior,
@@ -146,6 +147,7 @@ class GaussianMixture(FittedMixture):
         self.arithmetic = arithmetic
         self.missing = missing
         self.component_policy = component_policy
+        self.eigenvalue_ratio = eigenvalue_ratio
         self.weight_concentration_prior = weight_concentration_prior
         self.mean_precision_prior = mean_precision_prior
         self.degrees_of_freedom_prior = degrees_of_freedom_prior

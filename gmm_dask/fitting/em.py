@@ -112,9 +112,9 @@ class Fit:
         tol = self.rule.tol
         if state.is_rough:
             tol = max(tol, ROUNDED * self.parameters.n_features)
-        return replace(
-            self, state=state.advanced(bound, step, tol, accelerate=self.rule.accelerate)
-        )
+        # What is extrapolated would leave the bounds, and be better for it.
+        accelerate = self.rule.accelerate and self.maximise.eigenvalue_ratio is None
+        return replace(self, state=state.advanced(bound, step, tol, accelerate=accelerate))
 
     @property
     def result(self) -> FitResult:

@@ -74,6 +74,9 @@ class Maximisation:
         Which initialisation, for events.
     sample : (m, d), optional
         Rows that components are reseeded at; without them, none is.
+    eigenvalue_ratio : float, optional
+        At most so many times the least eigenvalue of all covariances is the largest one, as
+        `CovarianceFamily.limited` says; needs `spread`.
     """
 
     reg_covar: float = 1e-6
@@ -83,6 +86,7 @@ class Maximisation:
     columns: tuple[str, ...] | None = None
     start: int = 1
     sample: npt.NDArray[Any] | None = None
+    eigenvalue_ratio: float | None = None
 
     @property
     def unit(self) -> float:
@@ -97,7 +101,7 @@ class Maximisation:
         """The start as a mixture; nothing can be reseeded before rows were looked at."""
         if self.prior is not None and self.spread is not None:
             found = self.prior.applied(found, float(self.spread.weight.max()))
-        return self._guarded(found, None, 0, ())
+        return self._guarded(self._limited(found, found.weights), None, 0, ())
 
     def adopt(self, given: Parameters) -> Step:
         """A start that is a mixture already; a prior on the weights leaves none at zero."""
@@ -123,7 +127,17 @@ class Maximisation:
             A mean or variance is beyond float64.
         """
         found = estimate(parameters, statistics, self.reg_covar, self.prior)
-        return self._guarded(found, parameters, pass_number, events)
+        rows = statistics.sum_resp
+        if self.prior is not None:
+            rows = rows + self.prior.rows_of_covariance(found.family) + self.prior.rows_of_mean
+        return self._guarded(self._limited(found, rows), parameters, pass_number, events)
+
+    def _limited(self, found: Estimate, rows: Array) -> Estimate:
+        """With eigenvalues within the ratio; `rows` (k,) in any unit are behind the covariances."""
+        if self.eigenvalue_ratio is None or self.spread is None:
+            return found
+        limits = (self.eigenvalue_ratio, rows, self.spread.variances)
+        return replace(found, family=found.family.limited(*limits))
 
     def _guarded(
         self,

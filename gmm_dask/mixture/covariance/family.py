@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.errors import SingularCovarianceError
+from gmm_dask.errors import SettingsError, SingularCovarianceError
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -236,6 +236,31 @@ class CovarianceFamily(ABC):
         added = self.one_of_variances(np.ones(self.n_features))
         share = added if lacking is None else added - lacking
         return self._with(self.covariances + reg_covar * share)
+
+    def limited(self, ratio: float, rows: Array, variances: Array) -> Self:
+        """The covariances of greatest likelihood whose eigenvalues are within a ratio.
+
+        The largest eigenvalue of all components is at most `ratio` times the least one, on columns
+        scaled to unit variances; where a component has one variance, in the data's units.
+
+        Parameters
+        ----------
+        ratio : float
+            At least 1.
+        rows : (k,)
+            Rows behind each covariance, in any unit.
+        variances : (d,)
+            Of the data.
+
+        Raises
+        ------
+        SettingsError
+            The family has no such solution in closed form.
+        """
+        raise SettingsError(
+            "eigenvalue_ratio is defined for full, tied, diag and spherical covariances, not for "
+            f"{self.name}. Leave it out, or choose one of these."
+        )
 
     def plus(self, variances: Array) -> Self:
         """With variances added that `averaged_variances` found."""

@@ -17,6 +17,7 @@ from gmm_dask.mixture.covariance.factors import (
     not_completed,
 )
 from gmm_dask.mixture.covariance.family import Array, CovarianceFamily, Indices
+from gmm_dask.mixture.covariance.ratio import units_of, within_ratio
 
 SYMMETRY_SLACK = 1e-8  # of a correlation
 FACTOR_SLACK = 1e-9  # of U^T covariance U about the identity, beside what rounding explains
@@ -62,6 +63,17 @@ class Matrices(CovarianceFamily):
 
     def one_of_variances(self, variances: Array) -> Array:
         return np.diag(variances)
+
+    def limited(self, ratio: float, rows: Array, variances: Array) -> Self:
+        scale = units_of(variances)
+        values, vectors = np.linalg.eigh(self.matrices / scale[:, None] / scale)
+        behind = [rows.sum() if owner is None else rows[owner] for owner in self.owners]
+        held = within_ratio(values, np.array(behind), ratio)
+        if held is values:
+            return self
+        matrices = (vectors * held[:, None, :]) @ vectors.swapaxes(1, 2)
+        matrices = _symmetric(matrices) * scale[:, None] * scale
+        return self._with(matrices.reshape(self.covariances.shape))
 
     def prior_rows(self, degrees_of_freedom: float) -> float:
         return degrees_of_freedom + self.n_features + 1

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gmm_dask.mixture.covariance.factors import factor_variances
 from gmm_dask.mixture.covariance.family import Array, CovarianceFamily, Indices
 from gmm_dask.mixture.covariance.matrices import FACTOR_SLACK
+from gmm_dask.mixture.covariance.ratio import units_of, within_ratio
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +106,12 @@ class Diag(Variances):
     def one_of_variances(self, variances: Array) -> Array:
         return variances
 
+    def limited(self, ratio: float, rows: Array, variances: Array) -> Self:
+        squares = units_of(variances) ** 2
+        scaled = self.covariances / squares
+        held = within_ratio(scaled, rows, ratio)
+        return self if held is scaled else self._with(held * squares)
+
     def prior_rows(self, degrees_of_freedom: float) -> float:
         return degrees_of_freedom + 2
 
@@ -176,6 +183,9 @@ class Spherical(Variances):
 
     def one_of_variances(self, variances: Array) -> Array:
         return np.asarray(variances.mean())
+
+    def limited(self, ratio: float, rows: Array, variances: Array) -> Self:
+        return self._with(within_ratio(self.covariances[:, None], rows, ratio)[:, 0])
 
     def prior_rows(self, degrees_of_freedom: float) -> float:
         return (degrees_of_freedom + 2) / self.n_features
