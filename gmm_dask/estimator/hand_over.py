@@ -101,6 +101,8 @@ def record_of(mixture: Any) -> Model:
         lower_bounds=lower_bounds,
         n_rows=int(ended[1]),
         sum_weight=float(ended[2]),
+        clusters=tuple(mixture.clusters_.tolist()),
+        merge_tree=mixture.merge_tree_,
         **facts,
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 from gmm_dask import fitting
 from gmm_dask.estimator.gaussian_mixture import GaussianMixture
 from gmm_dask.estimator.hand_over import UNNAMED
-from gmm_dask.mixture import Parameters
+from gmm_dask.mixture import MergeTree, Parameters
 from gmm_dask.storage import Model
 
 WIDTH = 100  # characters of a line that is printed
@@ -46,6 +46,8 @@ class PublishedMixture(GaussianMixture):
     data_fingerprint, settings_hash : str
     created_by : dict of str
         Versions of the software.
+    clusters : tuple of int or None
+    merge_tree : MergeTree or None
     sha256 : str
         Checksum of the model file.
     """
@@ -68,6 +70,8 @@ class PublishedMixture(GaussianMixture):
     data_fingerprint: str
     settings_hash: str
     created_by: dict[str, str]
+    clusters: tuple[int, ...] | None
+    merge_tree: MergeTree | None
     sha256: str
 
     @classmethod
@@ -153,6 +157,8 @@ def _parameters(model: Model, source: _Source) -> dict[str, Any]:
     known = GaussianMixture().get_params()
     found = {name: value for name, value in fit.items() if name in known}
     found |= {"missing": data["missing"]} if "missing" in data else {}
+    if model.clusters is not None and "n_clusters" not in found:
+        found["n_clusters"] = len(set(model.clusters))
     return found | {
         "n_components": model.parameters.n_components,
         "covariance_type": model.parameters.covariance_type,

@@ -73,6 +73,17 @@ class MergeTree:
             for overlap in self.overlaps
         )
 
+    def problem(self) -> str | None:
+        """Why this is no tree of merges; None where it is one."""
+        k, left = self.n_components, set(range(self.n_components))
+        if len(self.pairs) != k - 1 or len(self.overlaps) != k - 1:
+            return f"has not {k - 1} merges of {k} components"
+        for kept, merged in self.pairs:
+            if not kept < merged or not {kept, merged} <= left:
+                return f"merges {merged} into {kept}, which are no clusters by then"
+            left.remove(merged)
+        return None
+
     def clusters(self, n_clusters: int | None = None) -> Labels:
         """The cluster of each component, (k,), numbered from 0 by their lowest components.
 

@@ -15,7 +15,7 @@ from gmm_dask import fitting
 from gmm_dask.cautions import Caution
 from gmm_dask.engine import Backend, Held, Survey, hold, release, survey
 from gmm_dask.fitting_run import FitData, FitListener, fit_rows, tasks_told
-from gmm_dask.mixture import core
+from gmm_dask.mixture import core, merge_tree
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints import Keeper
@@ -251,6 +251,7 @@ class _Listener(FitListener):
 
 def _model(job: Job[Settings], result: fitting.FitResult) -> Model:
     versions = software_versions()
+    tree = merge_tree(result.parameters)
     return Model(
         parameters=result.parameters,
         feature_names=job.plan.features,
@@ -265,6 +266,8 @@ def _model(job: Job[Settings], result: fitting.FitResult) -> Model:
         data_fingerprint=job.plan.fingerprint,
         settings_hash=settings_hash(job.settings),
         created_by={name: versions[name] for name in ("gmm-dask", "numpy")},
+        clusters=tuple(tree.clusters(job.settings.fit.n_clusters).tolist()),
+        merge_tree=tree,
     )
 
 

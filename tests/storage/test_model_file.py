@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmm_dask.errors import ModelFileError
-from gmm_dask.mixture import Parameters, log_density
+from gmm_dask.mixture import MergeTree, Parameters, log_density, merge_tree
 from gmm_dask.storage.arrow import parquet_bytes
 from gmm_dask.storage.records import model_file
 from gmm_dask.storage.records.model_file import dump_model, load_model_file, parameters_table
@@ -86,6 +86,39 @@ def test_a_model_from_given_precisions_can_be_stored(parameters: Parameters) -> 
     )
     model = model_of(given_precisions)
     assert same_bits(load_model_file(dump_model(model)), model)
+
+
+def test_clusters_and_their_tree_come_back() -> None:
+    parameters = random_mixture("full", 5, 2, 3)
+    tree = merge_tree(parameters)
+    for n in range(1, 6):
+        model = model_of(parameters, clusters=tuple(tree.clusters(n).tolist()), merge_tree=tree)
+        found = load_model_file(dump_model(model))
+        assert found.merge_tree == tree
+        assert found.clusters == model.clusters
+
+
+TREE = MergeTree(((0, 1),), (0.5,), (0.25, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("clusters", "tree", "field"),
+    [
+        ((0, 1), None, "clusters"),
+        (None, TREE, "clusters"),
+        ((1, 0), TREE, "clusters"),
+        ((0,), TREE, "clusters"),
+        ((0, 0), replace(TREE, pairs=((1, 0),)), "merge_tree"),
+        ((0, 0), replace(TREE, pairs=((0, 7),)), "merge_tree"),
+        ((0, 0), replace(TREE, pairs=((0, 1, 1),)), "pairs"),
+        ((0, 0), replace(TREE, overlaps=()), "overlaps"),
+        ((0, 0), replace(TREE, entropies=(math.nan, 0.0)), "entropies"),
+    ],
+)
+def test_a_tree_that_is_none_is_not_written(clusters: Any, tree: Any, field: str) -> None:
+    parameters = random_mixture("full", 2, 2, 0)
+    with pytest.raises(ModelFileError, match=field):
+        dump_model(model_of(parameters, clusters=clusters, merge_tree=tree))
 
 
 def test_equal_models_have_equal_bytes_and_no_time_is_in_them() -> None:

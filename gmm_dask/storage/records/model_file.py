@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gmm_dask.errors import ModelFileError, OutputError, SettingsError
-from gmm_dask.mixture import Parameters, family
+from gmm_dask.mixture import MergeTree, Parameters, family
 from gmm_dask.storage.arrow import parquet_bytes, to_arrow, to_arrow_lists
 from gmm_dask.storage.records.codec import (
     COUNT,
@@ -75,6 +75,10 @@ class Model:
         What it was fitted to, and how.
     created_by : dict of str
         Versions of the software.
+    clusters : tuple of int, optional
+        The cluster of each component; a file of an earlier version has none.
+    merge_tree : MergeTree, optional
+        The tree that these clusters are a level of.
     """
 
     parameters: Parameters
@@ -90,6 +94,8 @@ class Model:
     data_fingerprint: str
     settings_hash: str
     created_by: dict[str, str]
+    clusters: tuple[int, ...] | None = None
+    merge_tree: MergeTree | None = None
 
     @cached_property
     def sha256(self) -> str:
@@ -139,8 +145,8 @@ def is_readable(
     """Whether every model of this shape and after so many passes is a file that can be read."""
     k, d = n_components, len(names)
     shape = family(covariance_type).shape(k, d)
-    n_numbers = k + k * d + 2 * math.prod(shape) + passes
-    n_lists = 3 + k + 2 * (1 + sum(accumulate(shape[:-1], operator.mul)))
+    n_numbers = 6 * k + k * d + 2 * math.prod(shape) + passes
+    n_lists = 7 + 2 * k + 2 * (1 + sum(accumulate(shape[:-1], operator.mul)))
     text = canonical_json([*names, *types])
     n_bytes = REST_BYTES + len(text) + NUMBER_BYTES * n_numbers + 3 * n_lists
     marks = REST_MARKS + n_marks(text) + n_lists
@@ -198,7 +204,8 @@ def _dump(model: Model) -> Any:
     parameters = model.parameters
     sizes = {"n_components": parameters.n_components, "n_features": parameters.n_features}
     arrays = {name: getattr(parameters, name) for name in ARRAYS}
-    known = {**vars(model), **sizes, **arrays, "covariance_type": parameters.covariance_type}
+    of_model = {name: value for name, value in vars(model).items() if value is not None}
+    known = {**of_model, **sizes, **arrays, "covariance_type": parameters.covariance_type}
     k, d = parameters.means.shape
     return _shape(parameters.covariance_type, k, d, model.n_passes).dump(known)
 
@@ -220,11 +227,34 @@ def _load(document: Any, at: At) -> Model:
     if (problem := parameters.family.factors_problem()) is not None:
         at.refuse(problem, "precisions_cholesky")
     model = Model(parameters, **found)
+    _check_clusters(model, at)
     if len(set(model.feature_names)) != d:
         at.refuse("names a feature twice", "feature_names")
     if model.converged != (model.outcome == "converged"):
         at.refuse(f"contradicts the outcome {model.outcome!r}", "converged")
     return model
+
+
+def _check_clusters(model: Model, at: At) -> None:
+    """Refuse a tree that is none, and clusters that are no level of it."""
+    tree, clusters = model.merge_tree, model.clusters
+    if (tree is None) != (clusters is None):
+        at.refuse("is there without its tree or its clusters", "clusters")
+    if tree is None or clusters is None:
+        return
+    if (problem := tree.problem()) is not None:
+        at.refuse(problem, "merge_tree")
+    if tuple(tree.clusters(len(set(clusters))).tolist()) != clusters:
+        at.refuse("is no level of the merge tree", "clusters")
+
+
+def _tree(k: int) -> Kind[MergeTree]:
+    """The tree of merges of k components."""
+    lengths = {"overlaps": list_of(SIZE, k - 1), "entropies": list_of(SIZE, k)}
+    inner = shape({"pairs": list_of(list_of(COUNT, 2), k - 1), **lengths})
+    return Kind(
+        lambda value, at: MergeTree(**inner.load(value, at)), lambda tree: inner.dump(vars(tree))
+    )
 
 
 def _shape(covariance_type: str, k: int, d: int, n_passes: int) -> Kind[dict[str, Any]]:
@@ -248,7 +278,11 @@ def _shape(covariance_type: str, k: int, d: int, n_passes: int) -> Kind[dict[str
             "data_fingerprint": TEXT,
             "settings_hash": TEXT,
             "created_by": by_name(TEXT),
-        }
+        },
+        {
+            "clusters": list_of(COUNT, k),
+            "merge_tree": _tree(k),
+        },
     )
 
 
