@@ -179,6 +179,8 @@ def fit_rows(
     result = fitting.best_of(results)
     if narrow := narrow_events(result, guards[0]):
         listener.caution(gist([event.to_dict() for event in narrow]))
+    if message := _not_replicated(result, settings):
+        listener.caution(message)
     result = replace(result, events_=(*result.events_, *narrow))
     n_passes = 0 if surveyed.replaces_rows else sum(each.n_passes for each in results)
     return FittedRows(result, surveyed, cautions, surveyed.n_reads + n_passes)
@@ -187,6 +189,17 @@ def fit_rows(
 def tasks_told(report: fitting.Report) -> engine.Tell:
     """Tasks that are done, as the engine tells of them, in words."""
     return lambda name, done, of: report(OF_TASKS[name], done, of)
+
+
+def _not_replicated(result: fitting.FitResult, settings: FitSettings) -> str | None:
+    """The caution that the best log-likelihood was found once; None where that is not so."""
+    if result.search is None or result.search.n_replicated > 1:
+        return None
+    remedy = "Set effort to high"
+    if settings.effort == "high":
+        remedy = "Fit with another random_state, or set n_components lower"
+    said = result.search.message
+    return f"{said[0].upper()}{said[1:]}: there may be a better one. {remedy}."
 
 
 def _surveyed(
@@ -247,7 +260,7 @@ def _results(
     if checkpoint is not None:
         heard |= {"keep": checkpoint.keep, "progress": checkpoint.progress}
     return fitting.fit_from_sample(
-        fitting.Sample(*asked.sample, part, asked.on_larger),
+        fitting.Sample(*asked.sample, part, asked.on_larger, engine.available_cores()),
         over_all,
         method,
         guards,

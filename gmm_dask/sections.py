@@ -182,8 +182,15 @@ class FitSettings(Section):
         default=100, ge=1, le=1_000_000, description="Passes over the data at most."
     )
     n_init: Count = Field(default=1, ge=1, description="Starts; the best result is kept.")
-    init_params: Literal["kmeans", "k-means++", "random", "random_from_data"] = Field(
-        default="kmeans", description="How the start is found, on a random sample of rows."
+    init_params: Literal["auto", "kmeans", "k-means++", "random", "random_from_data"] = Field(
+        default="kmeans",
+        description="How the start is found, on a random sample of rows. auto: by a search among "
+        "many starts, with moves from optimum to optimum.",
+    )
+    effort: Literal["low", "medium", "high"] = Field(
+        default="medium",
+        description="What a search (init_params: auto) may spend: about 150, 1,200 or 6,000 passes "
+        "over the rows of the sample; it ends earlier where the best was found again.",
     )
     random_state: Count = Field(
         default=0, ge=0, le=2**63 - 1, description="Seed; the same seed gives the same bits."

@@ -4,7 +4,7 @@ from gmm_dask.engine.cache.disk import check_folder
 from gmm_dask.engine.cache.hold import Held, hold, release, rows_here
 from gmm_dask.engine.cluster.backends import Backend, ClusterBackend
 from gmm_dask.engine.cluster.link import Limits, Listener
-from gmm_dask.engine.cluster.opening import open_backend
+from gmm_dask.engine.cluster.opening import available_cores, open_backend
 from gmm_dask.engine.cluster.recovery import Given
 from gmm_dask.engine.cluster.threads import LocalBackend
 from gmm_dask.engine.passes.chunk_map import Tell, counting
@@ -38,6 +38,7 @@ __all__ = [
     "Tell",
     "Unit",
     "WeightedSum",
+    "available_cores",
     "completed_log_likelihood",
     "check_folder",
     "counting",

@@ -40,6 +40,7 @@ NAME_THEM = (
 )
 
 DEFAULT = FitSettings()
+SEARCHED = ("n_starts_", "n_replicated_", "runner_up_difference_")
 
 Array = npt.NDArray[np.float64]
 
@@ -84,6 +85,10 @@ class GaussianMixture(FittedMixture):
         some columns is mostly `reg_covar`. Pass, component, cause, action, columns, message.
     merge_tree_, clusters_, n_clusters_
         Components that overlap as one cluster, (k,); made when they are asked for.
+    n_starts_, n_replicated_ : int or None
+        Starts of the search, and those that reached the best log-likelihood; None without one.
+    runner_up_difference_ : float or None
+        By how much the log-likelihood of the next best optimum that was found is lower.
     n_features_in_ : int
     feature_names_in_ : array of str, where the input names its columns
     """
@@ -116,6 +121,7 @@ class GaussianMixture(FittedMixture):
         warm_start: bool = False,
         verbose: int = 0,
         verbose_interval: int = 10,
+        effort: str = DEFAULT.effort,
         sample_em: bool = DEFAULT.sample_em,
         acceleration: str = DEFAULT.acceleration,
         arithmetic: str = DEFAULT.arithmetic,
@@ -142,6 +148,7 @@ class GaussianMixture(FittedMixture):
         self.warm_start = warm_start
         self.verbose = verbose
         self.verbose_interval = verbose_interval
+        self.effort = effort
         self.sample_em = sample_em
         self.acceleration = acceleration
         self.arithmetic = arithmetic
@@ -212,6 +219,8 @@ class GaussianMixture(FittedMixture):
         copied(model, ours)
         if hasattr(ours, "weights_"):
             ours.events_ = ()
+            for name in SEARCHED:
+                setattr(ours, name, None)
         return ours
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -219,7 +228,7 @@ class GaussianMixture(FittedMixture):
         known = signature(type(self).__init__).parameters.values()
         missed = {p.name: p.default for p in known if p.default is not p.empty}
         if "weights_" in state:
-            missed["events_"] = ()
+            missed |= {"events_": ()} | dict.fromkeys(SEARCHED)
         super().__setstate__(missed | state)
 
     def _fit(self, X: Any, sample_weight: Any) -> GaussianMixture:
@@ -290,6 +299,10 @@ class GaussianMixture(FittedMixture):
         self.lower_bounds_ = list(result.lower_bounds)
         self.lower_bound_ = result.lower_bounds[-1] if result.n_passes else -np.inf
         self.events_ = result.events_
+        search = result.search
+        self.n_starts_ = None if search is None else search.n_starts
+        self.n_replicated_ = None if search is None else search.n_replicated
+        self.runner_up_difference_ = None if search is None else search.runner_up_difference
         self._ended = (result.outcome, result.n_rows, result.sum_weight)
 
     def _parameters(self) -> Parameters:

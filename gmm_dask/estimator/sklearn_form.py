@@ -36,6 +36,8 @@ def sklearn_form(ours: Any) -> SklearnMixture:
         )
     theirs = SklearnMixture()
     theirs.set_params(**{k: v for k, v in ours.get_params().items() if k in COMMON})
+    if theirs.init_params == "auto":  # theirs knows no search
+        theirs.set_params(init_params="kmeans")
     if hasattr(ours, "weights_") and len(ours.weights_) != ours.n_components:
         # One was dropped, and start values of all of them fit no more.
         starts = dict.fromkeys(("weights_init", "means_init", "precisions_init"))

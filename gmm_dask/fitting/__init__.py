@@ -5,7 +5,16 @@ from gmm_dask.fitting.events import Action, Event, listed, quoted
 from gmm_dask.fitting.initial_values import Given, checked_start
 from gmm_dask.fitting.initialize import INIT_METHODS, initialize
 from gmm_dask.fitting.m_step import ComponentPolicy, Maximisation, Step
-from gmm_dask.fitting.outcome import FitResult, Outcome, Pass, Report, Watcher, best_of, unheard
+from gmm_dask.fitting.outcome import (
+    FitResult,
+    Outcome,
+    Pass,
+    Report,
+    SearchRecord,
+    Watcher,
+    best_of,
+    unheard,
+)
 from gmm_dask.fitting.starts import (
     ACCELERATIONS,
     Method,
@@ -36,6 +45,7 @@ __all__ = [
     "Report",
     "Rule",
     "Sample",
+    "SearchRecord",
     "SharedPass",
     "State",
     "Step",

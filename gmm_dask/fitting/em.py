@@ -130,6 +130,7 @@ class Fit:
             state.events,
             state.n_taken_back,
             self.maximise.start,
+            state.search,
         )
 
 

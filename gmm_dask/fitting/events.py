@@ -58,6 +58,8 @@ class Event:
         says = f"{_SAYS[self.cause]} {columns_called(self.columns)}".rstrip()
         if self.cause is Cause.NARROW:
             return f"{who} {says}: {_NARROW}"
+        if self.cause in SPURIOUS:
+            return f"{who} {says}: {_SPURIOUS}"
         when = "at the start" if self.pass_number == 0 else f"after pass {self.pass_number}"
         if self.until > self.pass_number:
             when = f"{when}, and on to pass {self.until}"
@@ -76,7 +78,16 @@ _SAYS = {
     Cause.COLLAPSED: "had no spread left in",
     Cause.SINGULAR: "became singular, for in its rows these depend on each other:",
     Cause.NARROW: "has hardly any spread of its own in",
+    Cause.FEW_ROWS: "holds too few different rows for its covariance",
+    Cause.THIN: "is thinner than its rows can carry",
+    Cause.HELD_UP: "has a variance that is mostly reg_covar",
+    Cause.TIED_VALUES: "sits on one repeated value of a column",
 }
+SPURIOUS = (Cause.FEW_ROWS, Cause.THIN, Cause.HELD_UP, Cause.TIED_VALUES)
+_SPURIOUS = (
+    "it is spurious, and so is one in every optimum that was found. Set n_components lower, "
+    "covariance_type to a simpler one, or reg_covar higher."
+)
 _NARROW = (
     "half of its variance there or more is what reg_covar adds, and rows that differ by less are "
     "hardly told apart. Scale such columns or set reg_covar lower; leave out a column of codes; "

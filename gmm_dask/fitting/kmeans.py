@@ -34,10 +34,12 @@ def kmeans(X: Array, k: int, rng: np.random.Generator, weight: Array | None = No
     return settled(X, kmeans_plusplus(X, k, rng, weight), weight)
 
 
-def settled(X: Array, centres: Array, weight: Array | None = None) -> Labels:
-    """The group of each row, (n,), after sweeps from these centres (Lloyd 1982)."""
+def settled(
+    X: Array, centres: Array, weight: Array | None = None, sweeps: int = MAX_SWEEPS
+) -> Labels:
+    """The group of each row, (n,), after so many sweeps from these centres (Lloyd 1982)."""
     least = STILL * float(X.var(axis=0).mean())
-    for _ in range(MAX_SWEEPS):
+    for _ in range(sweeps):
         before, centres = centres, _moved(X, centres, weight)
         if ((centres - before) ** 2).sum() <= least:
             break

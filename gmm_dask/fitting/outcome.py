@@ -93,6 +93,41 @@ def unheard(phase: str, done: int, of: int | None = None, note: str = "") -> Non
     """A Report that nobody reads."""
 
 
+@dataclass(frozen=True)
+class SearchRecord:
+    """What a search for the best start found on the sample of rows, and what it spent.
+
+    Parameters
+    ----------
+    n_starts : int
+    n_replicated : int
+        Starts that led to the best log-likelihood.
+    runner_up_difference : float or None
+        By how much the next best optimum is lower in log-likelihood, in all rows' weight; None
+        where no other was found.
+    n_passes, budget : int
+        Over the rows of the sample: those that were made, and those that there were for it.
+    """
+
+    n_starts: int
+    n_replicated: int
+    runner_up_difference: float | None
+    n_passes: int
+    budget: int
+
+    @property
+    def message(self) -> str:
+        """The record as a sentence without its end."""
+        starts = "start" if self.n_starts == 1 else "starts"
+        found = f"best log-likelihood reached by {self.n_replicated} of {self.n_starts} {starts}"
+        if self.runner_up_difference is None:
+            return f"{found}; no other optimum was found"
+        lower = self.runner_up_difference
+        if lower < 0:  # a spurious one, which is not chosen
+            return f"{found}; the next has spurious components and is {-lower:.1f} higher"
+        return f"{found}; next best {lower:.1f} lower"
+
+
 @dataclass(frozen=True, eq=False)
 class FitResult:
     """A finished fit.
@@ -116,6 +151,8 @@ class FitResult:
         Passes in which an extrapolation was tried for nothing.
     start : int
         Which initialisation, from 1.
+    search : SearchRecord, optional
+        Of the search that found the start, where there was one.
     """
 
     parameters: Parameters
@@ -127,6 +164,7 @@ class FitResult:
     events_: tuple[Event, ...] = ()
     n_taken_back: int = 0
     start: int = 1
+    search: SearchRecord | None = None
 
     @property
     def converged(self) -> bool:

@@ -20,6 +20,7 @@ from gmm_dask.fitting.initial_values import Given
 from gmm_dask.fitting.initialize import Prepared, initialize, prepare
 from gmm_dask.fitting.m_step import IN_TROUBLE, Maximisation, Step
 from gmm_dask.fitting.outcome import FitResult, Report, Watcher, best_of, unheard
+from gmm_dask.fitting.search.best_start import Found, Rows, best_start
 from gmm_dask.fitting.state import Keeper, Progress, State
 from gmm_dask.mixture import Parameters, SufficientStatistics, n_free_parameters
 
@@ -41,12 +42,15 @@ class Method:
     ----------
     n_components : int
     covariance_type, init_params : str
+        With "auto" a start is searched for, unless there is one component or a start is given.
     tol : float
     max_iter : int
     sample_em : bool
         Run EM on the sample first, where that is not all rows, from TRIES starts.
     acceleration : {"auto", "anderson", "none"}
         auto extrapolates where the sample is not all rows: where a pass is dear.
+    effort : {"low", "medium", "high"}
+        Of a search.
     """
 
     n_components: int
@@ -56,6 +60,7 @@ class Method:
     max_iter: int
     sample_em: bool
     acceleration: str
+    effort: str = "medium"
 
     def accelerates(self, is_part: bool) -> bool:
         """Whether passes are extrapolated from, where the sample is a part of the rows or all."""
@@ -76,6 +81,8 @@ class Sample:
         Fewer of these rows, on which starts are compared.
     on_larger : parameters -> statistics, optional
         A pass over a larger sample, on which the start that goes on settles once more.
+    threads : int
+        That a search may use.
     """
 
     X: npt.NDArray[Any]
@@ -83,6 +90,7 @@ class Sample:
     expectation: Expectation | None
     part: Sample | None = None
     on_larger: Expectation | None = None
+    threads: int = 1
 
 
 def telling_rows(n_components: int, n_features: int) -> int:
@@ -231,11 +239,23 @@ class _Starts:
             done = len(guards) if self.one_goes_on else progress.start
             yield progress.state, guards[progress.start - 1]
         if self.one_goes_on and progress is None:
-            start, guard = self._best_on_sample(guards, seeds)
-            yield State.begin(start), guard
+            yield self._best_on_sample(guards, seeds)
             return
         for guard, seed in zip(guards[done:], seeds[done:], strict=True):
-            yield State.begin(self._start(guard, seed)), guard
+            found = self._searched(guard, seed)
+            if found is None:
+                yield State.begin(self._start(guard, seed)), guard
+            else:
+                yield replace(State.begin(found.start), search=found.record), guard
+
+    def _searched(self, guard: Maximisation, seed: np.random.SeedSequence) -> Found | None:
+        """The start that a search finds; None where none is asked for, or all of it failed."""
+        method = self.method
+        if method.init_params != "auto" or method.n_components == 1 or not self.given.is_nothing:
+            return None
+        rows = Rows(self._ready, len(self.sample.X), self.sample.threads)
+        kind = method.covariance_type
+        return best_start(rows, method.n_components, kind, guard, seed, method.effort)
 
     def _start(
         self, guard: Maximisation, seed: np.random.SeedSequence, ready: Prepared | None = None
@@ -245,7 +265,7 @@ class _Starts:
             self.method.n_components,
             self.method.covariance_type,
             guard,
-            init_params=self.method.init_params,
+            init_params="kmeans" if self.method.init_params == "auto" else self.method.init_params,
             seed=seed,
             sample_weight=self.sample.weight,
             given=self.given,
@@ -260,25 +280,25 @@ class _Starts:
     def _quick(self) -> _Starts:
         """How other starts are tried: quickly, on a part of the sample where there is one."""
         init_params = self.method.init_params
-        quick = "k-means++" if init_params == "kmeans" else init_params
+        quick = "k-means++" if init_params in ("kmeans", "auto") else init_params
         method = replace(self.method, init_params=quick)
         return _Starts(self.sample.part or self.sample, method, self.given, self.report)
 
     def _best_on_sample(
         self, guards: Sequence[Maximisation], seeds: Sequence[np.random.SeedSequence]
-    ) -> tuple[Step, Maximisation]:
+    ) -> tuple[State, Maximisation]:
         """Where EM on the sample led to from the best start of each seed, and the best of these."""
         found = []
         for guard, seed in zip(guards, seeds, strict=True):
             self.report("start on the sample", guard.start, len(guards))
             found.append(self._settled(guard, seed))
         best = best_of(found)
-        guard = guards[found.index(best)]
+        guard, record = guards[found.index(best)], best.search
         if self.sample.on_larger is not None:
             with suppress(*IN_TROUBLE):  # of which all rows are to decide
                 start, watch = _end(best), self._watch("EM on a larger sample")
                 best = refine(self.sample.on_larger, start, guard, tol=self.method.tol, watch=watch)
-        return _end(best), guard
+        return replace(State.begin(_end(best)), search=record), guard
 
     def _watch(self, phase: str) -> Watcher:
         return lambda record: self.report(phase, record.number, MAX_PASSES)
@@ -293,6 +313,10 @@ class _Starts:
         """
         expectation, tol = self.sample.expectation, self.method.tol
         assert expectation is not None
+        if (searched := self._searched(guard, seed)) is not None:
+            watch = self._watch("EM on the sample")
+            settled = refine(expectation, searched.start, guard, tol=tol, watch=watch)
+            return replace(settled, search=searched.record)
         start = self._start(guard, seed, self._ready)
         watch = self._watch("EM on the sample")
         settled = refine(expectation, start, guard, tol=tol, watch=watch)

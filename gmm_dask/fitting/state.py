@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from gmm_dask.fitting.acceleration import NOTHING, History
 from gmm_dask.fitting.events import Event
 from gmm_dask.fitting.m_step import Step
-from gmm_dask.fitting.outcome import FitResult, best_of
+from gmm_dask.fitting.outcome import FitResult, SearchRecord, best_of
 from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.statistics import statistics_bytes
 
@@ -44,6 +44,8 @@ class State:
         Of these rows, in the unit of the statistics.
     is_rough : bool
         The next pass is one of the cheaper ones, whose log-likelihoods are rounded.
+    search : SearchRecord, optional
+        Of the search that found the start.
     """
 
     parameters: Parameters
@@ -58,6 +60,7 @@ class State:
     n_rows: int = 0
     sum_weight: float = 0.0
     is_rough: bool = False
+    search: SearchRecord | None = None
 
     @classmethod
     def begin(cls, start: Step, previous: float = -math.inf, *, is_rough: bool = False) -> State:
@@ -128,6 +131,7 @@ class State:
             self.n_rows,
             self.sum_weight,
             self.is_rough and not settles,
+            self.search,
         )
 
 

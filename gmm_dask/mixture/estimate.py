@@ -168,12 +168,16 @@ def parameters_from_responsibilities(
 
 
 class Cause(StrEnum):
-    """Why a component is no density; a narrow one is a density, but hardly that of its rows."""
+    """Why a component is no density, or why it is one that says nothing of the data."""
 
     STARVED = "starved"
     COLLAPSED = "collapsed"
     SINGULAR = "singular"
     NARROW = "narrow"
+    FEW_ROWS = "few rows"
+    THIN = "thin"
+    HELD_UP = "held up"
+    TIED_VALUES = "tied values"
 
 
 @dataclass(frozen=True)

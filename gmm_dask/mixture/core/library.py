@@ -53,6 +53,18 @@ class Sums(ctypes.Structure):
     ]
 
 
+class Climb(ctypes.Structure):
+    """Steps of EM for one small mixture; the fields are those of gmm_climb in core.h."""
+
+    _fields_ = [
+        ("family", _INTEGER), ("n_steps", _INTEGER), ("is_accelerated", _INTEGER),
+        ("tol", _NUMBER), ("added", _POINTER), ("prior_scale", _POINTER), ("prior_rows", _NUMBER),
+        ("weights", _POINTER), ("means", _POINTER), ("covariances", _POINTER),
+        ("sum_resp", _POINTER), ("log_likelihood", _NUMBER), ("n_done", _INTEGER),
+        ("ending", _INTEGER),
+    ]  # fmt: skip
+
+
 class Scores(ctypes.Structure):
     """Scores of rows; the fields are those of gmm_scores in core.h."""
 
@@ -129,6 +141,12 @@ def library() -> ctypes.CDLL | None:
         getattr(loaded, name).argtypes = [
             ctypes.POINTER(Task),
             ctypes.POINTER(record),
+            ctypes.c_int,
+        ]
+    if hasattr(loaded, "gmm_climb_up"):  # a library of an older build has none
+        loaded.gmm_climb_up.argtypes = [
+            ctypes.POINTER(Task),
+            ctypes.POINTER(Climb),
             ctypes.c_int,
         ]
     for name, of_rows in (

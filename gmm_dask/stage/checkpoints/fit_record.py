@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gmm_dask.errors import CheckpointError
-from gmm_dask.fitting import FitResult, Progress, State
+from gmm_dask.fitting import FitResult, Progress, SearchRecord, State
 from gmm_dask.fitting.acceleration import Coordinates, History
 from gmm_dask.mixture import Parameters
 from gmm_dask.storage import (
@@ -178,6 +178,11 @@ def load_checkpoint(
 def kind_of_checkpoint(shapes: Shapes) -> Kind[Kept]:
     """How the file of a checkpoint of these mixtures is written and read."""
     mixture = _mixture(shapes)
+    search = optional(
+        record(
+            SearchRecord, n_starts=count_from(1), n_replicated=count_from(1), n_passes=count_from(0)
+        )
+    )
     state: Kind[State] = record(
         State,
         {"trajectory": ()},
@@ -186,6 +191,7 @@ def kind_of_checkpoint(shapes: Shapes) -> Kind[Kept]:
         previous=or_infinite(NUMBER, -math.inf),
         history=_history(mixture),
         sum_weight=SIZE,
+        search=search,
     )
     result = record(
         FitResult,
@@ -193,6 +199,7 @@ def kind_of_checkpoint(shapes: Shapes) -> Kind[Kept]:
         parameters=mixture,
         sum_weight=or_infinite(SIZE, math.inf),
         start=count_from(1),
+        search=search,
     )
     progress = record(
         Progress, start=count_from(1), state=_compact(state), finished=list_of(result)

@@ -3,6 +3,7 @@
 
 #define LEVELS_OF(level)                                      \
   int gmm_expect_##level(gmm_task *, gmm_sums *);             \
+  int gmm_climb_up_##level(gmm_task *, gmm_climb *);          \
   int gmm_score_##level(gmm_task *, gmm_scores *);            \
   int gmm_look_at_##level(gmm_look *);                        \
   int gmm_assign_##level(gmm_groups *);                       \
@@ -27,6 +28,7 @@ namespace {
 struct Functions {
   int level;
   int (*expect)(gmm_task *, gmm_sums *);
+  int (*climb_up)(gmm_task *, gmm_climb *);
   int (*score)(gmm_task *, gmm_scores *);
   int (*look_at)(gmm_look *);
   int (*assign)(gmm_groups *);
@@ -39,9 +41,9 @@ struct Functions {
 
 #define FUNCTIONS(number, level)                                                                     \
   {                                                                                                  \
-    number, gmm_expect_##level, gmm_score_##level, gmm_look_at_##level, gmm_assign_##level,          \
-        gmm_measure_##level, gmm_put_in_order_##level, gmm_measure_factors_##level,                  \
-        gmm_sum_factors_##level, gmm_exp_log_##level                                                 \
+    number, gmm_expect_##level, gmm_climb_up_##level, gmm_score_##level, gmm_look_at_##level,        \
+        gmm_assign_##level, gmm_measure_##level, gmm_put_in_order_##level,                           \
+        gmm_measure_factors_##level, gmm_sum_factors_##level, gmm_exp_log_##level                    \
   }
 
 #if defined(__x86_64__)
@@ -92,6 +94,11 @@ int gmm_level(void) {
 int gmm_expect(gmm_task *task, gmm_sums *sums, int level) {
   const Functions *chosen = functions_of(level);
   return chosen ? chosen->expect(task, sums) : 2;
+}
+
+int gmm_climb_up(gmm_task *task, gmm_climb *climb, int level) {
+  const Functions *chosen = functions_of(level);
+  return chosen ? chosen->climb_up(task, climb) : 2;
 }
 
 int gmm_score(gmm_task *task, gmm_scores *scores, int level) {

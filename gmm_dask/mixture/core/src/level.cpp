@@ -1,4 +1,5 @@
 // Everything once for one processor level; it is compiled several times, with LEVEL naming the level.
+#include "climb.hpp"
 #include "expectation.hpp"
 #include "factors.hpp"
 #include "groups.hpp"
@@ -11,6 +12,8 @@
 extern "C" {
 
 int NAME(gmm_expect_, LEVEL)(gmm_task *task, gmm_sums *sums) { return LEVEL::expect(*task, *sums); }
+
+int NAME(gmm_climb_up_, LEVEL)(gmm_task *task, gmm_climb *asked) { return LEVEL::climb(*task, *asked); }
 
 int NAME(gmm_score_, LEVEL)(gmm_task *task, gmm_scores *scores) { return LEVEL::score(*task, *scores); }
 

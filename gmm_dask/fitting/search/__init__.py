@@ -1,0 +1,1 @@
+"""The search for the best admissible optimum, in place of a single start."""

@@ -1,0 +1,219 @@
+"""Moves from one optimum to the next: swaps of components, and crossings of two optima.
+
+EM moves components a little; it never takes one from where two share a cluster to where one does
+for two (Ueda, Nakano, Ghahramani and Hinton 2000, Neural Comput. 12; Franti and Kivijarvi 2000;
+Kwedlo 2022, Expert Syst. Appl. 202, for swaps and crossings together).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.fitting.search.ground import Candidate, Ground
+
+Array = npt.NDArray[np.float64]
+
+NOT_ALONE = 1e-12  # what other components have of a row at least, so that a loss is finite
+PARTS = ("light", "skewed", "wide", "inner")  # how a component is parted in two
+
+
+class Swaps:
+    """The ways to take one component of a mixture away and to part another one in two.
+
+    Those whose removal costs least and whose parts differ most from one Gaussian come first.
+    Spurious components go before all others.
+    """
+
+    def __init__(
+        self,
+        ground: Ground,
+        parent: Candidate,
+        spurious: Sequence[int],
+        rng: np.random.Generator,
+    ) -> None:
+        k = len(parent.weights)
+        R = ground.responsibilities(parent)
+        losses = _losses(ground, R, parent.weights)
+        losses[list(spurious)] -= ground.n_rows
+        self._parted, self._rng = _Parted(ground, parent, R), rng
+        self._ways = [
+            (losses[j] - self._parted.gain(of, how), j, of, how)
+            for j in range(k)
+            for of in range(k)
+            for how in range(len(PARTS))
+            if j != of
+        ]
+        self._ways.sort(key=lambda way: way[0])
+
+    def next(self, n: int) -> list[Candidate]:
+        """The next n ways, and no more than there are; a quarter of them drawn by their ranks."""
+        drawn = [self._ways.pop(0) for _ in range(min(n - n // 4, len(self._ways)))]
+        while len(drawn) < n and self._ways:
+            at = int(self._rng.exponential(max(1.0, len(self._ways) / 3)))
+            drawn.append(self._ways.pop(min(at, len(self._ways) - 1)))
+        made = (self._parted.swapped(j, of, how) for _, j, of, how in drawn)
+        return [each for each in made if each is not None]
+
+
+def _losses(ground: Ground, R: Array, weights: Array) -> Array:
+    """What the log-likelihood loses without each component, before anything else moves, (k,)."""
+    logs = np.log(np.maximum(1 - R, NOT_ALONE))
+    lost = -logs.sum(axis=0) if ground.weight is None else -(ground.weight @ logs)
+    return np.asarray(lost + ground.n_rows * np.log1p(-np.minimum(weights, 1 - 1e-12)))
+
+
+class _Parted:
+    """The parts of each component along some directions, found when they are asked for."""
+
+    def __init__(self, ground: Ground, parent: Candidate, R: Array) -> None:
+        self.ground, self.parent = ground, parent
+        self.shares = R if ground.weight is None else R * ground.weight[:, None]
+        self.rows = self.shares.sum(axis=0)
+        self._along = [self._projected(j) for j in range(len(self.rows))]
+
+    def _projected(self, j: int) -> tuple[npt.NDArray[np.intp], Array, Array]:
+        """Rows of a component, their coordinates along each of PARTS (4, n), and gains (4,)."""
+        mine = np.flatnonzero(self.shares[:, j] > 0.05 * self.shares[:, j].max())
+        r = self.shares[mine, j]
+        D = self.ground.rows[mine] - self.parent.means[j]
+        Z, d = D @ self._root(j), D.shape[1]
+        total = max(float(r.sum()), 1e-300)
+        squares = (Z**2).sum(axis=1)
+        fourth = (Z * (r * squares)[:, None]).T @ Z / total
+        values, vectors = np.linalg.eigh(fourth)
+        skew = (r * squares) @ Z / total
+        size = float(np.sqrt(skew @ skew))
+        _, axes = np.linalg.eigh((D * r[:, None]).T @ D)
+        along = np.stack(
+            [Z @ vectors[:, 0], Z @ (skew / max(size, 1e-300)), D @ axes[:, -1], -squares]
+        )
+        rows = self.rows[j]
+        off = abs(float(squares @ (r * squares)) / total / (d * (d + 2)) - 1)
+        gains = rows * np.array(
+            [
+                max(0.0, 1 - float(values[0]) / (d + 2)),
+                0.3 * size / math.sqrt(d + 2),
+                0.1,
+                0.2 * off,
+            ]
+        )
+        return mine, along, gains
+
+    def _root(self, j: int) -> Array:
+        """A root of the component's precision, (d, d)."""
+        S, d = self.parent.covariances, self.parent.means.shape[1]
+        kind = self.ground.covariance_type
+        if kind in ("full", "tied"):
+            values, vectors = np.linalg.eigh(S[j] if kind == "full" else S)
+            return np.asarray(vectors / np.sqrt(np.maximum(values, 1e-300)))
+        return np.diag(1 / np.sqrt(np.broadcast_to(S[j], (d,))))
+
+    def gain(self, j: int, how: int) -> float:
+        """A guess of what parting a component in this way is worth."""
+        return float(self._along[j][2][how])
+
+    def swapped(self, without: int, of: int, how: int) -> Candidate | None:
+        """The parent without one component and with two parts of another; None without parts."""
+        mine, along, _ = self._along[of]
+        r = self.shares[mine, of]
+        above = along[how] > _threshold(along[how], r)
+        parts = [self._part(mine[side], r[side], of) for side in (above, ~above)]
+        if any(part is None for part in parts):
+            return None
+        parent, kept = self.parent, [i for i in range(len(self.rows)) if i not in (without, of)]
+        (w1, m1, s1), (w2, m2, s2) = (part for part in parts if part is not None)
+        weights = np.concatenate([parent.weights[kept], [w1, w2]])
+        means = np.concatenate([parent.means[kept], [m1, m2]])
+        covariances = parent.covariances
+        if self.ground.covariance_type != "tied":
+            covariances = np.concatenate([covariances[kept], np.stack([s1, s2])])
+        return replace(
+            parent,
+            weights=weights / weights.sum(),
+            means=means,
+            covariances=covariances,
+            rows=None,
+            converged=False,
+        )
+
+    def _part(
+        self, mine: npt.NDArray[np.intp], r: Array, of: int
+    ) -> tuple[float, Array, Array] | None:
+        rows, d = float(r.sum()), self.parent.means.shape[1]
+        if len(mine) < 2 or not rows > 0:
+            return None
+        mean = r @ self.ground.rows[mine] / rows
+        D = self.ground.rows[mine] - mean
+        S, kind = self.parent.covariances, self.ground.covariance_type
+        prior = min(float(d + 1), 0.2 * rows)
+        if kind == "full":
+            found = ((D * r[:, None]).T @ D + prior * S[of]) / (rows + prior)
+        elif kind == "tied":
+            found = S
+        else:
+            squares = r @ D**2
+            squares = squares.mean() if kind == "spherical" else squares
+            found = (squares + prior * S[of]) / (rows + prior)
+        return rows / self.ground.n_rows, np.asarray(mean), np.asarray(found)
+
+
+def _threshold(values: Array, r: Array) -> float:
+    """Where values part into the two groups of least variance within."""
+    order = np.argsort(values, kind="stable")
+    x, w = values[order], r[order]
+    x = x - w @ x / w.sum()
+    lower, upper = np.cumsum(w)[:-1], np.cumsum(w[::-1])[::-1][1:]
+    between = np.cumsum(w * x)[:-1] ** 2 * (1 / lower + 1 / upper)
+    if not len(between):
+        return math.inf
+    return float(values[order[int(between.argmax())]])
+
+
+def crossings(
+    ground: Ground, parents: Sequence[Candidate], n: int, rng: np.random.Generator
+) -> list[Candidate]:
+    """Mixtures of components of two parents: of all of both, those that are missed most stay."""
+    one, other = parents
+    k = len(one.weights)
+    if k < 2:
+        return []
+    found = []
+    R = np.concatenate(
+        [0.5 * ground.responsibilities(one), 0.5 * ground.responsibilities(other)], 1
+    )
+    densities = ground.log_densities(one), ground.log_densities(other)
+    tilt = np.clip(densities[0] - densities[1], -50, 50)
+    share = 1 / (1 + np.exp(-tilt))
+    R = R * np.repeat(np.stack([2 * share, 2 * (1 - share)], axis=1), k, axis=1)
+    weights = np.concatenate([one.weights, other.weights]) / 2
+    for i in range(n):
+        R_left, alive, w = R.copy(), list(range(2 * k)), weights.copy()
+        while len(alive) > k:
+            losses = _losses(ground, R_left[:, alive], w[alive] / w[alive].sum())
+            if i:
+                losses = losses * rng.uniform(0.5, 1.5, len(losses))
+            gone = alive.pop(int(losses.argmin()))
+            rest = np.maximum(1 - R_left[:, gone], NOT_ALONE)
+            R_left = R_left / rest[:, None]
+        found.append(_of_both(ground, one, other, np.array(alive), w))
+    return found
+
+
+def _of_both(
+    ground: Ground, one: Candidate, other: Candidate, alive: npt.NDArray[np.intp], weights: Array
+) -> Candidate:
+    kept = weights[alive] / weights[alive].sum()
+    covariances = one.covariances
+    if ground.covariance_type == "tied":
+        covariances = (one.covariances + other.covariances) / 2
+    else:
+        covariances = np.concatenate([one.covariances, other.covariances])[alive]
+    means = np.concatenate([one.means, other.means])[alive]
+    return replace(
+        one, weights=kept, means=means, covariances=covariances, rows=None, converged=False
+    )

@@ -1,0 +1,253 @@
+"""The search: rounds of starts, halving and moves, until the best optimum has been found again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.fitting.search.ground import Candidate, Ground, best_first, grouped
+from gmm_dask.fitting.search.marks import Judge
+from gmm_dask.fitting.search.moves import Swaps, crossings
+from gmm_dask.fitting.search.views import STARTS, Views, by_merging
+
+Array = npt.NDArray[np.float64]
+
+SAME = 0.1  # log-likelihood that two climbs to the same optimum may end apart
+SETTLED = 0.01  # change of the log-likelihood at which an optimum is reached
+LONG = 400  # passes of a climb to its end
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a search may spend.
+
+    Parameters
+    ----------
+    passes : int
+        Over the rows of the sample, at most, when a round begins.
+    n_starts : int
+        Of a round.
+    n_swaps : int
+        Of each attempt to leave an optimum.
+    n_attempts : int
+        In vain, after which an optimum is not left any more.
+    n_rounds : int
+        At least, and all of them where the best was not found again.
+    """
+
+    passes: int
+    n_starts: int
+    n_swaps: int
+    n_attempts: int
+    n_rounds: int
+
+    def by(self, divisor: int) -> Effort:
+        """So many times less, where passes are slow."""
+        return replace(
+            self,
+            passes=self.passes // divisor,
+            n_starts=max(4, self.n_starts // 2),
+            n_swaps=max(2, self.n_swaps // 2),
+        )
+
+
+EFFORTS = {
+    "low": Effort(150, 10, 8, 1, 2),
+    "medium": Effort(1200, 12, 16, 2, 4),
+    "high": Effort(6000, 24, 32, 3, 10),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """An optimum of the likelihood on the ground.
+
+    Parameters
+    ----------
+    candidate : Candidate
+    lines : frozenset of int
+        The starts that led to it.
+    rounds : frozenset of int
+        And the rounds that these are of.
+    is_admissible : bool
+    """
+
+    candidate: Candidate
+    lines: frozenset[int]
+    rounds: frozenset[int]
+    is_admissible: bool
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Admissible ones are better than others, then those of larger log-likelihood."""
+        return self.is_admissible, self.candidate.log_likelihood
+
+
+class Search:
+    """A search on a ground; the same rows, seed and effort give the same optima."""
+
+    def __init__(
+        self, ground: Ground, views: Views, k: int, effort: Effort, seed: np.random.SeedSequence
+    ) -> None:
+        self.ground, self.views, self.k, self.effort = ground, views, k, effort
+        self.rng = np.random.default_rng(seed)
+        self.judge = Judge.of(ground)
+        self.prior_rows = 1.0 + ground.rows.shape[1]
+        self.spent, self.n_starts = 0.0, 0
+        self.optima: list[Optimum] = []
+        self.trace: list[str] = []
+
+    def run(self) -> list[Optimum]:
+        """The optima found, the best first."""
+        for number in range(self.effort.n_rounds):
+            self._round(number)
+            if number and self._has_enough:
+                break
+        return self.optima
+
+    @property
+    def _has_enough(self) -> bool:
+        """Whether the best was found in two rounds, or the passes are spent."""
+        again = bool(self.optima) and len(self.optima[0].rounds) > 1
+        return again or self.spent >= self.effort.passes
+
+    def _round(self, number: int) -> None:
+        live = self._halved(self._starts(number))
+        ended = self._climb(live[:2], LONG, tol=SETTLED, accelerate=True)
+        for each in best_first(ended):
+            self._keep(each, number)
+        if not ended:
+            return
+        best = self._better(ended)[0]
+        self.trace.append(f"{best.log_likelihood:.1f}")
+        best = self._moved(best)
+        self.trace.append(f">{best.log_likelihood:.1f}")
+        self._keep(best, number)
+        if number and self.optima[0].candidate is not best:
+            self._crossed(best, number)
+
+    def _starts(self, number: int) -> list[Candidate]:
+        made, ground, k = [], self.ground, self.k
+        names = self.views.names
+        for i in range(self.effort.n_starts):
+            V = self.views.rows(names[i % len(names)], self.rng)
+            start = STARTS[(i // len(names) + 2 * number) % len(STARTS)]
+            if i == self.effort.n_starts - 1 and self.n_starts < self.effort.n_starts:
+                start = by_merging
+            labels = start(V, k, self.rng, ground.weight)
+            shares = np.zeros((len(V), k))
+            shares[np.arange(len(V)), labels] = 1.0
+            found = grouped(ground, shares, self.n_starts, self.prior_rows)
+            self.n_starts += 1
+            if found is not None:
+                made.append(found)
+        return made
+
+    def _climb(
+        self,
+        candidates: Sequence[Candidate],
+        n_steps: int,
+        *,
+        tol: float = -1.0,
+        accelerate: bool = False,
+        prior_rows: float = 0.0,
+    ) -> list[Candidate]:
+        ended = self.ground.climb(
+            candidates, n_steps, tol=tol, accelerate=accelerate, prior_rows=prior_rows
+        )
+        self.spent += sum(each.n_passes for each in ended)
+        self.spent += n_steps * (len(candidates) - len(ended)) / 2
+        return ended
+
+    def _halved(self, live: list[Candidate]) -> list[Candidate]:
+        live = self._climb(live, 3, prior_rows=self.prior_rows)
+        live = self._chosen(live, math.ceil(len(live) / 2))
+        live = self._climb(live, 6)
+        live = self._chosen(live, math.ceil(len(live) / 2))
+        live = self._climb(live, 15, accelerate=True)
+        return self._chosen(live, 2)
+
+    def _chosen(self, live: Sequence[Candidate], n: int) -> list[Candidate]:
+        """The best n of these; half of the places are for admissible ones."""
+        order, places = best_first(live), (n + 1) // 2
+        kept = order[: n - places]
+        for each in order[n - places :]:
+            if len(kept) < n and self.judge.is_admissible(each):
+                kept.append(each)
+        rest = [each for each in order if all(each is not one for one in kept)]
+        return best_first([*kept, *rest[: n - len(kept)]])
+
+    def _better(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The admissible first, then by log-likelihood."""
+        return sorted(best_first(candidates), key=lambda each: not self.judge.is_admissible(each))
+
+    def _moved(self, best: Candidate) -> Candidate:
+        """Where swaps lead to from an optimum."""
+        failed, ways = 0, self._swaps(best)
+        while failed < self.effort.n_attempts and self.spent < 1.5 * self.effort.passes:
+            tried = ways.next(self.effort.n_swaps)
+            better = self._tried(best, tried)
+            failed = failed + 1 if better is best else 0
+            if better is not best:
+                best, ways = better, self._swaps(better)
+        return best
+
+    def _swaps(self, parent: Candidate) -> Swaps:
+        marked = []
+        if not self.judge.is_admissible(parent) and self.ground.covariance_type != "tied":
+            marked = [j for j, _ in self.judge.marks(parent)]
+        return Swaps(self.ground, parent, marked, self.rng)
+
+    def _tried(self, best: Candidate, tried: list[Candidate]) -> Candidate:
+        """The best of what some tries end at, if that is better than what is known."""
+        if not tried:
+            return best
+        live = self._climb(self._climb(tried, 2, prior_rows=1.0), 3)
+        live = self._climb(self._chosen(live, max(2, len(live) * 2 // 5)), 6)
+        live = self._climb(self._chosen(live, 2), 20, accelerate=True)
+        margin = 0.02 * self.ground.n_rows**0.5 + 5.0
+        live = [each for each in live if each.log_likelihood > best.log_likelihood - margin]
+        ended = self._climb(live, LONG, tol=SETTLED, accelerate=True)
+        for each in self._better([*ended, best]):
+            if each is best:
+                return best
+            is_more = each.log_likelihood > best.log_likelihood + SAME
+            if is_more or not self.judge.is_admissible(best):
+                return replace(each, line=best.line)
+        return best
+
+    def _crossed(self, best: Candidate, number: int) -> None:
+        other = self.optima[0].candidate
+        if abs(other.log_likelihood - best.log_likelihood) < SAME and other is not best:
+            return
+        if other is best:
+            if len(self.optima) < 2:
+                return
+            other = self.optima[1].candidate
+        top = self._better([best, other])[0]
+        tried = crossings(self.ground, (best, other), max(2, self.effort.n_swaps // 2), self.rng)
+        found = self._tried(top, tried)
+        if found is not top:
+            self.trace.append(f"x{found.log_likelihood:.1f}")
+            self._keep(self._moved(found), number)
+
+    def _keep(self, found: Candidate, number: int) -> None:
+        """Count an optimum: as one that is known already, or as a new one."""
+        for i, known in enumerate(self.optima):
+            if abs(known.candidate.log_likelihood - found.log_likelihood) < SAME:
+                better = max(known.candidate, found, key=lambda each: each.log_likelihood)
+                self.optima[i] = replace(
+                    known,
+                    candidate=better,
+                    lines=known.lines | {found.line},
+                    rounds=known.rounds | {number},
+                )
+                break
+        else:
+            sound = self.judge.is_admissible(found)
+            self.optima.append(Optimum(found, frozenset({found.line}), frozenset({number}), sound))
+        self.optima.sort(key=lambda each: each.rank, reverse=True)
