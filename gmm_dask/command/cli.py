@@ -231,13 +231,10 @@ def verify(ref: Ref, debug: Debug = False) -> None:
     with ending(debug):
         from gmm_dask import storage
         from gmm_dask.command.console import make_console, print_line
-        from gmm_dask.storage import read_version
 
-        url, number = storage.parse_ref(ref)
+        url, which = storage.parse_ref(ref)
         store = storage.open_store(url)
-        version = storage.latest(store) if number is None else read_version(store, number)
-        if version is None:
-            raise OutputError(f"{url} holds no published version.")
+        version = storage.find_entry(store, which)
         problems = storage.verify(store, version)
         if problems:
             raise OutputError(*problems)

@@ -34,7 +34,7 @@ def print_published(
         print_line(console, f"Published {where}.", "bold")
     else:
         print_line(console, f"This is {where}.", "bold")
-    summary = Summary.of(model, metrics)
+    summary = Summary.of(model, metrics, published.names)
     _print_features(console, summary, told)
     _print_components(console, summary.components)
     facts = {"published": text.moment(version.published)}

@@ -77,7 +77,7 @@ def show_labels(published: Published) -> None:
 
 def component_rows(published: Published) -> Rows:
     """One row per component: weight, labelled rows, mean and spread of each feature."""
-    shown = Summary.of(published.model, published.metrics).components
+    shown = Summary.of(published.model, published.metrics, published.names).components
     heads, every = feature_heads(shown.names), range(len(shown.names))
     rows: Rows = []
     for j, labelled in enumerate(published.metrics["n_labelled"]):

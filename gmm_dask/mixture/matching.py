@@ -109,6 +109,14 @@ def overlaps(first: Parameters, second: Parameters | None = None) -> Array:
     return np.exp(-bhattacharyya_distances(first, second))
 
 
+def shifts(first: Parameters, second: Parameters) -> Array:
+    """How far the means of one lie from those of the other, (k, l), in standard deviations.
+
+    They are those of the average of both covariances, in the direction between the means.
+    """
+    return np.sqrt(8 * _parts(first, second)[0])
+
+
 def _weight_distances(first: Parameters, second: Parameters) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         root = np.sqrt(first.weights[:, None] / second.weights)

@@ -22,6 +22,8 @@ from gmm_dask.stage.checkpoints import Keeper
 from gmm_dask.stage.job import Job, settings_hash, software_versions
 from gmm_dask.stage.labels.labelling import hash_pages, note_pages
 from gmm_dask.stage.labels.row_checks import check_survey, check_total
+from gmm_dask.stage.lineage.changes import Changes, changes_of, numbered
+from gmm_dask.stage.lineage.following import predecessor
 from gmm_dask.stage.report.data import MAX_ROWS, report_sample
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
@@ -60,6 +62,8 @@ class Fitted:
         Passes that an earlier attempt of this run made.
     contents : mapping of int to str
         SHA-256 of the pages of each chunk before any row was used; labels must be of the same.
+    changes : Changes
+        Where the components come from.
     cautions : tuple of Caution
         Of the columns.
     """
@@ -76,6 +80,7 @@ class Fitted:
     seconds: float
     n_resumed: int
     contents: Mapping[int, str]
+    changes: Changes
     cautions: tuple[Caution, ...] = ()
 
 
@@ -101,26 +106,29 @@ def fit(
     watcher.phase("fit", f"{rows} in {chunks}")
     seeds = np.random.SeedSequence(settings.fit.random_state).spawn(1 + settings.fit.n_init)
     keeper = Keeper(job, watcher)
-    named = settings.data.features is not None
+    before = predecessor(job.folder.store, job.follows, plan.features)
     with job.backend(watcher, backend) as backend:
         contents = hash_pages(job, backend, watcher)
         note_pages(job, contents)
         with _holding(job, watcher, backend, in_use=not keeper.is_over) as held:
             if RowArithmetic.chosen(settings.data.missing).kernel == "numpy":
                 watcher.warn(core.SLOWER)
-            data = FitData(
-                held.chunks, settings.data.missing, plan.features, None if named else NAME_THEM
-            )
+            remedy = None if settings.data.features is not None else NAME_THEM
+            data = FitData(held.chunks, settings.data.missing, plan.features, remedy)
             held = keeper.begin(held, core.level_name())
             listener = _Listener(job, watcher, keeper)
             found = fit_rows(data, backend, settings.fit, listener, keeper, seeds=seeds)
-    result, surveyed = found.result, found.surveyed
+    result, surveyed = numbered(found.result, before), found.surveyed
     largest = max((abs(bound) for bound in result.lower_bounds), default=0.0) * result.sum_weight
     check_total(largest, result.sum_weight, plan.root, plan.weight_column)
     if not result.converged:
         watcher.warn(result.outcome.advice)
+    model = _write(job, _model(job, result))
+    changes = changes_of(model, before)
+    for change in changes.changes:
+        watcher.detail(change.message)
     return Fitted(
-        _write(job, _model(job, result)),
+        model,
         result,
         report_sample(surveyed, seeds[0]),
         surveyed.n_rows,
@@ -132,6 +140,7 @@ def fit(
         keeper.seconds,
         keeper.n_resumed,
         contents,
+        changes,
         found.cautions,
     )
 
@@ -182,6 +191,7 @@ def adopt(
         time.perf_counter() - begun,
         0,
         contents,
+        Changes(model.sha256, None, job.descents),
     )
 
 

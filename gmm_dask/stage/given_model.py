@@ -11,13 +11,14 @@ from gmm_dask.redaction import redacted_document
 from gmm_dask.stage import text
 from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import software_versions
+from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE, Changes, first_descents
 from gmm_dask.stage.publish import make_latest
 from gmm_dask.stage.report import ReportData, render_report
 from gmm_dask.stage.settings import (
     DataSettings,
+    FitOutputSettings,
     FitSettings,
     LabelSettings,
-    OutputSettings,
     Settings,
 )
 from gmm_dask.storage import (
@@ -70,7 +71,7 @@ def publish_model(
         data=DataSettings.model_validate({"path": GIVEN, "features": names, "missing": missing}),
         fit=fit,
         labels=LabelSettings(enabled=False),
-        output=OutputSettings(path=out),
+        output=FitOutputSettings(path=out),
     )
     store = open_store(out)
     matters = {"model": model.sha256, "fit": fit.model_dump(mode="json"), "missing": missing}
@@ -84,6 +85,8 @@ def publish_model(
     folder.put_of_model("parameters.parquet", parameters_bytes(model), model.sha256)
     metrics = _metrics(model, fit, folder.run_id) | {"published": now()}
     folder.put_of_model("metrics.json", canonical_json(metrics), model.sha256)
+    changes = CHANGES_FILE.dump(Changes(model.sha256, None, first_descents(model)))
+    folder.put_of_model(CHANGES, changes, model.sha256)
     published = folder.get_json("metrics.json")["published"]
     report = html_of_model(render_report(_report(model, settings, metrics)), model.sha256)
     folder.put_of_model("report.html", report, model.sha256)

@@ -25,7 +25,9 @@ from gmm_dask.pace import Count
 from gmm_dask.redaction import redacted, redacted_document
 from gmm_dask.stage import text
 from gmm_dask.stage.identity import begin, run_folder
-from gmm_dask.stage.outputs import read_model
+from gmm_dask.stage.lineage.changes import Descent, Followed
+from gmm_dask.stage.lineage.following import FOLLOWED, followed, noted
+from gmm_dask.stage.outputs import model_and_descents
 from gmm_dask.stage.settings import DataSettings, ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import (
@@ -80,6 +82,10 @@ class Job(Generic[SettingsT]):
     caution : str or None
         A warning about input or output: the files of a table were named one by one, the store
         cannot decide between two writers, or fits and labels of other data share the output.
+    follows : Followed or None
+        The version whose components those of the fit follow.
+    descents : tuple of Descent
+        Where the components of the model to label with come from; empty where one is fitted.
     """
 
     settings: SettingsT
@@ -89,6 +95,8 @@ class Job(Generic[SettingsT]):
     model: Model | None
     seconds: float
     caution: str | None = None
+    follows: Followed | None = None
+    descents: tuple[Descent, ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -148,7 +156,10 @@ def plan(settings: SettingsT, watcher: Watcher | None = None) -> Job[SettingsT]:
         The output folder cannot be written, or the latest version's entry is damaged.
     """
     begun = time.perf_counter()
-    model = read_model(settings.model) if isinstance(settings, ScoreSettings) else None
+    model: Model | None = None
+    descents: tuple[Descent, ...] = ()
+    if isinstance(settings, ScoreSettings):
+        model, descents = model_and_descents(settings.model)
     store = open_store(settings.output.path, private=settings.output.private)
     _check_output_is_no_input(settings.data, store)
     tell = partial((watcher or Watcher()).progress, "reading footers")
@@ -158,19 +169,24 @@ def plan(settings: SettingsT, watcher: Watcher | None = None) -> Job[SettingsT]:
     check_delta_table(settings, dataset, kept)
     _check_model(settings, dataset)
     matters = _what_matters(settings, dataset, model)
-    folder = run_folder(store, matters, dataset, columns)
     newest = latest(store)  # if its entry is damaged, that is an error now, not when all is done
-    published, caution = find_version(store, folder.run_id), None
+    folder = run_folder(store, matters, dataset, columns)
+    published, caution, follows = find_version(store, folder.run_id), None, None
     if published is None:
         cluster = settings.cluster
         check_certificates(cluster.tls_ca_file, cluster.tls_cert, cluster.tls_key)
         _check_scratch(settings)
         undecided, mixed = store.check_writable(), _mixed_output(store, newest, settings)
-        caution = " ".join(filter(None, (dataset.caution, undecided, mixed))) or None
-        about = canonical_json(_describe(settings, dataset, folder.run_id))
-        folder = begin(store, matters, dataset, columns, about)
+        about, unlike = _describe(settings, dataset, folder.run_id), None
+        if isinstance(settings, Settings):
+            rule = settings.output.follows
+            found, unlike = followed(store, rule, dataset.features, folder.run_id)
+            about["follows"] = None if found is None else FOLLOWED.dump(found)
+        caution = " ".join(filter(None, (dataset.caution, undecided, mixed, unlike))) or None
+        folder = begin(store, matters, dataset, columns, canonical_json(about))
+        follows = noted(folder)
     seconds = time.perf_counter() - begun
-    return Job(settings, dataset, folder, published, model, seconds, caution)
+    return Job(settings, dataset, folder, published, model, seconds, caution, follows, descents)
 
 
 def _planned(settings: Settings | ScoreSettings, model: Model | None, tell: Count) -> Plan:
@@ -292,7 +308,8 @@ def _what_matters(
         "chunk_bytes": settings.memory.chunk_bytes,
     }
     if isinstance(settings, Settings):
-        return matters | {"fit": settings.fit.model_dump(mode="json")}
+        fit = settings.fit.model_dump(mode="json")
+        return matters | {"fit": fit, "follows": settings.output.follows}
     assert model is not None
     return matters | {"model": model.sha256}
 

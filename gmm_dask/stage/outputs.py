@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gmm_dask.errors import ModelFileError, OutputError
 from gmm_dask.fitting import Outcome
 from gmm_dask.mixture import Cause
+from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE, Changes, Descent, first_descents
 from gmm_dask.storage import (
     ANY,
     COUNT,
@@ -28,7 +29,7 @@ from gmm_dask.storage import (
     by_name,
     content_problem,
     damage_of,
-    latest,
+    find_entry,
     list_of,
     literal,
     load_model_file,
@@ -38,10 +39,9 @@ from gmm_dask.storage import (
     part,
     read_manifest,
     read_regular,
-    read_version,
+    registry_of,
     shape,
     text_of,
-    version_numbers,
 )
 
 # What a version is asked the path of, and its name within the folder of the run.
@@ -75,6 +75,8 @@ class Published:
         The content of metrics.json.
     earlier : Version or None
         The version that the same run had before, where a command found one.
+    changes : Changes or None
+        Where the components come from, with their newest names.
     """
 
     folder: RunFolder
@@ -83,6 +85,12 @@ class Published:
     model: Model
     metrics: dict[str, Any]
     earlier: Version | None = None
+    changes: Changes | None = None
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """Names of the components; None for one that has none."""
+        return () if self.changes is None else self.changes.names
 
     @property
     def run_id(self) -> str:
@@ -117,14 +125,14 @@ class Published:
 
 
 def open_output(ref: str) -> Published:
-    """The version named by OUT (the latest) or OUT@7.
+    """The version named by OUT (the latest), OUT@7 or OUT@champion.
 
     Raises
     ------
     OutputError
         There is no such version, or its manifest is damaged.
     """
-    folder, version = _resolve(ref)
+    folder, version = resolve(ref)
     return load_published(folder, version, new=False)
 
 
@@ -136,7 +144,8 @@ def load_published(
     model = _model(folder.get_verified("model.json", manifest), folder.path("model.json"))
     metrics = folder.get_verified_json("metrics.json", manifest)
     _check_metrics(metrics, model, At(folder.path("metrics.json")))
-    return Published(folder, version, new, model, metrics, earlier)
+    changes = _changes(folder, version, manifest, model)
+    return Published(folder, version, new, model, metrics, earlier, changes)
 
 
 def _model(data: bytes, name: str) -> Model:
@@ -188,12 +197,12 @@ def load_model_bytes(ref: str) -> bytes:
             raise
         except (OSError, ValueError) as error:
             raise ModelFileError(f"The model file {ref} cannot be read: {error}") from error
-    folder, version = _resolve(ref)
+    folder, version = resolve(ref)
     return folder.get_verified("model.json", read_manifest(folder.store, version))
 
 
 def read_model(ref: str) -> Model:
-    """The record of the model of OUT (latest version), OUT@7, or of a model.json.
+    """The record of the model of OUT (latest version), OUT@7, OUT@champion, or of a model.json.
 
     Raises
     ------
@@ -203,9 +212,24 @@ def read_model(ref: str) -> Model:
     return _model(load_model_bytes(ref), ref)
 
 
+def model_and_descents(ref: str) -> tuple[Model, tuple[Descent, ...]]:
+    """The model as `read_model` has it, and where its components come from.
+
+    Raises
+    ------
+    OutputError, ModelFileError
+        There is no such model, or it is damaged.
+    """
+    if ref.endswith(".json"):
+        model = read_model(ref)
+        return model, first_descents(model)
+    model, changes = open_model(*resolve(ref))
+    return model, changes.components
+
+
 def label_parts(ref: str) -> list[str]:
     """Paths of exactly the label parts of a version, in row order."""
-    folder, version = _resolve(ref)
+    folder, version = resolve(ref)
     manifest = read_manifest(folder.store, version)
     return [folder.path(name) for name in manifest["labels"]]
 
@@ -219,7 +243,7 @@ def read_labels(ref: str) -> Any:
     import dask
     import dask.dataframe as dd
 
-    folder, version = _resolve(ref)
+    folder, version = resolve(ref)
     manifest = read_manifest(folder.store, version)
     if not manifest["labels"]:
         raise OutputError(f"{ref} was published without labels (labels.enabled: false).")
@@ -261,20 +285,47 @@ def _read_part(part: _LabelPart, columns: list[str] | None = None) -> Any:
     return pd.read_parquet(io.BytesIO(data), columns=columns)
 
 
-def _resolve(ref: str) -> tuple[RunFolder, Version]:
-    url, number = parse_ref(ref)
+def resolve(ref: str) -> tuple[RunFolder, Version]:
+    """The folder of a run and the version of it that OUT, OUT@7 or OUT@champion names.
+
+    Raises
+    ------
+    OutputError
+        There is no such version, or it was removed.
+    """
+    url, which = parse_ref(ref)
     store = open_store(url)
-    if number is None:
-        version = latest(store)
-        if version is None:
-            raise OutputError(
-                f"{url} holds no published version. Give the output folder of a run that has "
-                "ended, or a model.json."
-            )
-        return RunFolder(store, version.run_id), version
-    numbers = version_numbers(store)
-    if number not in numbers:
-        known = ", ".join(map(str, numbers)) or "none"
-        raise OutputError(f"{url} holds no version {number}; published: {known}.")
-    version = read_version(store, number)  # damage of the others does not matter
+    version = find_entry(store, which)
     return RunFolder(store, version.run_id), version
+
+
+def open_model(folder: RunFolder, version: Version) -> tuple[Model, Changes]:
+    """The model of a version, and where its components come from; names are the newest.
+
+    Raises
+    ------
+    OutputError, ModelFileError
+        A file is damaged.
+    """
+    manifest = read_manifest(folder.store, version)
+    model = _model(folder.get_verified("model.json", manifest), folder.path("model.json"))
+    return model, _changes(folder, version, manifest, model)
+
+
+def _changes(
+    folder: RunFolder, version: Version, manifest: dict[str, Any], model: Model
+) -> Changes:
+    if CHANGES not in manifest["files"]:  # of an older format
+        return Changes(model.sha256, None, first_descents(model))
+    path = folder.path(CHANGES)
+    found = CHANGES_FILE.load(folder.get_verified(CHANGES, manifest), path)
+    if len(found.components) != model.parameters.n_components:
+        At(path).refuse("are not as many as the model has", "components")
+    names = registry_of(folder.store, version).names
+    return replace(
+        found,
+        components=tuple(
+            replace(each, name=names.get(each.identity, each.name) or None)
+            for each in found.components
+        ),
+    )

@@ -21,6 +21,7 @@ from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import Job, delta_url, software_versions
 from gmm_dask.stage.labels.labelling import Labelled
+from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE
 from gmm_dask.stage.outputs import Published, load_published, open_output
 from gmm_dask.stage.report import ReportData, render_report
 from gmm_dask.stage.settings import ScoreSettings, Settings
@@ -83,6 +84,8 @@ def publish(
     note_contents(folder, file_contents(job.plan, labelled.contents))
     model_sha256 = fitted.model.sha256
     metrics = _noted(folder, summarise(job, fitted, labelled) | {"published": now()})
+    changes = CHANGES_FILE.dump(fitted.changes)
+    folder.put_of_model(CHANGES, changes, model_sha256)
     data = report_data(job, fitted, metrics)
     report = html_of_model(render_report(data), model_sha256)
     folder.put_of_model("report.html", report, model_sha256)
@@ -287,7 +290,8 @@ def _before_labels(job: Job[Any], fitted: Fitted) -> dict[str, Any]:
         "features": list(model.feature_names),
         "features_named": None if labels_alone else settings.data.features is not None,
         "events": [caution.to_dict() for caution in fitted.cautions]
-        + [event.to_dict() for event in fitted.result.events_],
+        + [event.to_dict() for event in fitted.result.events_]
+        + [change.to_event() for change in fitted.changes.changes],
     }
 
 
@@ -327,6 +331,7 @@ def report_data(job: Job[Any], fitted: Fitted, metrics: dict[str, Any]) -> Repor
         },
         versions=software_versions(),
         events=metrics["events"],
+        names=fitted.changes.names,
     )
 
 

@@ -58,12 +58,15 @@ class Components:
         Rows that the weights are shares of; None if sizes are not to be shown.
     labelled : (k,) or None
         Rows that got the label of each component.
+    called : sequence of str or None
+        Names of the components; empty where none is known.
     """
 
     names: tuple[str, ...]
     parameters: Parameters
     n_rows: int | None = None
     labelled: Sequence[int] | None = None
+    called: Sequence[str | None] = ()
 
     @property
     def sizes(self) -> Array | None:
@@ -85,7 +88,10 @@ class Components:
 
     def heads(self, j: int) -> dict[str, str]:
         """Number, weight, size and labelled rows of a component, as far as they are known."""
-        found = {"component": str(j), "weight": text.percent(float(self.parameters.weights[j]))}
+        found = {"component": str(j)}
+        if any(self.called):
+            found["name"] = text.short(self.called[j] or "–")
+        found["weight"] = text.percent(float(self.parameters.weights[j]))
         if self.sizes is not None:
             found["size"] = text.count(self.sizes[j])
         if self.labelled is not None:
@@ -150,13 +156,18 @@ class Summary:
     ending: Ending
 
     @classmethod
-    def of(cls, model: Model, metrics: Mapping[str, Any]) -> Summary:
-        """Made from a model and the metrics of its version; a model alone has no metrics."""
+    def of(
+        cls, model: Model, metrics: Mapping[str, Any], called: Sequence[str | None] = ()
+    ) -> Summary:
+        """Made from a model and the metrics of its version; a model alone has no metrics.
+
+        `called` are the names of the components, where any is known.
+        """
         cautions, events = told_apart(metrics.get("events") or ())
         n_rows = None if metrics.get("model_from") else model.n_rows
         names = model.feature_names
         return cls(
-            Components(names, model.parameters, n_rows, metrics.get("n_labelled")),
+            Components(names, model.parameters, n_rows, metrics.get("n_labelled"), called),
             text.features(names, named=metrics.get("features_named")),
             tuple(cautions),
             tuple(events),

@@ -48,7 +48,12 @@ from gmm_dask.storage.records.codec import (
     At,
     Clock,
     Kind,
+    Name,
+    Place,
     Positive,
+    RunId,
+    Sha256,
+    Size,
     by_name,
     count_from,
     is_time,
@@ -78,7 +83,7 @@ from gmm_dask.storage.records.delta_output import (
     delta_schema,
     write_table,
 )
-from gmm_dask.storage.records.documents import canonical_json, sha256_hex
+from gmm_dask.storage.records.documents import Document, canonical_json, sha256_hex
 from gmm_dask.storage.records.labels import (
     FileRows,
     LabelledPart,
@@ -109,6 +114,7 @@ from gmm_dask.storage.store.object_errors import brief
 from gmm_dask.storage.store.protocol import Store
 from gmm_dask.storage.store.runs import (
     CONTENTS,
+    MANIFEST,
     RunFolder,
     damage_of,
     html_of_model,
@@ -116,14 +122,20 @@ from gmm_dask.storage.store.runs import (
     run_id,
 )
 from gmm_dask.storage.store.version_log import (
+    EMPTY,
+    Registry,
     Version,
+    find_entry,
+    is_alias,
     latest,
     list_versions,
     parse_ref,
     read_version,
+    registry_of,
     version_numbers,
 )
 from gmm_dask.storage.store.versions import (
+    append,
     find_garbage,
     find_version,
     publish_version,
@@ -131,23 +143,24 @@ from gmm_dask.storage.store.versions import (
 )
 
 __all__ = [
-    "ANY", "array_names", "array_shapes", "ARRAYS", "At", "brief", "by_name",
+    "ANY", "append", "array_names", "array_shapes", "ARRAYS", "At", "brief", "by_name",
     "canonical_json", "carried_schema", "check_kept", "check_mixture", "check_target",
     "checkpoint_name", "checkpoint_numbers", "Chunk", "ChunkSource", "Clock", "content_of",
     "content_problem", "CONTENTS", "COUNT", "count_from", "damage_of", "delta_schema",
-    "dump_contents", "dump_model", "file_changed", "file_contents", "FileContent", "FileRows",
-    "find_garbage", "find_version", "FLAG", "html_of_model", "is_list", "is_number",
-    "is_readable", "is_remote", "is_time", "Kind", "kind_of", "label_schema", "label_table",
-    "labelled_before", "LabelledPart", "LabelSums", "latest", "lies_in", "list_length",
-    "list_of", "list_versions", "literal", "load_contents", "load_model_file",
-    "MAX_MODEL_BYTES", "Model", "MODEL_KEY", "name_of", "NUMBER", "numbers", "OddValuesError",
-    "open_input", "open_store", "OpenChunk", "optional", "or_infinite", "Origin", "overlaps",
-    "packed", "parameters_bytes", "parse_ref", "part", "PartReceipt", "PLACE", "Plan",
-    "plan_dataset", "PlannedChunk", "PlannedFiles", "Positive", "publish_version",
-    "read_checkpoint", "read_chunks", "read_contents_of", "read_manifest", "read_regular",
-    "read_version", "record", "remedied", "remove_garbage", "run_id", "RunFolder",
-    "sha256_hex", "shape", "shard_sources", "SIZE", "states_of", "Store", "SURVEY",
-    "TableOrigin", "TEXT", "text_of", "TIME", "types_of", "utc_now", "value_type", "verify",
-    "Version", "version_numbers", "would_list", "write_checkpoint", "write_manifest",
-    "write_part", "write_table",
+    "Document", "dump_contents", "dump_model", "EMPTY", "file_changed", "file_contents",
+    "FileContent", "FileRows", "find_entry", "find_garbage", "find_version", "FLAG",
+    "html_of_model", "is_alias", "is_list", "is_number", "is_readable", "is_remote", "is_time",
+    "Kind", "kind_of", "label_schema", "label_table", "labelled_before", "LabelledPart",
+    "LabelSums", "latest", "lies_in", "list_length", "list_of", "list_versions", "literal",
+    "load_contents", "load_model_file", "MANIFEST", "MAX_MODEL_BYTES", "Model", "MODEL_KEY",
+    "Name", "name_of", "NUMBER", "numbers", "OddValuesError", "open_input", "open_store",
+    "OpenChunk", "optional", "or_infinite", "Origin", "overlaps", "packed", "parameters_bytes",
+    "parse_ref", "part", "PartReceipt", "Place", "PLACE", "Plan", "plan_dataset",
+    "PlannedChunk", "PlannedFiles", "Positive", "publish_version", "read_checkpoint",
+    "read_chunks", "read_contents_of", "read_manifest", "read_regular", "read_version",
+    "record", "Registry", "registry_of", "remedied", "remove_garbage", "run_id", "RunFolder",
+    "RunId", "Sha256", "sha256_hex", "shape", "shard_sources", "Size", "SIZE", "states_of",
+    "Store", "SURVEY", "TableOrigin", "TEXT", "text_of", "TIME", "types_of", "utc_now",
+    "value_type", "verify", "Version", "version_numbers", "would_list", "write_checkpoint",
+    "write_manifest", "write_part", "write_table",
 ]  # fmt: skip

@@ -287,6 +287,7 @@ def put_files(folder: RunFolder, note: str = "") -> None:
     folder.put_of_model("parameters.parquet", parameters_bytes(small_model()), sha256)
     folder.put_of_model("report.html", html_of_model(f"<html>{note}</html>", sha256), sha256)
     folder.put_of_model("metrics.json", metrics, sha256)
+    folder.put_of_model("changes.json", canonical_json({"model_sha256": sha256}), sha256)
 
 
 def put_manifest(folder: RunFolder, receipts: Sequence[PartReceipt], n_rows: int) -> str:

@@ -19,6 +19,7 @@ from gmm_dask.storage.records.manifest import read_manifest, verify
 from gmm_dask.storage.store.local_store import LocalStore
 from gmm_dask.storage.store.runs import RUN_FILES, RunFolder, run_id
 from gmm_dask.storage.store.version_log import (
+    Registry,
     Version,
     entry_name,
     latest,
@@ -191,6 +192,13 @@ entries = st.builds(
     rows=st.integers(0, 2**63 - 1),
     published=st.none()
     | st.datetimes().map(lambda time: f"{time.isoformat(timespec='milliseconds')}Z"),
+    registry=st.builds(
+        Registry,
+        aliases=st.dictionaries(st.text(max_size=9), st.integers(1, 10**12), max_size=3),
+        names=st.dictionaries(st.text(max_size=9), st.text(max_size=9), max_size=3),
+        retired=st.sampled_from([(), (RUN,)]),
+        unlabelled=st.sampled_from([(), (OTHER, RUN)]),
+    ),
 )
 
 
@@ -230,7 +238,8 @@ def test_entries_of_older_formats_are_read_and_their_time_is_unknown(format_vers
         (entry(3, published="yesterday"), "published is 'yesterday', not a time"),
         (entry(3, published=1785585600), "published is 1785585600"),
         (entry(2, published=PUBLISHED, by="me"), "'by' is an unknown field"),
-        (entry(4, published=PUBLISHED), "newer than 3"),
+        (entry(4, published=PUBLISHED), "registry is absent"),
+        (entry(5, published=PUBLISHED), "newer than 4"),
     ],
 )
 def test_an_entry_without_a_time_or_with_another_is_refused(content: bytes, message: str) -> None:
@@ -239,7 +248,7 @@ def test_an_entry_without_a_time_or_with_another_is_refused(content: bytes, mess
 
 
 def test_an_entry_of_newer_software_is_not_to_be_moved_away() -> None:
-    for content, is_damaged in ((entry(4, published=PUBLISHED), False), (entry(3), True)):
+    for content, is_damaged in ((entry(5, published=PUBLISHED), False), (entry(3), True)):
         with pytest.raises(OutputError) as caught:
             read_version(MemoryStore({entry_name(1): content}), 1)
         assert ("move it away" in str(caught.value)) is is_damaged
@@ -342,14 +351,17 @@ def test_a_run_folder_has_a_plain_name(bad: str) -> None:
         ("/data/out@12", ("/data/out", 12)),
         ("user@host/out", ("user@host/out", None)),
         ("user@host/out@3", ("user@host/out", 3)),
-        ("out@latest", ("out@latest", None)),
+        ("out@latest", ("out", None)),
+        ("out@champion", ("out", "champion")),
+        ("s3://bucket/out@v-1_a", ("s3://bucket/out", "v-1_a")),
+        ("out@no.alias", ("out@no.alias", None)),
         ("out@", ("out@", None)),
         ("out@-1", ("out@-1", None)),
         ("out@²", ("out@²", None)),
     ],
 )
 def test_a_reference_is_a_folder_and_perhaps_a_number(
-    ref: str, expected: tuple[str, int | None]
+    ref: str, expected: tuple[str, int | str | None]
 ) -> None:
     assert parse_ref(ref) == expected
 

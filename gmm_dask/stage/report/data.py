@@ -66,6 +66,8 @@ class ReportData:
         Software by name.
     events : list of dict
         Cautions, and what happened on the way; a `message` is shown as a sentence.
+    names : sequence of str or None
+        Of the components, where any has one.
     """
 
     title: str
@@ -82,6 +84,7 @@ class ReportData:
     plan: Mapping[str, Any]
     versions: Mapping[str, str]
     events: Sequence[Mapping[str, Any]]
+    names: Sequence[str | None] = ()
 
     def __post_init__(self) -> None:
         d = self.parameters.n_features
@@ -117,7 +120,7 @@ class ReportData:
     def components(self) -> Components:
         """The final components, as tables show them."""
         n_used, labelled = self.metrics.get("n_used"), self.metrics.get("n_labelled")
-        return Components(self.feature_names, self.parameters, n_used, labelled or None)
+        return Components(self.feature_names, self.parameters, n_used, labelled or None, self.names)
 
     @property
     def cautions(self) -> list[str]:

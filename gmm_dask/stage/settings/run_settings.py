@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -215,12 +216,39 @@ class OutputSettings(Section):
     @field_validator("path")
     @classmethod
     def _path_is_no_version(cls, path: str) -> str:
-        folder, at, digits = path.rpartition("@")
-        if at and digits.isascii() and digits.isdigit():
+        folder, at, word = path.rpartition("@")
+        if at and word.isascii() and word.isdigit():
             raise ValueError(
-                f"{path!r} reads as version {digits} of {folder!r}: give the folder another name"
+                f"{path!r} reads as version {word} of {folder!r}: give the folder another name"
+            )
+        if at and re.fullmatch("[A-Za-z][0-9A-Za-z_-]*", word, re.ASCII):
+            raise ValueError(
+                f"{path!r} reads as the version {word} of {folder!r}: give the folder another name"
             )
         return path
+
+
+class FitOutputSettings(OutputSettings):
+    """Where the versions of a fit go, and which of them the fit follows."""
+
+    follows: str = Field(
+        default="latest",
+        min_length=1,
+        description="The version whose components a fit follows, so that they keep numbers and "
+        "names: latest, an alias of the output such as champion, none, or a version as OUT@7. "
+        "Components of a fit that follows none are numbered by weight.",
+    )
+
+    @field_validator("follows")
+    @classmethod
+    def _follows_a_version(cls, follows: str) -> str:
+        from gmm_dask.storage import is_alias, parse_ref
+
+        if "@" in follows and parse_ref(follows)[1] is None and not follows.endswith("@latest"):
+            raise ValueError(f"{follows!r} names no version: write OUT@7 or OUT@champion")
+        if "@" not in follows and follows != "latest" and not is_alias(follows):
+            raise ValueError(f"{follows!r} is no alias: letters, digits, _ and -, a letter first")
+        return follows
 
 
 class Settings(Section):
@@ -231,7 +259,7 @@ class Settings(Section):
     labels: LabelSettings = LabelSettings()
     cluster: ClusterSettings = ClusterSettings()
     memory: MemorySettings = MemorySettings()
-    output: OutputSettings
+    output: FitOutputSettings
 
 
 class ScoreSettings(Section):

@@ -185,6 +185,7 @@ ANY: Kind[Any] = only(lambda value: True, "anything")
 
 Place = Annotated[str, PLACE]
 Name = Annotated[str, NAME]
+RunId = Annotated[str, RUN_ID]
 Sha256 = Annotated[str, SHA256]
 Time = Annotated[str, TIME]
 Integer = Annotated[int, INTEGER]  # of any sign; a plain int is a count

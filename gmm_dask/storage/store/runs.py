@@ -43,12 +43,13 @@ RUN_FILES = (
     "model.json",
     "parameters.parquet",
     "metrics.json",
+    "changes.json",
     "report.html",
 )
 
 
 # Those of them that are made with the model, and say with which.
-MADE_WITH_MODEL = ("parameters.parquet", "metrics.json", "report.html")
+MADE_WITH_MODEL = ("parameters.parquet", "metrics.json", "changes.json", "report.html")
 
 
 _REMARK = "<!-- gmm_dask.{}: {} -->\n"  # the last line of a report

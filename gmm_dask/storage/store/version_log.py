@@ -1,31 +1,83 @@
 """The log of published versions: one small object each, numbered from 1, never changed.
 
 Each entry points to a run. The latest version is the entry of the highest number; going back to an
-earlier run is a new entry that points to it.
+earlier run is a new entry that points to it. Each entry also has the whole registry: aliases of
+versions, names of components, and what was removed. Whoever changes any of it appends an entry to
+the newest by put-if-absent, so that of two writers one sees what the other wrote.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from gmm_dask.errors import OutputError
-from gmm_dask.storage.records.codec import COUNT, RUN_ID, SHA256, TIME, literal, optional, shape
+from gmm_dask.storage.records.codec import (
+    COUNT,
+    RUN_ID,
+    SHA256,
+    TIME,
+    Positive,
+    RunId,
+    literal,
+    optional,
+    record,
+    shape,
+)
 from gmm_dask.storage.records.documents import Document
 from gmm_dask.storage.store.protocol import Store
 
 MAX_NUMBER_DIGITS = 18  # of a version; what has more is no entry
 
 _ENTRY = re.compile(rf"versions/(\d{{8,{MAX_NUMBER_DIGITS}}})\.json", re.ASCII)
+_ALIAS = re.compile(r"[A-Za-z][0-9A-Za-z_-]{0,63}", re.ASCII)
+LATEST_ALIAS = "latest"  # what every output has, and nobody sets
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What the log says beside which run is the latest.
+
+    Parameters
+    ----------
+    aliases : mapping of str to int
+        Numbers of versions by a word, such as `champion`.
+    names : mapping of str to str
+        Of components, by their identity.
+    retired : tuple of str
+        Runs that were removed; none of these identities is ever used again.
+    unlabelled : tuple of str
+        Runs whose labels were removed.
+    """
+
+    aliases: Mapping[str, Positive] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    retired: tuple[RunId, ...] = ()
+    unlabelled: tuple[RunId, ...] = ()
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """Runs that are no longer whole: a run done again needs another identity."""
+        return frozenset((*self.retired, *self.unlabelled))
+
+
+EMPTY = Registry()
 ENTRY_FILE = Document(
     shape(
-        {"run_id": RUN_ID, "manifest_sha256": SHA256, "rows": COUNT, "published": optional(TIME)}
+        {
+            "run_id": RUN_ID,
+            "manifest_sha256": SHA256,
+            "rows": COUNT,
+            "published": optional(TIME),
+            "registry": optional(record(Registry)),
+        }
     ),
     "gmm_dask.version",
-    version=3,
-    since={"checksum": 2, "published": 3},
-    max_bytes=1 << 16,
+    version=4,
+    since={"checksum": 2, "published": 3, "registry": 4},
+    max_bytes=1 << 22,
     remedy="Restore the entry from a copy, or move it away and run again; other versions are "
     "intact.",
 )
@@ -44,6 +96,8 @@ class Version:
         Rows of the input.
     published : str or None
         When the entry was made: UTC, ISO 8601. None where an entry of an older format does not say.
+    registry : Registry
+        As of this entry.
     """
 
     number: int
@@ -51,6 +105,7 @@ class Version:
     manifest_sha256: str
     rows: int
     published: str | None = None
+    registry: Registry = field(default=EMPTY, hash=False)
 
     @property
     def name(self) -> str:
@@ -89,7 +144,8 @@ def read_version(store: Store, number: int) -> Version:
     """
     path = store.path(entry_name(number))
     data = store.get(entry_name(number), ENTRY_FILE.max_bytes)
-    return Version(number, **ENTRY_FILE.load(data, path))
+    found = ENTRY_FILE.load(data, path)
+    return Version(number, **found | {"registry": found["registry"] or EMPTY})
 
 
 def list_versions(store: Store) -> list[Version]:
@@ -103,22 +159,77 @@ def latest(store: Store) -> Version | None:
     return read_version(store, numbers[-1]) if numbers else None
 
 
-def parse_ref(ref: str) -> tuple[str, int | None]:
-    """Split OUT@7 into the folder and the number; OUT alone has no number.
+def registry_of(store: Store, version: Version) -> Registry:
+    """The registry as it is now; where the newest entry is damaged, as of this version."""
+    with suppress(OutputError):
+        return (latest(store) or version).registry
+    return version.registry
+
+
+def find_entry(store: Store, which: int | str | None) -> Version:
+    """The version of a number or an alias, or the latest.
+
+    Raises
+    ------
+    OutputError
+        There is none, its entry is damaged, or its run was removed.
+    """
+    version = _entry(store, which)
+    if version.run_id in registry_of(store, version).retired:
+        raise OutputError(
+            f"{store.url}: version {version.number} was removed, as `gmm-dask gc` was told to."
+        )
+    return version
+
+
+def _entry(store: Store, which: int | str | None) -> Version:
+    if isinstance(which, int):
+        numbers = version_numbers(store)
+        if which not in numbers:
+            known = ", ".join(map(str, numbers)) or "none"
+            raise OutputError(f"{store.url} holds no version {which}; published: {known}.")
+        return read_version(store, which)  # damage of the others does not matter
+    newest = latest(store)
+    if newest is None:
+        raise OutputError(
+            f"{store.url} holds no published version. Give the output folder of a run that has "
+            "ended, or a model.json."
+        )
+    if which is None:
+        return newest
+    number = newest.registry.aliases.get(which)
+    if number is None:
+        known = ", ".join(sorted(newest.registry.aliases)) or "none"
+        raise OutputError(f"{store.url} has no alias {which!r}; its aliases: {known}.")
+    return read_version(store, number)
+
+
+def is_alias(word: str) -> bool:
+    """Whether the word can be an alias: a letter, then letters, digits, _ and -; not `latest`."""
+    return word != LATEST_ALIAS and _ALIAS.fullmatch(word) is not None
+
+
+def parse_ref(ref: str) -> tuple[str, int | str | None]:
+    """Split OUT@7 into the folder and the number, OUT@champion into the folder and the alias.
+
+    OUT and OUT@latest have neither.
 
     Raises
     ------
     OutputError
         No folder, or the number 0.
     """
-    url, separator, digits = ref.rpartition("@")
-    if not separator or not (digits.isascii() and digits.isdigit()):
-        url, digits = ref, ""
+    url, separator, which = ref.rpartition("@")
+    is_number = which.isascii() and which.isdigit()
+    if not separator or not (is_number or _ALIAS.fullmatch(which)):
+        url, which = ref, ""
     if not url:
         raise OutputError(f"{ref!r} names no output folder: write OUT, or OUT@7 for version 7.")
-    digits = digits.lstrip("0") or digits[:1]
+    if not is_number:
+        return url, which if which not in ("", LATEST_ALIAS) else None
+    digits = which.lstrip("0") or which[:1]
     if digits == "0":
         raise OutputError(f"{ref!r}: versions are numbered from 1.")
     if len(digits) > MAX_NUMBER_DIGITS:
         raise OutputError(f"{literal(ref)}: no version has a number of {len(digits)} digits.")
-    return url, int(digits) if digits else None
+    return url, int(digits)

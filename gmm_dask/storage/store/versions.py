@@ -13,6 +13,7 @@ each; they never list a folder of parts. Nothing is deleted on any path of a run
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -24,6 +25,7 @@ from gmm_dask.storage.records.manifest import read_manifest
 from gmm_dask.storage.store.protocol import Store, create_once
 from gmm_dask.storage.store.runs import MANIFEST, RunFolder
 from gmm_dask.storage.store.version_log import (
+    EMPTY,
     Version,
     latest,
     list_versions,
@@ -78,15 +80,42 @@ def publish_version(
     """
     # The manifest is read once more: what the entry names must be there before the entry is.
     read_manifest(store, Version(0, run_id, manifest_sha256, rows))
+
+    def entry(newest: Version | None, number: int) -> Version | None:
+        if newest is not None and newest.points_to(run_id, manifest_sha256):
+            return None
+        registry = EMPTY if newest is None else newest.registry
+        if run_id in registry.gone:
+            raise OutputError(
+                f"{store.url}: run {run_id} was removed meanwhile, as `gmm-dask gc` was told to. "
+                "Run again."
+            )
+        return Version(number, run_id, manifest_sha256, rows, now(), registry)
+
+    return append(store, entry)
+
+
+def append(store: Store, entry: Callable[[Version | None, int], Version | None]) -> Version:
+    """Append an entry to the log, made of the newest one and the number that it gets.
+
+    Where another writer was first, it is made again of what that writer wrote. Where it is None
+    the newest entry says all that it is to say, and nothing is written.
+
+    Raises
+    ------
+    OutputError
+        The latest entry is damaged, or the next cannot be created.
+    """
     taken = 0  # the highest number whose name is that of a folder: no entry, and none can be made
     for _ in range(MAX_LOST_RACES):
         newest = latest(store)
-        if newest is not None and newest.points_to(run_id, manifest_sha256):
+        number = 1 + max(taken, 0 if newest is None else newest.number)
+        version = entry(newest, number)
+        if version is None:
+            assert newest is not None
             _settle(store, newest)
             _point_people_to(store, newest)
             return newest
-        number = 1 + max(taken, 0 if newest is None else newest.number)
-        version = Version(number, run_id, manifest_sha256, rows, now())
         try:
             if create_once(store, version.name, version.to_json()) == version.to_json():
                 _point_people_to(store, version)
