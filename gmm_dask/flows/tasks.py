@@ -118,7 +118,14 @@ def check(job: Job[ScoreSettings]) -> Fitted:
 def label(job: Job[Any], fitted: Fitted) -> Labelled:
     """Write one label per row."""
     with FlowWatcher("gmm-label-progress") as watcher:
-        return stage_label(job, fitted.model, watcher, held=fitted.held, contents=fitted.contents)
+        return stage_label(
+            job,
+            fitted.model,
+            watcher,
+            held=fitted.held,
+            contents=fitted.contents,
+            severities=fitted.severities,
+        )
 
 
 @task(task_run_name="publish run {job.run_id}", **_PHASE)

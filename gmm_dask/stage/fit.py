@@ -20,8 +20,9 @@ from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints import Keeper
 from gmm_dask.stage.job import Job, settings_hash, software_versions
-from gmm_dask.stage.labels.labelling import hash_pages, note_pages
+from gmm_dask.stage.labels.pages import hash_pages, note_pages
 from gmm_dask.stage.labels.row_checks import check_survey, check_total
+from gmm_dask.stage.labels.severity import Severities
 from gmm_dask.stage.lineage.changes import Changes, changes_of, numbered
 from gmm_dask.stage.lineage.following import predecessor
 from gmm_dask.stage.report.data import MAX_ROWS, report_sample
@@ -66,6 +67,8 @@ class Fitted:
         Where the components come from.
     cautions : tuple of Caution
         Of the columns.
+    severities : Severities or None
+        Of the training data; None where nobody knows them.
     """
 
     model: Model
@@ -82,6 +85,7 @@ class Fitted:
     contents: Mapping[int, str]
     changes: Changes
     cautions: tuple[Caution, ...] = ()
+    severities: Severities | None = None
 
 
 def fit(
@@ -142,6 +146,12 @@ def fit(
         contents,
         changes,
         found.cautions,
+        Severities.of_sample(
+            surveyed.sample,
+            surveyed.sample_weight,
+            result.parameters,
+            RowArithmetic.chosen(settings.data.missing),
+        ),
     )
 
 
@@ -192,6 +202,7 @@ def adopt(
         0,
         contents,
         Changes(model.sha256, None, job.descents),
+        severities=job.severities,
     )
 
 

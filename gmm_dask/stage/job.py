@@ -25,9 +25,10 @@ from gmm_dask.pace import Count
 from gmm_dask.redaction import redacted, redacted_document
 from gmm_dask.stage import text
 from gmm_dask.stage.identity import begin, run_folder
+from gmm_dask.stage.labels.scorer import scorer_of
+from gmm_dask.stage.labels.severity import Severities
 from gmm_dask.stage.lineage.changes import Descent, Followed
 from gmm_dask.stage.lineage.following import FOLLOWED, followed, noted
-from gmm_dask.stage.outputs import model_and_descents
 from gmm_dask.stage.settings import DataSettings, ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import (
@@ -51,6 +52,7 @@ from gmm_dask.storage import (
     open_store,
     overlaps,
     plan_dataset,
+    sha256_hex,
     would_list,
 )
 
@@ -86,6 +88,8 @@ class Job(Generic[SettingsT]):
         The version whose components those of the fit follow.
     descents : tuple of Descent
         Where the components of the model to label with come from; empty where one is fitted.
+    severities : Severities or None
+        Of the training data of the model to label with, where its version tells them.
     """
 
     settings: SettingsT
@@ -97,6 +101,7 @@ class Job(Generic[SettingsT]):
     caution: str | None = None
     follows: Followed | None = None
     descents: tuple[Descent, ...] = ()
+    severities: Severities | None = None
 
     @property
     def run_id(self) -> str:
@@ -156,19 +161,16 @@ def plan(settings: SettingsT, watcher: Watcher | None = None) -> Job[SettingsT]:
         The output folder cannot be written, or the latest version's entry is damaged.
     """
     begun = time.perf_counter()
-    model: Model | None = None
-    descents: tuple[Descent, ...] = ()
-    if isinstance(settings, ScoreSettings):
-        model, descents = model_and_descents(settings.model)
+    model, descents, severities = scorer_of(settings)
     store = open_store(settings.output.path, private=settings.output.private)
     _check_output_is_no_input(settings.data, store)
     tell = partial((watcher or Watcher()).progress, "reading footers")
     dataset = _planned(settings, model, tell)
     kept, columns = _kept_columns(settings, dataset), _read_columns(settings, dataset)
-    check_kept(kept)
+    check_kept(kept, settings.labels.further)
     check_delta_table(settings, dataset, kept)
     _check_model(settings, dataset)
-    matters = _what_matters(settings, dataset, model)
+    matters = _what_matters(settings, dataset, model, severities)
     newest = latest(store)  # if its entry is damaged, that is an error now, not when all is done
     folder = run_folder(store, matters, dataset, columns)
     published, caution, follows = find_version(store, folder.run_id), None, None
@@ -186,7 +188,9 @@ def plan(settings: SettingsT, watcher: Watcher | None = None) -> Job[SettingsT]:
         folder = begin(store, matters, dataset, columns, canonical_json(about))
         follows = noted(folder)
     seconds = time.perf_counter() - begun
-    return Job(settings, dataset, folder, published, model, seconds, caution, follows, descents)
+    return Job(
+        settings, dataset, folder, published, model, seconds, caution, follows, descents, severities
+    )
 
 
 def _planned(settings: Settings | ScoreSettings, model: Model | None, tell: Count) -> Plan:
@@ -299,7 +303,10 @@ def _check_output_is_no_input(data: DataSettings, store: Store) -> None:
 
 
 def _what_matters(
-    settings: Settings | ScoreSettings, dataset: Plan, model: Model | None
+    settings: Settings | ScoreSettings,
+    dataset: Plan,
+    model: Model | None,
+    severities: Severities | None,
 ) -> dict[str, Any]:
     """All settings that change a byte of the output: not where the run computes or writes."""
     matters: dict[str, Any] = {
@@ -311,6 +318,8 @@ def _what_matters(
         fit = settings.fit.model_dump(mode="json")
         return matters | {"fit": fit, "follows": settings.output.follows}
     assert model is not None
+    if severities is not None and "severity" in settings.labels.further:
+        matters["severity"] = sha256_hex(canonical_json(severities.to_dict()))
     return matters | {"model": model.sha256}
 
 
@@ -380,7 +389,10 @@ def check_delta_table(
             "asks for more. Leave out one of the two."
         )
     check_target(url)
-    delta_schema(label_schema(carried_schema(dataset, kept), settings.labels.responsibilities))
+    labels = settings.labels
+    delta_schema(
+        label_schema(carried_schema(dataset, kept), labels.responsibilities, labels.further)
+    )
 
 
 def delta_url(delta_table: str) -> str:

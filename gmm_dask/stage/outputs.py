@@ -10,7 +10,7 @@ from typing import Any
 from gmm_dask.errors import ModelFileError, OutputError
 from gmm_dask.fitting import Outcome
 from gmm_dask.mixture import Cause
-from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE, Changes, Descent, first_descents
+from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE, Changes, first_descents
 from gmm_dask.storage import (
     ANY,
     COUNT,
@@ -210,21 +210,6 @@ def read_model(ref: str) -> Model:
         There is no such model, or it is damaged.
     """
     return _model(load_model_bytes(ref), ref)
-
-
-def model_and_descents(ref: str) -> tuple[Model, tuple[Descent, ...]]:
-    """The model as `read_model` has it, and where its components come from.
-
-    Raises
-    ------
-    OutputError, ModelFileError
-        There is no such model, or it is damaged.
-    """
-    if ref.endswith(".json"):
-        model = read_model(ref)
-        return model, first_descents(model)
-    model, changes = open_model(*resolve(ref))
-    return model, changes.components
 
 
 def label_parts(ref: str) -> list[str]:

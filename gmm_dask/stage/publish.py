@@ -230,6 +230,8 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "n_dropped": {"missing": sums.n_dropped},
         "n_incomplete": sums.n_incomplete,
         "n_labelled": list(sums.n_labelled),
+        "n_anomalies": None if job.settings.labels.anomaly is None else sums.n_anomalies,
+        "severity": None if fitted.severities is None else fitted.severities.to_dict(),
         **_per_row_and_criteria(sums, fitted.model.parameters.n_free_parameters),
         "bytes_decoded": fitted.held.bytes_once
         + fitted.n_reads * fitted.held.bytes_read

@@ -61,5 +61,7 @@ def _made(
         watcher.detail(f"Delta table: {text.table_versions(dict(job.plan.tables))}.")
     with job.backend(watcher) as backend:
         fitted = model_of(job, watcher, backend)
-        labelled = label(job, fitted.model, watcher, backend, fitted.held, fitted.contents)
+        labelled = label(
+            job, fitted.model, watcher, backend, fitted.held, fitted.contents, fitted.severities
+        )
     return publish(job, fitted, labelled, watcher)

@@ -1,6 +1,12 @@
 """Parquet in, model and labels out: input, store, records. The one door to this package."""
 
-from gmm_dask.storage.arrow import OddValuesError, list_length, numbers
+from gmm_dask.storage.arrow import (
+    OddValuesError,
+    list_length,
+    numbers,
+    to_arrow,
+    to_ragged_lists,
+)
 from gmm_dask.storage.input.columns.selection import (
     is_list,
     is_number,
@@ -85,6 +91,7 @@ from gmm_dask.storage.records.delta_output import (
 )
 from gmm_dask.storage.records.documents import Document, canonical_json, sha256_hex
 from gmm_dask.storage.records.labels import (
+    FURTHER_COLUMNS,
     FileRows,
     LabelledPart,
     LabelSums,
@@ -149,6 +156,7 @@ __all__ = [
     "content_problem", "CONTENTS", "COUNT", "count_from", "damage_of", "delta_schema",
     "Document", "dump_contents", "dump_model", "EMPTY", "file_changed", "file_contents",
     "FileContent", "FileRows", "find_entry", "find_garbage", "find_version", "FLAG",
+    "FURTHER_COLUMNS",
     "html_of_model", "is_alias", "is_list", "is_number", "is_readable", "is_remote", "is_time",
     "Kind", "kind_of", "label_schema", "label_table", "labelled_before", "LabelledPart",
     "LabelSums", "latest", "lies_in", "list_length", "list_of", "list_versions", "literal",
@@ -160,7 +168,8 @@ __all__ = [
     "read_chunks", "read_contents_of", "read_manifest", "read_regular", "read_version",
     "record", "Registry", "registry_of", "remedied", "remove_garbage", "run_id", "RunFolder",
     "RunId", "Sha256", "sha256_hex", "shape", "shard_sources", "Size", "SIZE", "states_of",
-    "Store", "SURVEY", "TableOrigin", "TEXT", "text_of", "TIME", "types_of", "utc_now",
+    "Store", "SURVEY", "TableOrigin", "TEXT", "text_of", "TIME", "to_arrow", "to_ragged_lists",
+    "types_of", "utc_now",
     "value_type", "verify", "Version", "version_numbers", "would_list", "write_checkpoint",
     "write_manifest", "write_part", "write_table",
 ]  # fmt: skip

@@ -129,6 +129,19 @@ def to_arrow_lists(
     )
 
 
+def to_ragged_lists(
+    values: pa.Array, counts: npt.NDArray[np.int32], absent: npt.NDArray[np.bool_]
+) -> pa.ListArray:
+    """Lists of so many (n,) of the values, one after the other; null where `absent`."""
+    offsets = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, out=offsets[1:])
+    there = _bits(~absent) if absent.any() else None
+    bounds = to_arrow(offsets, pa.int32()).buffers()[1]
+    return pa.Array.from_buffers(
+        pa.list_(values.type), len(counts), [there, bounds], children=[values]
+    )
+
+
 def _bits(mask: npt.NDArray[np.bool_]) -> pa.Buffer:
     return pa.py_buffer(np.packbits(mask, bitorder="little"))
 

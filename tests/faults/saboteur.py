@@ -49,7 +49,7 @@ def _sleep_on() -> None:
     get_worker().loop.add_callback(Event().wait)
     while not Path(os.environ[FOLDER], WAKE).exists():
         time.sleep(0.02)
-    label = import_module("gmm_dask.stage.labels.labelling")
+    label = import_module("gmm_dask.stage.labels.chunk_labels")
     label_table = label.label_table
 
     def other_table(first_row: int, kept: Any, scores: Any, **more: Any) -> Any:
@@ -105,8 +105,8 @@ def dask_setup(worker: Any) -> None:
     for place, module, name in (
         ("survey", "gmm_dask.engine.passes.survey", "survey_chunk"),
         ("pass", "gmm_dask.engine.passes.expectation", "_statistics"),
-        ("label", "gmm_dask.stage.labels.labelling", "label_chunk"),
-        ("half a label", "gmm_dask.stage.labels.labelling", "_scored"),
+        ("label", "gmm_dask.stage.labels.chunk_labels", "label_chunk"),
+        ("half a label", "gmm_dask.stage.labels.chunk_labels", "_scored"),
     ):
         found = import_module(module)
         setattr(found, name, _disturbed(place, getattr(found, name)))

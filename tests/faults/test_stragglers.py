@@ -38,7 +38,7 @@ def dask_setup(worker):
     for module, name in (
         ("gmm_dask.engine.passes.survey", "survey_chunk"),
         ("gmm_dask.engine.passes.expectation", "_statistics"),
-        ("gmm_dask.stage.labels.labelling", "label_chunk"),
+        ("gmm_dask.stage.labels.chunk_labels", "label_chunk"),
     ):
         found = import_module(module)
         setattr(found, name, slowed(getattr(found, name)))

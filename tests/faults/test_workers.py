@@ -263,7 +263,7 @@ def test_a_chunk_that_kills_its_workers_is_named_by_file_and_rows(tmp_path: Path
     preload.write_text(
         "import os\n"
         "def dask_setup(worker):\n"
-        "    from gmm_dask.stage.labels import labelling as label\n"
+        "    from gmm_dask.stage.labels import chunk_labels as label\n"
         "    before = label.label_chunk\n"
         "    def poison(work, chunk, *more, **named):\n"
         "        os._exit(1) if chunk.index == 5 else None\n"

@@ -14,7 +14,8 @@ import pytest
 
 from gmm_dask import engine
 from gmm_dask.errors import InputChangedError
-from gmm_dask.stage.labels import labelling as label
+from gmm_dask.stage.labels import chunk_labels as label
+from gmm_dask.stage.labels import pages
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, Settings, settings_from
@@ -40,6 +41,7 @@ def test_what_is_held_is_labelled_without_its_pages_being_read_again(
         return of_chunk(*arguments)
 
     monkeypatch.setattr(label, "content_of", noted)
+    monkeypatch.setattr(pages, "content_of", noted)
     held = run(iris_settings())
     assert len(hashed) == len(set(hashed))  # once, before the fit
     once = len(hashed)

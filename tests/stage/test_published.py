@@ -25,7 +25,7 @@ from gmm_dask.stage import fit as fit_module
 from gmm_dask.stage import publish as publish_module
 from gmm_dask.stage.fit import fit
 from gmm_dask.stage.job import plan
-from gmm_dask.stage.labels import labelling as label_module
+from gmm_dask.stage.labels import chunk_labels as label_module
 from gmm_dask.stage.labels.labelling import label
 from gmm_dask.stage.outputs import Published, _LabelPart, _read_part, label_parts, open_output
 from gmm_dask.stage.publish import publish

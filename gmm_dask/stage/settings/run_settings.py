@@ -122,6 +122,12 @@ class ClusterSettings(Section, ClusterSpec):
         return self
 
 
+REASONS = (  # columns of the labels that say why
+    *("reason_columns", "reason_scores", "reason_expected"),
+    *("next_label", "label_columns", "label_evidence"),
+)
+
+
 class LabelSettings(Section):
     """Whether labels are written, and which columns stand beside them."""
 
@@ -132,12 +138,43 @@ class LabelSettings(Section):
     responsibilities: Flag = Field(
         default=False, description="Also write each row's responsibilities as a list column."
     )
+    severity: Flag = Field(
+        default=False,
+        description="Also write how unusual each row is: the share of the training data that is "
+        "more usual, 0 to 100.",
+    )
+    anomaly: Number | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Flag the rows that are more unusual than this share of the training data, "
+        "such as 0.99; writes severity, too.",
+    )
+    reasons: Literal["none", "flagged", "all"] = Field(
+        default="none",
+        description="Also write the columns that make each row unusual, with the values to be "
+        "expected, and those that speak for its label and against the next: of flagged rows, or "
+        "of all.",
+    )
     delta_table: str | None = Field(
         default=None,
         min_length=1,
         description="Folder or s3:// URL of a Delta table that shall hold the labels of the latest "
         "version as well; needs gmm-dask[delta].",
     )
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """The columns that stand beside label and density, responsibilities apart."""
+        flagged = self.anomaly is not None
+        found = ["severity"] * (flagged or self.severity) + ["anomaly"] * flagged
+        return (*found, *(() if self.reasons == "none" else REASONS))
+
+    @model_validator(mode="after")
+    def _flagged_rows_are_told_by_a_share(self) -> LabelSettings:
+        if self.reasons == "flagged" and self.anomaly is None:
+            raise ValueError("reasons: flagged needs anomaly, the share that is not flagged")
+        return self
 
     @model_validator(mode="after")
     def _a_table_needs_labels(self) -> LabelSettings:

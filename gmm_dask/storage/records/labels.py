@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,10 +35,29 @@ LABEL_COLUMNS = {
     "reason": pa.string(),
     "responsibilities": pa.list_(pa.float64()),
 }
+_WORDS, _NUMBERS = pa.list_(pa.string()), pa.list_(pa.float64())
+# What stands beside them where the settings ask for it.
+FURTHER_COLUMNS = {
+    "severity": pa.float64(),
+    "anomaly": pa.bool_(),
+    "reason_columns": _WORDS,
+    "reason_scores": _NUMBERS,
+    "reason_expected": _NUMBERS,
+    "next_label": pa.int32(),
+    "label_columns": _WORDS,
+    "label_evidence": _NUMBERS,
+}
+PLAIN = ("label", "log_density", "severity")  # compressing would hardly make them smaller
 
 
-def check_kept(names: Iterable[str]) -> None:
+def check_kept(names: Iterable[str], further: Collection[str] = ()) -> None:
     """Refuse input columns that are named like a column of ours.
+
+    Parameters
+    ----------
+    names : iterable of str
+    further : collection of str
+        Which of FURTHER_COLUMNS there will be.
 
     Raises
     ------
@@ -49,16 +68,19 @@ def check_kept(names: Iterable[str]) -> None:
         f"The column {name!r} cannot be kept in the labels, which have a column of that name: "
         "rename it in the input, or leave it out of labels.keep and data.id_columns."
         for name in names
-        if name in LABEL_COLUMNS
+        if name in LABEL_COLUMNS or name in further
     ]
     if problems:
         raise DataError(problems)
 
 
-def label_schema(kept: pa.Schema, responsibilities: bool) -> pa.Schema:
+def label_schema(
+    kept: pa.Schema, responsibilities: bool, further: Collection[str] = ()
+) -> pa.Schema:
     """Schema of the tables that label_table makes."""
     first, *others, last = LABEL_COLUMNS.items()
-    return pa.schema([first, *kept, *others, *([last] if responsibilities else [])])
+    beside = [(name, FURTHER_COLUMNS[name]) for name in further]
+    return pa.schema([first, *kept, *others, *beside, *([last] if responsibilities else [])])
 
 
 def label_table(
@@ -68,6 +90,7 @@ def label_table(
     *,
     usable: npt.NDArray[np.bool_],
     responsibilities: npt.NDArray[np.float64] | None = None,
+    further: Mapping[str, pa.Array] | None = None,
 ) -> pa.Table:
     """The labels of consecutive rows, in input order; unusable rows keep their place.
 
@@ -82,19 +105,22 @@ def label_table(
     usable : (n,)
         Others get label -1, no score, and a reason.
     responsibilities : (n, k), optional
+    further : mapping of str to Array, optional
+        Some of FURTHER_COLUMNS, of n rows.
 
     Raises
     ------
     DataError
         A kept column has the name of one of ours, or lengths differ.
     """
-    n = usable.shape[0]
-    check_kept(kept.column_names)
+    n, further = usable.shape[0], further or {}
+    check_kept(kept.column_names, further)
     lengths = {"the scores": len(scores.labels)}
     if kept.num_columns:
         lengths["the kept columns"] = kept.num_rows
     if responsibilities is not None:
         lengths["the responsibilities"] = responsibilities.shape[0]
+    lengths |= {f"the values of {name}": len(values) for name, values in further.items()}
     for what, length in lengths.items():
         if length != n:
             raise DataError(f"{what} have {length} rows from row {first_row} on, not {n}")
@@ -106,6 +132,7 @@ def label_table(
         "log_density": to_arrow(scores.log_density, pa.float64(), unusable),
         "max_responsibility": to_arrow(scores.max_responsibility, pa.float64(), unusable),
         "reason": _reasons(usable),
+        **further,
     }
     if responsibilities is not None:
         columns["responsibilities"] = _lists(responsibilities, unusable)
@@ -196,6 +223,8 @@ class LabelSums:
         Weighted sum of log largest responsibility, for the integrated completed likelihood.
     n_labelled : tuple of int
         Rows of each component.
+    n_anomalies : int
+        Rows that were flagged.
     """
 
     n_rows: int
@@ -205,6 +234,7 @@ class LabelSums:
     log_likelihood: float
     sum_log_max: float
     n_labelled: tuple[int, ...]
+    n_anomalies: int = 0
 
     @property
     def largest(self) -> float:
@@ -306,7 +336,7 @@ def write_part(
     metadata = {f"gmm_dask.{key}": str(value) for key, value in origin.items()}
     if others:
         metadata["gmm_dask.others"] = json.dumps([[*vars(each).values()] for each in others])
-    data = parquet_bytes(table, metadata, counting=["row_id"], plain=["label", "log_density"])
+    data = parquet_bytes(table, metadata, counting=["row_id"], plain=PLAIN)
     sha256 = sha256_hex(data)
     name = f"labels/part-{index:05d}-{sha256[:16]}.parquet"
     if not folder.put_if_absent(name, data):

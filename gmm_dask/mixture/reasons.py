@@ -1,0 +1,236 @@
+"""Why a row is unusual, and why it has its label: what each column adds given all others.
+
+With P the precision of a component, m its mean and v = P (x - m), the value of column j has, given
+the other columns, the mean x_j - v_j / P_jj and the variance 1 / P_jj (Bishop, Pattern Recognition
+and Machine Learning, 2.75 and 2.73). So three things are exact for every column of every row:
+
+    z-score                 z_j = v_j / sqrt(P_jj)
+    expected value          x_j - v_j / P_jj
+    share of the distance   z_j^2: by so much the squared Mahalanobis distance of the row falls
+                            when x_j is replaced by its expected value, the least that it can be
+
+The shares do not add up to the distance: where columns are correlated each is what the others leave
+to this one. Leaving column j out of the mixture lowers the log-odds of a component a over another
+b by what its value adds to them given the other columns,
+
+    log N_a(x_j | others) - log N_b(x_j | others) = (log P^a_jj / P^b_jj - z_aj^2 + z_bj^2) / 2.
+
+Of a row with missing values all this is said of the columns that are there, without the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.mixture.covariance.variances import Variances
+from gmm_dask.mixture.missing.patterns import patterns
+from gmm_dask.mixture.parameters import Parameters
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+Rows = npt.NDArray[Any]
+
+BLOCK_BYTES = 1 << 20  # of the rows that are looked at together
+
+
+class RowReasons(NamedTuple):
+    """For each row its columns of largest share of the distance, the largest first.
+
+    Parameters
+    ----------
+    columns : (n, m)
+        -1 where a row has values in fewer columns.
+    scores : (n, m)
+        z-score of the value given the other columns; NaN where there is no column.
+    expected : (n, m)
+        Mean of the value given the other columns, in the units of the data.
+    """
+
+    columns: Indices
+    scores: Array
+    expected: Array
+
+
+class LabelReasons(NamedTuple):
+    """For each row the columns that speak most for its label and against another component.
+
+    Parameters
+    ----------
+    columns : (n, m)
+        -1 where a row has values in fewer columns.
+    evidence : (n, m)
+        Log-odds that the value adds given the other columns; NaN where there is no column. It is
+        negative where the value speaks for the other component.
+    """
+
+    columns: Indices
+    evidence: Array
+
+
+def explain(
+    X: Rows,
+    parameters: Parameters,
+    components: npt.NDArray[np.integer[Any]],
+    others: npt.NDArray[np.integer[Any]] | None,
+    n_columns: int,
+) -> tuple[RowReasons, LabelReasons | None]:
+    """What makes each row unusual in its component, and what speaks for it and against another.
+
+    Parameters
+    ----------
+    X : (n, d)
+        NaN marks a missing value.
+    parameters : Parameters
+    components : (n,)
+        The component that each row is compared with.
+    others : (n,) or None
+        The other one; None where nothing is asked of it.
+    n_columns : int
+        Columns named for each row at most, m.
+    """
+    n, m = len(X), min(n_columns, parameters.n_features)
+    of_rows = RowReasons(np.empty((n, m), np.intp), np.empty((n, m)), np.empty((n, m)))
+    of_labels = (
+        None if others is None else LabelReasons(np.empty((n, m), np.intp), np.empty((n, m)))
+    )
+    of_parts = _Components(parameters)
+    for at in _blocks(X):
+        block = np.asarray(X[at], np.float64)
+        z, spread = of_parts.given_others(block, components[at])
+        columns = _foremost(np.abs(z), m)
+        scores = _picked(z, columns)
+        of_rows.columns[at], of_rows.scores[at] = columns, scores
+        of_rows.expected[at] = _picked(block, columns) - scores * _picked(spread, columns)
+        if of_labels is not None and others is not None:
+            evidence = -_surprise(z, spread)
+            evidence += _surprise(*of_parts.given_others(block, others[at]))
+            columns = _foremost(evidence, m)
+            of_labels.columns[at], of_labels.evidence[at] = columns, _picked(evidence, columns)
+    return of_rows, of_labels
+
+
+def second_best(responsibilities: Array, labels: npt.NDArray[np.integer[Any]]) -> Indices:
+    """The most likely of the other components of each row, (n,).
+
+    Parameters
+    ----------
+    responsibilities : (n, k)
+        Of more than one component.
+    labels : (n,)
+    """
+    n = len(labels)
+    others = responsibilities.copy()
+    others[np.arange(n), labels] = -1.0
+    return np.asarray(others.argmax(axis=1))
+
+
+class _Components:
+    """What the columns of each component say of each other, found once for each component."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+        self._known: dict[int, Array] = {}
+
+    def given_others(
+        self, X: Array, components: npt.NDArray[np.integer[Any]]
+    ) -> tuple[Array, Array]:
+        """z-score and standard deviation of each value given the other columns, (n, d) each."""
+        order = np.argsort(components, kind="stable")
+        ordered = components[order]
+        edges = np.flatnonzero(np.diff(ordered, prepend=-1, append=-1))
+        D = X[order]  # rows of one component stand together, so that nothing is copied for each
+        D -= self._parameters.means[ordered]
+        z, spread = np.empty(D.shape), self._spreads[ordered]
+        for first, last in pairwise(edges):
+            self._fill(int(ordered[first]), *(each[first:last] for each in (D, z, spread)))
+        unordered = np.empty_like(z), np.empty_like(spread)
+        for found, values in zip(unordered, (z, spread), strict=True):
+            found[order] = values
+        return unordered
+
+    def _fill(self, j: int, D: Array, z: Array, spread: Array) -> None:
+        """Write z of deviations D from component j; spread where values are missing.
+
+        Without correlations other columns say nothing: a missing value stays one, and changes none.
+        """
+        factor, known = self._factor(j), self._spreads[j]
+        if factor is None:
+            np.divide(D, known, out=z)
+        elif not np.isnan(D).any():
+            np.matmul(D @ factor, factor.T * known, out=z)
+        else:
+            z[:] = np.nan
+            alone = self._parameters.take([j])
+            for pattern in patterns(D):
+                rows, observed = pattern.rows[:, None], pattern.observed
+                if len(observed) == self._parameters.n_features:
+                    z[pattern.rows] = (D[pattern.rows] @ factor) @ (factor.T * known)
+                elif len(observed):
+                    U = alone.marginal(observed).dense_factor(0)
+                    left = _spread_given_others(U)
+                    z[rows, observed] = (pattern.of(D) @ U) @ (U.T * left)
+                    spread[rows, observed] = left
+
+    def _factor(self, j: int) -> Array | None:
+        """The factor of component j; None where features are independent."""
+        if isinstance(self._parameters.family, Variances):
+            return None
+        if j not in self._known:
+            self._known[j] = self._parameters.dense_factor(j)
+        return self._known[j]
+
+    @cached_property
+    def _spreads(self) -> Array:
+        """Standard deviation of each column given the others, (k, d), where none is missing."""
+        family = self._parameters.family
+        if isinstance(family, Variances):
+            return np.sqrt(family.variances)
+        factors = map(self._parameters.dense_factor, range(self._parameters.n_components))
+        return np.stack([_spread_given_others(each) for each in factors])
+
+
+def _spread_given_others(factor: Array) -> Array:
+    """1 / sqrt(P_jj) of each column, (d,), from the factor U of P = U U^T."""
+    return np.asarray(1.0 / np.linalg.norm(factor, axis=1))
+
+
+def _surprise(z: Array, spread: Array) -> Array:
+    """-log of the density of each value given the others, but for a constant."""
+    with np.errstate(over="ignore"):
+        return np.asarray(0.5 * z * z + np.log(spread))
+
+
+def _blocks(X: Rows) -> Iterator[slice]:
+    size = max(1, BLOCK_BYTES // (8 * max(1, X.shape[1])))
+    return (slice(first, first + size) for first in range(0, len(X), size))
+
+
+def _foremost(values: Array, m: int) -> Indices:
+    """The columns of the m largest values of each row, (n, m); -1 where only NaN is left."""
+    absent, rows = np.isnan(values), np.arange(len(values))
+    any_absent, left = bool(absent.any()), values.copy()
+    left[absent] = -np.inf
+    found = np.empty((len(values), m), np.intp)
+    for rank in range(m):
+        column = left.argmax(axis=1)
+        left[rows, column] = -np.inf
+        if any_absent:
+            lacks, absent[rows, column] = absent[rows, column], True
+            column[lacks] = -1
+        found[:, rank] = column
+    return found
+
+
+def _picked(values: Array, columns: Indices) -> Array:
+    """The values at these columns, (n, m); NaN where the column is -1."""
+    there = columns >= 0
+    if there.all():
+        return np.take_along_axis(values, columns, axis=1)
+    found = np.take_along_axis(values, np.maximum(columns, 0), axis=1)
+    return np.where(there, found, np.nan)

@@ -1,0 +1,144 @@
+"""Labels say how unusual a row is, which columns make it so, and why it has its label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gmm_dask import load_model, read_labels
+from gmm_dask.errors import DataError, SettingsError
+from gmm_dask.mixture import Parameters, score_rows
+from gmm_dask.mixture.row_arithmetic import RowArithmetic
+from gmm_dask.stage.labels.severity import LEVELS, Severities
+from gmm_dask.stage.run import run, score
+from gmm_dask.stage.settings import ScoreSettings, settings_from
+from gmm_dask.storage import FURTHER_COLUMNS
+from tests.stage.conftest import FEATURES, IRIS, MakeSettings
+
+
+def written(rows: np.ndarray, path: Path) -> str:
+    path.parent.mkdir(exist_ok=True)
+    table = {f"c{j}": pa.array(rows[:, j], from_pandas=True) for j in range(rows.shape[1])}
+    pq.write_table(pa.table(table), path)
+    return str(path)
+
+
+def labels_of(out: Path) -> pd.DataFrame:
+    return read_labels(str(out)).compute(scheduler="sync").reset_index(drop=True)
+
+
+def score_with(model: str, data: str, out: Path, **labels: Any) -> pd.DataFrame:
+    document = {"data": {"path": data}, "model": model, "labels": labels}
+    score(settings_from(document | {"output": {"path": str(out)}}, ScoreSettings))
+    return labels_of(out)
+
+
+def test_flagged_rows_are_explained_and_others_are_not(
+    iris_settings: MakeSettings, tmp_path: Path
+) -> None:
+    published = run(iris_settings(labels={"anomaly": 0.95, "reasons": "flagged"}))
+    labels, model = labels_of(tmp_path / "out"), load_model(str(tmp_path / "out"))
+    density = labels["log_density"]
+    denser = [100 * (density > each).mean() for each in density]
+    np.testing.assert_allclose(labels["severity"], denser, atol=1.0)
+    flagged = labels["anomaly"]
+    assert list(flagged) == list(labels["severity"] > 95)
+    assert published.metrics["n_anomalies"] == flagged.sum() == 7
+    assert labels.loc[~flagged, list(FURTHER_COLUMNS)[2:]].isna().all(axis=None)
+    rows = pd.read_parquet(IRIS)[FEATURES]
+    precisions = model.precisions_
+    for i in np.flatnonzero(flagged):
+        row = labels.loc[i]
+        P = precisions[row["label"]]
+        v = P @ (rows.loc[i].to_numpy() - model.means_[row["label"]])
+        shares = v**2 / np.diag(P)
+        first = [FEATURES.index(name) for name in row["reason_columns"]]
+        assert first == list(np.argsort(-shares)[:3])
+        np.testing.assert_allclose(row["reason_scores"], (v / np.sqrt(np.diag(P)))[first])
+        expected = (rows.loc[i].to_numpy() - v / np.diag(P))[first]
+        np.testing.assert_allclose(row["reason_expected"], expected)
+        odds = model.predict_proba(rows.loc[[i]])[0]
+        assert row["next_label"] == np.argsort(-odds)[1]
+        assert len(row["label_columns"]) == len(row["label_evidence"]) == 3
+
+
+def test_other_rows_are_compared_with_the_training_data_of_the_version(
+    iris_settings: MakeSettings, tmp_path: Path
+) -> None:
+    run(iris_settings(labels={"enabled": False}))
+    out = str(tmp_path / "out")
+    here = score_with(out, str(IRIS), tmp_path / "here", severity=True, reasons="all")
+    assert here[list(FURTHER_COLUMNS)[2:]].notna().all(axis=None)
+    assert "anomaly" not in here
+    far = pd.read_parquet(IRIS)[FEATURES].to_numpy() + 9.0
+    pq.write_table(pa.table(dict(zip(FEATURES, far.T, strict=True))), tmp_path / "far.parquet")
+    far = score_with(f"{out}@1", str(tmp_path / "far.parquet"), tmp_path / "far", severity=True)
+    assert (far["severity"] == 100).all()
+    again = score_with(str(tmp_path / "here"), str(IRIS), tmp_path / "again", severity=True)
+    np.testing.assert_array_equal(again["severity"], here["severity"])
+    load_model(out).save(tmp_path / "model.json")
+    with pytest.raises(SettingsError, match="does not say how dense"):
+        score_with(str(tmp_path / "model.json"), str(IRIS), tmp_path / "none", severity=True)
+
+
+def test_rows_with_missing_values_are_explained_by_what_they_hold(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).normal(size=(400, 3)) @ np.array(
+        [[1, 1, 0], [0, 0.1, 0], [0, 0, 1]]
+    )
+    X[::5, 2], X[1::7, 0] = np.nan, np.nan
+    X[10] = np.nan
+    document = {
+        "data": {"path": written(X, tmp_path / "data" / "a.parquet"), "missing": "em"},
+        "fit": {"n_components": 1},
+        "labels": {"reasons": "all"},
+        "output": {"path": str(tmp_path / "out")},
+    }
+    run(settings_from(document))
+    labels = labels_of(tmp_path / "out")
+    there = [3 - np.isnan(row).sum() for row in X]
+    assert [len(names) for names in labels["reason_columns"]] == there
+    for row, names in zip(X, labels["reason_columns"], strict=True):
+        assert {f"c{j}" for j in np.flatnonzero(~np.isnan(row))} == set(names)
+    assert labels["next_label"].isna().all()  # there is no other component
+    document["data"]["missing"], document["output"]["path"] = "drop", str(tmp_path / "drop")
+    run(settings_from(document | {"labels": {"reasons": "all", "severity": True}}))
+    dropped = labels_of(tmp_path / "drop")
+    absent = np.isnan(X).any(axis=1)
+    np.testing.assert_array_equal(dropped["severity"].isna(), absent)
+    np.testing.assert_array_equal(dropped["reason_columns"].isna(), absent)
+
+
+def test_severity_is_the_share_by_weight_that_is_denser() -> None:
+    rng = np.random.default_rng(0)
+    X, weight = rng.normal(size=(50_000, 1)), rng.integers(1, 4, 50_000).astype(float)
+    parameters = Parameters.from_covariances([1.0], [[0.0]], [[[1.0]]], "full")
+    found = Severities.of_sample(X, weight, parameters, RowArithmetic.chosen("error"))
+    assert found is not None
+    density = score_rows(X, parameters).log_density
+    for at in (0.1, 1.0, 2.0, 3.5):
+        own = score_rows(np.array([[at]]), parameters).log_density
+        exact = 100 * weight[density > own[0]].sum() / weight.sum()
+        assert found.of(own)[0] == pytest.approx(exact, abs=0.05)
+    assert sorted(LEVELS) == list(LEVELS)
+    assert len(set(LEVELS)) == len(LEVELS)
+    assert (np.diff(found.log_density) <= 0).all()
+    assert Severities.noted({"severity": found.to_dict()}, "x") is not None
+
+
+def test_columns_of_ours_are_refused_where_they_are_asked_for(
+    iris_settings: MakeSettings, tmp_path: Path
+) -> None:
+    rows = pd.read_parquet(IRIS).rename(columns={"flower": "severity"})[[*FEATURES, "severity"]]
+    rows.to_parquet(tmp_path / "rows.parquet")
+    data = {"path": str(tmp_path / "rows.parquet"), "id_columns": ["severity"]}
+    with pytest.raises(DataError, match="'severity' cannot be kept"):
+        run(iris_settings(data=data, labels={"severity": True}))
+    run(iris_settings(data=data))
+    with pytest.raises(SettingsError, match="reasons: flagged needs anomaly"):
+        iris_settings(labels={"reasons": "flagged"})
