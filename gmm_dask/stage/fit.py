@@ -146,12 +146,7 @@ def fit(
         contents,
         changes,
         found.cautions,
-        Severities.of_sample(
-            surveyed.sample,
-            surveyed.sample_weight,
-            result.parameters,
-            RowArithmetic.chosen(settings.data.missing),
-        ),
+        _severities(surveyed, result, settings),
     )
 
 
@@ -268,6 +263,15 @@ class _Listener(FitListener):
             self._watcher.warn(
                 f"Start {event.start}: {event.message}" if several else event.message
             )
+
+
+def _severities(
+    surveyed: Survey, result: fitting.FitResult, settings: Settings
+) -> Severities | None:
+    """Those of the training data, from the sample of the survey."""
+    arithmetic = RowArithmetic.chosen(settings.data.missing)
+    sample, weight = surveyed.sample, surveyed.sample_weight
+    return Severities.of_sample(sample, weight, result.parameters, arithmetic)
 
 
 def _model(job: Job[Settings], result: fitting.FitResult) -> Model:
