@@ -16,6 +16,7 @@ from gmm_dask.errors import GmmDaskError, OutputError
 from gmm_dask.fitting import Outcome
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.estimate import Cause
+from gmm_dask.pictures.telling import most_telling
 from gmm_dask.sampling import Oddity
 from gmm_dask.sections import Section
 from gmm_dask.stage import text
@@ -33,7 +34,6 @@ from gmm_dask.storage import (
 
 Array = npt.NDArray[np.float64]
 
-RIDGE = 1e-9  # in squared standard deviations: collinear columns leave W barely singular
 AT_ONCE = 16  # versions: on an object store each is four requests
 MAX_SETTING = 20  # characters of one setting
 
@@ -76,7 +76,7 @@ class Components:
     @property
     def spreads(self) -> Array:
         """Standard deviation of each feature in each component, (k, d)."""
-        return np.asarray(np.sqrt(np.einsum("kdd->kd", self.parameters.dense_covariances())))
+        return np.asarray(np.sqrt(self.parameters.family.variances))
 
     def heaviest(self, at_most: int) -> list[int]:
         """The components of largest weight, in their own order."""
@@ -84,7 +84,7 @@ class Components:
 
     def most_telling(self, at_most: int) -> list[int]:
         """The features that separate the components best, in their own order."""
-        return _foremost(separations(self.parameters), at_most)
+        return most_telling(self.parameters, at_most).tolist()
 
     def heads(self, j: int) -> dict[str, str]:
         """Number, weight, size and labelled rows of a component, as far as they are known."""
@@ -229,36 +229,6 @@ def told_apart(
     narrow = [each for each in events if each.get("kind") == Cause.NARROW]
     others = [each for each in events if each.get("kind") not in (*odd, Cause.NARROW)]
     return lines + ([gist(narrow)] if narrow else []), others
-
-
-def standardised_scatter(parameters: Parameters) -> tuple[Array, Array, Array]:
-    """Total standard deviation of each feature, and covariance within and between components.
-
-    The covariances are in units of the standard deviations: (d,), (d, d), (d, d).
-    """
-    weights, covariances = parameters.weights, parameters.dense_covariances()
-    deviations = parameters.means - weights @ parameters.means
-    unit = _power_of_two(covariances, deviations)
-    deviations = deviations / unit
-    within = np.einsum("k,kde->de", weights, covariances / unit[:, None] / unit)
-    between = (deviations * weights[:, None]).T @ deviations
-    spreads = np.sqrt(np.diagonal(within) + np.diagonal(between))
-    spreads = np.where(spreads > 0, spreads, 1.0)
-    scale = spreads[:, None] * spreads
-    return spreads * unit, within / scale, between / scale
-
-
-def _power_of_two(covariances: Array, deviations: Array) -> Array:
-    """A unit for each feature in which no square overflows; a power of two changes no bits."""
-    spreads = np.sqrt(np.einsum("kdd->kd", covariances))
-    largest = np.maximum(spreads.max(axis=0), np.abs(deviations).max(axis=0))
-    return np.asarray(np.ldexp(1.0, np.where(largest > 0, np.frexp(largest)[1] - 1, 0)))
-
-
-def separations(parameters: Parameters) -> Array:
-    """Between- over within-variance of each feature alone, (d,)."""
-    _, within, between = standardised_scatter(parameters)
-    return np.asarray(np.diagonal(between) / np.maximum(np.diagonal(within), RIDGE))
 
 
 def _foremost(values: npt.NDArray[np.float64], at_most: int) -> list[int]:

@@ -7,15 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from reprlib import Repr
 from typing import Any
 
-from gmm_dask.errors import shown
 from gmm_dask.redaction import redacted
+from gmm_dask.words import numbered, percent, short, signed
 
-MAX_NAME = 40  # characters of a feature name in a picture or a table
 MAX_VALUE = 600  # characters of one setting
 MAX_INPUT = 200  # characters of a wrong setting that a message repeats
 MAX_FEATURES = 30  # names in one line
 PER_ROW, IN_TOTAL = 6, 4  # decimals of a log-likelihood, wherever it is shown
 MAX_DECIMALS = 9  # beyond, scientific notation reads better
+
+__all__ = [
+    "bounded", "count", "duration", "features", "flattened", "held_chunks", "in_total", "measured",
+    "moment", "numbered", "per_row", "percent", "readable", "short", "signed", "size",
+    "table_versions",
+]  # fmt: skip
 
 _BOUNDED = Repr()
 _BOUNDED.maxlevel, _BOUNDED.maxstring, _BOUNDED.maxother = 2, MAX_INPUT, MAX_INPUT
@@ -24,18 +29,6 @@ _BOUNDED.maxlevel, _BOUNDED.maxstring, _BOUNDED.maxother = 2, MAX_INPUT, MAX_INP
 def count(value: float | None) -> str:
     """A whole number with thousands separators."""
     return "unknown" if value is None else f"{round(value):,}"
-
-
-def percent(share: float) -> str:
-    """A share as a percentage with no more digits than it needs."""
-    value = 100 * share
-    if value in (0, 100):
-        return f"{value:.0f} %"
-    if 0 < value < 0.1:
-        return "< 0.1 %"
-    if 99.9 < value < 100:
-        return "> 99.9 %"
-    return f"{value:.1f} %" if value < 10 or value > 99 else f"{value:.0f} %"
 
 
 def duration(seconds: float) -> str:
@@ -92,20 +85,6 @@ def in_total(log_likelihood: float) -> str:
     return f"{log_likelihood:,.{IN_TOTAL}f}"
 
 
-def signed(value: float, digits: int) -> str:
-    """A number with a real minus sign."""
-    return f"{value:,.{digits}f}".replace("-", "−")
-
-
-def short(name: str, limit: int = MAX_NAME) -> str:
-    """The name on one line, cut in the middle where it is longer than the limit."""
-    name = shown(name) if name.strip() else "(no name)"
-    if len(name) <= limit:
-        return name
-    tail = limit // 3
-    return f"{name[: limit - tail - 1]}…{name[-tail:]}"
-
-
 def features(names: Sequence[str], *, named: bool | None) -> str:
     """The features in one line, and whether somebody chose them.
 
@@ -140,12 +119,6 @@ def held_chunks(
 
 def _which(n: int, total: int) -> str:
     return "all chunks stay" if n == total else f"{n:,} of {numbered(total, 'chunk')} stay"
-
-
-def numbered(count_of: int, noun: str) -> str:
-    """`1 row`, `2 rows`; the noun's plural takes an s, or es after s."""
-    plural = noun + ("es" if noun.endswith("s") else "s")
-    return f"{count_of:,} {noun if count_of == 1 else plural}"
 
 
 def table_versions(tables: Mapping[str, int]) -> str:

@@ -19,11 +19,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gmm_dask.mixture import Parameters
+from gmm_dask.mixture.covariance.variances import Diag
+from gmm_dask.pictures.view import MAX_FEATURES
 from gmm_dask.stage import text
 from gmm_dask.stage.report import ReportData, render_report
+from gmm_dask.stage.report.data import MAX_ROWS, WORK
 from gmm_dask.stage.report.figures import cluster_figure, likelihood_figure
 from gmm_dask.stage.report.payload import safe_json
+from gmm_dask.storage.records.model_file import parameters_table
 from tests.stage.reports import drawn_from, iris, report_of
+from tests.storage.stores import model_of
 from tests.strategies import random_mixture
 
 HOSTILE = "</script><script>alert(1)</script>\"'<b>&amp;\u2028 東京 $\\frac{$ {{ 7*7 }}"
@@ -151,12 +157,48 @@ def test_json_between_script_tags_is_safe_and_whole(document: Any) -> None:
 
 @pytest.mark.parametrize(
     ("k", "d", "n_states", "megabytes"),
-    [(3, 4, 15, 1.0), (16, 50, 101, 4.0), (6, 3, 101, 4.0), (2, 200, 30, 4.0), (200, 9, 20, 4.0)],
+    [(3, 4, 15, 1.0), (16, 50, 101, 3.0), (6, 3, 101, 3.0), (2, 200, 30, 3.0), (200, 9, 20, 3.0)],
 )
 def test_the_page_keeps_to_its_budget(k: int, d: int, n_states: int, megabytes: float) -> None:
     parameters = random_mixture("full" if d <= 50 else "diag", k, d, 0)
     X = drawn_from(parameters, 150 if megabytes == 1.0 else 2500)
     assert len(render_report(report_of(parameters, X, n_states)).encode()) < megabytes * 1e6
+
+
+def test_no_matrix_of_many_features_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 5,000 features a single one is 200 MB, and its decomposition takes minutes."""
+    k, d = 3, 5000
+    rng, dense = np.random.default_rng(0), Diag.dense
+    parameters = Parameters.from_covariances(
+        np.full(k, 1 / k), rng.normal(size=(k, d)), rng.uniform(0.5, 2, (k, d)), "diag"
+    )
+    data = report_of(parameters, rng.normal(size=(300, d)), 3)
+
+    def small(self: Diag, values: np.ndarray) -> np.ndarray:
+        assert self.n_features <= MAX_FEATURES
+        return dense(self, values)
+
+    monkeypatch.setattr(Diag, "dense", small)
+    assert len(render_report(data).encode()) < 3e6
+    assert parameters_table(model_of(parameters)).num_columns == 3 + 2 * d
+
+
+def test_the_work_for_the_rows_is_bounded() -> None:
+    few = random_mixture("full", 2, 2, 0)
+    assert len(report_of(few, np.zeros((5000, 2))).rows) == MAX_ROWS
+    k, d = 64, 150
+    many = Parameters.from_covariances(
+        np.full(k, 1 / k), np.zeros((k, d)), np.broadcast_to(np.eye(d), (k, d, d)), "full"
+    )
+    shown = replace(
+        report_of(few, np.zeros((9, 2))),
+        parameters=many,
+        sample=np.zeros((2000, d)),
+        feature_names=tuple(map(str, range(d))),
+    )
+    work = len(shown.rows) * max(2, shown.frames_to_score) * many.precisions_cholesky.size
+    assert 100 < len(shown.rows) < 500
+    assert work < 1.5 * WORK
 
 
 @pytest.mark.parametrize(

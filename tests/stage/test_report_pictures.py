@@ -18,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_dask.mixture import Parameters, responsibilities, score_rows
+from gmm_dask.pictures.telling import RIDGE, standardised_scatter
+from gmm_dask.pictures.view import best_view, mixed, palette
 from gmm_dask.stage import text
 from gmm_dask.stage.report import tables
 from gmm_dask.stage.report.figures import cluster_figure, likelihood_figure
 from gmm_dask.stage.report.payload import FRAME_BYTES, MAX_FRAMES, payload, spread_out
-from gmm_dask.stage.report.view import RIDGE, best_view, mixed, palette, standardised_scatter
 from tests.stage.reports import drawn_from, iris, report_of
 from tests.strategies import covariance_types, random_mixture, seeds
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.mixture import Parameters
+from gmm_dask.mixture import Parameters, log_density, responsibilities
+from gmm_dask.pictures.view import View, best_view
 from gmm_dask.stage.summary import Components, told_apart
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 
-MAX_ROWS = 2000  # rows drawn: more only hide each other
+MAX_ROWS, MAX_FRAMES = 2000, 60  # rows drawn: more only hide each other; and states of them
+WORK = 4e9  # numbers of factors that rows of frames are multiplied with, in about a second
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +98,48 @@ class ReportData:
 
     @cached_property
     def rows(self) -> Array:
-        """The rows to draw: complete ones of the sample, MAX_ROWS at most, evenly picked."""
+        """The rows to draw: complete ones of the sample, evenly picked, fewer where each is dear.
+
+        A row costs in each frame as much as the mixture has numbers in its factors. There are
+        MAX_ROWS at most; where WORK does not last for all frames of so many, both are fewer.
+        """
         complete = np.isfinite(self.sample).all(axis=1)
         rows: Array = np.asarray(self.sample[complete], dtype=np.float64)
-        if rows.shape[0] > MAX_ROWS:
-            rows = rows[np.linspace(0, rows.shape[0] - 1, MAX_ROWS).round().astype(np.intp)]
+        most = min(MAX_ROWS, round(math.sqrt(self._row_frames * MAX_ROWS / MAX_FRAMES)))
+        if rows.shape[0] > most:
+            rows = rows[np.linspace(0, rows.shape[0] - 1, most).round().astype(np.intp)]
         return rows
+
+    @property
+    def frames_to_score(self) -> int:
+        """States in which the work for the rows drawn can be done, at most."""
+        return int(self._row_frames / max(1, self.rows.shape[0]))
+
+    @property
+    def _row_frames(self) -> float:
+        return WORK / self.parameters.precisions_cholesky.size
+
+    def responsibilities(self, parameters: Parameters) -> Array:
+        """Of a state, for the rows drawn; those of the final state are found once."""
+        return (
+            self._final
+            if parameters is self.parameters
+            else responsibilities(self.rows, parameters)
+        )
+
+    @cached_property
+    def _final(self) -> Array:
+        return responsibilities(self.rows, self.parameters)
+
+    @cached_property
+    def log_density(self) -> Array:
+        """Of the rows drawn, under the final mixture."""
+        return log_density(self.rows, self.parameters)
+
+    @cached_property
+    def view(self) -> View:
+        """The view in which the final components are farthest apart."""
+        return best_view(self.parameters, self.feature_names)
 
     @cached_property
     def states(self) -> tuple[State, ...]:

@@ -10,13 +10,12 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from gmm_dask.errors import shown
-from gmm_dask.mixture import responsibilities
+from gmm_dask.pictures.view import CERTAIN
 from gmm_dask.stage import text
 from gmm_dask.stage.report import tables
 from gmm_dask.stage.report.data import ReportData
 from gmm_dask.stage.report.figures import cluster_figure, likelihood_figure
 from gmm_dask.stage.report.payload import payload, safe_json
-from gmm_dask.stage.report.view import CERTAIN, best_view
 
 SCRIPTS = ("numbers.js", "drawing.js", "report.js")  # one scope, in this order
 
@@ -68,9 +67,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "facts": tables.facts(data, certain / n_rows if n_rows and k > 1 else None),
         "sample": _about_sample(data, certain),
         "view": _about_view(data),
-        "n_outside": best_view(data.parameters, data.feature_names).n_outside(
-            data.rows, data.parameters
-        ),
+        "n_outside": data.view.n_outside(data.rows, data.parameters),
         "frames": _about_frames(data, sent),
         "from_start": data.states[0].number == 1,
         "fitted_here": data.fitted_here,
@@ -115,8 +112,7 @@ def _summary(data: ReportData) -> str:
 
 
 def _certain_rows(data: ReportData) -> int:
-    resp = responsibilities(data.rows, data.parameters)
-    return int((resp.max(axis=1, initial=0.0) >= CERTAIN).sum())
+    return int((data.responsibilities(data.parameters).max(axis=1, initial=0.0) >= CERTAIN).sum())
 
 
 def _about_sample(data: ReportData, certain: int) -> str:
@@ -146,7 +142,7 @@ def _drawn(data: ReportData) -> str:
 
 
 def _about_view(data: ReportData) -> list[str]:
-    view = best_view(data.parameters, data.feature_names)
+    view = data.view
     if not view.names_of:
         return []
     if data.parameters.n_components == 1:

@@ -5,8 +5,9 @@ features that can be chosen, and the same in the best view, as float32; and for 
 three components it most belongs to, with shares in steps of 1/255. Frames may take FRAME_BYTES
 before base64. Features are offered for choosing in the order in which they separate the
 components, as many as let two frames fit and MAX_FEATURES at most; then as many frames are taken
-as fit, MAX_FRAMES at most, the first and the last among them and early ones denser, where EM
-moves most. The best view is always exact: it is projected here, not from what is packed.
+as fit and as the work for their rows allows, MAX_FRAMES at most, the first and the last among them
+and early ones denser, where EM moves most. The best view is always exact: it is projected here,
+not from what is packed.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.mixture import Parameters, responsibilities
+from gmm_dask.mixture import Parameters
+from gmm_dask.pictures.telling import most_telling, spreads
+from gmm_dask.pictures.view import CERTAIN, View, axis_limits, hex_colours
 from gmm_dask.stage.report.data import ReportData, State
-from gmm_dask.stage.report.view import CERTAIN, View, axis_limits, best_view, hex_colours
-from gmm_dask.stage.summary import separations
 from gmm_dask.stage.text import short
 
 Array = npt.NDArray[np.float64]
@@ -39,20 +40,20 @@ def payload(data: ReportData) -> dict[str, Any]:
     """Everything the script of the report draws, ready for JSON."""
     n_rows, k = data.rows.shape[0], data.parameters.n_components
     features = offered_features(data.parameters, n_rows)
-    room = FRAME_BYTES // frame_bytes(k, len(features), n_rows)
+    room = min(FRAME_BYTES // frame_bytes(k, len(features), n_rows), data.frames_to_score)
     states = data.states
     chosen = [states[i] for i in spread_out(len(states), min(max(room, 2), MAX_FRAMES))]
     final = data.parameters
     centre, scale = _centre_and_scale(data.rows, final)
-    view = best_view(final, data.feature_names)
-    spreads, alive = np.sqrt(np.einsum("kdd->kd", final.dense_covariances())), final.weights > 0
-    limits = axis_limits(data.rows, final.means[alive], spreads[alive])
+    view, alive = data.view, final.weights > 0
+    deviations = np.sqrt(final.family.variances[alive][:, features])
+    limits = axis_limits(data.rows[:, features], final.means[alive][:, features], deviations)
     return {
         "k": k,
         "names": [short(data.feature_names[j]) for j in features],
         "centre": centre[features].tolist(),
         "scale": scale[features].tolist(),
-        "limits": limits[features].tolist(),
+        "limits": limits.tolist(),
         "pair": _first_pair(final, features),
         "rows": _f4(((data.rows - centre) / scale)[:, features]),
         "nRows": n_rows,
@@ -64,7 +65,7 @@ def payload(data: ReportData) -> dict[str, Any]:
         "curve": _curve(data.lower_bounds),
         "palette": hex_colours(k),
         "certain": CERTAIN,
-        **_frames(chosen, data.rows, features, centre, scale, view),
+        **_frames(chosen, data, features, centre, scale),
     }
 
 
@@ -88,8 +89,7 @@ def offered_features(parameters: Parameters, n_rows: int) -> npt.NDArray[np.intp
     n = min(d, MAX_FEATURES)
     while n > min(d, 2) and 2 * frame_bytes(k, n, n_rows) > FRAME_BYTES:
         n -= 1
-    best = np.argsort(-separations(parameters), kind="stable")[:n]
-    return np.sort(best)
+    return most_telling(parameters, n)
 
 
 def spread_out(n: int, at_most: int) -> list[int]:
@@ -124,14 +124,13 @@ def _centre_and_scale(rows: Array, parameters: Parameters) -> tuple[Array, Array
     # float32 keeps seven digits: of the deviation, not of a large offset.
     centre = parameters.weights @ parameters.means
     widest = np.abs(parameters.means - centre).max(axis=0)
-    covariances = parameters.dense_covariances()
-    scale = np.maximum(widest, np.sqrt(np.einsum("kdd->kd", covariances)).max(axis=0))
+    scale = np.maximum(widest, np.sqrt(parameters.family.variances).max(axis=0))
     return centre, np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
 
 
 def _first_pair(parameters: Parameters, features: npt.NDArray[np.intp]) -> list[int]:
     """Positions among the offered features of the two that separate most."""
-    order = np.argsort(-separations(parameters)[features], kind="stable")
+    order = np.argsort(-spreads(parameters).separation[features], kind="stable")
     return [int(i) for i in (np.sort(order[:2]) if len(order) > 1 else (0, 0))]
 
 
@@ -147,25 +146,25 @@ def _view(view: View, data: ReportData) -> dict[str, Any] | None:
 
 def _frames(
     states: list[State],
-    rows: Array,
+    data: ReportData,
     features: npt.NDArray[np.intp],
     centre: Array,
     scale: Array,
-    view: View,
 ) -> dict[str, Any]:
     upper = np.triu_indices(len(features))
-    units = scale[features]
+    units, view = scale[features], data.view
     means, packed, view_means, view_packed, tops = [], [], [], [], []
     for state in states:
         parameters = state.parameters
-        covariances = parameters.dense_covariances()[:, features][:, :, features]
+        family = parameters.family.marginal(features)
+        covariances = family.dense(family.covariances)
         covariances = covariances / units[:, None] / units  # the product may be beyond float64
         means.append(((parameters.means - centre) / scale)[:, features])
         packed.append(covariances[:, upper[0], upper[1]])
         if view.names_of:
             view_means.append(view.rows(parameters.means))
             view_packed.append(view.covariances(parameters)[:, (0, 0, 1), (0, 1, 1)])
-        tops.append(top_shares(responsibilities(rows, parameters)))
+        tops.append(top_shares(data.responsibilities(parameters)))
     components = np.stack([top.components for top in tops])
     return {
         "weights": _f4(np.stack([state.parameters.weights for state in states])),

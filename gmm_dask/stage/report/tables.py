@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from gmm_dask.pictures.telling import away
 from gmm_dask.stage import text
 from gmm_dask.stage.report.data import ReportData
-from gmm_dask.stage.summary import Components, standardised_scatter
+from gmm_dask.stage.summary import Components
 
 BLOCK = 6  # components side by side in one table, so that it fits a screen and a page
 MAX_COMPONENTS = 64
@@ -65,7 +66,8 @@ def component_table(data: ReportData) -> ComponentTable:
     k, d = shown.parameters.means.shape
     components = shown.heaviest(MAX_COMPONENTS)
     features = shown.most_telling(max(1, MAX_CELLS // len(components)))
-    cells = {j: _cells(shown, j, features) for j in components}
+    unusual = away(shown.parameters)
+    cells = {j: _cells(shown, j, features, unusual[j]) for j in components}
     blocks = []
     for first in range(0, len(components), BLOCK):
         chosen = components[first : first + BLOCK]
@@ -205,13 +207,10 @@ def pass_lines(lower_bounds: tuple[float, ...]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _cells(shown: Components, j: int, features: Sequence[int]) -> list[Cell]:
+def _cells(shown: Components, j: int, features: Sequence[int], unusual: Any) -> list[Cell]:
     """The cells of a component; how unusual a mean is shows as a tint and an arrow."""
-    parameters = shown.parameters
-    total, _, _ = standardised_scatter(parameters)
-    away = (parameters.means[j] - parameters.weights @ parameters.means) / total
     return [
-        _cell(*measured, float(away[f]))
+        _cell(*measured, float(unusual[f]))
         for f, measured in zip(features, shown.measured(j, features), strict=True)
     ]
 

@@ -157,16 +157,20 @@ def parameters_table(model: Model) -> pa.Table:
     """The parameters for SQL and data frames: one row per component, columns by feature name.
 
     `size` is the component's share of the rows; `sd_x` the standard deviation of x;
-    `covariance_x` the covariances of x with every feature, in the order of the columns.
+    `covariance_x` the covariances of x with every feature, in the order of the columns. Where
+    features are independent by the covariance type there are none of these.
     """
     parameters, names = model.parameters, model.feature_names
-    dense = parameters.dense_covariances()
+    variances, matrices = parameters.family.variances, parameters.family.matrices
     numbers = {"weight": parameters.weights, "size": parameters.weights * model.n_rows}
     numbers |= {f"mean_{name}": parameters.means[:, i] for i, name in enumerate(names)}
-    numbers |= {f"sd_{name}": np.sqrt(dense[:, i, i]) for i, name in enumerate(names)}
+    numbers |= {f"sd_{name}": np.sqrt(variances[:, i]) for i, name in enumerate(names)}
     columns = {"component": to_arrow(np.arange(parameters.n_components), pa.int32())}
     columns |= {name: to_arrow(values, pa.float64()) for name, values in numbers.items()}
-    columns |= {f"covariance_{name}": to_arrow_lists(dense[:, i]) for i, name in enumerate(names)}
+    if matrices is not None:
+        dense = parameters.dense_covariances()
+        lists = (to_arrow_lists(dense[:, i]) for i in range(len(names)))
+        columns |= {f"covariance_{name}": each for name, each in zip(names, lists, strict=True)}
     return pa.table(columns)
 
 

@@ -1,4 +1,4 @@
-"""Where the report looks from: two directions that tell components apart, and their colours."""
+"""Where pictures look from: two directions that tell components apart, and their colours."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.mixture import Parameters
-from gmm_dask.stage.summary import RIDGE, standardised_scatter
-from gmm_dask.stage.text import short
+from gmm_dask.pictures.telling import RIDGE, most_telling, standardised_scatter
+from gmm_dask.words import short
 
 Array = npt.NDArray[np.float64]
 
 USEFUL = 0.01  # a direction separates if between-variance is this share of within-variance
 MAX_NAMED = 2  # features named on an axis
+MAX_FEATURES = 100  # that a view looks at: its cost grows with their third power
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +25,10 @@ class View:
 
     Parameters
     ----------
-    origin : (d,)
-    directions : (d, q), q 1 or 2
+    features : (f,)
+        Indices of those that it looks at.
+    origin : (f,)
+    directions : (f, q), q 1 or 2
     titles : tuple of str
         Of the axes, feature names as they came.
     separation : float or None
@@ -35,6 +38,7 @@ class View:
         For each axis the features that go with it and their correlation; empty for plain features.
     """
 
+    features: npt.NDArray[np.intp]
     origin: Array
     directions: Array
     titles: tuple[str, ...]
@@ -48,12 +52,12 @@ class View:
 
     def rows(self, X: npt.NDArray[np.floating]) -> Array:
         """Coordinates of rows, (n, q)."""
-        return np.asarray((X - self.origin) @ self.directions)
+        return np.asarray((X[:, self.features] - self.origin) @ self.directions)
 
     def covariances(self, parameters: Parameters) -> Array:
         """Covariances of the components as seen here, (k, q, q)."""
-        V = self.directions
-        return np.asarray(V.T @ parameters.dense_covariances() @ V)
+        V, family = self.directions, parameters.family.marginal(self.features)
+        return np.asarray(V.T @ family.dense(family.covariances) @ V)
 
     def limits(self, rows: Array, parameters: Parameters) -> Array:
         """Lower and upper end of each axis, (q, 2)."""
@@ -68,10 +72,10 @@ class View:
         return int(((points < low) | (points > high)).any(axis=1).sum())
 
 
-def feature_view(names: Sequence[str]) -> View:
+def feature_view(names: Sequence[str], features: Sequence[int]) -> View:
     """The view of one or two features as they are."""
-    d = len(names)
-    return View(np.zeros(d), np.eye(d), tuple(short(name) for name in names))
+    n, chosen = len(features), np.asarray(features, dtype=np.intp)
+    return View(chosen, np.zeros(n), np.eye(n), tuple(short(names[j]) for j in features))
 
 
 def best_view(parameters: Parameters, names: Sequence[str]) -> View:
@@ -81,11 +85,13 @@ def best_view(parameters: Parameters, names: Sequence[str]) -> View:
     the means against the pooled covariance within components (Fisher 1936; Hastie, Tibshirani,
     Friedman, Elements of Statistical Learning, 4.3.3). Where fewer than two separate anything
     (one or two components, common means), the widest remaining direction fills in. One or two
-    features are shown as they are.
+    features are shown as they are; of many the MAX_FEATURES that separate best alone are looked at.
     """
-    d = parameters.n_features
-    if d <= 2:
-        return feature_view(names)
+    if parameters.n_features <= 2:
+        return feature_view(names, range(parameters.n_features))
+    features = most_telling(parameters, MAX_FEATURES)
+    names = [names[j] for j in features]
+    parameters = parameters.marginal(features)
     spreads, within, between = standardised_scatter(parameters)
     total = within + between
     values, vectors = _discriminants(between, within)
@@ -98,6 +104,7 @@ def best_view(parameters: Parameters, names: Sequence[str]) -> View:
     chosen, loadings = chosen * flip, loadings * flip
     names_of = tuple(_named(names, loadings[:, axis]) for axis in range(2))
     return View(
+        features,
         parameters.weights @ parameters.means,
         chosen / spreads[:, None],
         tuple(_title(axis, names_of[axis]) for axis in range(2)),

@@ -1,0 +1,136 @@
+"""Numbers of a fit as pictures: its curve, how sure its rows are, how its components differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.mixture import Parameters
+from gmm_dask.pictures.canvas import ACCENT, INK, MUTED, drawable, dress, titled
+from gmm_dask.pictures.components import draw_bars
+from gmm_dask.pictures.telling import away, most_telling
+from gmm_dask.pictures.view import CERTAIN, palette
+from gmm_dask.words import numbered, signed
+
+Array = npt.NDArray[np.float64]
+
+MAX_POINTS = 60  # of a curve that are marked each
+MAX_PROFILED = 12  # features side by side in a profile
+QUANTILES = (0.01, 0.05, 0.25, 0.5)  # of the log-density
+
+
+def draw_curve(
+    axes: Any,
+    lower_bounds: Sequence[float],
+    *,
+    objective: str = "log-likelihood",
+    outcome: str = "",
+    of_sample: Sequence[float] = (),
+) -> None:
+    """The objective per row by pass.
+
+    Parameters
+    ----------
+    lower_bounds : sequence of float
+        Of the passes over all rows.
+    outcome : str
+        How the fit ended, for the title.
+    of_sample : sequence of float
+        Of the passes over a sample before them, which go on the same axis to the left.
+    """
+    bounds, before = np.asarray(lower_bounds, dtype=np.float64), len(of_sample)
+    passes = np.arange(1, len(bounds) + 1) + before
+    marker = "o" if len(passes) <= MAX_POINTS else None
+    if before:
+        axes.plot(np.arange(1, before + 1), of_sample, color=MUTED, linewidth=1.6, zorder=2)
+        axes.axvline(before + 0.5, color=MUTED, linewidth=1, linestyle=(0, (4, 4)), zorder=1)
+    axes.plot(passes, bounds, color=ACCENT, linewidth=2.2, marker=marker, markersize=5)
+    if len(passes):
+        axes.plot(passes[-1:], bounds[-1:], "o", color=ACCENT, markersize=9)
+        note = f"{signed(bounds[-1], 4)} after {numbered(len(passes), 'pass')}"
+        axes.annotate(
+            note, (passes[-1], bounds[-1]), xytext=(-4, -20), textcoords="offset points",
+            ha="right", va="top", color=INK, fontsize=12, fontweight="bold",
+        )  # fmt: skip
+    dress(axes, "Pass over the data", f"{objective.capitalize()} per row")
+    if before:
+        axes.set_xlabel(f"Pass: {before:,} over the sample, then over all rows")
+    _whole_ticks(axes, before + len(passes))
+    axes.margins(y=0.12)
+    words = f": {outcome.replace('_', ' ')}" if outcome else ""
+    titled(axes, f"{objective.capitalize()}{words}")
+
+
+def draw_uncertainty(axes: Any, resp: Array) -> None:
+    """Rows in the order of how sure their component is, each with what is left for the others.
+
+    As the uncertainty plot of mclust (Scrucca et al. 2016, R Journal 8).
+    """
+    labels, uncertainty = resp.argmax(axis=1), 1 - resp.max(axis=1, initial=0.0)
+    order = np.argsort(uncertainty, kind="stable")
+    share = (np.arange(len(order)) + 1) / max(1, len(order))
+    colours = palette(resp.shape[1])[labels[order]] if len(order) else None
+    axes.axhline(1 - CERTAIN, color=MUTED, linewidth=1, linestyle=(0, (4, 4)), zorder=1)
+    axes.vlines(share, 0, uncertainty[order], colors=colours, linewidth=1.2, zorder=2)
+    axes.plot(share, uncertainty[order], color=INK, linewidth=1.2, zorder=3)
+    dress(axes, "Share of the rows, the surest first", "1 − largest responsibility")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, max(0.12, 1.08 * float(uncertainty.max(initial=0.0))))
+    titled(axes, "How sure rows are of their component")
+
+
+def draw_log_density(axes: Any, log_density: Array) -> None:
+    """The log-density of rows as bars, with some of its quantiles."""
+    found = log_density[np.isfinite(log_density)]
+    if len(found):
+        low, high = np.quantile(found, [0.002, 1.0])
+        high = high if high > low else low + 1
+        draw_bars(axes, np.clip(found, low, high), low, high, per_unit=False)
+        for number, at in enumerate(np.quantile(found, QUANTILES)):
+            axes.axvline(at, color=ACCENT, linewidth=1.4, zorder=3)
+            axes.annotate(
+                f"{100 * QUANTILES[number]:.0f} %", (at, 0.97 - 0.08 * number), color=INK,
+                xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points",
+                va="top", fontsize=11, zorder=4,
+            )  # fmt: skip
+    dress(axes, "Log-density of a row", "Rows")
+    titled(axes, "How likely rows are")
+
+
+def draw_profile(axes: Any, parameters: Parameters, names: Sequence[str]) -> None:
+    """How far each component's means are from those of all, in standard deviations of all rows."""
+    features = most_telling(parameters, MAX_PROFILED)
+    distances = away(parameters)[:, features]
+    k = parameters.n_components
+    axes.imshow(distances, cmap=_diverging(), vmin=-2, vmax=2, aspect="auto")
+    if distances.size <= 240:
+        for (j, f), value in np.ndenumerate(distances):
+            axes.annotate(signed(value, 1), (f, j), ha="center", va="center", fontsize=11)
+    dress(axes, "", "Component")
+    axes.grid(False)
+    axes.set_yticks(range(k) if k <= 30 else range(0, k, 5))
+    upright = len(features) > 6
+    axes.set_xticks(range(len(features)))
+    axes.set_xticklabels(
+        [drawable(names[f], 22) for f in features],
+        rotation=30 if upright else 0, ha="right" if upright else "center", parse_math=False,
+    )  # fmt: skip
+    titled(axes, "Means, in standard deviations from the mean of all rows")
+
+
+def _diverging() -> Any:
+    """From the report's blue over white to its orange, both light enough for black letters."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("away", ["#66aad6", "#ffffff", "#ee9a5c"])
+
+
+def _whole_ticks(axes: Any, n_passes: int) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
+    if n_passes <= 1:
+        axes.set_xlim(0, 2)
