@@ -84,7 +84,7 @@ class Components:
 
     def most_telling(self, at_most: int) -> list[int]:
         """The features that separate the components best, in their own order."""
-        return most_telling(self.parameters, at_most).tolist()
+        return [int(j) for j in most_telling(self.parameters, at_most)]
 
     def heads(self, j: int) -> dict[str, str]:
         """Number, weight, size and labelled rows of a component, as far as they are known."""

@@ -157,8 +157,8 @@ def parameters_table(model: Model) -> pa.Table:
     """The parameters for SQL and data frames: one row per component, columns by feature name.
 
     `size` is the component's share of the rows; `sd_x` the standard deviation of x;
-    `covariance_x` the covariances of x with every feature, in the order of the columns. Where
-    features are independent by the covariance type there are none of these.
+    `covariance_x` the covariances of x with every feature, in the order of the columns, where the
+    covariance type keeps whole matrices: with full and tied ones.
     """
     parameters, names = model.parameters, model.feature_names
     variances, matrices = parameters.family.variances, parameters.family.matrices
