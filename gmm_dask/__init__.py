@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gmm_dask.estimator import GaussianMixture, load_model
+    from gmm_dask.estimator import GaussianMixture, GaussianMixtureSelector, load_model
     from gmm_dask.stage.job import show_versions
     from gmm_dask.stage.outputs import read_labels
 
@@ -15,12 +15,19 @@ __version__ = "0.1.0"
 # Loaded when first used, so that `import gmm_dask.mixture` needs neither Dask nor pandas.
 _PUBLIC = {
     "GaussianMixture": "gmm_dask.estimator",
+    "GaussianMixtureSelector": "gmm_dask.estimator",
     "load_model": "gmm_dask.estimator",
     "read_labels": "gmm_dask.stage.outputs",
     "show_versions": "gmm_dask.stage.job",
 }
 
-__all__ = ["GaussianMixture", "load_model", "read_labels", "show_versions"]
+__all__ = [
+    "GaussianMixture",
+    "GaussianMixtureSelector",
+    "load_model",
+    "read_labels",
+    "show_versions",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,7 @@ OF_TASKS = {
     "survey": "looking at all rows",
     "sample": "drawing the sample",
     "e_step": "pass over all rows",
+    "criteria": "criteria of all candidates",
     "hash": "hashing files",
 }
 
@@ -155,12 +156,53 @@ def fit_rows(
     NotFiniteError, SingularCovarianceError, StarvedComponentError
         There is no model.
     """
-    surveyed, rows = _surveyed(
-        data, backend, settings, listener, checkpoint, seeds[0], begins_anew=start is None
+    larger = [] if start is not None else [settling_rows(settings, data)]
+    surveyed, rows = surveyed_rows(
+        data, backend, settings, listener, checkpoint, seeds[0], larger_rows=larger
     )
-    cautions = _cautions(data, surveyed)
+    cautions = cautions_of(data, surveyed)
     for caution in cautions:
         listener.caution(caution.message)
+    ready = made_ready(data, settings, surveyed, rows, backend, listener)
+    results = _results(settings, ready, seeds[1:], start, listener, checkpoint)
+    result = with_cautions(fitting.best_of(results), ready.guards[0], settings, listener)
+    n_passes = 0 if surveyed.replaces_rows else sum(each.n_passes for each in results)
+    return FittedRows(result, surveyed, cautions, surveyed.n_reads + n_passes)
+
+
+class Ready(NamedTuple):
+    """What starts and passes of one fit are made of.
+
+    Parameters
+    ----------
+    method : Method
+    guards : sequence of Maximisation
+        One for each start.
+    asked : Expectations
+    """
+
+    method: fitting.Method
+    guards: Sequence[fitting.Maximisation]
+    asked: Expectations
+
+    @property
+    def sample(self) -> fitting.Sample:
+        """The rows that starts are found on."""
+        part = None if self.asked.part is None else fitting.Sample(*self.asked.part)
+        return fitting.Sample(
+            *self.asked.sample, part, self.asked.on_larger, engine.available_cores()
+        )
+
+
+def made_ready(
+    data: FitData,
+    settings: FitSettings,
+    surveyed: engine.Survey,
+    rows: engine.RowChunks,
+    backend: engine.Backend,
+    listener: FitListener,
+) -> Ready:
+    """Method, M-steps and passes of a fit to rows that were looked at."""
     guards = [_guard(settings, surveyed, data.names, 1 + i) for i in range(settings.n_init)]
     asked = engine.expectations(
         surveyed,
@@ -175,15 +217,22 @@ def fit_rows(
     method = _method(settings)
     if surveyed.n_usable < LEAST_GAIN * len(surveyed.sample):
         method = replace(method, sample_em=False)
-    results = _results(settings, method, asked, guards, seeds[1:], start, listener, checkpoint)
-    result = fitting.best_of(results)
-    if narrow := narrow_events(result, guards[0]):
+    return Ready(method, guards, asked)
+
+
+def with_cautions(
+    result: fitting.FitResult,
+    guard: fitting.Maximisation,
+    settings: FitSettings,
+    listener: FitListener,
+) -> fitting.FitResult:
+    """The result with an event for each component that `reg_covar` made wide, all told of."""
+    narrow = narrow_events(result, guard)
+    if narrow:
         listener.caution(gist([event.to_dict() for event in narrow]))
     if message := _not_replicated(result, settings):
         listener.caution(message)
-    result = replace(result, events_=(*result.events_, *narrow))
-    n_passes = 0 if surveyed.replaces_rows else sum(each.n_passes for each in results)
-    return FittedRows(result, surveyed, cautions, surveyed.n_reads + n_passes)
+    return replace(result, events_=(*result.events_, *narrow))
 
 
 def tasks_told(report: fitting.Report) -> engine.Tell:
@@ -202,7 +251,12 @@ def _not_replicated(result: fitting.FitResult, settings: FitSettings) -> str | N
     return f"{said[0].upper()}{said[1:]}: there may be a better one. {remedy}."
 
 
-def _surveyed(
+def settling_rows(settings: FitSettings, data: FitData) -> int:
+    """Rows of a larger sample that a fit of these settings settles on; 0 for none."""
+    return fitting.settling_rows(_method(settings), data.rows.n_features)
+
+
+def surveyed_rows(
     data: FitData,
     backend: engine.Backend,
     settings: FitSettings,
@@ -210,13 +264,12 @@ def _surveyed(
     checkpoint: FitCheckpoint | None,
     seed: np.random.SeedSequence,
     *,
-    begins_anew: bool,
+    larger_rows: Sequence[int],
 ) -> tuple[engine.Survey, engine.RowChunks]:
     """The survey that an earlier attempt kept, or a new one; and the rows with known lengths."""
     rows = data.rows
     if checkpoint is not None and (kept := checkpoint.survey()) is not None:
         return kept, rows
-    larger_rows = fitting.settling_rows(_method(settings), rows.n_features) if begins_anew else 0
     surveyed, rows = engine.survey(
         rows,
         backend,
@@ -232,7 +285,8 @@ def _surveyed(
     return surveyed, rows
 
 
-def _cautions(data: FitData, surveyed: engine.Survey) -> tuple[Caution, ...]:
+def cautions_of(data: FitData, surveyed: engine.Survey) -> tuple[Caution, ...]:
+    """What ought to be known of the columns, where nobody chose them."""
     if data.how_to_name is None or data.names is None:
         return ()
     return column_cautions(surveyed, data.names, data.how_to_name)
@@ -240,29 +294,26 @@ def _cautions(data: FitData, surveyed: engine.Survey) -> tuple[Caution, ...]:
 
 def _results(
     settings: FitSettings,
-    method: fitting.Method,
-    asked: Expectations,
-    guards: Sequence[fitting.Maximisation],
+    ready: Ready,
     seeds: Sequence[np.random.SeedSequence],
     start: fitting.Given | WarmStart | None,
     listener: FitListener,
     checkpoint: FitCheckpoint | None,
 ) -> list[fitting.FitResult]:
     """Fits over all rows: one from each start, or one from the best start on the sample."""
-    over_all = asked.over_all
+    over_all, guards = ready.asked.over_all, ready.guards
     single = over_all.in_single() if settings.arithmetic == "single" else None
     heard: dict[str, Any] = {"rough": single, "watch": listener.passed}
     if isinstance(start, WarmStart):
         rule: dict[str, Any] = {"tol": settings.tol, "max_iter": settings.max_iter}
         rule["previous"] = start.lower_bound
         return [fitting.fit(over_all, start.parameters, guards[0], **rule, **heard)]
-    part = None if asked.part is None else fitting.Sample(*asked.part)
     if checkpoint is not None:
         heard |= {"keep": checkpoint.keep, "progress": checkpoint.progress}
     return fitting.fit_from_sample(
-        fitting.Sample(*asked.sample, part, asked.on_larger, engine.available_cores()),
+        ready.sample,
         over_all,
-        method,
+        ready.method,
         guards,
         seeds,
         given=start,

@@ -9,6 +9,7 @@ from gmm_dask.engine.cluster.recovery import Given
 from gmm_dask.engine.cluster.threads import LocalBackend
 from gmm_dask.engine.passes.chunk_map import Tell, counting
 from gmm_dask.engine.passes.dask_arrays import row_chunks
+from gmm_dask.engine.passes.evaluation import Compared, evaluated
 from gmm_dask.engine.passes.expectation import (
     Asked,
     WeightedSum,
@@ -25,6 +26,7 @@ from gmm_dask.sections import ClusterSpec
 
 __all__ = [
     "Asked",
+    "Compared",
     "Backend",
     "ClusterBackend",
     "ClusterSpec",
@@ -42,6 +44,7 @@ __all__ = [
     "completed_log_likelihood",
     "check_folder",
     "counting",
+    "evaluated",
     "expectation",
     "expectations",
     "log_likelihood",

@@ -2,5 +2,6 @@
 
 from gmm_dask.estimator.gaussian_mixture import GaussianMixture
 from gmm_dask.estimator.published import PublishedMixture, load_model
+from gmm_dask.estimator.selector import GaussianMixtureSelector
 
-__all__ = ["GaussianMixture", "PublishedMixture", "load_model"]
+__all__ = ["GaussianMixture", "GaussianMixtureSelector", "PublishedMixture", "load_model"]

@@ -251,7 +251,7 @@ class GaussianMixture(FittedMixture):
                     backend,
                     self._settings(),
                     listening,
-                    seeds=_seed_sequence(self.random_state).spawn(1 + self.n_init),
+                    seeds=seed_sequence(self.random_state).spawn(1 + self.n_init),
                     start=self._warm_start() if warm else self._given_start(chunks.n_features),
                 )
             except SingularCovarianceError as error:
@@ -327,7 +327,7 @@ def _finite(total: engine.WeightedSum) -> float:
 GaussianMixture.__doc__ = (GaussianMixture.__doc__ or "").replace("{settings}", documentation())
 
 
-def _seed_sequence(random_state: Any) -> np.random.SeedSequence:
+def seed_sequence(random_state: Any) -> np.random.SeedSequence:
     """The sequence of a seed, or of the next draw of a generator; NumPy's global one for None."""
     if isinstance(random_state, Integral):
         return np.random.SeedSequence(int(random_state))

@@ -151,8 +151,7 @@ def fit_from_sample(
     ------
     As `initialize` and `fit`.
     """
-    starts = _Starts(sample, method, given or Given(), report)
-    rule = Rule(method.tol, method.max_iter, method.accelerates(sample.expectation is not None))
+    starts, rule = _Starts(sample, method, given or Given(), report), rule_of(sample, method)
     results = [] if progress is None else list(progress.finished)
     for state, guard in starts.begun(guards, seeds, progress):
         if state.n_passes == 0:
@@ -170,6 +169,23 @@ def fit_from_sample(
             )
         )
     return results
+
+
+def fits_to_come(
+    sample: Sample,
+    method: Method,
+    guards: Sequence[Maximisation],
+    seeds: Sequence[np.random.SeedSequence],
+    *,
+    report: Report = unheard,
+    is_rough: bool = False,
+) -> list[Fit]:
+    """The fits that `fit_from_sample` makes one after the other, before their first passes."""
+    starts, rule = _Starts(sample, method, Given(), report), rule_of(sample, method)
+    return [
+        Fit(replace(state, is_rough=is_rough), guard, rule)
+        for state, guard in starts.begun(guards, seeds, None)
+    ]
 
 
 def refine(
@@ -356,6 +372,12 @@ def _kept(
     if keep is None:
         return None
     return lambda state: keep(Progress(start, state, finished, n_to_come))
+
+
+def rule_of(sample: Sample, method: Method) -> Rule:
+    """When a fit over all rows ends that starts from this sample."""
+    is_part = sample.expectation is not None
+    return Rule(method.tol, method.max_iter, method.accelerates(is_part))
 
 
 def _end(result: FitResult) -> Step:

@@ -165,7 +165,7 @@ def test_a_larger_sample_is_the_sample_of_so_many_rows_for_any_chunking(backend:
     X, weight = many_rows(), np.random.default_rng(2).uniform(size=MANY)
     plain, _ = survey(row_chunks(X, weight), LocalBackend(1), sample_rows=LARGER, seed=SEED)
     larger, _ = survey(
-        row_chunks(X, weight, 200_000), backend, sample_rows=1024, larger_rows=LARGER, seed=SEED
+        row_chunks(X, weight, 200_000), backend, sample_rows=1024, larger_rows=(LARGER,), seed=SEED
     )
     assert (len(larger.sample), larger.n_reads) == (LARGER, 1)
     np.testing.assert_array_equal(larger.sample, plain.sample)
@@ -178,7 +178,7 @@ def test_a_larger_sample_is_not_worth_another_look(backend: Backend) -> None:
     X[1::3] = X[::3][: len(X[1::3])]
     chunks = row_chunks(X, chunk_bytes=200_000)
     small, _ = survey(chunks, backend, sample_rows=1024, seed=SEED)
-    both, _ = survey(chunks, backend, sample_rows=1024, larger_rows=LARGER, seed=SEED)
+    both, _ = survey(chunks, backend, sample_rows=1024, larger_rows=(LARGER,), seed=SEED)
     assert (len(both.sample), both.n_reads) == (1024, 1)
     np.testing.assert_array_equal(both.sample, small.sample)
     np.testing.assert_allclose(both.sample_weight, small.sample_weight, rtol=1e-12)
@@ -189,7 +189,7 @@ def test_a_larger_sample_is_left_out_where_it_is_dear(
     why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     X = many_rows()
-    way: dict[str, Any] = {"sample_rows": 1024, "larger_rows": LARGER, "seed": SEED}
+    way: dict[str, Any] = {"sample_rows": 1024, "larger_rows": (LARGER,), "seed": SEED}
     dear = X
     if why == "few rows":
         dear = X[1:]
@@ -215,7 +215,7 @@ def test_starts_are_found_on_as_many_rows_as_were_asked_for_and_passes_are_over_
     }
     parameters = Parameters.from_covariances([1.0], np.zeros((1, 2)), [1.0], "spherical")
     small, _ = survey(chunks, here, sample_rows=1024, seed=SEED)
-    larger, _ = survey(chunks, here, sample_rows=1024, larger_rows=LARGER, seed=SEED)
+    larger, _ = survey(chunks, here, sample_rows=1024, larger_rows=(LARGER,), seed=SEED)
     plain, both = (expectations(found, chunks, here, **way) for found in (small, larger))
     assert plain.on_larger is None
     assert larger.sample_weight is not None

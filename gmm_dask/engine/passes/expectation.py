@@ -96,6 +96,10 @@ class Expectation:
         """One pass over its chunks, added up by the fixed tree."""
         return self.together([Asked(parameters)])[0]
 
+    def n_passes(self, asked: Sequence[Asked]) -> int:
+        """How many passes `together` makes for these."""
+        return sum(1 for _ in _groups(asked))
+
     def together(self, asked: Sequence[Asked]) -> list[SufficientStatistics]:
         """One pass for several mixtures, whatever their families and numbers of components.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from gmm_dask.engine.passes.chunk_map import ChunkMap, Tell
 from gmm_dask.engine.passes.tree_sum import tree_sum
 from gmm_dask.engine.passes.units import RowChunks
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
-from gmm_dask.sampling import ColumnSpread, Draw, Sketch, chosen_rows
+from gmm_dask.sampling import ColumnSpread, Draw, Sketch, chosen_rows, fewer
 
 LARGEST_SAMPLE_BYTES = 32 << 20  # the driver has it three times over while it is drawn
 LARGEST_SAMPLE_PART = 32  # of all rows: EM on it has to be cheap beside a pass
@@ -130,13 +130,25 @@ class Survey:
         """Mean and variance of each column over the usable rows."""
         return tree_sum(chunk.spread for chunk in self.chunks)
 
+    def with_fewer(self, sample_rows: int, larger_rows: int) -> Survey:
+        """The survey that had asked for this larger sample alone; its weights are so to rounding.
+
+        A size that the sample does not have was too dear, so that `sample_rows` are left.
+        """
+        weight, n_there = self.sample_weight, len(self.sample)
+        size = max(sample_rows, larger_rows if larger_rows <= n_there else 0)
+        if not self.is_drawn or self.is_all or weight is None or n_there <= size:
+            return self
+        X, weight = fewer(self.sample, weight, size)
+        return replace(self, sample=X, sample_weight=weight)
+
 
 def survey(
     chunks: RowChunks,
     backend: Backend,
     *,
     sample_rows: int,
-    larger_rows: int = 0,
+    larger_rows: Sequence[int] = (),
     seed: np.random.SeedSequence,
     missing: Missing = "error",
     by_value: bool = True,
@@ -152,8 +164,8 @@ def survey(
     ----------
     sample_rows : int
         Rows of the sample; where there are no more, all are taken as they are.
-    larger_rows : int
-        Rows that it has instead, where they are few beside all and one look brings so many.
+    larger_rows : ints
+        The most of these that is few beside all is its size instead, if one look brings so many.
     by_value : bool
         False draws each row by its place, whatever its weight and however many are equal: a
         sample to look at, for which one look is nearly always enough.
@@ -168,8 +180,9 @@ def survey(
     first_rows, n_rows = [0, *np.cumsum(lengths, dtype=int).tolist()[:-1]], sum(lengths)
     draw = None
     if n_rows > sample_rows:
-        size = larger_rows if _is_cheap(larger_rows, chunks, n_rows, missing) else 0
-        draw = Draw.first(seed, sample_rows, max(sample_rows, size), n_rows, by_value)
+        cheap = (size for size in larger_rows if _is_cheap(size, chunks, n_rows, missing))
+        size = max((sample_rows, *cheap))
+        draw = Draw.first(seed, sample_rows, size, n_rows, by_value)
     arithmetic = RowArithmetic.chosen(missing)
     each = list(zip(first_rows, chunks.pieces, strict=True))
     of_chunks = chunk_map("survey", partial(_survey_pieces, arithmetic), draw, each)
@@ -177,10 +190,7 @@ def survey(
     seen = tuple(piece for piece, _ in looked)
     parts = [part for _, part in looked]
     if draw is None:
-        weighted = chunks.weight_dtype is not None
-        weights = np.concatenate([w for _, w in parts]) if weighted else None
-        sample = np.concatenate([X for X, _ in parts])
-        return Survey(seen, sample, weights), chunks
+        return Survey(seen, *_joined(parts)), chunks
     found, n_reads = Sketch.merged(draw, parts), 1
     n_eligible = sum(chunk.n_eligible for chunk in seen)
     while (again := found.next_draw(draw, n_eligible)) is not None:
@@ -191,6 +201,12 @@ def survey(
     is_all, chosen = by_value and is_all, found.chosen(draw)
     copies = n_eligible / max(found.n_different(draw), 1.0)
     return Survey(seen, *chosen, found.unit, n_reads, True, is_all, copies), chunks
+
+
+def _joined(parts: Sequence[tuple[Rows, Array | None]]) -> tuple[Rows, Array | None]:
+    """Rows of all chunks and their weights, in order."""
+    weights = [weight for _, weight in parts if weight is not None]
+    return np.concatenate([X for X, _ in parts]), np.concatenate(weights) if weights else None
 
 
 def _is_cheap(larger_rows: int, chunks: RowChunks, n_rows: int, missing: Missing) -> bool:

@@ -19,7 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gmm_dask.errors import ModelFileError, OutputError, SettingsError
-from gmm_dask.mixture import MergeTree, Parameters, family
+from gmm_dask.mixture import MergeTree, Parameters
+from gmm_dask.mixture.covariance import family
 from gmm_dask.storage.arrow import parquet_bytes, to_arrow, to_arrow_lists
 from gmm_dask.storage.records.codec import (
     COUNT,

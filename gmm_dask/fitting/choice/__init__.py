@@ -1,0 +1,26 @@
+"""The choice of a model: candidates that share every pass, and the criteria they are ranked by."""
+
+from gmm_dask.fitting.choice.bootstrap import Bootstrap, bootstrap_test
+from gmm_dask.fitting.choice.members import Member, at_their_ends, fallen
+from gmm_dask.fitting.choice.ranking import (
+    CRITERIA,
+    Candidate,
+    Measured,
+    Selection,
+    prediction_strength,
+)
+from gmm_dask.fitting.choice.splits import split_starts
+
+__all__ = [
+    "CRITERIA",
+    "Bootstrap",
+    "Candidate",
+    "Measured",
+    "Member",
+    "Selection",
+    "at_their_ends",
+    "bootstrap_test",
+    "fallen",
+    "prediction_strength",
+    "split_starts",
+]
