@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from gmm_dask import engine, fitting
 from gmm_dask.cautions import Caution, column_cautions, gist, narrow_events
@@ -14,6 +15,7 @@ from gmm_dask.engine.passes.expectation import Expectations
 from gmm_dask.mixture import Parameters, PriorSettings
 from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
+from gmm_dask.sampling import ColumnSpread
 from gmm_dask.sections import FitSettings
 
 # What the tasks of a pass over all rows are for, by the first word of their keys.
@@ -331,8 +333,28 @@ def _method(settings: FitSettings) -> fitting.Method:
 def _guard(
     settings: FitSettings, surveyed: engine.Survey, names: tuple[str, ...] | None, start: int
 ) -> fitting.Maximisation:
-    """The M-step of a start, with the prior in units of the data and the policy for trouble."""
-    spread = surveyed.spread
+    return maximisation(settings, surveyed.spread, surveyed.sample, names, start)
+
+
+def maximisation(
+    settings: FitSettings,
+    spread: ColumnSpread,
+    sample: npt.NDArray[Any],
+    names: tuple[str, ...] | None,
+    start: int = 1,
+) -> fitting.Maximisation:
+    """The M-step of a start, with the prior in units of the data and the policy for trouble.
+
+    Parameters
+    ----------
+    settings : FitSettings
+    spread : ColumnSpread
+        Of all rows.
+    sample : (m, d)
+        Rows that a component in trouble may begin anew at.
+    names : (d,), optional
+    start : int
+    """
     prior = PriorSettings(
         settings.weight_concentration_prior,
         settings.mean_precision_prior,
@@ -347,6 +369,6 @@ def _guard(
         prior,
         names,
         start,
-        surveyed.sample,
+        sample,
         settings.eigenvalue_ratio,
     )

@@ -56,7 +56,7 @@ def test_the_words_are_those_that_the_method_knows(name: str) -> None:
         assert getattr(settings_from(section(**{name: word})).fit, name) == word
 
 
-def test_every_setting_is_an_option_unless_it_is_a_mapping() -> None:
+def test_every_setting_is_an_option_but_mappings_and_what_a_refresh_takes_from_a_file() -> None:
     @takes(Settings)
     def command(**given: Any) -> None:
         """As a command of the command line."""
@@ -66,9 +66,8 @@ def test_every_setting_is_an_option_unless_it_is_a_mapping() -> None:
         kind: Any = part.annotation
         for key in kind.model_fields:
             is_option = f"{name}__{key}" in options
-            assert is_option == (
-                (name, key) not in {("cluster", "address"), ("cluster", "options")}
-            )
+            without = {("cluster", "address"), ("cluster", "options")}
+            assert is_option == (name != "refresh" and (name, key) not in without)
 
 
 def test_a_backend_is_opened_from_the_section_of_the_settings_as_it_is() -> None:

@@ -143,6 +143,21 @@ def run(
 
 
 @app.command(cls=Command)
+def refresh(
+    settings: Annotated[Path, typer.Argument(metavar="SETTINGS.yaml", help="Those of the fit.")],
+    overrides: options.Overrides = None,
+    progress: Shown = Show.AUTO,
+    debug: Debug = False,
+) -> None:
+    """Go on from the latest version: read new and changed partitions alone, drop what is gone."""
+    with ending(debug):
+        from gmm_dask.stage import run as stage
+        from gmm_dask.stage.settings import load_settings
+
+        carry_out(stage.refresh, load_settings(settings, overrides or ()), progress)
+
+
+@app.command(cls=Command)
 @options.takes(Settings)
 def fit(
     overrides: options.Overrides = None,

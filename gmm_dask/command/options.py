@@ -44,6 +44,7 @@ _METAVARS: dict[Keys, str] = {
     _CLUSTER: "threads|processes|ADDRESS|NAME",
 }
 _WITHOUT_OPTION = {_ADDRESS, ("cluster", "options")}  # in --cluster; a mapping, for --set
+_OF_FILES = {"refresh"}  # a section of a command that takes a settings file
 _REQUIRED = {("fit", "n_components")}  # beside what has no default
 _OTHERS = {"help", "version", "progress", "debug", "set"}  # options that are no settings
 
@@ -210,7 +211,11 @@ def explained(schema: type[AnySettings]) -> Callable[[str], str]:
 
 def _settings(schema: type[AnySettings]) -> list[_Setting]:
     """Every key that is an option; two of one name have that of their section before it."""
-    fields = {keys: field for keys, field in _fields(schema) if keys not in _WITHOUT_OPTION}
+    fields = {
+        keys: field
+        for keys, field in _fields(schema)
+        if keys not in _WITHOUT_OPTION and keys[0] not in _OF_FILES
+    }
     names = {keys: _NAMES.get(keys, keys[-1].replace("_", "-")) for keys in fields}
     counts = Counter(names.values())
     return [
@@ -245,9 +250,9 @@ def settings_table() -> str:
         "# Settings",
         "",
         "Made by `python -m gmm_dask.command.options > docs/settings.md`; a test compares.",
-        "Each setting is a key of the YAML file, a field of Prefect's form and, but for mappings,",
-        "an option of `gmm-dask fit`. `data.missing` and those of `fit`, but for `init_rows`, are",
-        "arguments of `GaussianMixture` too.",
+        "Each setting is a key of the YAML file, a field of Prefect's form and, but for mappings",
+        "and the section `refresh`, an option of `gmm-dask fit`. `data.missing` and those of",
+        "`fit`, but for `init_rows`, are arguments of `GaussianMixture` too.",
         "",
         "| setting | option | default | values | meaning |",
         "| --- | --- | --- | --- | --- |",

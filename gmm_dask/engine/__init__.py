@@ -7,7 +7,7 @@ from gmm_dask.engine.cluster.link import Limits, Listener
 from gmm_dask.engine.cluster.opening import available_cores, open_backend
 from gmm_dask.engine.cluster.recovery import Given
 from gmm_dask.engine.cluster.threads import LocalBackend
-from gmm_dask.engine.passes.chunk_map import Tell, counting
+from gmm_dask.engine.passes.chunk_map import ChunkMap, Tell, counting
 from gmm_dask.engine.passes.dask_arrays import row_chunks
 from gmm_dask.engine.passes.evaluation import Compared, evaluated
 from gmm_dask.engine.passes.expectation import (
@@ -28,6 +28,7 @@ __all__ = [
     "Asked",
     "Compared",
     "Backend",
+    "ChunkMap",
     "ClusterBackend",
     "ClusterSpec",
     "Given",

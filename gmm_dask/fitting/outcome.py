@@ -16,6 +16,8 @@ class Outcome(StrEnum):
 
     CONVERGED = "converged"
     OUT_OF_ITERATIONS = "out_of_iterations"
+    REFRESHED = "refreshed"
+    POLISHED = "polished"
 
     @property
     def advice(self) -> str:
@@ -28,6 +30,14 @@ _ADVICE = {
     Outcome.OUT_OF_ITERATIONS: (
         "max_iter was reached before the log-likelihood settled: "
         "raise max_iter, or accept a larger tol."
+    ),
+    Outcome.REFRESHED: (
+        "One step from sums of which only those of new and changed partitions were made anew; "
+        "refresh.polish adds passes over all rows."
+    ),
+    Outcome.POLISHED: (
+        "All passes of refresh.polish were made before the log-likelihood settled: raise it, or "
+        "let the next refresh go on."
     ),
 }
 

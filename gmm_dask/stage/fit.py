@@ -114,7 +114,7 @@ def fit(
     with job.backend(watcher, backend) as backend:
         contents = hash_pages(job, backend, watcher)
         note_pages(job, contents)
-        with _holding(job, watcher, backend, in_use=not keeper.is_over) as held:
+        with holding(job, watcher, backend, in_use=not keeper.is_over) as held:
             if RowArithmetic.chosen(settings.data.missing).kernel == "numpy":
                 watcher.warn(core.SLOWER)
             remedy = None if settings.data.features is not None else NAME_THEM
@@ -127,7 +127,7 @@ def fit(
     check_total(largest, result.sum_weight, plan.root, plan.weight_column)
     if not result.converged:
         watcher.warn(result.outcome.advice)
-    model = _write(job, _model(job, result))
+    model = write_model(job, model_of(job, result))
     changes = changes_of(model, before)
     for change in changes.changes:
         watcher.detail(change.message)
@@ -184,7 +184,7 @@ def adopt(
         parameters, (), outcome, (parameters,), model.n_rows, model.sum_weight
     )
     return Fitted(
-        _write(job, model),
+        write_model(job, model),
         result,
         report_sample(surveyed, seed),
         surveyed.n_rows,
@@ -202,7 +202,7 @@ def adopt(
 
 
 @contextmanager
-def _holding(
+def holding(
     job: Job[Settings], watcher: Watcher, backend: Backend, *, in_use: bool
 ) -> Iterator[Held]:
     """The chunks, as many of them decoded as the settings, the free memory and the disk allow."""
@@ -274,7 +274,8 @@ def _severities(
     return Severities.of_sample(sample, weight, result.parameters, arithmetic)
 
 
-def _model(job: Job[Settings], result: fitting.FitResult) -> Model:
+def model_of(job: Job[Settings], result: fitting.FitResult) -> Model:
+    """The model of a finished fit, with what it was fitted to and how."""
     versions = software_versions()
     tree = merge_tree(result.parameters)
     return Model(
@@ -296,7 +297,7 @@ def _model(job: Job[Settings], result: fitting.FitResult) -> Model:
     )
 
 
-def _write(job: Job[Any], model: Model) -> Model:
+def write_model(job: Job[Any], model: Model) -> Model:
     """Store the model; where an earlier attempt of this run did so, that one is the model."""
     folder = job.folder
     if not folder.put_if_absent("model.json", dump_model(model)):

@@ -7,7 +7,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -147,8 +147,17 @@ class Job(Generic[SettingsT]):
             yield backend
 
 
-def plan(settings: SettingsT, watcher: Watcher | None = None) -> Job[SettingsT]:
+def plan(
+    settings: SettingsT, watcher: Watcher | None = None, more: Mapping[str, Any] | None = None
+) -> Job[SettingsT]:
     """Read all footers, check the schema, and find out whether this run was published before.
+
+    Parameters
+    ----------
+    settings : Settings or ScoreSettings
+    watcher : Watcher, optional
+    more : mapping, optional
+        What else decides the output, beside settings and data.
 
     Raises
     ------
@@ -170,7 +179,7 @@ def plan(settings: SettingsT, watcher: Watcher | None = None) -> Job[SettingsT]:
     check_kept(kept, settings.labels.further)
     check_delta_table(settings, dataset, kept)
     _check_model(settings, dataset)
-    matters = _what_matters(settings, dataset, model, severities)
+    matters = _what_matters(settings, dataset, model, severities) | dict(more or {})
     newest = latest(store)  # if its entry is damaged, that is an error now, not when all is done
     folder = run_folder(store, matters, dataset, columns)
     published, caution, follows = find_version(store, folder.run_id), None, None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -39,7 +39,6 @@ from gmm_dask.storage import (
     Version,
     canonical_json,
     delta_schema,
-    file_contents,
     html_of_model,
     is_time,
     latest,
@@ -65,11 +64,14 @@ def publish(
     labelled: Labelled,
     watcher: Watcher | None = None,
     now: Clock = utc_now,
+    more: Mapping[str, Any] | None = None,
 ) -> Published:
     """Write metrics and report, read every file back, and append the version.
 
     Parameters
     ----------
+    more : mapping, optional
+        What else the metrics say.
     now : Clock
         Tells the times that the files and the version carry.
 
@@ -81,9 +83,11 @@ def publish(
     watcher = watcher or Watcher()
     watcher.phase("publish", f"run {job.run_id}")
     folder, n_rows = job.folder, labelled.sums.n_rows
-    note_contents(folder, file_contents(job.plan, labelled.contents))
+    note_contents(folder, labelled.contents)
     model_sha256 = fitted.model.sha256
-    metrics = _noted(folder, summarise(job, fitted, labelled) | {"published": now()})
+    metrics = _noted(
+        folder, summarise(job, fitted, labelled) | dict(more or {}) | {"published": now()}
+    )
     changes = CHANGES_FILE.dump(fitted.changes)
     folder.put_of_model(CHANGES, changes, model_sha256)
     data = report_data(job, fitted, metrics)
@@ -236,6 +240,7 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "bytes_decoded": fitted.held.bytes_once
         + fitted.n_reads * fitted.held.bytes_read
         + labelled.n_decoded * job.plan.row_bytes,
+        "n_reads": fitted.n_reads + labelled.n_reads,
         "seconds": before["seconds"] | {"label": labelled.seconds},
     }
 
@@ -275,7 +280,6 @@ def _before_labels(job: Job[Any], fitted: Fitted) -> dict[str, Any]:
         "tables": dict(job.plan.tables),
         "n_ignored": job.plan.n_ignored,
         "n_hidden": job.plan.n_hidden,
-        "n_reads": fitted.n_reads + 1,
         "n_resumed": fitted.n_resumed,
         "kernel": fitted.kernel,
         "n_taken_back": fitted.result.n_taken_back,

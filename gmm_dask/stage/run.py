@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from gmm_dask.engine import Backend
 from gmm_dask.stage import text
@@ -11,6 +12,7 @@ from gmm_dask.stage.job import Job, SettingsT, plan
 from gmm_dask.stage.labels.labelling import label
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import make_latest, publish, write_delta_table
+from gmm_dask.stage.refresh.refreshing import begin, keep, labelled, refreshed
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
 
@@ -30,6 +32,33 @@ def score(settings: ScoreSettings, watcher: Watcher | None = None) -> Published:
     A run that is finished is not done again, as in `run`.
     """
     return _carry_out(settings, adopt, watcher or Watcher())
+
+
+def refresh(settings: Settings, watcher: Watcher | None = None) -> Published:
+    """Go on from the latest version with what is new, changed or gone, and publish what it gives.
+
+    Only partitions without known sums are read, unless labels or passes over all rows are asked
+    for. Where nothing was published yet it is a fit that keeps the sums of each partition; where
+    nothing changed, the version that is there is the latest, and nothing is written.
+    """
+    watcher = watcher or Watcher()
+    watcher.phase("plan", settings.data.in_short)
+    begun = begin(settings, watcher)
+    job = begun.job
+    watcher.detail(job.features)
+    if job.published is not None:
+        published = make_latest(job.folder, job.published, watcher)
+    else:
+        _warn_of(job, watcher)
+        with job.backend(watcher) as backend:
+            done = refreshed(begun, watcher, backend)
+            labels = labelled(job, done, watcher, backend)
+        if line := keep(job, done, labels.contents):
+            watcher.warn(line)
+        published = publish(job, done.fitted, labels, watcher, more={"refresh": done.about})
+    if line := write_delta_table(settings, published):
+        watcher.detail(line)
+    return published
 
 
 def _carry_out(
@@ -55,13 +84,17 @@ def _made(
     watcher: Watcher,
 ) -> Published:
     """Fit or adopt a model, label and publish."""
-    if job.caution is not None:
-        watcher.warn(job.caution)
-    if job.plan.tables:
-        watcher.detail(f"Delta table: {text.table_versions(dict(job.plan.tables))}.")
+    _warn_of(job, watcher)
     with job.backend(watcher) as backend:
         fitted = model_of(job, watcher, backend)
         labelled = label(
             job, fitted.model, watcher, backend, fitted.held, fitted.contents, fitted.severities
         )
     return publish(job, fitted, labelled, watcher)
+
+
+def _warn_of(job: Job[Any], watcher: Watcher) -> None:
+    if job.caution is not None:
+        watcher.warn(job.caution)
+    if job.plan.tables:
+        watcher.detail(f"Delta table: {text.table_versions(dict(job.plan.tables))}.")

@@ -200,9 +200,15 @@ def measures(metrics: Mapping[str, Any]) -> dict[str, str]:
             what = metrics["objective"]
             return {str(what): f"{text.per_row(bounds[-1])} per row in the last pass"}
         return {"log-likelihood": "none: no row counts"}
+    refresh = metrics.get("refresh")
+    of_sums = (
+        ""
+        if refresh is None or metrics["n_reads"]
+        else (f", both of the mixture of version {refresh['exact_for_version']}")
+    )
     return {
         "log-likelihood": f"{text.in_total(metrics['log_likelihood'])} in total, "
-        f"{text.per_row(metrics['log_likelihood_per_row'])} per row",
+        f"{text.per_row(metrics['log_likelihood_per_row'])} per row{of_sums}",
         "criteria": ", ".join(
             f"{name.upper()} {metrics[name]:,.2f}" for name in ("bic", "aic", "icl")
         ),
@@ -211,6 +217,9 @@ def measures(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 def passes_made(n_passes: int, metrics: Mapping[str, Any]) -> str:
     """The passes of the start that was kept, and what else was read."""
+    refresh = metrics.get("refresh") or {}
+    if refresh.get("exact_for_version") is not None or refresh.get("polished"):
+        return _refreshed(refresh)
     passes = text.numbered(n_passes, "pass")
     if taken_back := metrics.get("n_taken_back"):
         passes += f", and {taken_back:,} that were taken back,"
@@ -218,6 +227,17 @@ def passes_made(n_passes: int, metrics: Mapping[str, Any]) -> str:
         return f"{passes} over the data"
     reads = text.numbered(metrics["n_reads"], "time")
     return f"{passes.rstrip(',')}, the best of {starts} starts; all rows were read {reads}"
+
+
+def _refreshed(refresh: Mapping[str, Any]) -> str:
+    read = f"{refresh['partitions_read']:,} of {text.numbered(refresh['partitions'], 'partition')}"
+    if refresh["polished"]:
+        passes = text.numbered(refresh["polished"], "pass")
+        return f"one step from sums, for which {read} were read, and {passes} over all rows"
+    return (
+        f"one step from sums, for which {read} were read; they are exact for the parameters of "
+        f"version {refresh['exact_for_version']}"
+    )
 
 
 def told_apart(

@@ -32,7 +32,7 @@ from gmm_dask.storage.input.plan import (
     name_of,
     shard_sources,
 )
-from gmm_dask.storage.input.planning import plan_dataset
+from gmm_dask.storage.input.planning import part_of, plan_dataset
 from gmm_dask.storage.records.checkpoint_file import (
     SURVEY,
     Origin,
@@ -116,12 +116,21 @@ from gmm_dask.storage.records.model_file import (
     load_model_file,
     parameters_bytes,
 )
+from gmm_dask.storage.records.statistics_file import (
+    Cut,
+    KeptStatistics,
+    PartitionSums,
+    dump_statistics,
+    load_statistics,
+)
 from gmm_dask.storage.store.local_store import read_regular
 from gmm_dask.storage.store.object_errors import brief
 from gmm_dask.storage.store.protocol import Store
 from gmm_dask.storage.store.runs import (
     CONTENTS,
+    DRIFT,
     MANIFEST,
+    STATISTICS,
     RunFolder,
     damage_of,
     html_of_model,
@@ -172,4 +181,6 @@ __all__ = [
     "types_of", "utc_now",
     "value_type", "verify", "Version", "version_numbers", "would_list", "write_checkpoint",
     "write_manifest", "write_part", "write_table",
+    "part_of", "Cut", "KeptStatistics", "PartitionSums", "dump_statistics", "load_statistics",
+    "DRIFT", "STATISTICS",
 ]  # fmt: skip

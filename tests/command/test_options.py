@@ -42,6 +42,9 @@ VALUES: dict[str, Any] = {
     "cluster.options": {},
     "memory.scratch": "/scratch",
     "fit.degrees_of_freedom_prior": None,
+    "labels.anomaly": 0.75,
+    "refresh.warn": {"psi": 0.5},
+    "refresh.fail": {"divergence": 2.5},
 }
 
 
@@ -120,7 +123,7 @@ def test_every_setting_is_an_option_and_can_be_set(
     ways = [["--set", f"{key}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"]]
     if key == "cluster.address":
         ways[0] += ["--set", "cluster.kind=address"]
-    if value is not None and value != {}:
+    if value is not None and value != {} and not key.startswith("refresh."):
         ways.append(as_options(key, value))
     for options in ways:
         done = CliRunner().invoke(cli.app, [*call, *options])

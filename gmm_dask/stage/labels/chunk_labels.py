@@ -122,7 +122,9 @@ def label_chunk(
     weights = None if work.weight_column is None else rows.weights(work.weight_column)
     scored = _scored(work, planned.blocks(rows, work.features, work.dtype), source.n_rows, weights)
     _check_finite(scored, chunk, source)
-    sums = _sums(scored, weights, work.parameters.n_components)
+    used = None if weights is None else weights[scored.usable]
+    k, n_incomplete = work.parameters.n_components, scored.n_incomplete
+    sums = label_sums(scored.of_usable, used, k, len(scored.usable), n_incomplete)
     check_total(sums.largest, sums.sum_weight, source.name, work.weight_column)
     if content is None or planned.decoded is None:
         content = _content(work, rows, content)
@@ -221,19 +223,23 @@ def _check_finite(scored: _Scored, chunk: Chunk, source: ChunkSource) -> None:
         )
 
 
-def _sums(scored: _Scored, weights: npt.NDArray[np.float64] | None, n_components: int) -> LabelSums:
-    n, usable, score = len(scored.usable), scored.usable, scored.of_usable
-    weight = None if weights is None else weights[usable]
+def label_sums(
+    score: RowScores,
+    weight: npt.NDArray[np.float64] | None,
+    n_components: int,
+    n_rows: int,
+    n_incomplete: int,
+) -> LabelSums:
+    """The sums over n_rows rows, of which those that are usable have these scores and weights."""
     counts = np.bincount(score.labels, minlength=n_components)
     return LabelSums(
-        n,
-        int(n - usable.sum()),
-        scored.n_incomplete,
+        n_rows,
+        n_rows - len(score.labels),
+        n_incomplete,
         float(len(score.labels) if weight is None else weight.sum()),
         _weighted_sum(score.log_density, weight),
         _weighted_sum(np.log(score.max_responsibility), weight),
         tuple(int(count) for count in counts),
-        scored.explained.n_flagged,
     )
 
 

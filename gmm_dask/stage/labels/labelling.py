@@ -22,7 +22,16 @@ from gmm_dask.stage.labels.row_checks import check_total
 from gmm_dask.stage.labels.severity import Severities, needed
 from gmm_dask.stage.settings import LabelSettings
 from gmm_dask.stage.watch import Watcher
-from gmm_dask.storage import LabelSums, Model, PartReceipt, Plan, name_of, shard_sources
+from gmm_dask.storage import (
+    FileContent,
+    LabelSums,
+    Model,
+    PartReceipt,
+    Plan,
+    file_contents,
+    name_of,
+    shard_sources,
+)
 
 MAX_PARTS = 64  # of chunks that a pass reads at once; small files share them when they are more
 
@@ -37,19 +46,22 @@ class Labelled:
     ----------
     receipts : tuple of PartReceipt
         In row order; empty where the settings ask for no labels.
-    contents : tuple of str
-        SHA-256 of the input's pages, chunk by chunk.
+    contents : tuple of FileContent
+        What each file held.
     sums : LabelSums
     n_decoded : int
         Rows that were decoded for it; the others were held.
     seconds : float
+    n_reads : int
+        Times that all rows were looked at for it.
     """
 
     receipts: tuple[PartReceipt, ...]
-    contents: tuple[str, ...]
+    contents: tuple[FileContent, ...]
     sums: LabelSums
     n_decoded: int
     seconds: float
+    n_reads: int = 1
 
 
 def label(
@@ -106,7 +118,7 @@ def label(
     chunks = (each for task in tasks for part in task for each in part)
     return Labelled(
         tuple(part.receipt for part in parts if part.receipt is not None),
-        tuple(content for part in parts for content in part.contents),
+        file_contents(plan, [content for part in parts for content in part.contents]),
         sums,
         sum(each.source.n_rows for each in chunks if each.rows is None),
         time.perf_counter() - begun,

@@ -65,7 +65,7 @@ def followed(
         folder, version = resolve(rule)
         other = None if folder.store.url == store.url else folder.store.url
     else:
-        found = _newest(store, run_id) if rule == LATEST else _champion(store, rule)
+        found = _newest(store, run_id) if rule == LATEST else of_alias(store, rule)
         if found is None:
             return None, None
         folder, version = RunFolder(store, found.run_id), found
@@ -115,7 +115,7 @@ def predecessor(
     return Predecessor(followed, parameters, model.n_rows, changes.components)
 
 
-def _champion(store: Store, alias: str) -> Version | None:
+def of_alias(store: Store, alias: str) -> Version | None:
     """The version of an alias; None where nothing has it yet."""
     newest = latest(store)
     number = None if newest is None else newest.registry.aliases.get(alias)

@@ -21,6 +21,7 @@ from gmm_dask.stage.settings.run_settings import (
     LabelSettings,
     MemorySettings,
     OutputSettings,
+    RefreshSettings,
     ScoreSettings,
     Settings,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "MemorySettings",
     "FitOutputSettings",
     "OutputSettings",
+    "RefreshSettings",
     "ScoreSettings",
     "Settings",
     "load_settings",

@@ -288,6 +288,25 @@ class FitOutputSettings(OutputSettings):
         return follows
 
 
+class RefreshSettings(Section):
+    """How a published mixture is refreshed; `gmm-dask run` takes no notice of these."""
+
+    polish: Count = Field(
+        default=0,
+        ge=0,
+        description="Passes over all rows at most, after the one over new and changed partitions.",
+    )
+    warn: dict[str, Number] = Field(
+        default={"psi": 0.25},
+        description="Limits of drift of the new partitions, by metric of drift.parquet, above "
+        "which a refresh warns.",
+    )
+    fail: dict[str, Number] = Field(
+        default_factory=dict,
+        description="Limits above which a refresh fails, before it publishes.",
+    )
+
+
 class Settings(Section):
     """Everything one run of the stage needs: fit a mixture and label every row."""
 
@@ -296,6 +315,7 @@ class Settings(Section):
     labels: LabelSettings = LabelSettings()
     cluster: ClusterSettings = ClusterSettings()
     memory: MemorySettings = MemorySettings()
+    refresh: RefreshSettings = RefreshSettings()
     output: FitOutputSettings
 
 

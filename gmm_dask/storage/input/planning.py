@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from typing import Literal
 
@@ -258,6 +259,17 @@ def _chunks(partitions: Sequence[Partition], max_rows: int) -> tuple[Chunk, ...]
             first_row = partition.first_row + start
             chunks.append(Chunk(len(chunks), partition.index, start, stop, first_row))
     return tuple(chunks)
+
+
+def part_of(plan: Plan, partitions: Sequence[int]) -> Plan:
+    """A plan of some of the partitions, by index; each has the chunks that it has in the whole."""
+    kept: list[Partition] = []
+    first_row = 0
+    for i in partitions:
+        kept.append(replace(plan.partitions[i], index=len(kept), first_row=first_row))
+        first_row += kept[-1].n_rows
+    chunks = _chunks(kept, plan.chunk_rows) or (Chunk(0, 0, 0, 0, 0),)
+    return replace(plan, partitions=tuple(kept), chunks=chunks)
 
 
 def _empty_chunk(footers: Sequence[Footer]) -> Chunk:

@@ -30,6 +30,7 @@ from gmm_dask.storage.store.runs import (
     MADE_WITH_MODEL,
     MANIFEST,
     MANIFEST_FORMAT,
+    MORE_FILES,
     RUN_FILES,
     RunFolder,
     damage_of,
@@ -101,7 +102,7 @@ def write_manifest(
     problems = _uncovered_rows(document["files"], document["labels"], n_rows)
     found = (part.damage(folder) for part in parts)
     problems += [each for each in counted(found, len(parts), tell) if each is not None]
-    for name in RUN_FILES:
+    for name in (*RUN_FILES, *filter(folder.exists, MORE_FILES)):
         try:
             data = folder.get(name)
             problems += _content_problems(folder, name, data, document)
@@ -182,7 +183,7 @@ def _content_problems(
         found = load_model_file(data, path).sha256
         if found != (model_sha256 or found):
             wrong = f"it is the model {found[:16]}, that of the run is {model_sha256[:16]}"
-    elif name in MADE_WITH_MODEL:
+    elif name in (*MADE_WITH_MODEL, *MORE_FILES):
         _check_decodes(data, path)
         wrong = wrong_model(data, path, model_sha256)
     elif name.endswith(".json"):

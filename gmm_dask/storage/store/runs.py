@@ -52,6 +52,11 @@ RUN_FILES = (
 MADE_WITH_MODEL = ("parameters.parquet", "metrics.json", "changes.json", "report.html")
 
 
+# A refresh also keeps the sums of each partition, and how they moved; these say it, too.
+STATISTICS, DRIFT = "statistics.json", "drift.parquet"
+MORE_FILES = (STATISTICS, DRIFT)
+
+
 _REMARK = "<!-- gmm_dask.{}: {} -->\n"  # the last line of a report
 
 
@@ -115,7 +120,7 @@ class RunFolder:
 
     def put(self, name: str, data: bytes) -> None:
         """Create or replace the object; a file that manifests list is created and then stands."""
-        if name in RUN_FILES or name == MANIFEST:
+        if name in RUN_FILES or name in MORE_FILES or name == MANIFEST:
             # A twin of this run may have published it meanwhile: replacing would damage a version.
             self.put_if_absent(name, data)
         else:

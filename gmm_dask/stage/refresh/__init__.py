@@ -1,0 +1,1 @@
+"""Refresh a published mixture from the sums of each partition, and tell how the data drift."""

@@ -1,0 +1,197 @@
+"""A refresh reads what changed, and comes to where a fit of all rows comes to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gmm_dask.engine import open_backend
+from gmm_dask.errors import DataError, SettingsError
+from gmm_dask.mixture.row_arithmetic import RowArithmetic
+from gmm_dask.stage.job import plan
+from gmm_dask.stage.refresh.partition_sums import partition_sums
+from gmm_dask.stage.run import refresh, run
+from gmm_dask.stage.summary import Ending
+from gmm_dask.stage.watch import Watcher
+from gmm_dask.storage import PartitionSums, list_versions, verify
+from tests.stage.refresh.nightly import Lake, kept, per_row, rows
+
+MONTH = 20
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    made = Lake(tmp_path / "lake", tmp_path / "out")
+    for day in range(MONTH):
+        made.write(f"day={day:03d}", rows(day))
+    return made
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report takes longer than all else, and has tests of its own."""
+    monkeypatch.setattr("gmm_dask.stage.publish.render_report", lambda data: "<html></html>")
+
+
+def bits(sums: PartitionSums) -> list[bytes]:
+    arrays: list[Any] = [*vars(sums.statistics).values(), *vars(sums.spread).values()]
+    arrays += [*vars(sums.labels).values(), sums.n_missing]
+    return [np.asarray(each, dtype=float).tobytes() for each in arrays if each is not None]
+
+
+def about(published: Any) -> dict[str, Any]:
+    return dict(published.metrics["refresh"])
+
+
+def test_a_refresh_reads_new_partitions_alone_and_ends_where_a_refit_does(lake: Lake) -> None:
+    """Adding 1 % reads at most 3 % of a refit's bytes; the log-likelihood is within 1e-3 a row."""
+    first = refresh(lake.settings())
+    assert about(first)["partitions_read"] == MONTH
+    lake.write("day=900", rows(900, 80))  # one row for a hundred that were there
+    second = refresh(lake.settings())
+    refit = run(lake.settings(lake.out.with_name("refit")))
+    found = about(second)
+    assert (found["partitions"], found["partitions_read"]) == (MONTH + 1, 1)
+    assert found["exact_for_version"] == 1
+    assert found["exact_for_model"] == first.model.sha256
+    assert second.metrics["bytes_decoded"] <= 0.03 * refit.metrics["bytes_decoded"]
+    X = np.concatenate([*map(rows, range(MONTH)), rows(900, 80)])
+    assert second.model.n_rows == len(X)
+    assert per_row(second, X) == pytest.approx(per_row(refit, X), abs=1e-3)
+    assert verify(second.folder.store, second.version) == []
+    again = refresh(lake.settings())
+    assert not again.new
+    assert again.version == second.version
+
+
+def test_after_a_removal_the_sums_are_those_without_it_bit_for_bit(lake: Lake) -> None:
+    refresh(lake.settings())
+    lake.write("day=900", rows(900))
+    refresh(lake.settings())
+    lake.remove("day=900")
+    lake.remove("day=007")
+    without = refresh(lake.settings())
+    assert (about(without)["partitions_gone"], about(without)["partitions_read"]) == (2, 0)
+    assert without.metrics["bytes_decoded"] == 0
+    found = kept(without)
+    other = Lake(lake.folder.with_name("other"), lake.out)
+    for day in range(MONTH):
+        if day != 7:
+            other.write(f"day={day:03d}", rows(day))
+    lake.remove("day=000")  # so that the refresh of the other folder is one of other data
+    lake.write("day=000", rows(0)[:10])
+    fresh = refresh(other.settings())
+    again = kept(fresh)
+    assert about(fresh)["partitions_read"] == 0  # known by content, wherever it lies
+    assert [each.name for each in found.files] == [each.name for each in again.files]
+    for mine, theirs in zip(
+        (*found.sums, found.training), (*again.sums, again.training), strict=True
+    ):
+        assert bits(mine) == bits(theirs)
+    assert fresh.model.parameters.means.tobytes() == without.model.parameters.means.tobytes()
+
+
+def test_kept_sums_are_those_of_a_pass_over_the_partitions_alone(lake: Lake) -> None:
+    """Whatever stands beside a partition, and through the file, its sums have the same bits."""
+    everything = kept(refresh(lake.settings()))
+    alone = Lake(lake.folder.with_name("alone"), lake.out.with_name("alone-out"))
+    alone.write("day=003", rows(3))
+
+    job = plan(alone.settings())
+    with open_backend(job.settings.cluster, Watcher()) as backend:
+        (sums,) = partition_sums(
+            job.plan,
+            job.row_chunks(),
+            backend,
+            everything.parameters,
+            RowArithmetic.chosen("error"),
+        )
+    assert bits(sums) == bits(everything.sums[3])
+
+
+def test_a_changed_partition_is_read_again_and_a_touched_one_is_not(lake: Lake) -> None:
+    refresh(lake.settings())
+    os.utime(lake.folder / "day=002.parquet", ns=(1, 1))
+    lake.write("day=005", rows(5)[::-1].copy())
+    found = refresh(lake.settings())
+    assert about(found)["partitions_read"] == about(found)["partitions_changed"] == 1
+    assert about(found)["partitions_gone"] == 1  # what it was before
+
+
+def test_a_version_that_kept_no_sums_is_gone_on_from(lake: Lake) -> None:
+    before = run(lake.settings())
+    found = refresh(lake.settings())
+    assert about(found)["partitions_read"] == MONTH
+    assert found.version.number == 2
+    assert found.metrics["lower_bounds"][0] >= before.metrics["lower_bounds"][-1]
+    assert found.metrics["outcome"] == "refreshed"
+
+
+def test_polishing_ends_where_em_does_and_the_sums_are_of_what_it_came_to(lake: Lake) -> None:
+    refresh(lake.settings())
+    for day in range(900, 905):
+        lake.write(f"day={day}", rows(day, moved=0.3))
+    polished = refresh(lake.settings(refresh={"polish": 200}))
+    assert polished.metrics["outcome"] == "converged"
+    assert about(polished)["polished"] > 0
+    assert about(polished)["exact_for_version"] is None
+    assert kept(polished).of_model == polished.model.sha256
+    refit = run(lake.settings(lake.out.with_name("refit")))
+    X = np.concatenate(
+        [*map(rows, range(MONTH)), *(rows(day, moved=0.3) for day in range(900, 905))]
+    )
+    assert per_row(polished, X) == pytest.approx(per_row(refit, X), abs=1e-5)
+    assert not refresh(lake.settings(refresh={"polish": 200})).new
+
+
+def test_labels_are_of_the_refreshed_model_and_of_all_rows(lake: Lake) -> None:
+    settings = lake.settings(labels={"enabled": True})
+    refresh(settings)
+    lake.write("day=900", rows(900))
+    found = refresh(settings)
+    assert found.metrics["n_rows"] == sum(found.metrics["n_labelled"]) == 400 * (MONTH + 1)
+    assert found.metrics["n_reads"] == 1
+    said = Ending.of(found.model, found.metrics).passes
+    assert "1 of 21 partitions were read; they are exact for the parameters of version 1" in said
+    assert verify(found.folder.store, found.version) == []
+
+
+@pytest.mark.parametrize("missing", ["drop", "em"])
+def test_weights_and_missing_values_are_in_the_sums(tmp_path: Path, missing: str) -> None:
+    data = {"weight_column": "w", "missing": missing}
+    lake = Lake(tmp_path / "lake", tmp_path / "out", {"data": data})
+    for day in range(4):
+        X = rows(day)
+        X[::7, 0] = np.nan
+        lake.write(f"day={day:03d}", X, w=np.full(400, 2.0**day))
+    first = refresh(lake.settings())
+    lake.remove("day=003")  # that of the largest weights, which their unit is made of
+    second = refresh(lake.settings())
+    assert about(second)["partitions_read"] == 0
+    found = kept(second)
+    assert [each.spread.unit for each in found.sums] == [1.0, 2.0, 4.0]
+    assert [each.n_missing.tolist() for each in found.sums] == [[58, 0]] * 3
+    assert second.model.sum_weight < first.model.sum_weight
+    assert second.metrics["n_used"] == (1200 if missing == "em" else 1200 - 3 * 58)
+
+
+def test_other_settings_and_bad_rows_are_refused_and_nothing_is_published(lake: Lake) -> None:
+    refresh(lake.settings())
+    with pytest.raises(SettingsError, match=r"Version 1 of .* was not fitted with these settings"):
+        refresh(lake.settings(fit={"n_components": 2}))
+    X = rows(900)
+    X[5, 1] = np.nan
+    lake.write("day=900", X)
+    with pytest.raises(DataError, match=r"day=900.parquet.*\n?.*y"):
+        refresh(lake.settings())
+    assert len(list_versions(refresh_store(lake))) == 1
+
+
+def refresh_store(lake: Lake) -> Any:
+    from gmm_dask.storage import open_store
+
+    return open_store(str(lake.out))
