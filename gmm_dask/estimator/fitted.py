@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from gmm_dask import engine
 from gmm_dask.errors import DataError
 from gmm_dask.estimator.clusters import Clusters
+from gmm_dask.estimator.explaining import Explaining
 from gmm_dask.estimator.hand_over import HandOver
 from gmm_dask.estimator.rows.user_rows import backend_of, checked_chunks, map_rows
 from gmm_dask.mixture import Parameters, mixture_sample
@@ -23,7 +24,7 @@ Array = npt.NDArray[np.float64]
 _Criterion = Callable[..., engine.WeightedSum]
 
 
-class FittedMixture(Clusters, HandOver, DensityMixin, BaseEstimator):  # type: ignore[misc]
+class FittedMixture(Clusters, Explaining, HandOver, DensityMixin, BaseEstimator):  # type: ignore[misc]
     """Predictions of a mixture, which a subclass fits."""
 
     missing: Missing

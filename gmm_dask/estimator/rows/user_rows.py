@@ -213,10 +213,10 @@ def map_rows(
     if is_frame(X):
         part = frame_part(estimator, X, reset=False)
         return _map_frame(X, _FrameFunction(work, part, columns), parameters)
-    return _map_array(_lazy_array(estimator, X, missing), work, parameters, columns)
+    return _map_array(lazy_array(estimator, X, missing), work, parameters, columns)
 
 
-def _lazy_array(estimator: Any, X: Any, missing: Missing) -> da.Array:
+def lazy_array(estimator: Any, X: Any, missing: Missing) -> da.Array:
     """Rows of Dask, or of Parquet, as a Dask array of features (n, d)."""
     if not is_path(X):
         return lazy_features(estimator, X, reset=False)
