@@ -140,7 +140,9 @@ class _RowReasons:
         label[kept], density[kept] = scores.labels, scores.log_density
         found: dict[str, Any] = {"label": label, "log_density": density}
         found |= self._reasons(X, kept, scores.labels)
-        return pd.DataFrame(found, index=index)
+        names = [name for name, values in found.items() if values.dtype == object]
+        # pandas makes text of objects where there are rows, and would not where there are none.
+        return pd.DataFrame(found, index=index).astype(dict.fromkeys(names, object))
 
     def _reasons(self, X: Values, kept: Values, labels: Values) -> dict[str, Any]:
         used, others = X[kept], None
@@ -160,15 +162,13 @@ class _RowReasons:
             found[f"evidence_{i + 1}"] = _placed(of_labels.evidence[:, i], kept)
         return found
 
-    def _named(self, columns: Values, kept: Values) -> Any:
+    def _named(self, columns: Values, kept: Values) -> Values:
         """Names, or numbers, of the columns, (n,) objects; None where there is none."""
-        import pandas as pd
-
         names = self.names or range(self.parameters.n_features)
         known = np.array([*names, None], dtype=object)
         result = np.full(len(kept), None, dtype=object)
         result[kept] = known[columns]  # -1 is the last
-        return pd.array(result, dtype=object)
+        return result
 
 
 def _of_partition(
