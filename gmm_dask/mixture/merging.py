@@ -176,7 +176,7 @@ def row_entropies(posteriors: Array) -> Array:
 def _entropy_of(posteriors: Array) -> Array:
     """The sums over some components (m, n) of -r log r, (n,)."""
     logs = np.log(np.where(posteriors > 0, posteriors, 1.0))
-    return np.asarray(-np.einsum("mn,mn->n", posteriors, logs))
+    return np.asarray(0.0 - np.einsum("mn,mn->n", posteriors, logs))
 
 
 def _drawn(parameters: Parameters) -> tuple[Array, Labels, Array]:

@@ -20,6 +20,7 @@ from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import Job, delta_url, software_versions
+from gmm_dask.stage.labels.certainty import certainty
 from gmm_dask.stage.labels.labelling import Labelled
 from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE
 from gmm_dask.stage.outputs import Published, load_published, open_output
@@ -236,6 +237,7 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "n_labelled": list(sums.n_labelled),
         "n_anomalies": None if job.settings.labels.anomaly is None else sums.n_anomalies,
         "severity": None if fitted.severities is None else fitted.severities.to_dict(),
+        **certainty(sums, fitted.model),
         **_per_row_and_criteria(sums, fitted.model.parameters.n_free_parameters),
         "bytes_decoded": fitted.held.bytes_once
         + fitted.n_reads * fitted.held.bytes_read

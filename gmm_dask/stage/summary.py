@@ -20,6 +20,7 @@ from gmm_dask.pictures.telling import most_telling
 from gmm_dask.sampling import Oddity
 from gmm_dask.sections import Section
 from gmm_dask.stage import text
+from gmm_dask.stage.labels.certainty import in_words
 from gmm_dask.stage.settings import DataSettings, FitSettings, LabelSettings
 from gmm_dask.storage import (
     Model,
@@ -212,6 +213,7 @@ def measures(metrics: Mapping[str, Any]) -> dict[str, str]:
         "criteria": ", ".join(
             f"{name.upper()} {metrics[name]:,.2f}" for name in ("bic", "aic", "icl")
         ),
+        **in_words(metrics),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow as pa
 from gmm_dask.engine import tree_sum
 from gmm_dask.errors import DataError
 from gmm_dask.mixture import Parameters, RowScores
+from gmm_dask.mixture.classification import Classification
 from gmm_dask.mixture.row_arithmetic import RowArithmetic, incomplete_rows
 from gmm_dask.stage import text
 from gmm_dask.stage.labels.explained import Explained, Further
@@ -124,7 +125,11 @@ def label_chunk(
     _check_finite(scored, chunk, source)
     used = None if weights is None else weights[scored.usable]
     k, n_incomplete = work.parameters.n_components, scored.n_incomplete
-    sums = label_sums(scored.of_usable, used, k, len(scored.usable), n_incomplete)
+    sums = replace(
+        label_sums(scored.of_usable, used, k, len(scored.usable), n_incomplete),
+        n_anomalies=scored.explained.n_flagged,
+        classification=scored.classification,
+    )
     check_total(sums.largest, sums.sum_weight, source.name, work.weight_column)
     if content is None or planned.decoded is None:
         content = _content(work, rows, content)
@@ -153,7 +158,8 @@ class _Scored:
     n_incomplete : int
         Usable rows with a missing value.
     explained : Explained
-        Severity, flag and reasons.
+        Cluster, severity, flag and reasons.
+    classification : Classification
     """
 
     score: RowScores
@@ -161,6 +167,7 @@ class _Scored:
     responsibilities: npt.NDArray[np.float64] | None
     n_incomplete: int
     explained: Explained
+    classification: Classification
 
     @property
     def of_usable(self) -> RowScores:
@@ -181,6 +188,7 @@ def _scored(
     arithmetic, n_incomplete = work.arithmetic, 0
     score = RowScores(np.full(n, -1, np.int32), np.full(n, np.nan), np.full(n, np.nan))
     usable, resp, explained = np.empty(n, bool), None, Explained(work.further, n)
+    surely = Classification.none(work.parameters.n_components)
     if work.write and work.responsibilities:
         resp = np.full((n, work.parameters.n_components), np.nan)
     for first, X in blocks:
@@ -192,13 +200,15 @@ def _scored(
         score.labels[at][where] = found.labels
         score.log_density[at][where] = found.log_density
         score.max_responsibility[at][where] = found.max_responsibility
+        of_rows = None if weights is None else weights[at][where]
+        surely += Classification.of(used, work.parameters, found, arithmetic, of_rows)
         explained.add(first + np.flatnonzero(kept), used, found, work.parameters, arithmetic)
         if resp is not None:
             resp[at][where] = arithmetic.responsibilities(used, work.parameters)
         if arithmetic.missing == "em":
             n_incomplete += int(incomplete_rows(used).sum())
         usable[at] = kept
-    return _Scored(score, usable, resp, n_incomplete, explained)
+    return _Scored(score, usable, resp, n_incomplete, explained, surely)
 
 
 def _content(work: Work, rows: OpenChunk, before: str | None) -> str:

@@ -1,4 +1,4 @@
-"""What stands beside the label of a row: severity, whether it is flagged, and why."""
+"""What stands beside the label of a row: its cluster, how unusual it is, and why."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gmm_dask.mixture import Parameters, RowScores
+from gmm_dask.mixture.merging import looked_up, row_entropies
 from gmm_dask.mixture.reasons import LabelReasons, RowReasons, explain, second_best
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage.labels.severity import Severities
@@ -34,6 +35,8 @@ class Further:
     features : tuple of str
     severities : Severities, optional
         Where severity or a flag is asked for.
+    clusters : tuple of int, optional
+        Of each component, where the cluster is asked for.
     limit : float, optional
         The severity above which a row is flagged.
     reasons : {"none", "flagged", "all"}
@@ -43,6 +46,7 @@ class Further:
     features: tuple[str, ...] = ()
     severities: Severities | None = None
     limit: float | None = None
+    clusters: tuple[int, ...] | None = None
     reasons: Literal["none", "flagged", "all"] = "none"
 
 
@@ -53,6 +57,8 @@ class Explained:
         self._further, self._n = further, n
         self._severity = np.full(n if further.severities else 0, np.nan)
         self._flagged = np.zeros(n if further.limit is not None else 0, bool)
+        self._cluster = np.full(n if further.clusters else 0, -1, np.int32)
+        self._entropy = np.full(n if "entropy" in further.names else 0, np.nan)
         self._names = pa.array(further.features, pa.string())
         self._places: list[npt.NDArray[np.intp]] = []
         self._others: list[Any] = []
@@ -73,6 +79,10 @@ class Explained:
     ) -> None:
         """Take usable rows X (m, d), whose places in the chunk are `places`, and their scores."""
         further, chosen = self._further, np.ones(len(X), bool)
+        if further.clusters is not None:
+            self._cluster[places] = looked_up(further.clusters, scores.labels)
+        if "entropy" in further.names:
+            self._entropy[places] = row_entropies(arithmetic.responsibilities(X, parameters))
         if further.severities is not None:
             severity = further.severities.of(scores.log_density)
             self._severity[places] = severity
@@ -90,8 +100,12 @@ class Explained:
         self._reasons.append(explain(rows, parameters, labels, others, N_COLUMNS))
 
     def columns(self, usable: npt.NDArray[np.bool_]) -> Mapping[str, pa.Array]:
-        """The columns by name; null for rows that are not `usable`, or not explained."""
+        """The columns by name; rows that are not `usable` have cluster -1, and null elsewhere."""
         found: dict[str, pa.Array] = {}
+        if self._further.clusters is not None:
+            found["cluster"] = to_arrow(self._cluster, pa.int32())
+        if "entropy" in self._further.names:
+            found["entropy"] = to_arrow(self._entropy, pa.float64(), ~usable)
         if self._further.severities is not None:
             found["severity"] = to_arrow(self._severity, pa.float64(), ~usable)
         if self._further.limit is not None:

@@ -139,19 +139,18 @@ def _work(job: Job[Any], model: Model, severities: Severities | None) -> Work:
         settings.labels.enabled,
         settings.labels.responsibilities,
         model.sha256,
-        _further(settings.labels, plan.features, severities),
+        _further(settings.labels, model, severities),
     )
 
 
-def _further(
-    labels: LabelSettings, features: tuple[str, ...], severities: Severities | None
-) -> Further:
+def _further(labels: LabelSettings, model: Model, severities: Severities | None) -> Further:
     """What stands beside the labels that are written."""
     if not labels.enabled:
         return Further()
     severities = needed(severities, "the model") if "severity" in labels.further else None
     limit = None if labels.anomaly is None else 100 * labels.anomaly
-    return Further(labels.further, features, severities, limit, labels.reasons)
+    clusters = model.known_clusters if labels.clusters else None
+    return Further(labels.further, model.feature_names, severities, limit, clusters, labels.reasons)
 
 
 def _tasks(plan: Plan, decoded: Sequence[_Rows | None], contents: Contents) -> Iterator[Task]:

@@ -138,6 +138,15 @@ class LabelSettings(Section):
     responsibilities: Flag = Field(
         default=False, description="Also write each row's responsibilities as a list column."
     )
+    clusters: Flag = Field(
+        default=False,
+        description="Also write the cluster of each row: components that overlap are one.",
+    )
+    entropy: Flag = Field(
+        default=False,
+        description="Also write how unsure each label is: the entropy of the row's "
+        "responsibilities, 0 where it is certain.",
+    )
     severity: Flag = Field(
         default=False,
         description="Also write how unusual each row is: the share of the training data that is "
@@ -167,7 +176,8 @@ class LabelSettings(Section):
     def further(self) -> tuple[str, ...]:
         """The columns that stand beside label and density, responsibilities apart."""
         flagged = self.anomaly is not None
-        found = ["severity"] * (flagged or self.severity) + ["anomaly"] * flagged
+        found = ["cluster"] * self.clusters + ["entropy"] * self.entropy
+        found += ["severity"] * (flagged or self.severity) + ["anomaly"] * flagged
         return (*found, *(() if self.reasons == "none" else REASONS))
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from gmm_dask.errors import DataError, OutputError
 from gmm_dask.mixture import RowScores
+from gmm_dask.mixture.classification import Classification
 from gmm_dask.storage.arrow import (
     parquet_bytes,
     read_parquet_bytes,
@@ -35,9 +36,12 @@ LABEL_COLUMNS = {
     "reason": pa.string(),
     "responsibilities": pa.list_(pa.float64()),
 }
+NO_COMPONENTS = Classification.none(0)
 _WORDS, _NUMBERS = pa.list_(pa.string()), pa.list_(pa.float64())
 # What stands beside them where the settings ask for it.
 FURTHER_COLUMNS = {
+    "cluster": pa.int32(),
+    "entropy": pa.float64(),
     "severity": pa.float64(),
     "anomaly": pa.bool_(),
     "reason_columns": _WORDS,
@@ -225,6 +229,8 @@ class LabelSums:
         Rows of each component.
     n_anomalies : int
         Rows that were flagged.
+    classification : Classification
+        How surely they are labelled.
     """
 
     n_rows: int
@@ -235,6 +241,7 @@ class LabelSums:
     sum_log_max: float
     n_labelled: tuple[int, ...]
     n_anomalies: int = 0
+    classification: Classification = NO_COMPONENTS
 
     @property
     def largest(self) -> float:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gmm_dask.errors import ModelFileError, OutputError, SettingsError
-from gmm_dask.mixture import MergeTree, Parameters
+from gmm_dask.mixture import MergeTree, Parameters, merge_tree
 from gmm_dask.mixture.covariance import family
 from gmm_dask.storage.arrow import parquet_bytes, to_arrow, to_arrow_lists
 from gmm_dask.storage.records.codec import (
@@ -97,6 +97,13 @@ class Model:
     created_by: dict[str, str]
     clusters: tuple[int, ...] | None = None
     merge_tree: MergeTree | None = None
+
+    @cached_property
+    def known_clusters(self) -> tuple[int, ...]:
+        """The cluster of each component, (k,); found now for a file of an earlier version."""
+        if self.clusters is not None:
+            return self.clusters
+        return tuple(merge_tree(self.parameters).clusters().tolist())
 
     @cached_property
     def sha256(self) -> str:
