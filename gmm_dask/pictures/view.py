@@ -78,7 +78,7 @@ def feature_view(names: Sequence[str], features: Sequence[int]) -> View:
     return View(chosen, np.zeros(n), np.eye(n), tuple(short(names[j]) for j in features))
 
 
-def best_view(parameters: Parameters, names: Sequence[str]) -> View:
+def best_view(parameters: Parameters, names: Sequence[str], *, shapes: bool = False) -> View:
     """The view in which the components are farthest apart, in pooled standard deviations.
 
     Linear discriminant directions of the mixture itself: eigenvectors of the covariance between
@@ -86,6 +86,12 @@ def best_view(parameters: Parameters, names: Sequence[str]) -> View:
     Friedman, Elements of Statistical Learning, 4.3.3). Where fewer than two separate anything
     (one or two components, common means), the widest remaining direction fills in. One or two
     features are shown as they are; of many the MAX_FEATURES that separate best alone are looked at.
+
+    Parameters
+    ----------
+    shapes : bool
+        Directions in which covariances differ count as well: those of GMMDR (Scrucca, Statistics
+        and Computing 20, 2010, equation 8).
     """
     if parameters.n_features <= 2:
         return feature_view(names, range(parameters.n_features))
@@ -95,6 +101,8 @@ def best_view(parameters: Parameters, names: Sequence[str]) -> View:
     spreads, within, between = standardised_scatter(parameters)
     total = within + between
     values, vectors = _discriminants(between, within)
+    if shapes:
+        values, vectors = _discriminants(_kernel(parameters, spreads, within, between), total)
     chosen = vectors[:, : min(2, int((values > USEFUL).sum()))]
     n_discriminants = chosen.shape[1]
     while chosen.shape[1] < 2:
@@ -129,6 +137,14 @@ def axis_limits(rows: Array, means: Array, spreads: Array) -> Array:
     margin = 0.03 * (high - low)
     margin = np.where(margin > 0, margin, np.maximum(np.abs(low), 1.0) * 1e-6)
     return np.column_stack([low - margin, high + margin])
+
+
+def _kernel(parameters: Parameters, spreads: Array, within: Array, between: Array) -> Array:
+    """How means and covariances differ between components, as GMMDR weighs both, (d, d)."""
+    total = within + between + RIDGE * np.eye(len(within))
+    apart = parameters.dense_covariances() / spreads[:, None] / spreads - within
+    of_shapes = np.einsum("k,kde,kef->df", parameters.weights, apart, np.linalg.solve(total, apart))
+    return np.asarray(between @ np.linalg.solve(total, between) + of_shapes)
 
 
 def _discriminants(between: Array, within: Array) -> tuple[Array, Array]:
