@@ -90,8 +90,8 @@ def blobs(rng: np.random.Generator) -> Blobs:
 @pytest.fixture
 def nothing_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The report without its pictures: they take longer than a small run."""
-    for name in ("cluster_figure", "likelihood_figure"):
-        monkeypatch.setattr(f"gmm_dask.stage.report.html.{name}", lambda *_: b"")
+    names = ("clusters", "densities", "pairs", "certainty", "profile", "curve")
+    monkeypatch.setattr("gmm_dask.stage.report.html.pictures", lambda _: dict.fromkeys(names, b""))
 
 
 BACKENDS = {

@@ -15,7 +15,8 @@ from gmm_dask.pictures.view import CERTAIN, View, mixed, palette
 
 Array = npt.NDArray[np.float64]
 
-N_BARS = 40
+N_BARS, N_POINTS, MAX_TOTAL = 40, 81, 2000  # points of a curve, and of all that one is drawn at
+_ROOT = math.sqrt(2 * math.pi)
 MAX_NUMBERED = 40  # components with a number at their centre; more would hide the picture
 
 
@@ -129,23 +130,35 @@ def _draw_line(
     centres = view.rows(parameters.means)[:, 0]
     spreads = np.sqrt(view.covariances(parameters)[:, 0, 0])
     # Points of its own for each component: a narrow peak would fall between those of the axis.
-    peaks = np.linspace(-4, 4, 41) * spreads[:, None] + centres[:, None]
-    x = np.clip(np.union1d(np.linspace(low, high, 400), peaks), low, high)
-    colours = palette(parameters.n_components)
+    own = np.clip(np.linspace(-4, 4, N_POINTS) * spreads[:, None] + centres[:, None], low, high)
+    colours, peaks = palette(parameters.n_components), parameters.weights / (_ROOT * spreads)
+    curves = peaks[:, None] * np.exp(-0.5 * ((own - centres[:, None]) / spreads[:, None]) ** 2)
+    _draw_curves(axes, np.stack([own, curves], axis=2), colours)
+    for j in np.flatnonzero(parameters.weights > 0) if resp is not None else ():
+        _draw_number(axes, (centres[j], peaks[j]), int(j), colours[j], parameters.n_components)
+    x = np.union1d(np.linspace(low, high, 400), own if own.size < MAX_TOTAL else own[:, ::8])
     total = np.zeros_like(x)
-    for j, colour in enumerate(colours):
-        peak = parameters.weights[j] / (spreads[j] * math.sqrt(2 * math.pi))
-        curve = peak * np.exp(-0.5 * ((x - centres[j]) / spreads[j]) ** 2)
-        total += curve
-        axes.fill_between(x, curve, color=colour, alpha=0.15, linewidth=0, zorder=1)
-        axes.plot(x, curve, color=colour, linewidth=2.2, zorder=3)
-        if resp is not None and parameters.weights[j] > 0:
-            _draw_number(axes, (centres[j], peak), j, colour, parameters.n_components)
+    for centre, spread, peak in zip(centres, spreads, peaks, strict=True):
+        total += peak * np.exp(-0.5 * ((x - centre) / spread) ** 2)
     axes.plot(x, total, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), zorder=2)
     if resp is not None:
         upwards = axes.get_xaxis_transform()  # from 0 to 1, whatever the curves' height
         colours = mixed(resp)
         axes.vlines(points, 0.015, 0.055, colors=colours, linewidth=1, zorder=2, transform=upwards)
+
+
+def _draw_curves(axes: Any, curves: Array, colours: Array) -> None:
+    """Curves (k, points, 2) and the areas below them, each kind as one shape of matplotlib."""
+    from matplotlib.collections import LineCollection, PolyCollection
+
+    ends = curves[:, [-1, 0]] * [1.0, 0.0]
+    areas = PolyCollection(
+        np.concatenate([curves, ends], axis=1), facecolors=colours, alpha=0.15, linewidths=0,
+        zorder=1,
+    )  # fmt: skip
+    axes.add_collection(areas)
+    axes.add_collection(LineCollection(list(curves), colors=colours, linewidths=2.2, zorder=3))
+    axes.autoscale_view()
 
 
 def _dot_area(n_rows: int) -> float:

@@ -21,7 +21,14 @@ from gmm_dask.sampling import Oddity
 from gmm_dask.sections import Section
 from gmm_dask.stage import text
 from gmm_dask.stage.labels.certainty import in_words
-from gmm_dask.stage.settings import DataSettings, FitSettings, LabelSettings
+from gmm_dask.stage.settings import (
+    ClusterSettings,
+    DataSettings,
+    FitSettings,
+    LabelSettings,
+    MemorySettings,
+    OutputSettings,
+)
 from gmm_dask.storage import (
     Model,
     RunFolder,
@@ -38,10 +45,14 @@ Array = npt.NDArray[np.float64]
 AT_ONCE = 16  # versions: on an object store each is four requests
 MAX_SETTING = 20  # characters of one setting
 
-_SECTIONS: dict[str, type[Section]] = {
+DECISIVE = ("fit", "data", "labels")  # sections that change the result
+SECTIONS: dict[str, type[Section]] = {
     "fit": FitSettings,
     "data": DataSettings,
     "labels": LabelSettings,
+    "cluster": ClusterSettings,
+    "memory": MemorySettings,
+    "output": OutputSettings,
 }
 _SAID_ELSEWHERE = ("path", "n_components", "covariance_type")
 
@@ -359,16 +370,43 @@ def _log_likelihood(metrics: Mapping[str, Any]) -> float | None:
     return float(metrics["log_likelihood"])
 
 
+def changed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are not as by default, section by section, and those without a default.
+
+    Parameters
+    ----------
+    settings : mapping
+        Those of a run, as in its run.json.
+    """
+    found = {}
+    for name, section in settings.items():
+        if not isinstance(section, Mapping):
+            found[name] = section
+        elif chosen := {
+            key: value
+            for key, value in section.items()
+            if not _is_default(SECTIONS.get(name), key, value)
+        }:
+            found[name] = chosen
+    return found
+
+
+def _is_default(schema: type[Section] | None, name: str, value: Any) -> bool:
+    field = None if schema is None else schema.model_fields.get(name)
+    if field is None:
+        return False
+    default = field.get_default(call_default_factory=True)
+    return bool(value == (list(default) if isinstance(default, tuple) else default))
+
+
 def _words(settings: Mapping[str, Any]) -> Iterator[str]:
     if "fit" in settings:
         yield settings["fit"]["covariance_type"]
     else:
         yield f"model={text.short(settings['model'], MAX_SETTING)}"
-    for section, schema in _SECTIONS.items():
-        for name, value in settings.get(section, {}).items():
-            field = schema.model_fields.get(name)
-            default = None if field is None else field.default
-            default = list(default) if isinstance(default, tuple) else default
-            if name not in _SAID_ELSEWHERE and value != default:
+    found = changed({name: settings.get(name, {}) for name in DECISIVE})
+    for values in found.values():
+        for name, value in values.items():
+            if name not in _SAID_ELSEWHERE:
                 value = ",".join(map(str, value)) if isinstance(value, list) else value
                 yield f"{name}={text.short(text.readable(value), MAX_SETTING)}"

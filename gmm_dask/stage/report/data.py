@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 
 MAX_ROWS, MAX_FRAMES = 2000, 60  # rows drawn: more only hide each other; and states of them
-WORK = 4e9  # numbers of factors that rows of frames are multiplied with, in about a second
+WORK = 2e9  # numbers of factors that rows of frames are multiplied with, in half a second
 
 
 @dataclass(frozen=True, eq=False)

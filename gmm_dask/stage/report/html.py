@@ -14,10 +14,19 @@ from gmm_dask.pictures.view import CERTAIN
 from gmm_dask.stage import text
 from gmm_dask.stage.report import tables
 from gmm_dask.stage.report.data import ReportData
-from gmm_dask.stage.report.figures import cluster_figure, likelihood_figure
+from gmm_dask.stage.report.figures import (
+    certainty_figure,
+    cluster_figure,
+    density_figure,
+    likelihood_figure,
+    pairs_figure,
+    profile_figure,
+)
 from gmm_dask.stage.report.payload import payload, safe_json
 
 SCRIPTS = ("numbers.js", "drawing.js", "report.js")  # one scope, in this order
+
+MAX_PAIRED = 24  # components beyond which pairs of features show no single one any more
 
 _WORDS = {
     "converged": ("Converged", "good"),
@@ -48,9 +57,7 @@ def _on_one_line(value: Any) -> Any:
 
 
 def _context(data: ReportData) -> dict[str, Any]:
-    sent, curve = payload(data), b""
-    if data.n_passes:
-        curve = likelihood_figure(data.lower_bounds, data.outcome, data.objective)
+    sent, drawn = payload(data), {name: _data_uri(png) for name, png in pictures(data).items()}
     script = "".join(['(() => {\n"use strict";\n', *map(_file, SCRIPTS), "})();\n"])
     outcome, mood = _WORDS.get(data.outcome, (data.outcome.replace("_", " ").capitalize(), "bad"))
     certain = _certain_rows(data)
@@ -89,13 +96,43 @@ def _context(data: ReportData) -> dict[str, Any]:
         "events": list(tables.event_lines(data.events)),
         "passes": tables.pass_lines(data.lower_bounds),
         "n_passes": data.n_passes,
-        "cluster_png": _data_uri(cluster_figure(data)),
-        "curve_png": _data_uri(curve) if curve else "",
+        "pictures": drawn,
+        "known_by": tables.known_by(data),
+        "about_run": _about_run(data),
+        "correlations": tables.correlation_lines(data),
+        "certainty": tables.certainty_lines(data) if k > 1 else [],
+        "unlikely": tables.unlikely_rows(data),
+        "n_drawn": n_rows,
         "payload": safe_json(sent),
         "style": _file("report.css"),
         "script": script,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
+
+
+def pictures(data: ReportData) -> dict[str, bytes]:
+    """The still pictures as PNG, by name; those of rows are left out where none is drawn."""
+    found = {"clusters": cluster_figure(data), "densities": density_figure(data)}
+    if data.n_passes:
+        found["curve"] = likelihood_figure(data.lower_bounds, data.outcome, data.objective)
+    if data.parameters.n_features > 1 and data.parameters.n_components <= MAX_PAIRED:
+        found["pairs"] = pairs_figure(data)
+    if data.parameters.n_components > 1:
+        found["profile"] = profile_figure(data)
+        if len(data.rows):
+            found["certainty"] = certainty_figure(data)
+    return found
+
+
+def _about_run(data: ReportData) -> list[str]:
+    """When the run was published, of what data and under which name."""
+    published = data.metrics.get("published")
+    when = None if published is None else f"Published {text.moment(published)}"
+    path = data.plan.get("path")
+    data_of = None if path is None else f"data: {text.readable(path)}"
+    software = data.versions.get("gmm-dask")
+    made = None if software is None else f"gmm-dask {software}"
+    return [each for each in (when, data_of, f"run {data.run_id}", made) if each is not None]
 
 
 def _summary(data: ReportData) -> str:

@@ -29,9 +29,9 @@ from gmm_dask.stage.text import short
 
 Array = npt.NDArray[np.float64]
 
-FRAME_BYTES = 1_200_000
+FRAME_BYTES = 900_000
 MAX_FRAMES = 60
-MAX_FEATURES = 40
+MAX_FEATURES = 30
 MAX_CURVE = 2000  # points of the log-likelihood curve
 TOP = 3  # components kept of a row's responsibilities
 

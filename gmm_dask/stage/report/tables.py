@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from gmm_dask.pictures.telling import away
+from gmm_dask.pictures.telling import FAR, away, distinctions, strongest_correlations
+from gmm_dask.pictures.view import CERTAIN
 from gmm_dask.stage import text
 from gmm_dask.stage.report.data import ReportData
-from gmm_dask.stage.summary import Components
+from gmm_dask.stage.summary import Components, changed
 
 BLOCK = 6  # components side by side in one table, so that it fits a screen and a page
 MAX_COMPONENTS = 64
 MAX_CELLS = 4000  # about half a megabyte of HTML
+MAX_KNOWN = 12  # components that are told in words
+MAX_CORRELATIONS, LEAST_CORRELATION = 12, 0.2
+MAX_UNLIKELY, MAX_UNLIKELY_FEATURES = 8, 6  # rows, and columns of them
 MAX_LINES = 200  # settings, events and versions listed
-FAR = 0.8  # standard deviations from the overall mean that are worth an arrow
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,70 @@ def component_table(data: ReportData) -> ComponentTable:
         )
         blocks.append(Block(tuple(map(shown.heads, chosen)), lines))
     return ComponentTable(tuple(blocks), k - len(components), d - len(features))
+
+
+@dataclass(frozen=True)
+class Known:
+    """A component by its number, its share and what it is known by."""
+
+    component: int
+    share: str
+    words: str
+
+
+def known_by(data: ReportData) -> list[Known]:
+    """What each of the heaviest components is known by, the heaviest first."""
+    parameters = data.parameters
+    if parameters.n_components == 1:
+        return []
+    words = distinctions(parameters, data.feature_names)
+    order = np.argsort(-parameters.weights, kind="stable")[:MAX_KNOWN]
+    return [Known(int(j), text.percent(float(parameters.weights[j])), words[j]) for j in order]
+
+
+def correlation_lines(data: ReportData) -> list[tuple[str, str]]:
+    """The strongest correlations inside components."""
+    found = strongest_correlations(data.parameters, data.feature_names, MAX_CORRELATIONS)
+    return [
+        (
+            f"{'Every component' if j < 0 else f'Component {j}'}: {text.short(a)} with "
+            f"{text.short(b)}",
+            text.signed(value, 2),
+        )
+        for j, a, b, value in found
+        if abs(value) >= LEAST_CORRELATION
+    ]
+
+
+def certainty_lines(data: ReportData) -> list[tuple[str, ...]]:
+    """For each component, of the rows drawn that it is the likeliest of: how sure they are."""
+    resp = data.responsibilities(data.parameters)
+    labels, sure = resp.argmax(axis=1), resp.max(axis=1, initial=0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -np.where(resp > 0, resp * np.log2(resp), 0.0).sum(axis=1)
+    lines = []
+    for j in data.components.heaviest(MAX_COMPONENTS):
+        mine = labels == j
+        if mine.any():
+            clear = text.percent(float((sure[mine] >= CERTAIN).mean()))
+            mean = text.signed(float(sure[mine].mean()), 3)
+            bits = text.signed(float(entropy[mine].mean()), 3)
+            lines.append((str(j), text.count(int(mine.sum())), clear, mean, bits))
+    return lines
+
+
+def unlikely_rows(data: ReportData) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The least likely of the rows drawn: heads of the columns, and the rows."""
+    features = data.components.most_telling(MAX_UNLIKELY_FEATURES)
+    heads = ["Log-density", "Component", *(text.short(data.feature_names[f]) for f in features)]
+    labels = data.responsibilities(data.parameters).argmax(axis=1)
+    scales = data.components.spreads.min(axis=0)
+    lines = []
+    for row in np.argsort(data.log_density, kind="stable")[:MAX_UNLIKELY]:
+        values = (text.measured(float(data.rows[row, f]), float(scales[f]))[0] for f in features)
+        density = text.signed(float(data.log_density[row]), 2)
+        lines.append((density, str(labels[row]), *values))
+    return heads, lines
 
 
 def facts(data: ReportData, certain: float | None) -> list[tuple[str, str, str]]:
@@ -178,8 +245,8 @@ def criteria(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def settings_lines(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Every setting as `section.key` and value."""
-    return list(islice(text.flattened(settings), MAX_LINES))
+    """Settings that are not as by default, as `section.key` and value."""
+    return list(islice(text.flattened(changed(settings)), MAX_LINES))
 
 
 def event_lines(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
