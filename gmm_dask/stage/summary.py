@@ -21,14 +21,7 @@ from gmm_dask.sampling import Oddity
 from gmm_dask.sections import Section
 from gmm_dask.stage import text
 from gmm_dask.stage.labels.certainty import in_words
-from gmm_dask.stage.settings import (
-    ClusterSettings,
-    DataSettings,
-    FitSettings,
-    LabelSettings,
-    MemorySettings,
-    OutputSettings,
-)
+from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.storage import (
     Model,
     RunFolder,
@@ -47,12 +40,9 @@ MAX_SETTING = 20  # characters of one setting
 
 DECISIVE = ("fit", "data", "labels")  # sections that change the result
 SECTIONS: dict[str, type[Section]] = {
-    "fit": FitSettings,
-    "data": DataSettings,
-    "labels": LabelSettings,
-    "cluster": ClusterSettings,
-    "memory": MemorySettings,
-    "output": OutputSettings,
+    name: field.annotation
+    for name, field in (ScoreSettings.model_fields | Settings.model_fields).items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 }
 _SAID_ELSEWHERE = ("path", "n_components", "covariance_type")
 
