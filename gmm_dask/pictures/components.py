@@ -153,7 +153,7 @@ def _draw_curves(axes: Any, curves: Array, colours: Array) -> None:
 
     ends = curves[:, [-1, 0]] * [1.0, 0.0]
     areas = PolyCollection(
-        np.concatenate([curves, ends], axis=1), facecolors=colours, alpha=0.15, linewidths=0,
+        list(np.concatenate([curves, ends], axis=1)), facecolors=colours, alpha=0.15, linewidths=0,
         zorder=1,
     )  # fmt: skip
     axes.add_collection(areas)

@@ -115,7 +115,7 @@ def correlation_lines(data: ReportData) -> list[tuple[str, str]]:
     ]
 
 
-def certainty_lines(data: ReportData) -> list[tuple[str, ...]]:
+def certainty_lines(data: ReportData) -> Sequence[tuple[str, ...]]:
     """For each component, of the rows drawn that it is the likeliest of: how sure they are."""
     resp = data.responsibilities(data.parameters)
     labels, sure = resp.argmax(axis=1), resp.max(axis=1, initial=0.0)
