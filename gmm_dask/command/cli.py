@@ -270,6 +270,59 @@ def path(ref: Ref, what: Annotated[Part, typer.Argument()], debug: Debug = False
         typer.echo(published.path(what))
 
 
+class Form(StrEnum):
+    """What a mixture is exported as."""
+
+    SQL = "sql"
+    ONNX = "onnx"
+    SCHEMA = "schema"
+
+
+@app.command(cls=Command)
+def export(
+    ref: Annotated[
+        str, typer.Argument(metavar="OUT[@VERSION]", help="Output folder, or a model.json.")
+    ],
+    form: Annotated[
+        Form,
+        typer.Option(
+            "--format", help="A query, a model in ONNX, or the JSON Schema of the files of OUT."
+        ),
+    ],
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write; else it is printed.")
+    ] = None,
+    table: Annotated[
+        str, typer.Option(metavar="TABLE", help="What the query selects from.")
+    ] = "data",
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="To select, too; may be repeated.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a mixture as what scores rows without this package: see docs/formats.md."""
+    with ending(debug, prints=True):
+        import json
+
+        from gmm_dask.export import SCHEMAS, to_onnx, to_sql
+        from gmm_dask.stage.outputs import read_model
+
+        model = read_model(ref)
+        if form is Form.ONNX:
+            if to is None:
+                raise SettingsError("A model in ONNX is no text: give --to model.onnx.")
+            to.write_bytes(to_onnx(model))
+            return
+        if form is Form.SCHEMA:
+            written = json.dumps(SCHEMAS, indent=2) + "\n"
+        else:
+            written = to_sql(model, table, keep or ())
+        if to is None:
+            typer.echo(written, nl=False)
+        else:
+            to.write_text(written)
+
+
 @app.command(cls=Command)
 def gc(
     out: Output,

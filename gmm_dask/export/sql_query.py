@@ -1,0 +1,115 @@
+"""A query that scores the rows of a table: plain SQL, in the softmax form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.export.scoring import Described, Scoring
+
+Array = npt.NDArray[np.float64]
+
+
+def to_sql(
+    mixture: Described,
+    table: str = "data",
+    keep: Sequence[str] = (),
+    *,
+    quote: str = '"',
+    number: str = "DOUBLE",
+) -> str:
+    """A SELECT that gives label, log-density and the probability of each component of each row.
+
+    Means are subtracted first, in double precision, so that offsets cost no digits. Rows with a
+    missing value get nulls. It needs LN, EXP, POWER, GREATEST and WITH, and was tried in DuckDB.
+
+    Parameters
+    ----------
+    mixture : Model, or what `load_model` gives
+    table : str
+        What the rows are selected from, as it stands in the query.
+    keep : sequence of str
+        Columns of the table to select beside the features.
+    quote : str
+        Of names: " in the standard, ` in BigQuery.
+    number : str
+        The type of double precision: DOUBLE, DOUBLE PRECISION, or FLOAT64.
+    """
+    scoring, names = Scoring.of(mixture.parameters), mixture.feature_names
+    k = len(scoring.means)
+    columns = [_quoted(name, quote) for name in dict.fromkeys((*keep, *names))]
+    carried = ", ".join(columns)
+    of_features = [_quoted(name, quote) for name in names]
+    shared = scoring.slopes is not None
+    deviations = [
+        f"CAST({name} AS {number}) - ({_literal(mean)}) AS gmm_d{j}_{i}"
+        for j in ([0] if shared else range(k))
+        for i, (name, mean) in enumerate(zip(of_features, scoring.means[j], strict=True))
+    ]
+    steps = [("gmm_deviations", table, deviations)]
+    if shared:
+        products = [
+            f"{each} AS gmm_z{i}" for i, each in enumerate(_products(scoring.factors[0], 0))
+        ]
+        steps.append(("gmm_products", "gmm_deviations", products))
+    joint = [f"{each} AS gmm_j{j}" for j, each in enumerate(_joint(scoring))]
+    if shared:
+        squares = " + ".join(f"POWER(gmm_z{i}, 2)" for i in range(len(names)))
+        joint.append(f"({_literal(scoring.constants[0])}) - 0.5e0 * ({squares}) AS gmm_base")
+    steps.append(("gmm_joint", steps[-1][0], joint))
+    top = f"GREATEST({', '.join(f'gmm_j{j}' for j in range(k))})" if k > 1 else "gmm_j0"
+    steps.append(("gmm_best", "gmm_joint", ["*", f"{top} AS gmm_top"]))
+    shares = [f"EXP(gmm_j{j} - gmm_top) AS gmm_e{j}" for j in range(k)]
+    steps.append(("gmm_shares", "gmm_best", ["*", *shares]))
+    total = " + ".join(f"gmm_e{j}" for j in range(k))
+    steps.append(("gmm_totals", "gmm_shares", ["*", f"{total} AS gmm_total"]))
+    parts = [_step(*step, carried) for step in steps]
+    cases = " ".join(f"WHEN gmm_j{j} = gmm_top THEN {j}" for j in range(k))
+    found = [
+        f"CASE {cases} END AS label",
+        f"{'gmm_base + ' if shared else ''}gmm_top + LN(gmm_total) AS log_density",
+        *(f"gmm_e{j} / gmm_total AS p{j}" for j in range(k)),
+    ]
+    select = ",\n  ".join([carried, *found])
+    return "WITH\n" + ",\n".join(parts) + f"\nSELECT\n  {select}\nFROM gmm_totals\n"
+
+
+def _step(name: str, source: str, columns: Sequence[str], carried: str) -> str:
+    """One step of the query; what has a star carries the columns already."""
+    listed = ",\n    ".join(columns if columns[0] == "*" else [carried, *columns])
+    return f"{name} AS (\n  SELECT {listed}\n  FROM {source}\n)"
+
+
+def _joint(scoring: Scoring) -> Iterator[str]:
+    """Log of weight times density of each component; against the first where a factor is shared."""
+    if scoring.slopes is None:
+        for j, constant in enumerate(scoring.constants):
+            squares = " + ".join(f"POWER({each}, 2)" for each in _products(scoring.factors[j], j))
+            yield f"({_literal(constant)}) - 0.5e0 * ({squares})"
+        return
+    for j, (constant, slope) in enumerate(zip(scoring.constants, scoring.slopes, strict=True)):
+        terms = [f"({_literal(a)}) * gmm_z{i}" for i, a in enumerate(slope) if a]
+        if j:
+            yield f"({_literal(constant)})" + "".join(f" - {term}" for term in terms)
+        else:  # 0 in every row, and null where a value is missing
+            yield "0e0 * (" + " + ".join(f"gmm_z{i}" for i in range(len(slope))) + ")"
+
+
+def _products(factor: Array, j: int) -> Iterator[str]:
+    """The columns of (x - m) U."""
+    if factor.ndim == 1:
+        yield from (f"gmm_d{j}_{i} * {_literal(value)}" for i, value in enumerate(factor))
+        return
+    for column in factor.T:
+        yield " + ".join(f"gmm_d{j}_{i} * ({_literal(u)})" for i, u in enumerate(column) if u)
+
+
+def _literal(value: float) -> str:
+    """The number with all its digits; with an exponent, since without one it may be a decimal."""
+    return f"{value:.16e}"
+
+
+def _quoted(name: str, quote: str) -> str:
+    return f"{quote}{name.replace(quote, quote * 2)}{quote}"

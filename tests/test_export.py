@@ -1,0 +1,167 @@
+"""Scorers for others agree with ours, and the pages of formats are true."""
+
+from __future__ import annotations
+
+import json
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from gmm_dask import load_model
+from gmm_dask.command.cli import app
+from gmm_dask.export import SCHEMAS, to_onnx, to_sql
+from gmm_dask.mixture import Parameters, responsibilities, score_rows
+from gmm_dask.stage.run import run
+from gmm_dask.stage.settings import settings_from
+from tests.by_hand import ROOT
+
+RUNNER = CliRunner()
+K, D = 3, 3
+FAMILIES = ["full", "tied", "diag", "spherical", "low_rank:1"]
+SCALES = [(1.0, 0.0), (1.0, 1e8), (1e-6, 0.0), (1e-120, 0.0)]
+
+
+def mixture(family: str, scale: float, offset: float) -> Any:
+    rng = np.random.default_rng(0)
+    roots = rng.normal(size=(K, D, D))
+    full = (roots @ roots.swapaxes(1, 2) + 0.1 * np.eye(D)) * scale**2
+    low = np.concatenate([roots[:, :, :1] * scale, np.full((K, D, 1), scale**2)], axis=2)
+    covariances = {
+        "full": full,
+        "tied": full[0],
+        "diag": np.einsum("kdd->kd", full),
+        "spherical": full[:, 0, 0],
+        "low_rank:1": low,
+    }[family]
+    means = 2 * rng.normal(size=(K, D)) * scale + offset
+    parameters = Parameters.from_covariances([0.5, 0.3, 0.2], means, covariances, family)
+    return SimpleNamespace(parameters=parameters, feature_names=("a b", 'c"d', "e"))
+
+
+def rows(scale: float, offset: float) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    spread = np.repeat([3.0, 1e3, 1e5, 1e8], 50)[:, None]
+    return rng.normal(size=(200, D)) * spread * scale + offset
+
+
+def by_sql(model: Any, X: np.ndarray) -> dict[str, np.ndarray]:
+    columns = {name: X[:, j] for j, name in enumerate(model.feature_names)}
+    data = pa.table(columns | {"id": np.arange(len(X))})
+    with duckdb.connect() as connection:
+        connection.register("data", data)
+        found = connection.execute(to_sql(model, "data", ["id"])).fetchnumpy()
+    order = np.argsort(found["id"])
+    return {name: values[order] for name, values in found.items()}
+
+
+@pytest.mark.parametrize(("scale", "offset"), SCALES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_query_scores_as_we_do(family: str, scale: float, offset: float) -> None:
+    model, X = mixture(family, scale, offset), rows(scale, offset)
+    found, scores = by_sql(model, X), score_rows(X, model.parameters)
+    shares = np.stack([found[f"p{j}"] for j in range(K)], axis=1)
+    np.testing.assert_allclose(shares, responsibilities(X, model.parameters), atol=1e-9)
+    np.testing.assert_allclose(found["log_density"], scores.log_density, rtol=1e-9)
+    np.testing.assert_array_equal(found["label"], scores.labels)
+
+
+@pytest.mark.parametrize(("scale", "offset"), SCALES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_onnx_model_scores_as_we_do(family: str, scale: float, offset: float) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, X = mixture(family, scale, offset), rows(scale, offset)
+    session = onnxruntime.InferenceSession(to_onnx(model))
+    assert session.get_modelmeta().custom_metadata_map["features"] == 'a b\nc"d\ne'
+    names = ["label", "probabilities", "log_density"]
+    label, shares, density = session.run(names, {"X": X})
+    scores = score_rows(X, model.parameters)
+    np.testing.assert_allclose(shares, responsibilities(X, model.parameters), atol=1e-9)
+    np.testing.assert_allclose(density, scores.log_density, rtol=1e-9)
+    np.testing.assert_array_equal(label, scores.labels)
+
+
+def test_rows_with_a_missing_value_get_nulls_and_one_component_is_enough() -> None:
+    for family in ("full", "tied"):
+        model = mixture(family, 1.0, 0.0)
+        one = SimpleNamespace(
+            parameters=model.parameters.take([0]), feature_names=model.feature_names
+        )
+        columns = {name: [1.0, None] for name in model.feature_names}
+        with duckdb.connect() as connection:
+            connection.register("data", pa.table(columns))
+            for each in (model, one):
+                found = connection.execute(to_sql(each)).df()
+                assert found[["label", "log_density", "p0"]].isna().sum(axis=1).tolist() == [0, 3]
+
+
+@pytest.fixture(scope="module")
+def iris(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("formats") / "out"
+    data = {
+        "path": str(ROOT / "examples" / "iris"),
+        "features": ["sepal_length", "sepal_width", "petal_length", "petal_width"],
+        "id_columns": ["flower"],
+    }
+    document = {"data": data, "fit": {"n_components": 3}, "output": {"path": str(out)}}
+    document["output"]["checkpoint_seconds"] = 0
+    run(settings_from(document | {"labels": {"anomaly": 0.9, "reasons": "all"}}))
+    return out
+
+
+def test_every_file_is_as_its_schema_says(iris: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    seen = set()
+    for path in iris.rglob("*.json"):
+        name = path.relative_to(iris).as_posix()
+        (pattern,) = [each for each in SCHEMAS if fnmatch(name, each)]
+        jsonschema.Draft202012Validator.check_schema(SCHEMAS[pattern])
+        jsonschema.validate(json.loads(path.read_text()), SCHEMAS[pattern])
+        seen.add(pattern)
+    assert seen == set(SCHEMAS)
+    spoilt = json.loads(next(iris.rglob("model.json")).read_text()) | {"means": "code"}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(spoilt, SCHEMAS["runs/*/model.json"])
+
+
+def test_the_example_of_the_page_of_formats_scores_a_row(iris: Path) -> None:
+    page = (ROOT / "docs" / "formats.md").read_text()
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block.replace('"OUT"', repr(str(iris))), names)
+    model = load_model(str(iris))
+    row = pd.DataFrame([[5.1, 3.5, 1.4, 0.2]], columns=model.feature_names_in_)
+    assert names["label"] == model.predict(row)[0]
+    assert names["log_density"] == pytest.approx(model.score_samples(row)[0], rel=1e-12)
+    np.testing.assert_allclose(names["probabilities"], model.predict_proba(row)[0], atol=1e-12)
+    columns = set(pd.read_parquet(next(iris.rglob("part-*.parquet"))).columns)
+    told = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert columns - {"flower"} <= told
+
+
+def test_the_command_prints_a_query_and_writes_a_model(iris: Path, tmp_path: Path) -> None:
+    data = f"read_parquet('{ROOT}/examples/iris/*/*.parquet')"
+    call = ["export", str(iris), "--format", "sql", "--table", data, "--keep", "flower"]
+    done = RUNNER.invoke(app, call)
+    assert done.exit_code == 0, done.output
+    labels = duckdb.sql(done.stdout).df().set_index("flower").sort_index()
+    model = load_model(str(iris))
+    rows = pd.read_parquet(ROOT / "examples" / "iris").set_index("flower").sort_index()
+    np.testing.assert_array_equal(labels["label"], model.predict(rows[list(model.feature_names)]))
+    onnx = tmp_path / "model.onnx"
+    assert (
+        RUNNER.invoke(app, ["export", str(iris), "--format", "onnx", "--to", str(onnx)]).exit_code
+        == 0
+    )
+    assert onnx.stat().st_size > 500
+    assert RUNNER.invoke(app, ["export", str(iris), "--format", "onnx"]).exit_code == 2
+    printed = RUNNER.invoke(app, ["export", str(iris), "--format", "schema"])
+    assert json.loads(printed.stdout) == SCHEMAS
