@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask import __version__
 from gmm_dask.errors import SettingsError
 from gmm_dask.export.scoring import Described, Scoring
 
@@ -54,7 +53,7 @@ def to_onnx(mixture: Described) -> bytes:
     )
     opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(made, opset_imports=opset, producer_name="gmm_dask")
-    model.ir_version, model.producer_version = IR_VERSION, __version__
+    model.ir_version = IR_VERSION
     helper.set_model_props(model, {"features": "\n".join(mixture.feature_names)})
     checker.check_model(model)
     return bytes(model.SerializeToString())
