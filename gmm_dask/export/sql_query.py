@@ -41,24 +41,8 @@ def to_sql(
     k = len(scoring.means)
     columns = [_quoted(name, quote) for name in dict.fromkeys((*keep, *names))]
     carried = ", ".join(columns)
-    of_features = [_quoted(name, quote) for name in names]
+    steps = list(_distances(scoring, [_quoted(name, quote) for name in names], table, number))
     shared = scoring.slopes is not None
-    deviations = [
-        f"CAST({name} AS {number}) - ({_literal(mean)}) AS gmm_d{j}_{i}"
-        for j in ([0] if shared else range(k))
-        for i, (name, mean) in enumerate(zip(of_features, scoring.means[j], strict=True))
-    ]
-    steps = [("gmm_deviations", table, deviations)]
-    if shared:
-        products = [
-            f"{each} AS gmm_z{i}" for i, each in enumerate(_products(scoring.factors[0], 0))
-        ]
-        steps.append(("gmm_products", "gmm_deviations", products))
-    joint = [f"{each} AS gmm_j{j}" for j, each in enumerate(_joint(scoring))]
-    if shared:
-        squares = " + ".join(f"POWER(gmm_z{i}, 2)" for i in range(len(names)))
-        joint.append(f"({_literal(scoring.constants[0])}) - 0.5e0 * ({squares}) AS gmm_base")
-    steps.append(("gmm_joint", steps[-1][0], joint))
     top = f"GREATEST({', '.join(f'gmm_j{j}' for j in range(k))})" if k > 1 else "gmm_j0"
     steps.append(("gmm_best", "gmm_joint", ["*", f"{top} AS gmm_top"]))
     shares = [f"EXP(gmm_j{j} - gmm_top) AS gmm_e{j}" for j in range(k)]
@@ -74,6 +58,30 @@ def to_sql(
     ]
     select = ",\n  ".join([carried, *found])
     return "WITH\n" + ",\n".join(parts) + f"\nSELECT\n  {select}\nFROM gmm_totals\n"
+
+
+def _distances(
+    scoring: Scoring, names: Sequence[str], table: str, number: str
+) -> Iterator[tuple[str, str, list[str]]]:
+    """The steps from the table to the log of weight times density: name, source and columns."""
+    shared = scoring.slopes is not None
+    yield (
+        "gmm_deviations",
+        table,
+        [
+            f"CAST({name} AS {number}) - ({_literal(mean)}) AS gmm_d{j}_{i}"
+            for j in ([0] if shared else range(len(scoring.means)))
+            for i, (name, mean) in enumerate(zip(names, scoring.means[j], strict=True))
+        ],
+    )
+    source = "gmm_products" if shared else "gmm_deviations"
+    joint = [f"{each} AS gmm_j{j}" for j, each in enumerate(_joint(scoring))]
+    if shared:
+        products = enumerate(_products(scoring.factors[0], 0))
+        yield source, "gmm_deviations", [f"{each} AS gmm_z{i}" for i, each in products]
+        squares = " + ".join(f"POWER(gmm_z{i}, 2)" for i in range(len(names)))
+        joint.append(f"({_literal(scoring.constants[0])}) - 0.5e0 * ({squares}) AS gmm_base")
+    yield "gmm_joint", source, joint
 
 
 def _step(name: str, source: str, columns: Sequence[str], carried: str) -> str:
