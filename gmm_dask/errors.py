@@ -85,6 +85,21 @@ class InputChangedError(DataError):
     """A file is no longer the one that was planned; a result would mix two data sets."""
 
 
+class DriftError(DataError):
+    """New data differ from those of the fit by more than the settings allow.
+
+    Parameters
+    ----------
+    problems : sequence of str
+    exceeded : sequence of dict
+        Metric, value and limit of each limit that is exceeded, those that only warn among them.
+    """
+
+    def __init__(self, problems: Sequence[str], exceeded: Sequence[dict[str, Any]] = ()) -> None:
+        self.exceeded = tuple(exceeded)
+        super().__init__(problems)
+
+
 class InputError(GmmDaskError, OSError):
     """Input that cannot be read at present, though nothing says that it is bad."""
 

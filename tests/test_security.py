@@ -157,9 +157,12 @@ def test_what_starts_prefect_by_hand_switches_usage_data_off(name: str) -> None:
 def test_no_result_is_persisted_by_prefect() -> None:
     from gmm_dask.flows import deployable, tasks
 
-    for flow in (deployable.cluster, deployable.label):
+    for flow in (deployable.cluster, deployable.label, deployable.refresh):
         assert flow.persist_result is False
-    for task in (tasks.plan, tasks.fit, tasks.check, tasks.label, tasks.publish):
+    for task in (
+        tasks.plan, tasks.fit, tasks.check, tasks.label, tasks.publish, tasks.plan_refresh,
+        tasks.refresh, tasks.label_refreshed, tasks.publish_refreshed,
+    ):  # fmt: skip
         assert task.persist_result is False
 
 

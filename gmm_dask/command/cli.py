@@ -367,6 +367,9 @@ def deploy(
     image: Annotated[
         str | None, typer.Option(metavar="IMAGE", help="With gmm-dask, for pools of containers.")
     ] = None,
+    refreshes: Annotated[
+        bool, typer.Option("--refresh", metavar="", help="Refresh, instead of fitting anew.")
+    ] = False,
     overrides: options.Overrides = None,
     debug: Debug = False,
 ) -> None:
@@ -388,6 +391,7 @@ def deploy(
             timezone=timezone,
             image=image,
             overrides=overrides or (),
+            refreshes=refreshes,
         )
         print_line(
             make_console(), f"Deployed {deployed}. Run it: prefect deployment run {deployed}"

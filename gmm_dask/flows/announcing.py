@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import get_run_logger
 from prefect.events import emit_event
 
+from gmm_dask.errors import DriftError
 from gmm_dask.redaction import redacted
+from gmm_dask.stage.lineage.changes import Kind as Change
 from gmm_dask.stage.outputs import Published
+from gmm_dask.storage import open_store
 
 PUBLISHED = "gmm_dask.version.published"
+BORN = "gmm_dask.component.born"
+DRIFTED = "gmm_dask.drift.exceeded"
 RESOURCE = "gmm_dask.output.{}"  # the resource of all events of an output folder, by its URL
 
 
@@ -19,15 +25,14 @@ def announce(published: Published) -> None:
 
     The run is published already, so an event that cannot be emitted is a warning.
     """
-    if not published.new:
-        return
-    url = redacted(published.folder.store.url)
-    resource = {"prefect.resource.id": RESOURCE.format(url), "prefect.resource.name": url}
-    try:
-        for name, payload in events_of(published):
-            emit_event(name, resource=resource, payload=payload)
-    except Exception as error:
-        get_run_logger().warning("The run is published, but no event tells it: %s", error)
+    if published.new:
+        _emit(published.folder.store.url, events_of(published))
+
+
+def announce_drift(output: str, error: DriftError) -> None:
+    """Emit the event of a refresh that failed because of drift."""
+    url = open_store(output).url
+    _emit(url, [_drifted({"output": redacted(url), "version": None}, error.exceeded)])
 
 
 def events_of(published: Published) -> list[tuple[str, dict[str, Any]]]:
@@ -47,4 +52,26 @@ def events_of(published: Published) -> list[tuple[str, dict[str, Any]]]:
         "log_likelihood_per_row": metrics["log_likelihood_per_row"],
         "outcome": metrics["outcome"],
     }
-    return [(PUBLISHED, version | about)]
+    born = [each for each in metrics["events"] if each["kind"] == Change.BORN]
+    exceeded = (metrics.get("refresh") or {}).get("exceeded")
+    return [
+        (PUBLISHED, version | about),
+        *((BORN, version | {k: each[k] for k in ("components", "message")}) for each in born),
+        *([_drifted(version, exceeded)] if exceeded else []),
+    ]
+
+
+def _drifted(
+    version: dict[str, Any], exceeded: Sequence[dict[str, Any]]
+) -> tuple[str, dict[str, Any]]:
+    return DRIFTED, version | {"exceeded": list(exceeded)}
+
+
+def _emit(url: str, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    name = redacted(url)
+    resource = {"prefect.resource.id": RESOURCE.format(name), "prefect.resource.name": name}
+    try:
+        for event, payload in events:
+            emit_event(event, resource=resource, payload=payload)
+    except Exception as error:
+        get_run_logger().warning("An event could not be emitted: %s", error)

@@ -10,9 +10,9 @@ from prefect.runtime import flow_run
 from prefect.utilities.annotations import opaque
 from pydantic import Field
 
-from gmm_dask.errors import SettingsError
+from gmm_dask.errors import DriftError, SettingsError
 from gmm_dask.flows import tasks
-from gmm_dask.flows.announcing import announce
+from gmm_dask.flows.announcing import announce, announce_drift
 from gmm_dask.flows.artifacts import show_fit, show_labels
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.settings import ScoreSettings, Settings, with_overrides
@@ -72,12 +72,29 @@ def label(settings: ScoreSettings, overrides: list[str] | None = OVERRIDES) -> S
     return _ended(_label, settings, overrides)
 
 
+@flow(
+    name="refresh",
+    flow_run_name=_named(lambda settings: f"{settings.output.path} by {settings.data.in_short}"),
+    persist_result=False,
+)
+def refresh(settings: Settings, overrides: list[str] | None = OVERRIDES) -> State[Any]:
+    """Go on from the latest version: read new and changed partitions alone, drop what is gone.
+
+    Called directly it returns the Published record, or raises the error the run failed with.
+    """
+    return _ended(_refresh, settings, overrides)
+
+
 def _ended(
     body: Callable[[Any], Published], settings: Any, overrides: Sequence[str] | None
 ) -> State[Any]:
     """The state that a flow ends in; what its version is about is told as events."""
     try:
-        published = body(with_overrides(settings, overrides or ()))
+        settings = with_overrides(settings, overrides or ())
+        published = body(settings)
+    except DriftError as error:
+        announce_drift(settings.output.path, error)
+        return tasks.failed(error)
     except tasks.EXPECTED as error:
         return tasks.failed(error)
     announce(published)
@@ -99,6 +116,18 @@ def _cluster(settings: Settings) -> Published:
     labelled = tasks.label(_whole(job), _whole(fitted))
     published: Published = tasks.publish(_whole(job), _whole(fitted), _whole(labelled))
     show_fit(published, (job, fitted))
+    return published
+
+
+def _refresh(settings: Settings) -> Published:
+    begun = tasks.plan_refresh(settings)
+    if begun.job.published is not None:
+        published: Published = tasks.make_latest(_whole(begun.job))
+    else:
+        done = tasks.refresh(_whole(begun))
+        labelled = tasks.label_refreshed(_whole(begun), _whole(done))
+        published = tasks.publish_refreshed(_whole(begun), _whole(done), _whole(labelled))
+    show_fit(published)
     return published
 
 

@@ -16,7 +16,7 @@ from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
 from gmm_dask.errors import SettingsError
-from gmm_dask.flows.deployable import cluster, label
+from gmm_dask.flows.deployable import cluster, label, refresh
 from gmm_dask.flows.script import check_server
 from gmm_dask.stage.settings import (
     ScoreSettings,
@@ -41,6 +41,7 @@ def deploy(
     timezone: str = "UTC",
     image: str | None = None,
     overrides: Sequence[str] = (),
+    refreshes: bool = False,
 ) -> str:
     """Create or replace the deployment of a settings file; its name, as `deployment run` takes it.
 
@@ -61,6 +62,8 @@ def deploy(
         That has this package, for pools that run containers.
     overrides : sequence of str
         As `--set` takes them; they become part of the deployment.
+    refreshes : bool
+        Whether settings of a fit become a deployment of `refresh` instead.
 
     Raises
     ------
@@ -73,8 +76,13 @@ def deploy(
     loaded = load_settings(path, overrides, schema=None)
     document = read_settings_file(path)
     override(document, overrides)
+    if refreshes and isinstance(loaded, ScoreSettings):
+        raise SettingsError(
+            f"{path}: settings that name a model label; there is no fit to refresh."
+        )
+    of_fit = refresh if refreshes else cluster
     deployment = _deployment(
-        label if isinstance(loaded, ScoreSettings) else cluster,
+        label if isinstance(loaded, ScoreSettings) else of_fit,
         name or path.stem,
         document,
         _schedule(cron, timezone),

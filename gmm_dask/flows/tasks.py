@@ -36,6 +36,11 @@ from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import make_latest as stage_make_latest
 from gmm_dask.stage.publish import publish as stage_publish
 from gmm_dask.stage.publish import write_delta_table
+from gmm_dask.stage.refresh.keeping import labelled as stage_label_refreshed
+from gmm_dask.stage.refresh.keeping import published as stage_publish_refreshed
+from gmm_dask.stage.refresh.refreshing import Refresh, Refreshed
+from gmm_dask.stage.refresh.refreshing import begin as stage_begin
+from gmm_dask.stage.refresh.refreshing import refreshed as stage_refreshed
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.text import table_versions
 
@@ -88,12 +93,24 @@ _PHASE: dict[str, Any] = {
 def plan(settings: Settings | ScoreSettings) -> Job[Any]:
     """Read the footers, check the schema, name the run."""
     job: Job[Any] = stage_plan(cast(Any, settings))
+    _tell_plan(job)
+    return job
+
+
+@task(task_run_name="plan {settings.data.in_short}", **_PHASE)
+def plan_refresh(settings: Settings) -> Refresh:
+    """Read the footers; find the version to go on from, and which partitions it knows."""
+    begun = stage_begin(settings)
+    _tell_plan(begun.job)
+    return begun
+
+
+def _tell_plan(job: Job[Any]) -> None:
     get_run_logger().info("%s", job.features)
     if job.caution is not None:
         get_run_logger().warning("%s", shown(job.caution))
     if job.plan.tables:
         get_run_logger().info("Delta table: %s.", shown(table_versions(dict(job.plan.tables))))
-    return job
 
 
 @task(
@@ -105,6 +122,28 @@ def fit(job: Job[Settings]) -> Fitted:
     """Start, run EM, store the model."""
     with FlowWatcher("gmm-fit-progress") as watcher:
         return stage_fit(job, watcher)
+
+
+@task(task_run_name="refresh {begun.job.plan.n_rows} rows", **_PHASE)
+def refresh(begun: Refresh) -> Refreshed:
+    """Read what is new or changed, make the M-step, store the model."""
+    with FlowWatcher("gmm-refresh-progress") as watcher:
+        return stage_refreshed(begun, watcher)
+
+
+@task(task_run_name="label {begun.job.plan.n_rows} rows", **_PHASE)
+def label_refreshed(begun: Refresh, done: Refreshed) -> Labelled:
+    """Write one label per row, where labels are asked for."""
+    with FlowWatcher("gmm-label-progress") as watcher:
+        return stage_label_refreshed(begun.job, done, watcher)
+
+
+@task(task_run_name="publish run {begun.job.run_id}", **_PHASE)
+def publish_refreshed(begun: Refresh, done: Refreshed, labelled: Labelled) -> Published:
+    """Keep the sums, read everything back, then append the version."""
+    with FlowWatcher("gmm-publish-progress") as watcher:
+        published = stage_publish_refreshed(begun.job, done, labelled, watcher)
+    return _with_delta_table(begun.job, published)
 
 
 @task(task_run_name="check {job.plan.n_rows} rows", **_PHASE)

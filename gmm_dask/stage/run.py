@@ -12,7 +12,7 @@ from gmm_dask.stage.job import Job, SettingsT, plan
 from gmm_dask.stage.labels.labelling import label
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import make_latest, publish, write_delta_table
-from gmm_dask.stage.refresh.refreshing import begin, keep, labelled, refreshed
+from gmm_dask.stage.refresh import keeping, refreshing
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
 
@@ -43,7 +43,7 @@ def refresh(settings: Settings, watcher: Watcher | None = None) -> Published:
     """
     watcher = watcher or Watcher()
     watcher.phase("plan", settings.data.in_short)
-    begun = begin(settings, watcher)
+    begun = refreshing.begin(settings, watcher)
     job = begun.job
     watcher.detail(job.features)
     if job.published is not None:
@@ -51,11 +51,9 @@ def refresh(settings: Settings, watcher: Watcher | None = None) -> Published:
     else:
         _warn_of(job, watcher)
         with job.backend(watcher) as backend:
-            done = refreshed(begun, watcher, backend)
-            labels = labelled(job, done, watcher, backend)
-        if line := keep(job, done, labels.contents):
-            watcher.warn(line)
-        published = publish(job, done.fitted, labels, watcher, more={"refresh": done.about})
+            done = refreshing.refreshed(begun, watcher, backend)
+            labels = keeping.labelled(job, done, watcher, backend)
+        published = keeping.published(job, done, labels, watcher)
     if line := write_delta_table(settings, published):
         watcher.detail(line)
     return published

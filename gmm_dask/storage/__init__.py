@@ -4,6 +4,7 @@ from gmm_dask.storage.arrow import (
     OddValuesError,
     list_length,
     numbers,
+    parquet_bytes,
     to_arrow,
     to_ragged_lists,
 )
@@ -117,6 +118,7 @@ from gmm_dask.storage.records.model_file import (
     parameters_bytes,
 )
 from gmm_dask.storage.records.statistics_file import (
+    TENTHS,
     Cut,
     KeptStatistics,
     PartitionSums,
@@ -182,5 +184,5 @@ __all__ = [
     "value_type", "verify", "Version", "version_numbers", "would_list", "write_checkpoint",
     "write_manifest", "write_part", "write_table",
     "part_of", "Cut", "KeptStatistics", "PartitionSums", "dump_statistics", "load_statistics",
-    "DRIFT", "STATISTICS",
+    "DRIFT", "parquet_bytes", "STATISTICS", "TENTHS",
 ]  # fmt: skip

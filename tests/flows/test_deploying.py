@@ -21,7 +21,7 @@ IRIS = ROOT / "config" / "iris.yaml"
 TRIGGERS = re.findall(r"```yaml\n(triggers:.*?)```", (ROOT / "docs/prefect.md").read_text(), re.S)
 
 
-@pytest.mark.parametrize("flow", [deployable.cluster, deployable.label])
+@pytest.mark.parametrize("flow", [deployable.cluster, deployable.label, deployable.refresh])
 def test_a_deployment_is_found_by_the_installed_package_alone(flow: Any) -> None:
     made = deploying._deployment(flow, "nightly", {}, deploying._schedule("0 3 * * *", "UTC"))
     assert load_flow_from_entrypoint(made.entrypoint) is flow
@@ -66,8 +66,9 @@ def test_the_triggers_of_the_page_are_what_prefect_takes(example: str) -> None:
     assert set(trigger) <= {*DeploymentEventTrigger.model_fields}
 
 
-def test_the_page_has_both_triggers() -> None:
+def test_the_page_has_a_trigger_for_each_event_to_act_on() -> None:
     assert [next(iter(yaml.safe_load(each)["triggers"]))["expect"] for each in TRIGGERS] == [
         [announcing.PUBLISHED],
+        [announcing.DRIFTED],
         ["flights.file.arrived"],
     ]

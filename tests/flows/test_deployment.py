@@ -16,13 +16,14 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from gmm_dask import load_model
-from gmm_dask.flows.deployable import cluster, label
+from gmm_dask.flows.deployable import cluster, label, refresh
 from gmm_dask.stage.outputs import label_parts, open_output
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import ScoreSettings, load_settings
 from gmm_dask.storage import RunFolder, list_versions, open_store
 from tests.by_hand import wait_until
 from tests.flows.conftest import CANARY, PATIENCE, ROOT, Server, ask, running
+from tests.stage.refresh.nightly import Lake, rows
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -240,6 +241,31 @@ def test_a_script_is_a_run_of_the_server_that_is_configured(server: Server, tmp_
     assert lost.returncode == 0
     assert len(label_parts(str(tmp_path / "labels"))) == 2
     assert len(ask(server, "flow_runs/filter", by_hand)) == known + 1
+
+
+@pytest.mark.heavy
+def test_a_refresh_goes_on_from_the_latest_and_tells_drift_as_an_event(
+    server: Server, tmp_path: Path
+) -> None:
+    lake = Lake(tmp_path / "lake", tmp_path / "out")
+    said, moved = [], (0.0, 0.0, 9.0, 9.0)
+    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        for day, by in enumerate(moved):
+            lake.write(f"day={day}", rows(day, moved=by))
+            limits = {"warn": {"divergence": 1.0}} if day < 3 else {"fail": {"divergence": 1.0}}
+            state = refresh(lake.settings(refresh=limits), return_state=True)
+            said.append(state.message)
+    assert [each.partition(" is published")[0] for each in said[:3]] == [
+        f"Version {number}" for number in (1, 2, 3)
+    ]
+    assert "above the 1 of refresh.fail.divergence" in said[3]
+    told_of = {"filter": {"event": {"name": ["gmm_dask.drift.exceeded"]}}}
+
+    def are_told() -> bool:
+        events = ask(server, "events/filter", told_of)["events"]
+        return {each["payload"]["version"] for each in events} == {3, None}
+
+    wait_until(are_told, PATIENCE)
 
 
 def test_each_flow_ends_with_its_run_as_the_latest_and_says_how(

@@ -16,24 +16,33 @@ from gmm_dask.mixture import Parameters, RowScores
 from gmm_dask.mixture.row_arithmetic import RowArithmetic, incomplete_rows
 from gmm_dask.sampling import weight_unit
 from gmm_dask.stage.labels.chunk_labels import label_sums
-from gmm_dask.storage import PartitionSums, Plan
+from gmm_dask.stage.labels.severity import Severities
+from gmm_dask.storage import TENTHS, PartitionSums, Plan
 
 Rows = npt.NDArray[Any]
 
 
-class _Under(NamedTuple):
-    """The mixture that rows are looked at under, and by which arithmetic."""
+class Under(NamedTuple):
+    """What rows are looked at under.
+
+    Parameters
+    ----------
+    parameters : Parameters
+    arithmetic : RowArithmetic
+    severities : Severities or None
+        Whose tenths rows are counted by.
+    """
 
     parameters: Parameters
     arithmetic: RowArithmetic
+    severities: Severities | None
 
 
 def partition_sums(
     plan: Plan,
     chunks: RowChunks,
     backend: Backend,
-    parameters: Parameters,
-    arithmetic: RowArithmetic,
+    under: Under,
     tell: Tell | None = None,
 ) -> tuple[PartitionSums, ...]:
     """The sums under a mixture of each partition that has rows, in their order.
@@ -47,15 +56,13 @@ def partition_sums(
     chunks : RowChunks
         Of the plan.
     backend : Backend
-    parameters : Parameters
-    arithmetic : RowArithmetic
+    under : Under
     tell : callable, optional
         Told of tasks that are done.
     """
     if not plan.n_rows:
         return ()
-    under, pieces_of = _Under(parameters, arithmetic), list(chunks.pieces)
-    of_arrays = ChunkMap(chunks, backend, tell)("e_step", _of_chunk, under, pieces_of)
+    of_arrays = ChunkMap(chunks, backend, tell)("e_step", _of_chunk, under, list(chunks.pieces))
     pieces = (piece for array in of_arrays for piece in array)
     owned = zip((chunk.partition for chunk in plan.chunks), pieces, strict=True)
     return tuple(
@@ -72,21 +79,21 @@ def total_of(sums: Sequence[PartitionSums]) -> PartitionSums:
 
 
 def _of_chunk(
-    under: _Under, lengths: Sequence[int], X: Rows, weights: Rows | None = None
+    under: Under, lengths: Sequence[int], X: Rows, weights: Rows | None = None
 ) -> list[PartitionSums]:
     edges = pairwise(accumulate(lengths, initial=0))
     return list(_of_pieces(under, edges, X, weights))
 
 
 def _of_pieces(
-    under: _Under, edges: Iterator[tuple[int, int]], X: Rows, weights: Rows | None
+    under: Under, edges: Iterator[tuple[int, int]], X: Rows, weights: Rows | None
 ) -> Iterator[PartitionSums]:
     for start, stop in edges:
         yield _of_piece(under, X[start:stop], None if weights is None else weights[start:stop])
 
 
-def _of_piece(under: _Under, X: Rows, weights: Rows | None) -> PartitionSums:
-    parameters, arithmetic = under
+def _of_piece(under: Under, X: Rows, weights: Rows | None) -> PartitionSums:
+    parameters, arithmetic, severities = under
     unit = 1.0 if weights is None else weight_unit(float(weights.max(initial=0.0)))
     usable = arithmetic.usable(X, weights)
     used, weight = X, weights
@@ -103,4 +110,10 @@ def _of_piece(under: _Under, X: Rows, weights: Rows | None) -> PartitionSums:
     n_incomplete = int(incomplete_rows(used).sum()) if arithmetic.missing == "em" else 0
     labels = label_sums(score, weight, parameters.n_components, len(X), n_incomplete)
     statistics = arithmetic.e_step(X, parameters, weights, unit=unit)
-    return PartitionSums(labels, statistics, spread.in_unit(unit), np.isnan(X).sum(axis=0))
+    tenths = np.zeros(TENTHS, np.int64)
+    if severities is not None:
+        severity = severities.of(score.log_density)
+        at = np.minimum(severity // (100 / TENTHS), TENTHS - 1).astype(np.int64)
+        tenths = np.bincount(at, minlength=TENTHS)
+    n_missing = np.isnan(X).sum(axis=0)
+    return PartitionSums(labels, statistics, spread.in_unit(unit), n_missing, tenths)

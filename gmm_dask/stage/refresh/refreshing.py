@@ -12,30 +12,24 @@ import numpy.typing as npt
 
 from gmm_dask import fitting
 from gmm_dask.engine import Backend, Held, hold, survey
-from gmm_dask.errors import InputChangedError
 from gmm_dask.fitting_run import maximisation, tasks_told
 from gmm_dask.mixture import Parameters, SufficientStatistics, core
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted, fit, holding, model_of, write_model
-from gmm_dask.stage.identity import AGAIN
 from gmm_dask.stage.job import Job, plan
-from gmm_dask.stage.labels.labelling import Labelled, label
 from gmm_dask.stage.labels.row_checks import check_survey
 from gmm_dask.stage.lineage.changes import changes_of, order_of, renumbered
 from gmm_dask.stage.lineage.following import predecessor
-from gmm_dask.stage.refresh.known import Base, Matched, base_of, cut_of, matched
-from gmm_dask.stage.refresh.partition_sums import partition_sums, total_of
+from gmm_dask.stage.refresh.drift import Measure, Moved, judged
+from gmm_dask.stage.refresh.known import Base, Matched, base_of, matched
+from gmm_dask.stage.refresh.partition_sums import Under, partition_sums, total_of
 from gmm_dask.stage.report.data import MAX_ROWS, report_sample
 from gmm_dask.stage.settings import Settings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import (
-    STATISTICS,
-    FileContent,
-    KeptStatistics,
     PartitionSums,
     RunFolder,
-    dump_statistics,
     open_store,
     part_of,
 )
@@ -92,6 +86,10 @@ class Refreshed:
         The component of that step that each of the refreshed mixture is.
     n_polished : int
         Passes over all rows that followed.
+    drift : tuple of Measure
+        How the partitions differ from the data of the fit, and from each other.
+    exceeded : tuple of dict
+        The limits that the new partitions exceed.
     matched : Matched or None
         None where nothing was known.
     """
@@ -105,6 +103,8 @@ class Refreshed:
     training: PartitionSums
     order: tuple[int, ...] = ()
     n_polished: int = 0
+    drift: tuple[Measure, ...] = ()
+    exceeded: tuple[dict[str, Any], ...] = ()
     matched: Matched | None = None
 
     @property
@@ -120,6 +120,12 @@ class Refreshed:
             "partitions_read": read,
             "partitions_changed": 0 if found is None else found.n_changed,
             "partitions_gone": 0 if found is None else found.n_gone,
+            "drift": {
+                each.metric: each.value
+                for each in self.drift
+                if (each.window, each.baseline) == ("new", "training")
+            },
+            "exceeded": list(self.exceeded),
         }
 
 
@@ -172,68 +178,18 @@ def refreshed(
         return _next(job, *refresh.known, watcher, opened)
 
 
-def labelled(
-    job: Job[Settings], done: Refreshed, watcher: Watcher | None, backend: Backend | None = None
-) -> Labelled:
-    """Label all rows, where labels are asked for.
-
-    Without them nothing is read; what is known of the rows is exact for the mixture that the sums
-    are of.
-    """
-    fitted, same = done.fitted, len(done.order) == done.parameters.n_components
-    if job.settings.labels.enabled or done.matched is None or done.n_polished or not same:
-        return label(
-            job, fitted.model, watcher, backend, fitted.held, fitted.contents, fitted.severities
-        )
-    sums = total_of(done.sums).labels
-    sums = replace(sums, n_labelled=tuple(sums.n_labelled[j] for j in done.order))
-    return Labelled((), done.matched.files, sums, 0, 0.0, n_reads=0)
-
-
-def keep(job: Job[Settings], done: Refreshed, files: Sequence[FileContent]) -> str | None:
-    """Write the sums beside the model; a sentence where they are too many to be kept.
-
-    Raises
-    ------
-    InputChangedError
-        A file changed after its partition was matched.
-    """
-    known = {} if done.matched is None else {each.name: each.sha256 for each in done.matched.files}
-    others = [each.name for each in files if known.get(each.name, each.sha256) != each.sha256]
-    if others:
-        raise InputChangedError(f"{others[0]}: changed while the refresh went on. {AGAIN}")
-    rows = {each.name: each.n_rows for each in job.plan.partitions}
-    data = dump_statistics(
-        KeptStatistics(
-            done.fitted.model.sha256,
-            done.of_run,
-            done.of_model,
-            done.of_version,
-            done.parameters,
-            cut_of(job),
-            tuple(each for each in files if rows[each.name]),
-            done.sums,
-            done.training,
-        )
-    )
-    if data is None:
-        n = text.numbered(len(done.sums), "partition")
-        return f"The sums of {n} are too large to be kept: the next refresh reads all rows."
-    job.folder.put_of_model(STATISTICS, data, done.fitted.model.sha256)
-    return None
-
-
 def _first(job: Job[Settings], watcher: Watcher, backend: Backend) -> Refreshed:
     """A fit, and the sums under what it came to."""
     fitted = fit(job, watcher, backend)
     watcher.phase("sums", text.numbered(len(job.plan.partitions), "partition"))
-    parameters, arithmetic = fitted.model.parameters, _arithmetic(job)
-    tell = tasks_told(watcher.progress)
-    sums = partition_sums(job.plan, job.row_chunks(), backend, parameters, arithmetic, tell)
+    parameters, tell = fitted.model.parameters, tasks_told(watcher.progress)
+    under = Under(parameters, _arithmetic(job), fitted.severities)
+    sums = partition_sums(job.plan, job.row_chunks(), backend, under, tell)
     fitted = replace(fitted, n_reads=fitted.n_reads + 1)
-    return Refreshed(
-        fitted, sums, parameters, job.run_id, fitted.model.sha256, None, total_of(sums)
-    )
+    of_run, sha256, training = job.run_id, fitted.model.sha256, total_of(sums)
+    moved = _moved(job, parameters, sums, training, ())
+    drift = tuple(moved.measures())
+    return Refreshed(fitted, sums, parameters, of_run, sha256, None, training, drift=drift)
 
 
 def _next(
@@ -249,6 +205,9 @@ def _next(
     fresh = _read(job, base, found, watcher, backend)
     sums = found.joined(fresh.sums)
     total, bounds = total_of(sums), base.model.lower_bounds
+    training = total if base.kept is None else base.kept.training
+    moved = _moved(job, base.parameters, sums, training, found.to_read)
+    exceeded = judged(moved, settings.refresh, watcher.warn)
     guard = maximisation(settings.fit, total.spread, fresh.sample, job.plan.features)
     statistics = total.in_unit(guard.unit).statistics
     result = fitting.fit(
@@ -267,12 +226,27 @@ def _next(
         base.of_run,
         base.of_model,
         base.of_version,
-        total if base.kept is None else base.kept.training,
+        training,
+        drift=tuple(moved.measures()),
+        exceeded=tuple(exceeded),
         matched=found,
     )
     if settings.refresh.polish:
         parts = _polished(job, base, parts, guard, fresh, watcher, backend, begun)
     return _written(job, parts, watcher)
+
+
+def _moved(
+    job: Job[Settings],
+    parameters: Parameters,
+    sums: tuple[PartitionSums, ...],
+    training: PartitionSums,
+    to_read: Sequence[int],
+) -> Moved:
+    with_rows = [each for each in job.plan.partitions if each.n_rows]
+    new = tuple(i for i, each in enumerate(with_rows) if each.index in set(to_read))
+    names = tuple(each.name for each in with_rows)
+    return Moved(parameters, job.plan.features, names, sums, training, new)
 
 
 class _Fresh(NamedTuple):
@@ -303,7 +277,8 @@ def _read(
             tell=tell,
         )
         check_survey(surveyed, new.plan, missing=missing, at_least=0)
-        sums = partition_sums(new.plan, chunks, backend, base.parameters, _arithmetic(job), tell)
+        under = Under(base.parameters, _arithmetic(job), base.severities)
+        sums = partition_sums(new.plan, chunks, backend, under, tell)
     decoded = held.bytes_once + (surveyed.n_reads + 1) * held.bytes_read
     sample = report_sample(surveyed, seed)
     return _Fresh(sums, sample, replace(unread, bytes_once=decoded))
@@ -325,7 +300,8 @@ def _polished(
     with holding(job, watcher, backend, in_use=True) as held:
 
         def sums_under(parameters: Parameters) -> tuple[PartitionSums, ...]:
-            return partition_sums(job.plan, held.chunks, backend, parameters, arithmetic, tell)
+            under = Under(parameters, arithmetic, base.severities)
+            return partition_sums(job.plan, held.chunks, backend, under, tell)
 
         def expectation(parameters: Parameters) -> SufficientStatistics:
             return total_of(sums_under(parameters)).in_unit(guard.unit).statistics

@@ -298,6 +298,9 @@ class FitOutputSettings(OutputSettings):
         return follows
 
 
+Limited = Literal["psi", "severity_psi", "divergence", "log_density_drop", "missing_share"]
+
+
 class RefreshSettings(Section):
     """How a published mixture is refreshed; `gmm-dask run` takes no notice of these."""
 
@@ -306,12 +309,12 @@ class RefreshSettings(Section):
         ge=0,
         description="Passes over all rows at most, after the one over new and changed partitions.",
     )
-    warn: dict[str, Number] = Field(
+    warn: dict[Limited, Number] = Field(
         default={"psi": 0.25},
-        description="Limits of drift of the new partitions, by metric of drift.parquet, above "
-        "which a refresh warns.",
+        description="Limits of the drift of new partitions from the data of the fit, above which "
+        "a refresh warns: of psi, severity_psi, divergence, log_density_drop or missing_share.",
     )
-    fail: dict[str, Number] = Field(
+    fail: dict[Limited, Number] = Field(
         default_factory=dict,
         description="Limits above which a refresh fails, before it publishes.",
     )

@@ -42,6 +42,8 @@ from gmm_dask.storage.store.runs import STATISTICS, RunFolder
 
 MAX_STATISTICS_BYTES = 256 << 20  # of all arrays; more is not kept, so that a driver can hold it
 
+TENTHS = 10
+
 Array = npt.NDArray[Any]
 
 
@@ -58,12 +60,16 @@ class PartitionSums:
         Of the rows that count.
     n_missing : (d,)
         Rows in which the feature has no value, those left out among them.
+    n_by_severity : (10,)
+        Usable rows by the tenth of the training data that is as dense; zeros where that is not
+        known.
     """
 
     labels: LabelSums
     statistics: SufficientStatistics
     spread: ColumnSpread
     n_missing: npt.NDArray[np.int64]
+    n_by_severity: npt.NDArray[np.int64]
 
     def __add__(self, other: PartitionSums) -> PartitionSums:
         spread = self.spread + other.spread
@@ -73,6 +79,7 @@ class PartitionSums:
             mine.statistics + theirs.statistics,
             spread,
             self.n_missing + other.n_missing,
+            self.n_by_severity + other.n_by_severity,
         )
 
     def in_unit(self, unit: float) -> PartitionSums:
@@ -214,6 +221,7 @@ def _kind(covariance_type: str, k: int, d: int, n: int) -> Kind[dict[str, Any]]:
         "counts": packed(n, len(_COUNTS) + 1, dtype="int64"),
         "n_labelled": packed(n, k, dtype="int64"),
         "n_missing": packed(n, d, dtype="int64"),
+        "n_by_severity": packed(n, TENTHS, dtype="int64"),
         "label_sums": packed(n, len(_SUMS)),
         "totals": packed(n, 3),  # unit, weight, log-likelihood
         "sum_resp": packed(n, k),
@@ -255,6 +263,7 @@ def _stacked(sums: Sequence[PartitionSums]) -> dict[str, Array | None]:
         ),
         "n_labelled": _stack(each.labels.n_labelled for each in sums),
         "n_missing": _stack(each.n_missing for each in sums),
+        "n_by_severity": _stack(each.n_by_severity for each in sums),
         "label_sums": _stack([getattr(each.labels, name) for name in _SUMS] for each in sums),
         "totals": _stack(
             [each.spread.unit, each.statistics.sum_weight, each.statistics.log_likelihood]
@@ -294,7 +303,8 @@ def _unstacked(arrays: dict[str, Any]) -> list[PartitionSums]:
         least = np.where(np.isnan(least), np.inf, least)
         greatest = np.where(np.isnan(greatest), -np.inf, greatest)
         spread = ColumnSpread(columns, mean, scatter, least, greatest, unit)
-        found.append(PartitionSums(labels, statistics, spread, arrays["n_missing"][i]))
+        counted = arrays["n_missing"][i], arrays["n_by_severity"][i]
+        found.append(PartitionSums(labels, statistics, spread, *counted))
     return found
 
 

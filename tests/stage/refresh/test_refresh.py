@@ -13,7 +13,7 @@ from gmm_dask.engine import open_backend
 from gmm_dask.errors import DataError, SettingsError
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage.job import plan
-from gmm_dask.stage.refresh.partition_sums import partition_sums
+from gmm_dask.stage.refresh.partition_sums import Under, partition_sums
 from gmm_dask.stage.run import refresh, run
 from gmm_dask.stage.summary import Ending
 from gmm_dask.stage.watch import Watcher
@@ -103,13 +103,8 @@ def test_kept_sums_are_those_of_a_pass_over_the_partitions_alone(lake: Lake) -> 
 
     job = plan(alone.settings())
     with open_backend(job.settings.cluster, Watcher()) as backend:
-        (sums,) = partition_sums(
-            job.plan,
-            job.row_chunks(),
-            backend,
-            everything.parameters,
-            RowArithmetic.chosen("error"),
-        )
+        under = Under(everything.parameters, RowArithmetic.chosen("error"), None)
+        (sums,) = partition_sums(job.plan, job.row_chunks(), backend, under)
     assert bits(sums) == bits(everything.sums[3])
 
 
