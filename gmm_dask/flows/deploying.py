@@ -19,6 +19,7 @@ from gmm_dask.errors import SettingsError
 from gmm_dask.flows.deployable import cluster, label, refresh
 from gmm_dask.flows.script import check_server
 from gmm_dask.stage.settings import (
+    AnySettings,
     ScoreSettings,
     load_settings,
     override,
@@ -76,13 +77,8 @@ def deploy(
     loaded = load_settings(path, overrides, schema=None)
     document = read_settings_file(path)
     override(document, overrides)
-    if refreshes and isinstance(loaded, ScoreSettings):
-        raise SettingsError(
-            f"{path}: settings that name a model label; there is no fit to refresh."
-        )
-    of_fit = refresh if refreshes else cluster
     deployment = _deployment(
-        label if isinstance(loaded, ScoreSettings) else of_fit,
+        _flow_of(loaded, refreshes=refreshes),
         name or path.stem,
         document,
         _schedule(cron, timezone),
@@ -95,6 +91,14 @@ def deploy(
     except (DeploymentApplyError, ValueError) as error:
         raise SettingsError(f"The deployment is refused: {error}") from error
     return deployment.full_name
+
+
+def _flow_of(settings: AnySettings, *, refreshes: bool) -> Flow[Any, Any]:
+    if not isinstance(settings, ScoreSettings):
+        return refresh if refreshes else cluster
+    if refreshes:
+        raise SettingsError("Settings that name a model label rows; there is no fit to refresh.")
+    return label
 
 
 def _deployment(
