@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gmm_dask.estimator import GaussianMixture, GaussianMixtureSelector, load_model
+    from gmm_dask.estimator.display import MixtureDisplay
     from gmm_dask.stage.job import show_versions
     from gmm_dask.stage.outputs import read_labels
 
@@ -16,6 +17,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "GaussianMixture": "gmm_dask.estimator",
     "GaussianMixtureSelector": "gmm_dask.estimator",
+    "MixtureDisplay": "gmm_dask.estimator.display",
     "load_model": "gmm_dask.estimator",
     "read_labels": "gmm_dask.stage.outputs",
     "show_versions": "gmm_dask.stage.job",
@@ -24,6 +26,7 @@ _PUBLIC = {
 __all__ = [
     "GaussianMixture",
     "GaussianMixtureSelector",
+    "MixtureDisplay",
     "load_model",
     "read_labels",
     "show_versions",

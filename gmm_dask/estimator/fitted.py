@@ -17,6 +17,7 @@ from gmm_dask.estimator.clusters import Clusters
 from gmm_dask.estimator.explaining import Explaining
 from gmm_dask.estimator.hand_over import HandOver
 from gmm_dask.estimator.rows.user_rows import backend_of, checked_chunks, map_rows
+from gmm_dask.estimator.showing import Showing
 from gmm_dask.mixture import Parameters, mixture_sample
 from gmm_dask.mixture.row_arithmetic import Missing
 
@@ -24,7 +25,7 @@ Array = npt.NDArray[np.float64]
 _Criterion = Callable[..., engine.WeightedSum]
 
 
-class FittedMixture(Clusters, Explaining, HandOver, DensityMixin, BaseEstimator):  # type: ignore[misc]
+class FittedMixture(Showing, Clusters, Explaining, HandOver, DensityMixin, BaseEstimator):  # type: ignore[misc]
     """Predictions of a mixture, which a subclass fits."""
 
     missing: Missing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,29 @@ def draw_log_density(axes: Any, log_density: Array) -> None:
             )  # fmt: skip
     dress(axes, "Log-density of a row", "Rows")
     titled(axes, "How likely rows are")
+
+
+def draw_selection(axes: Any, table: Mapping[str, Any], criterion: str = "bic") -> None:
+    """The criterion of each candidate by its number of components, a curve for each family.
+
+    Parameters
+    ----------
+    table : mapping of arrays
+        As `GaussianMixtureSelector.results_`: the best candidate first.
+    """
+    types, values = np.asarray(table["covariance_type"]), np.asarray(table[criterion], dtype=float)
+    numbers = np.asarray(table["n_components"])
+    kinds = list(dict.fromkeys(types.tolist()))
+    for kind, colour in zip(kinds, palette(len(kinds)), strict=True):
+        mine = np.flatnonzero(types == kind)
+        mine = mine[np.argsort(numbers[mine], kind="stable")]
+        axes.plot(numbers[mine], values[mine], "o-", color=colour, linewidth=2, label=kind)
+    axes.plot(numbers[:1], values[:1], "o", markersize=14, fillstyle="none", color=INK)
+    dress(axes, "Components", criterion.upper())
+    _whole_ticks(axes, int(numbers.max(initial=2)))
+    if len(kinds) > 1:
+        axes.legend(frameon=False)
+    titled(axes, f"{criterion.upper()} of the candidates; the best has a ring")
 
 
 def draw_profile(axes: Any, parameters: Parameters, names: Sequence[str]) -> None:

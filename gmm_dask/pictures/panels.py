@@ -49,10 +49,17 @@ def draw_densities(
         axes.set_visible(False)
 
 
-def pairs_grid(figure: Any, n_features: int) -> npt.NDArray[Any]:
-    """Axes for pairs of features: those of a grid that are not above its diagonal."""
+def pairs_grid(figure: Any, n_features: int, within: Any = None) -> npt.NDArray[Any]:
+    """Axes for pairs of features: those of a grid that are not above its diagonal.
+
+    Parameters
+    ----------
+    within : SubplotSpec, optional
+        The part of the figure that is divided.
+    """
     n = min(n_features, MAX_PAIRED)
-    spec, grid = figure.add_gridspec(n, n), np.full((n, n), None)
+    spec = figure.add_gridspec(n, n) if within is None else within.subgridspec(n, n)
+    grid = np.full((n, n), None)
     for place in zip(*np.tril_indices(n), strict=True):
         grid[place] = figure.add_subplot(spec[place])
     return grid
