@@ -101,7 +101,7 @@ class MixtureDisplay:
         SettingsError
             There is no such kind, or the estimator knows nothing of it.
         """
-        fitted = getattr(estimator, "best_estimator_", estimator)
+        fitted: Any = getattr(estimator, "best_estimator_", estimator)
         parameters = fitted._parameters()
         names = names_of(fitted)
         named = [f"x{j}" for j in range(parameters.n_features)] if names is None else names
