@@ -13,6 +13,7 @@ from gmm_dask import engine, fitting
 from gmm_dask.cautions import Caution, column_cautions, gist, narrow_events
 from gmm_dask.engine.passes.expectation import Expectations
 from gmm_dask.mixture import Parameters, PriorSettings
+from gmm_dask.mixture.parameters import Noise
 from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
 from gmm_dask.sampling import ColumnSpread
@@ -333,7 +334,8 @@ def _method(settings: FitSettings) -> fitting.Method:
 def _guard(
     settings: FitSettings, surveyed: engine.Survey, names: tuple[str, ...] | None, start: int
 ) -> fitting.Maximisation:
-    return maximisation(settings, surveyed.spread, surveyed.sample, names, start)
+    guard = maximisation(settings, surveyed.spread, surveyed.sample, names, start)
+    return replace(guard, noise=_noise(settings, surveyed))
 
 
 def maximisation(
@@ -372,3 +374,11 @@ def maximisation(
         sample,
         settings.eigenvalue_ratio,
     )
+
+
+def _noise(settings: FitSettings, surveyed: engine.Survey) -> Noise | None:
+    """The noise that a fit starts with, over the volume of the sample."""
+    if not settings.noise:
+        return None
+    X, weight = surveyed.sample, surveyed.sample_weight
+    return Noise.over(X, weight, fitting.NOISE_SHARE, settings.reg_covar)

@@ -228,6 +228,11 @@ class FitSettings(Section):
         "one, on columns scaled to unit variances (spherical: in the data's units), so that no "
         "component shrinks onto a few rows. Not for low_rank.",
     )
+    noise: Flag = Field(
+        default=False,
+        description="A component for rows that belong to no other: uniform over the volume of the "
+        "data, its share estimated. Rows that are noise most probably get the label -1.",
+    )
     weight_concentration_prior: Number | None = Field(
         default=None,
         ge=1,

@@ -32,11 +32,11 @@ class FittedMixture(Showing, Clusters, Explaining, HandOver, DensityMixin, BaseE
     random_state: Any
 
     def predict(self, X: Any) -> Any:
-        """Component of largest responsibility for each row, (n,)."""
+        """Component of largest responsibility for each row, (n,); -1 for noise."""
         return map_rows(self, X, "labels", np.int64, self._parameters(), self.missing)
 
     def predict_proba(self, X: Any) -> Any:
-        """Responsibility of each component for each row, (n, k)."""
+        """Responsibility of each component for each row, (n, k); the rest is that of noise."""
         parameters = self._parameters()
         columns: list[Any] = list(range(parameters.n_components))
         kind = np.float64

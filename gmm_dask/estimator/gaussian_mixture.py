@@ -25,6 +25,7 @@ from gmm_dask.estimator.rows.user_rows import backend_of, checked_chunks, is_pat
 from gmm_dask.estimator.sklearn_form import COMMON, constraints, copied, documentation, sklearn_form
 from gmm_dask.fitting_run import FitData, WarmStart, fit_rows, tasks_told
 from gmm_dask.mixture import Parameters
+from gmm_dask.mixture.parameters import Noise
 from gmm_dask.mixture.row_arithmetic import Missing
 from gmm_dask.sections import MISSING, FitSettings
 
@@ -74,6 +75,12 @@ class GaussianMixture(FittedMixture):
     weights_, means_, covariances_, precisions_, precisions_cholesky_ : arrays
         Of shapes as in scikit-learn. With `low_rank:q` covariances are (k, d, q + 1), the loadings
         and in a last column the variances of noise, and precisions are matrices (k, d, d).
+    noise_share_ : float
+        Share of the rows that belong to no component; weights are shares of the others. 0 without
+        the setting `noise`. `predict` gives -1 where a row is noise most probably, and the rows of
+        `predict_proba` sum to the probability that they are none.
+    noise_box_ : (2, d) or None
+        Edges of the box that noise is uniform over; outside of it its density is the same.
     converged_ : bool
     n_iter_ : int
         Passes of the start that was kept.
@@ -128,6 +135,7 @@ class GaussianMixture(FittedMixture):
         missing: Missing = MISSING.default,
         component_policy: str = DEFAULT.component_policy,
         eigenvalue_ratio: float | None = DEFAULT.eigenvalue_ratio,
+        noise: bool = DEFAULT.noise,
         weight_concentration_prior: float | None = DEFAULT.weight_concentration_prior,
         mean_precision_prior: float | None = DEFAULT.mean_precision_prior,
         degrees_of_freedom_prior: float | None = DEFAULT.degrees_of_freedom_prior,
@@ -155,6 +163,7 @@ class GaussianMixture(FittedMixture):
         self.missing = missing
         self.component_policy = component_policy
         self.eigenvalue_ratio = eigenvalue_ratio
+        self.noise = noise
         self.weight_concentration_prior = weight_concentration_prior
         self.mean_precision_prior = mean_precision_prior
         self.degrees_of_freedom_prior = degrees_of_freedom_prior
@@ -218,7 +227,7 @@ class GaussianMixture(FittedMixture):
         ours = cls(**{name: getattr(model, name) for name in COMMON})
         copied(model, ours)
         if hasattr(ours, "weights_"):
-            ours.events_ = ()
+            ours.events_, ours.noise_share_, ours.noise_box_ = (), 0.0, None
             for name in SEARCHED:
                 setattr(ours, name, None)
         return ours
@@ -228,7 +237,8 @@ class GaussianMixture(FittedMixture):
         known = signature(type(self).__init__).parameters.values()
         missed = {p.name: p.default for p in known if p.default is not p.empty}
         if "weights_" in state:
-            missed |= {"events_": ()} | dict.fromkeys(SEARCHED)
+            missed |= {"events_": (), "noise_share_": 0.0, "noise_box_": None}
+            missed |= dict.fromkeys(SEARCHED)
         super().__setstate__(missed | state)
 
     def _fit(self, X: Any, sample_weight: Any) -> GaussianMixture:
@@ -294,6 +304,9 @@ class GaussianMixture(FittedMixture):
         self.covariances_ = found.covariances.copy()
         self.precisions_cholesky_ = found.precisions_cholesky.copy()
         self.precisions_ = found.precisions
+        noise = found.noise
+        self.noise_share_ = 0.0 if noise is None else noise.share
+        self.noise_box_ = None if noise is None else np.stack([noise.lower, noise.upper])
         self.converged_ = result.converged
         self.n_iter_ = result.n_passes
         self.lower_bounds_ = list(result.lower_bounds)
@@ -309,8 +322,10 @@ class GaussianMixture(FittedMixture):
         """The fitted arrays as a record; they are public and may have been set by hand."""
         check_is_fitted(self)
         arrays = (self.weights_, self.means_, self.covariances_, self.precisions_cholesky_)
+        box = getattr(self, "noise_box_", None)
+        noise = None if box is None else Noise(self.noise_share_, *box)
         try:
-            return Parameters.from_arrays(*arrays, self.covariance_type)
+            return Parameters.from_arrays(*arrays, self.covariance_type, noise)
         except ValueError as error:
             raise SettingsError(f"{error}. Was covariance_type changed? Then fit anew.") from None
 

@@ -34,6 +34,8 @@ def sklearn_form(ours: Any) -> SklearnMixture:
             f"scikit-learn's GaussianMixture has no covariance_type {ours.covariance_type!r}; it "
             f"has {known}."
         )
+    if ours.noise or getattr(ours, "noise_box_", None) is not None:
+        raise SettingsError("scikit-learn's GaussianMixture has no noise component.")
     theirs = SklearnMixture()
     theirs.set_params(**{k: v for k, v in ours.get_params().items() if k in COMMON})
     if theirs.init_params == "auto":  # theirs knows no search

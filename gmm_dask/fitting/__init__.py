@@ -1,5 +1,6 @@
 """The method: EM as ask and tell, its starts, its acceleration and what guards its components."""
 
+from gmm_dask.fitting.clutter import SHARE as NOISE_SHARE
 from gmm_dask.fitting.em import Expectation, Fit, Rule, SharedPass, advance, fit, go_on, passes
 from gmm_dask.fitting.events import Action, Event, listed, quoted
 from gmm_dask.fitting.initial_values import Given, checked_start
@@ -30,6 +31,7 @@ from gmm_dask.fitting.state import Keeper, Progress, State
 __all__ = [
     "ACCELERATIONS",
     "INIT_METHODS",
+    "NOISE_SHARE",
     "Action",
     "ComponentPolicy",
     "Event",

@@ -71,6 +71,7 @@ class Fit:
         is_rough: bool = False,
     ) -> Fit:
         """The fit before its first pass."""
+        start = start._replace(parameters=maximise.with_noise(start.parameters))
         return cls(State.begin(start, previous, is_rough=is_rough), maximise, rule)
 
     @property

@@ -14,7 +14,7 @@ from gmm_dask.errors import NotFiniteError, SingularCovarianceError, StarvedComp
 from gmm_dask.fitting.events import Action, Event, columns_called, noted, under_floor
 from gmm_dask.mixture import CovarianceFamily, Parameters, Prior, SufficientStatistics
 from gmm_dask.mixture.estimate import SMALLEST, Cause, Fault, estimate, find_faults
-from gmm_dask.mixture.parameters import Estimate
+from gmm_dask.mixture.parameters import Estimate, Noise
 from gmm_dask.mixture.steps import log_density
 from gmm_dask.sampling import ColumnSpread
 
@@ -77,6 +77,8 @@ class Maximisation:
     eigenvalue_ratio : float, optional
         At most so many times the least eigenvalue of all covariances is the largest one, as
         `CovarianceFamily.limited` says; needs `spread`.
+    noise : Noise, optional
+        The noise that a fit starts with; without it there is none.
     """
 
     reg_covar: float = 1e-6
@@ -87,6 +89,7 @@ class Maximisation:
     start: int = 1
     sample: npt.NDArray[Any] | None = None
     eigenvalue_ratio: float | None = None
+    noise: Noise | None = None
 
     @property
     def unit(self) -> float:
@@ -110,6 +113,12 @@ class Maximisation:
         weights = self.prior.weights(float(self.spread.weight.max()) * given.weights)
         return Step(replace(given, weights=weights), ())
 
+    def with_noise(self, given: Parameters) -> Parameters:
+        """A start with the noise that there is to be."""
+        if given.noise is not None or self.noise is None:
+            return given
+        return replace(given, noise=self.noise)
+
     def __call__(
         self,
         parameters: Parameters,
@@ -130,7 +139,12 @@ class Maximisation:
         rows = statistics.sum_resp
         if self.prior is not None:
             rows = rows + self.prior.rows_of_covariance(found.family) + self.prior.rows_of_mean
-        return self._guarded(self._limited(found, rows), parameters, pass_number, events)
+        step = self._guarded(self._limited(found, rows), parameters, pass_number, events)
+        if parameters.noise is None:
+            return step
+        share = 1 - float(statistics.sum_resp.sum()) / statistics.sum_weight
+        noise = parameters.noise.with_share(share)
+        return step._replace(parameters=replace(step.parameters, noise=noise))
 
     def _limited(self, found: Estimate, rows: Array) -> Estimate:
         """With eigenvalues within the ratio; `rows` (k,) in any unit are behind the covariances."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gmm_dask.fitting.clutter import clustered, finds_noise
 from gmm_dask.fitting.em import Expectation, Fit, Rule, advance, go_on, passes
 from gmm_dask.fitting.events import Event
 from gmm_dask.fitting.initial_values import Given
@@ -23,6 +24,7 @@ from gmm_dask.fitting.outcome import FitResult, Report, Watcher, best_of, unhear
 from gmm_dask.fitting.search.best_start import Found, Rows, best_start
 from gmm_dask.fitting.state import Keeper, Progress, State
 from gmm_dask.mixture import Parameters, SufficientStatistics, n_free_parameters
+from gmm_dask.mixture.row_arithmetic import RowArithmetic
 
 TRIES = 8  # starts on the sample, all but the first of them for a few passes
 TELLING_ROWS, TELLING_VALUES = 2048, 4  # for a component at least, and for each of its parameters
@@ -258,11 +260,35 @@ class _Starts:
             yield self._best_on_sample(guards, seeds)
             return
         for guard, seed in zip(guards[done:], seeds[done:], strict=True):
-            found = self._searched(guard, seed)
-            if found is None:
-                yield State.begin(self._start(guard, seed)), guard
-            else:
-                yield replace(State.begin(found.start), search=found.record), guard
+            found = self._found(guard, seed)
+            if guard.noise is not None and self.given.is_nothing and self.method.max_iter > 0:
+                found = self._beside_noise(found, guard, seed)
+            parameters = guard.with_noise(found.start.parameters)
+            start = found.start._replace(parameters=parameters)
+            yield replace(State.begin(start), search=found.record), guard
+
+    def _found(self, guard: Maximisation, seed: np.random.SeedSequence) -> Found:
+        """The start that a search finds, or the one that `init_params` names."""
+        return self._searched(guard, seed) or Found(self._start(guard, seed), None)
+
+    def _beside_noise(
+        self, plain: Found, guard: Maximisation, seed: np.random.SeedSequence
+    ) -> Found:
+        """The start that EM leads further from: the plain one, or that of rows without noise."""
+        others = self._without_noise._found(guard, seed)
+        ends: list[FitResult | None] = []
+        X, weight = self.sample.X, self.sample.weight  # all rows
+        arithmetic = RowArithmetic.chosen("em")
+
+        def expectation(parameters: Parameters) -> SufficientStatistics:
+            return arithmetic.e_step(X, parameters, weight, unit=guard.unit)
+
+        for start in (plain.start, others.start):
+            try:
+                ends.append(refine(expectation, start, guard, tol=self.method.tol))
+            except IN_TROUBLE:
+                ends.append(None)
+        return others if finds_noise(ends[1], ends[0]) else plain
 
     def _searched(self, guard: Maximisation, seed: np.random.SeedSequence) -> Found | None:
         """The start that a search finds; None where none is asked for, or all of it failed."""
@@ -270,7 +296,7 @@ class _Starts:
         if method.init_params != "auto" or method.n_components == 1 or not self.given.is_nothing:
             return None
         rows = Rows(self._ready, len(self.sample.X), self.sample.threads)
-        kind = method.covariance_type
+        kind, guard = method.covariance_type, replace(guard, noise=None)
         return best_start(rows, method.n_components, kind, guard, seed, method.effort)
 
     def _start(
@@ -298,7 +324,16 @@ class _Starts:
         init_params = self.method.init_params
         quick = "k-means++" if init_params in ("kmeans", "auto") else init_params
         method = replace(self.method, init_params=quick)
-        return _Starts(self.sample.part or self.sample, method, self.given, self.report)
+        sample = self.sample.part or self.sample
+        return replace(self, sample=sample, method=method)
+
+    @cached_property
+    def _without_noise(self) -> _Starts:
+        """Starts on the rows of the sample that do not look like noise; passes are as before."""
+        X, weight = self.sample.X, self.sample.weight
+        chosen = clustered(X)
+        weight = None if weight is None else weight[chosen]
+        return replace(self, sample=replace(self.sample, X=X[chosen], weight=weight, part=None))
 
     def _best_on_sample(
         self, guards: Sequence[Maximisation], seeds: Sequence[np.random.SeedSequence]
@@ -314,18 +349,31 @@ class _Starts:
             with suppress(*IN_TROUBLE):  # of which all rows are to decide
                 start, watch = _end(best), self._watch("EM on a larger sample")
                 best = refine(self.sample.on_larger, start, guard, tol=self.method.tol, watch=watch)
-        return replace(State.begin(_end(best)), search=record), guard
+        return _begun(replace(best, search=record)), guard
 
     def _watch(self, phase: str) -> Watcher:
         return lambda record: self.report(phase, record.number, MAX_PASSES)
 
     def _settled(self, guard: Maximisation, seed: np.random.SeedSequence) -> FitResult:
+        """Where EM on the sample led to; of noise also from a start on rows that look like none."""
+        if guard.noise is None:
+            return self._followed(guard, seed)
+        found, errors = [], []
+        for starts in (self, self._without_noise):
+            try:
+                found.append(starts._followed(guard, seed))
+            except IN_TROUBLE as error:
+                errors.append(error)
+        if not found:
+            raise errors[0]
+        return found[-1] if finds_noise(found[-1], found[0]) else found[0]
+
+    def _followed(self, guard: Maximisation, seed: np.random.SeedSequence) -> FitResult:
         """EM on the sample from the start, or from another that leads further.
 
         Short runs of EM are the cheapest way past a poor start (Biernacki, Celeux and Govaert
         2003, Comput. Stat. Data Anal. 41): of TRIES - 1 others the one that is best after a few
-        passes is followed to its end. What chance alone adds, half a row for each parameter, is
-        no lead.
+        passes is followed to its end.
         """
         expectation, tol = self.sample.expectation, self.method.tol
         assert expectation is not None
@@ -340,10 +388,9 @@ class _Starts:
         if not runs:
             return settled
         best = Step(best_of(runs).parameters, ())
-        lead = settled.parameters.n_free_parameters / (2 * max(1, settled.n_rows))
         with suppress(*IN_TROUBLE):
             other = refine(expectation, best, guard, tol=tol, watch=watch)
-            if not other.events_ and other.lower_bounds[-1] > settled.lower_bounds[-1] + lead:
+            if not other.events_ and _leads(other, settled):
                 return other
         return settled
 
@@ -378,6 +425,17 @@ def rule_of(sample: Sample, method: Method) -> Rule:
     """When a fit over all rows ends that starts from this sample."""
     is_part = sample.expectation is not None
     return Rule(method.tol, method.max_iter, method.accelerates(is_part))
+
+
+def _leads(one: FitResult, other: FitResult) -> bool:
+    """Whether a fit is better by more than chance adds, half a row for each parameter."""
+    lead = other.parameters.n_free_parameters / (2 * max(1, other.n_rows))
+    return one.lower_bounds[-1] > other.lower_bounds[-1] + lead
+
+
+def _begun(found: FitResult) -> State:
+    """A fit that goes on from the end of another one."""
+    return replace(State.begin(_end(found)), search=found.search)
 
 
 def _end(result: FitResult) -> Step:

@@ -14,6 +14,7 @@ from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.statistics import statistics_bytes
 
 TRAJECTORY_BYTES = 16 << 20  # of the states that are remembered; the earliest are forgotten first
+NOISE_TOL = 1e-4  # change of the share of noise: its last rows change the log-likelihood little
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +114,12 @@ class State:
         calm = not any(event.pass_number == self.n_passes + 1 for event in events)
         change = bound - self.last_bound
         settles = calm and (change if self.is_rough else abs(change)) < tol
+        settles = settles and _noise_change(self.settled, settled) < NOISE_TOL
         history, ahead = NOTHING, None
         if accelerate and calm and not settles:
             history = self.history.after(self.parameters, settled)
             ahead = history.extrapolated()
-        parameters = settled if ahead is None else ahead
+        parameters = settled if ahead is None else replace(ahead, noise=settled.noise)
         return State(
             parameters,
             settled,
@@ -172,6 +174,13 @@ class Progress:
 
 
 Keeper = Callable[[Progress], None]
+
+
+def _noise_change(before: Parameters, after: Parameters) -> float:
+    """How much the share of noise changed; 0 where there is none."""
+    if before.noise is None or after.noise is None:
+        return 0.0
+    return abs(after.noise.share - before.noise.share)
 
 
 def _latest(trajectory: tuple[Parameters, ...]) -> tuple[Parameters, ...]:

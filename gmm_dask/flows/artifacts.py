@@ -104,7 +104,7 @@ def labelled_rows(published: Published) -> Rows:
     rows: Rows = [
         {"label": j, "rows": count} for j, count in enumerate(published.metrics["n_labelled"])
     ]
-    dropped = published.metrics["n_dropped"]
+    dropped = published.metrics["n_dropped"] | {"noise": published.metrics.get("n_noise")}
     return rows + [{"label": f"-1 ({why})", "rows": n} for why, n in dropped.items() if n]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,26 @@ from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.covariance.family import CovarianceFamily
 
 Array = npt.NDArray[np.float64]
+Rows = npt.NDArray[Any]
+
+NOISE_LABEL = -1  # of a row that is noise most probably
+FENCE = 1.5  # interquartile ranges beyond the quartiles, past which values are outliers (Tukey)
 
 
 def mixture_sample(
     parameters: Parameters, n_samples: int, rng: np.random.Generator | np.random.RandomState
 ) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Rows drawn from a mixture, (n_samples, d), in the order of their components (n_samples,)."""
+    """Rows drawn from a mixture, (n_samples, d), in the order of their components (n_samples,).
+
+    Rows of noise come first, of the component -1.
+    """
     from scipy.linalg import solve_triangular
 
+    noise = parameters.noise
+    if noise is not None and (n_noise := int(rng.binomial(n_samples, noise.share))):
+        drawn, plain = noise.sample(n_noise, rng), replace(parameters, noise=None)
+        X, component = mixture_sample(plain, n_samples - n_noise, rng)
+        return np.vstack([drawn, X]), np.concatenate([np.full(n_noise, NOISE_LABEL), component])
     counts = rng.multinomial(n_samples, parameters.weights)
     X = rng.standard_normal((n_samples, parameters.n_features))
     component = np.repeat(np.arange(parameters.n_components), counts)
@@ -37,6 +49,97 @@ def n_free_parameters(covariance_type: str, n_components: int, n_features: int) 
     """Free parameters of a mixture, as the criteria count them."""
     of_covariances = family(covariance_type).n_free(n_components, n_features)
     return of_covariances + n_components * n_features + n_components - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Rows that belong to no component: their share, and the box that they are uniform over.
+
+    A component of constant density beside the Gaussians, as in mclust (Banfield and Raftery 1993,
+    Biometrics 49). A row that is noise with probability u counts for the Gaussians as a row of
+    weight 1 - u, so that no covariance family and no kernel knows of it.
+
+    Outside of the box the density is the same, so that gross outliers are noise however far they
+    are, and neither they nor the size of the data say how much noise there is inside.
+
+    Parameters
+    ----------
+    share : float
+        Of the rows; the weights of the Gaussians are shares of the others.
+    lower, upper : (d,)
+        Edges of the box, in units of the data.
+    """
+
+    share: float
+    lower: Array
+    upper: Array
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "share", float(self.share))
+        for name in ("lower", "upper"):
+            array = np.array(getattr(self, name), dtype=np.float64)
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+
+    @classmethod
+    def over(cls, X: Rows, weight: Array | None, share: float, reg_covar: float) -> Noise:
+        """Noise over the box of rows (m, d), of which NaN is a missing value.
+
+        The box of a column reaches from the least to the largest value inside of the fences beyond
+        its quartiles. It is as wide at least as a Gaussian of variance `reg_covar`.
+        """
+        edges = np.array([_edges(X[:, j], weight) for j in range(X.shape[1])])
+        least = np.sqrt(12 * reg_covar) + np.finfo(np.float64).tiny ** 0.5
+        lacking = np.maximum(least - (edges[:, 1] - edges[:, 0]), 0.0) / 2
+        return cls(share, edges[:, 0] - lacking, edges[:, 1] + lacking)
+
+    def with_share(self, share: float) -> Noise:
+        """The same noise of another share."""
+        return replace(self, share=min(max(share, 0.0), 1.0))
+
+    def take(self, features: npt.NDArray[np.intp]) -> Noise:
+        """The noise of some of the features."""
+        return Noise(self.share, self.lower[features], self.upper[features])
+
+    def log_shares(self, X: Rows, log_density: Array) -> tuple[Array, Array]:
+        """Logs of the densities of noise and of Gaussians at each row, times their shares, (n,).
+
+        Parameters
+        ----------
+        X : (n, d)
+            NaN is a missing value, which says nothing of noise either.
+        log_density : (n,)
+            Of the Gaussians alone.
+        """
+        narrow = -np.log(self.upper - self.lower)
+        present = ~np.isnan(X)
+        constant = np.full(len(X), narrow.sum())
+        if not present.all():
+            constant = np.where(present, narrow, 0.0).sum(axis=1)
+        with np.errstate(divide="ignore"):
+            return np.log(self.share) + constant, np.log1p(-self.share) + log_density
+
+    def sample(self, n: int, rng: np.random.Generator | np.random.RandomState) -> Array:
+        """Rows drawn from the box, (n, d)."""
+        return rng.uniform(self.lower, self.upper, size=(n, len(self.lower)))
+
+
+def _edges(values: Rows, weight: Array | None) -> tuple[float, float]:
+    """Where the box of a column begins and ends."""
+    present = ~np.isnan(values)
+    if not present.any():
+        return 0.0, 0.0
+    values = values[present].astype(np.float64)
+    order = np.argsort(values, kind="stable")
+    values = values[order]
+    counted = np.ones(len(values)) if weight is None else weight[present][order]
+    above = np.cumsum(counted) / counted.sum()
+    first, last = values[np.minimum(np.searchsorted(above, [0.25, 0.75]), len(values) - 1)]
+    beyond = FENCE * (last - first)
+    if beyond == 0:
+        return float(values[0]), float(values[-1])
+    inside = values[(values >= first - beyond) & (values <= last + beyond)]
+    return float(inside[0]), float(inside[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +186,8 @@ class Parameters:
         In the units of the data.
     family : CovarianceFamily
         The covariances, which the mixture has factors of.
+    noise : Noise, optional
+        Rows that belong to no component; the weights are shares of all other rows.
 
     Raises
     ------
@@ -93,6 +198,7 @@ class Parameters:
     weights: Array
     means: Array
     family: CovarianceFamily
+    noise: Noise | None = None
 
     def __post_init__(self) -> None:
         for name in ("weights", "means"):
@@ -116,13 +222,14 @@ class Parameters:
         covariances: npt.ArrayLike,
         precisions_cholesky: npt.ArrayLike,
         covariance_type: str,
+        noise: Noise | None = None,
     ) -> Parameters:
         """The mixture of stored arrays, bit for bit; their shapes are those of the family."""
         means = np.asarray(means, dtype=np.float64)
         k, d = means.shape
         arrays = np.asarray(covariances), np.asarray(precisions_cholesky)
         found = family(covariance_type)(k, d, *arrays)
-        return cls(np.asarray(weights), means, found)
+        return cls(np.asarray(weights), means, found, noise)
 
     @classmethod
     def from_covariances(
@@ -195,7 +302,8 @@ class Parameters:
     @property
     def n_free_parameters(self) -> int:
         """Free parameters of the model, as the criteria count them."""
-        return n_free_parameters(self.covariance_type, *self.means.shape)
+        n_gaussian = n_free_parameters(self.covariance_type, *self.means.shape)
+        return n_gaussian + (self.noise is not None)
 
     @property
     def precisions(self) -> Array:
@@ -212,12 +320,15 @@ class Parameters:
 
     def marginal(self, observed: npt.NDArray[np.intp]) -> Parameters:
         """The mixture of some of the features, in their order."""
-        return Parameters(self.weights, self.means[:, observed], self.family.marginal(observed))
+        noise = None if self.noise is None else self.noise.take(observed)
+        family = self.family.marginal(observed)
+        return Parameters(self.weights, self.means[:, observed], family, noise)
 
     def take(self, order: Sequence[int] | npt.NDArray[np.intp]) -> Parameters:
         """The same mixture with its components in another order."""
         order = np.asarray(order, dtype=np.intp)
-        return Parameters(self.weights[order], self.means[order], self.family.take(order))
+        family = self.family.take(order)
+        return Parameters(self.weights[order], self.means[order], family, self.noise)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Parameters, (self.weights, self.means, self.family)
+        return Parameters, (self.weights, self.means, self.family, self.noise)

@@ -15,7 +15,7 @@ from gmm_dask.errors import DataError
 from gmm_dask.mixture import core, steps
 from gmm_dask.mixture import missing as incomplete
 from gmm_dask.mixture.core import Precision
-from gmm_dask.mixture.parameters import Parameters
+from gmm_dask.mixture.parameters import NOISE_LABEL, Noise, Parameters
 from gmm_dask.mixture.statistics import SufficientStatistics
 from gmm_dask.mixture.steps import RowScores, positive
 from gmm_dask.sampling import ColumnSpread, Keys, spread_and_keys
@@ -156,11 +156,31 @@ class RowArithmetic:
         rows, weight, n_used = self.counted(X, sample_weight)
         if weight is not None:
             weight = weight / unit
-        if self.precision == "single":
-            found = core.e_step(rows, parameters, weight, self.precision)
-        else:
-            found = self._steps(rows).e_step(rows, parameters, weight)
+        found = self._e_step(rows, parameters, weight)
         return found if len(rows) == n_used else replace(found, n_rows=n_used)
+
+    def _e_step(self, X: Rows, parameters: Parameters, weight: Rows | None) -> SufficientStatistics:
+        if parameters.noise is not None:
+            return self._beside_noise(X, parameters, parameters.noise, weight)
+        if self.precision == "single":
+            return core.e_step(X, parameters, weight, self.precision)
+        return self._steps(X).e_step(X, parameters, weight)
+
+    def _beside_noise(
+        self, X: Rows, parameters: Parameters, noise: Noise, weight: Rows | None
+    ) -> SufficientStatistics:
+        """Sums over the rows, each times its probability to be no noise; densities count both."""
+        density = self._steps(X).score_rows(X, parameters).log_density
+        of_noise, of_others = noise.log_shares(X, density)
+        log_density = np.logaddexp(of_noise, of_others)
+        weight = np.ones(len(X)) if weight is None else weight
+        others = weight * np.exp(of_others - log_density)
+        found = self._e_step(X, replace(parameters, noise=None), others)
+        return replace(
+            found,
+            sum_weight=float(weight.sum()),
+            log_likelihood=float(weight @ log_density),
+        )
 
     def spread_and_keys(
         self, X: Rows, sample_weight: Array | None = None, salt: int | None = None
@@ -171,12 +191,28 @@ class RowArithmetic:
         return spread_and_keys(X, sample_weight, salt)
 
     def score(self, X: Rows, parameters: Parameters) -> RowScores:
-        """Label, log-density and largest responsibility of each usable row."""
-        return self._steps(X).score_rows(X, parameters)
+        """Label, log-density and largest responsibility of each usable row; -1 of noise."""
+        found = self._steps(X).score_rows(X, parameters)
+        if parameters.noise is None:
+            return found
+        of_noise, of_others = parameters.noise.log_shares(X, found.log_density)
+        log_density = np.logaddexp(of_noise, of_others)
+        is_noise = np.exp(of_noise - log_density)
+        largest = np.exp(of_others - log_density) * found.max_responsibility
+        labels = np.where(is_noise > largest, NOISE_LABEL, found.labels).astype(found.labels.dtype)
+        return RowScores(labels, log_density, np.maximum(is_noise, largest))
 
     def responsibilities(self, X: Rows, parameters: Parameters) -> Array:
-        """Posterior probability of each component for each usable row, (n, k)."""
-        return self._steps(X).responsibilities(X, parameters)
+        """Posterior probability of each component for each usable row, (n, k).
+
+        Rows sum to one, or to the probability that the row is no noise.
+        """
+        found = self._steps(X).responsibilities(X, parameters)
+        if parameters.noise is None:
+            return found
+        density = self._steps(X).score_rows(X, parameters).log_density
+        of_noise, of_others = parameters.noise.log_shares(X, density)
+        return found * np.exp(of_others - np.logaddexp(of_noise, of_others))[:, None]
 
     def impute(self, X: Rows, parameters: Parameters) -> Array:
         """X (n, d) as float64; each missing value is replaced by its mean given the row."""

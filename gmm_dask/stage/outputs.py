@@ -174,6 +174,7 @@ def _check_metrics(metrics: Any, model: Model, at: At) -> None:
     later: dict[str, Kind[Any]] = {
         "published": optional(TIME),
         "features_named": optional(FLAG),
+        "n_noise": optional(COUNT),
         "tables": by_name(COUNT),
         **kinds(k),
     }

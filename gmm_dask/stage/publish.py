@@ -235,6 +235,7 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "n_dropped": {"missing": sums.n_dropped},
         "n_incomplete": sums.n_incomplete,
         "n_labelled": list(sums.n_labelled),
+        "n_noise": None if fitted.model.parameters.noise is None else sums.n_noise,
         "n_anomalies": None if job.settings.labels.anomaly is None else sums.n_anomalies,
         "severity": None if fitted.severities is None else fitted.severities.to_dict(),
         **certainty(sums, fitted.model),

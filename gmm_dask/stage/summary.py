@@ -72,8 +72,12 @@ class Components:
 
     @property
     def sizes(self) -> Array | None:
-        """Weight of each component times the rows, (k,)."""
-        return None if self.n_rows is None else self.parameters.weights * self.n_rows
+        """Weight of each component times the rows that are no noise, (k,)."""
+        if self.n_rows is None:
+            return None
+        noise = self.parameters.noise
+        share = 0.0 if noise is None else noise.share
+        return np.asarray(self.parameters.weights * (1 - share) * self.n_rows)
 
     @property
     def spreads(self) -> Array:
@@ -184,6 +188,8 @@ def rows_used(metrics: Mapping[str, Any]) -> str:
     rows = f"{metrics['n_rows']:,}" if metrics["n_rows"] else "0: no file holds a row"
     if dropped := metrics["n_rows"] - metrics["n_used"]:
         rows += f", {dropped:,} of them without a label: a value is missing"
+    if noise := metrics.get("n_noise"):
+        rows += f", {noise:,} of them noise with the label -1"
     if incomplete := metrics.get("n_incomplete"):
         rows += f", {incomplete:,} of them used though values are missing"
     if tables := metrics.get("tables"):

@@ -49,7 +49,7 @@ class Found(NamedTuple):
     """What a search found: where to start, and its record."""
 
     start: Step
-    record: SearchRecord
+    record: SearchRecord | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,7 @@ from gmm_dask.storage import (
     by_name,
     check_mixture,
     count_from,
+    kind_of_noise,
     list_of,
     optional,
     or_infinite,
@@ -221,7 +222,8 @@ def _mixture(shapes: Shapes) -> Kind[Parameters]:
     def arrays(k: int) -> Kind[dict[str, Any]]:
         of_arrays = array_shapes(shapes.covariance_type, k, shapes.n_features)
         kinds = {name: packed(*of_array) for name, of_array in of_arrays.items()}
-        return shape({"n_components": count_from(1), **kinds})
+        noise = kind_of_noise(packed(shapes.n_features))
+        return shape({"n_components": count_from(1), **kinds}, {"noise": noise})
 
     def load(value: Any, at: At) -> Parameters:
         k = count_from(1).of(value, "n_components", at)
@@ -229,7 +231,9 @@ def _mixture(shapes: Shapes) -> Kind[Parameters]:
             at.refuse(f"is {k}, of at most {shapes.n_components}", "n_components")
         found = arrays(k).load(value, at)
         parameters = Parameters.from_arrays(
-            **{name: found[name] for name in ARRAYS}, covariance_type=shapes.covariance_type
+            **{name: found[name] for name in ARRAYS},
+            covariance_type=shapes.covariance_type,
+            noise=found.get("noise"),
         )
         check_mixture(parameters, at)
         return parameters
@@ -237,6 +241,8 @@ def _mixture(shapes: Shapes) -> Kind[Parameters]:
     def dump(parameters: Parameters) -> Any:
         k = parameters.n_components
         known = {name: getattr(parameters, name) for name in ARRAYS}
+        if parameters.noise is not None:
+            known["noise"] = parameters.noise
         return arrays(k).dump({"n_components": k, **known})
 
     return Kind(load, dump)

@@ -241,7 +241,7 @@ def label_sums(
     n_incomplete: int,
 ) -> LabelSums:
     """The sums over n_rows rows, of which those that are usable have these scores and weights."""
-    counts = np.bincount(score.labels, minlength=n_components)
+    counts = np.bincount(score.labels + 1, minlength=1 + n_components)  # noise has the label -1
     return LabelSums(
         n_rows,
         n_rows - len(score.labels),
@@ -249,7 +249,8 @@ def label_sums(
         float(len(score.labels) if weight is None else weight.sum()),
         _weighted_sum(score.log_density, weight),
         _weighted_sum(np.log(score.max_responsibility), weight),
-        tuple(int(count) for count in counts),
+        tuple(int(count) for count in counts[1:]),
+        n_noise=int(counts[0]),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -93,6 +93,9 @@ class Explained:
             return
         where: Any = slice(None) if further.reasons == "all" or chosen.all() else chosen
         rows, labels, others = X[where], scores.labels[where], None
+        if parameters.noise is not None:  # what is noise is explained by the nearest component
+            parameters = replace(parameters, noise=None)
+            labels = np.where(labels < 0, arithmetic.score(rows, parameters).labels, labels)
         if parameters.n_components > 1:
             others = second_best(arithmetic.responsibilities(rows, parameters), labels)
         self._places.append(places[where])

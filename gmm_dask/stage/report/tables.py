@@ -180,6 +180,8 @@ def row_counts(data: ReportData) -> list[tuple[str, str]]:
     lines = [("Rows read", text.count(n_read)), ("Rows used", text.count(metrics.get("n_used")))]
     if incomplete := metrics.get("n_incomplete"):
         lines.append(("Used though values are missing", text.count(incomplete)))
+    if (noise := metrics.get("n_noise")) is not None:
+        lines.append(("Of them noise, with the label -1", text.count(noise)))
     lines += [(f"Dropped: {reason}", text.count(n)) for reason, n in data.dropped.items()]
     return lines if data.dropped else [*lines, ("Rows dropped", "0")]
 

@@ -27,6 +27,7 @@ from gmm_dask.storage.records.model_file import MODEL_KEY
 from gmm_dask.storage.store.runs import RunFolder, damage_of, wrong_model
 
 MISSING = "missing"  # the reason of a row that could not be used
+NOISE = "noise"  # the reason of a row that belongs to no component most probably
 MAX_LIST_VALUES = 2**31 - 1  # of all lists of a column of a part
 LABEL_COLUMNS = {
     "row_id": pa.int64(),
@@ -107,7 +108,7 @@ def label_table(
     scores : RowScores
         Of all n rows; what it says of unusable rows is not looked at.
     usable : (n,)
-        Others get label -1, no score, and a reason.
+        Others get label -1, no score, and a reason; noise has a score.
     responsibilities : (n, k), optional
     further : mapping of str to Array, optional
         Some of FURTHER_COLUMNS, of n rows.
@@ -135,7 +136,7 @@ def label_table(
         "label": to_arrow(np.where(usable, scores.labels, -1), pa.int32()),
         "log_density": to_arrow(scores.log_density, pa.float64(), unusable),
         "max_responsibility": to_arrow(scores.max_responsibility, pa.float64(), unusable),
-        "reason": _reasons(usable),
+        "reason": _reasons(usable, scores.labels),
         **further,
     }
     if responsibilities is not None:
@@ -231,6 +232,8 @@ class LabelSums:
         Rows that were flagged.
     classification : Classification
         How surely they are labelled.
+    n_noise : int
+        Rows that belong to no component most probably.
     """
 
     n_rows: int
@@ -242,6 +245,7 @@ class LabelSums:
     n_labelled: tuple[int, ...]
     n_anomalies: int = 0
     classification: Classification = NO_COMPONENTS
+    n_noise: int = 0
 
     @property
     def largest(self) -> float:
@@ -372,10 +376,13 @@ def content_problem(
     return wrong_model(data, path, model_sha256)
 
 
-def _reasons(usable: npt.NDArray[np.bool_]) -> pa.Array:
-    if usable.all():
+def _reasons(usable: npt.NDArray[np.bool_], labels: npt.NDArray[np.integer[Any]]) -> pa.Array:
+    """Why rows have no component: null where they have one."""
+    is_noise = usable & (labels < 0)
+    labelled = usable & ~is_noise
+    if labelled.all():
         return pa.nulls(len(usable), pa.string())
-    return pa.array(np.full(len(usable), MISSING), pa.string(), mask=usable)
+    return pa.array(np.where(is_noise, NOISE, MISSING), pa.string(), mask=labelled)
 
 
 def _lists(values: npt.NDArray[np.float64], nulls: npt.NDArray[np.bool_]) -> pa.ListArray:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from gmm_dask.errors import ModelFileError, OutputError, SettingsError
 from gmm_dask.mixture import MergeTree, Parameters, merge_tree
 from gmm_dask.mixture.covariance import family
+from gmm_dask.mixture.parameters import Noise
 from gmm_dask.storage.arrow import parquet_bytes, to_arrow, to_arrow_lists
 from gmm_dask.storage.records.codec import (
     COUNT,
@@ -153,8 +154,8 @@ def is_readable(
     """Whether every model of this shape and after so many passes is a file that can be read."""
     k, d = n_components, len(names)
     shape = family(covariance_type).shape(k, d)
-    n_numbers = 6 * k + k * d + 2 * math.prod(shape) + passes
-    n_lists = 7 + 2 * k + 2 * (1 + sum(accumulate(shape[:-1], operator.mul)))
+    n_numbers = 6 * k + k * d + 2 * math.prod(shape) + passes + 2 * d  # the edges of noise
+    n_lists = 9 + 2 * k + 2 * (1 + sum(accumulate(shape[:-1], operator.mul)))
     text = canonical_json([*names, *types])
     n_bytes = REST_BYTES + len(text) + NUMBER_BYTES * n_numbers + 3 * n_lists
     marks = REST_MARKS + n_marks(text) + n_lists
@@ -170,7 +171,9 @@ def parameters_table(model: Model) -> pa.Table:
     """
     parameters, names = model.parameters, model.feature_names
     variances, matrices = parameters.family.variances, parameters.family.matrices
-    numbers = {"weight": parameters.weights, "size": parameters.weights * model.n_rows}
+    share = 0.0 if parameters.noise is None else parameters.noise.share
+    size = parameters.weights * (1 - share) * model.n_rows
+    numbers = {"weight": parameters.weights, "size": size}
     numbers |= {f"mean_{name}": parameters.means[:, i] for i, name in enumerate(names)}
     numbers |= {f"sd_{name}": np.sqrt(variances[:, i]) for i, name in enumerate(names)}
     columns = {"component": to_arrow(np.arange(parameters.n_components), pa.int32())}
@@ -218,6 +221,8 @@ def _dump(model: Model) -> Any:
     arrays = {name: getattr(parameters, name) for name in ARRAYS}
     of_model = {name: value for name, value in vars(model).items() if value is not None}
     known = {**of_model, **sizes, **arrays, "covariance_type": parameters.covariance_type}
+    if parameters.noise is not None:
+        known["noise"] = parameters.noise
     k, d = parameters.means.shape
     return _shape(parameters.covariance_type, k, d, model.n_passes).dump(known)
 
@@ -234,7 +239,8 @@ def _load(document: Any, at: At) -> Model:
     for name in ("n_components", "n_features"):
         del found[name]
     arrays = {name: found.pop(name) for name in ARRAYS}
-    parameters = Parameters.from_arrays(**arrays, covariance_type=found.pop("covariance_type"))
+    of_family, noise = found.pop("covariance_type"), found.pop("noise", None)
+    parameters = Parameters.from_arrays(**arrays, covariance_type=of_family, noise=noise)
     check_mixture(parameters, at)
     if (problem := parameters.family.factors_problem()) is not None:
         at.refuse(problem, "precisions_cholesky")
@@ -258,6 +264,21 @@ def _check_clusters(model: Model, at: At) -> None:
         at.refuse(problem, "merge_tree")
     if tuple(tree.clusters(len(set(clusters))).tolist()) != clusters:
         at.refuse("is no level of the merge tree", "clusters")
+
+
+def kind_of_noise(edges: Kind[Any]) -> Kind[Noise]:
+    """The noise component, its edges as they are written."""
+    inner = shape({"share": SIZE, "lower": edges, "upper": edges})
+
+    def load(value: Any, at: At) -> Noise:
+        found = inner.load(value, at)
+        if found["share"] > 1:
+            at.refuse(f"is {found['share']}, which is no share", "share")
+        if not (np.asarray(found["lower"]) < np.asarray(found["upper"])).all():
+            at.refuse("has edges that are not in order", "upper")
+        return Noise(**found)
+
+    return Kind(load, lambda noise: inner.dump(vars(noise)))
 
 
 def _tree(k: int) -> Kind[MergeTree]:
@@ -294,6 +315,7 @@ def _shape(covariance_type: str, k: int, d: int, n_passes: int) -> Kind[dict[str
         {
             "clusters": list_of(COUNT, k),
             "merge_tree": _tree(k),
+            "noise": kind_of_noise(numbers(d)),
         },
     )
 
