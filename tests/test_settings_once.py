@@ -56,6 +56,12 @@ def test_the_words_are_those_that_the_method_knows(name: str) -> None:
         assert getattr(settings_from(section(**{name: word})).fit, name) == word
 
 
+IN_OTHERS = {  # a mapping, and what options of other settings give
+    *(("cluster", "address"), ("cluster", "options")),
+    *(("select", "n_components"), ("select", "covariance_types")),
+}
+
+
 def test_every_setting_is_an_option_but_mappings_and_what_a_refresh_takes_from_a_file() -> None:
     @takes(Settings)
     def command(**given: Any) -> None:
@@ -66,8 +72,7 @@ def test_every_setting_is_an_option_but_mappings_and_what_a_refresh_takes_from_a
         kind: Any = part.annotation
         for key in kind.model_fields:
             is_option = f"{name}__{key}" in options
-            without = {("cluster", "address"), ("cluster", "options")}
-            assert is_option == (name != "refresh" and (name, key) not in without)
+            assert is_option == (name != "refresh" and (name, key) not in IN_OTHERS)
 
 
 def test_a_backend_is_opened_from_the_section_of_the_settings_as_it_is() -> None:

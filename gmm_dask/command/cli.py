@@ -173,6 +173,27 @@ def fit(
 
 
 @app.command(cls=Command)
+@options.takes(Settings)
+def select(
+    overrides: options.Overrides = None,
+    progress: Shown = Show.AUTO,
+    debug: Debug = False,
+    **given: Any,
+) -> None:
+    """Choose the number of components and the family: all candidates share every read."""
+    with ending(debug, explained=options.explained(Settings)):
+        from gmm_dask.stage import run as stage
+
+        settings = options.settings_of(Settings, given, overrides)
+        if not settings.select.is_asked:
+            raise SettingsError(
+                "There is one candidate, so nothing to choose: give --n-components 2:12, or a list "
+                "such as 2,4,8, or several families as in --covariance-type full,diag."
+            )
+        carry_out(stage.run, settings, progress)
+
+
+@app.command(cls=Command)
 @options.takes(ScoreSettings)
 def label(
     overrides: options.Overrides = None,

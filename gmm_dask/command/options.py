@@ -31,6 +31,7 @@ Overrides = Annotated[
     ),
 ]
 
+_NUMBERS, _FAMILIES = ("fit", "n_components"), ("fit", "covariance_type")  # or candidates
 _DATA, _CLUSTER, _ADDRESS = ("data", "path"), ("cluster", "kind"), ("cluster", "address")
 _NAMES: dict[Keys, str] = {
     ("output", "path"): "out",
@@ -42,10 +43,16 @@ _METAVARS: dict[Keys, str] = {
     ("output", "path"): "OUT",
     ("model",): "OUT[@VERSION]",
     _CLUSTER: "threads|processes|ADDRESS|NAME",
+    _NUMBERS: "K|FROM:TO|K,K",
 }
-_WITHOUT_OPTION = {_ADDRESS, ("cluster", "options")}  # in --cluster; a mapping, for --set
 _OF_FILES = {"refresh"}  # a section of a command that takes a settings file
-_REQUIRED = {("fit", "n_components")}  # beside what has no default
+_WITHOUT_OPTION = {
+    _ADDRESS,  # in --cluster
+    ("cluster", "options"),  # a mapping, for --set
+    ("select", "n_components"),  # in --n-components and --covariance-type
+    ("select", "covariance_types"),
+}
+_REQUIRED = {_NUMBERS}  # beside what has no default
 _OTHERS = {"help", "version", "progress", "debug", "set"}  # options that are no settings
 
 
@@ -118,7 +125,8 @@ class _Setting:
 
     def parameter(self) -> inspect.Parameter:
         """The option as typer reads it off a function."""
-        kinds = (each for each in (bool, int, float) if each in self.types)
+        plain = () if self.keys == _NUMBERS else (bool, int, float)
+        kinds = (each for each in plain if each in self.types)
         kind: Any = next(kinds, list[str] if self.is_list and self.default is None else str)
         how: dict[str, Any] = {"metavar": self._metavar(), "help": self._help()}
         if self.keys == _DATA:
@@ -158,12 +166,25 @@ class _Setting:
             yield from ((_CLUSTER, "address"), (_ADDRESS, value))
         elif self.keys == _DATA:
             yield self.keys, value
+        elif self.keys == _NUMBERS:
+            yield self.keys, _numbers(value)
+        elif self.keys == _FAMILIES and "," in value:
+            yield self.keys, [name.strip() for name in value.split(",")]
         elif self.is_list and value not in self.words:
             texts = [value] if isinstance(value, str) else value
             names = (name.strip() for text in texts for name in text.split(","))
             yield self.keys, [name for name in names if name]
         else:
             yield self.keys, value
+
+
+def _numbers(text: str) -> Any:
+    """What `4`, `2:12` and `2,4,8` stand for in the settings; what is no number stays text."""
+    if found := re.fullmatch(r"(\d{1,6}):(\d{1,6})", text, re.ASCII):
+        return {"from": int(found[1]), "to": int(found[2])}
+    words = [word.strip() for word in text.split(",")]
+    numbers = [int(word) if re.fullmatch(r"-?\d{1,18}", word, re.ASCII) else word for word in words]
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def takes(schema: type[AnySettings]) -> Callable[[Function], Function]:

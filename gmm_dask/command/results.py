@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -10,11 +11,12 @@ from rich.table import Table
 from gmm_dask.command.console import fit_text, make_console, print_line
 from gmm_dask.stage import text
 from gmm_dask.stage.outputs import Published
-from gmm_dask.stage.summary import Components, Ending, Listed, Summary, measures, rows_used
+from gmm_dask.stage.summary import Components, Ending, Listed, Ranked, Summary, measures, rows_used
 from gmm_dask.storage import Model
 
 MAX_FEATURES = 24  # lines of a table that people still read
 MAX_COMPONENTS = 24
+MAX_CANDIDATES = 12
 VERSION_HEADS = (
     "version", "published (UTC)", "run", "rows", "K", "log-likelihood", "settings", "data"
 )  # fmt: skip
@@ -36,12 +38,28 @@ def print_published(
         print_line(console, f"This is {where}.", "bold")
     summary = Summary.of(model, metrics, published.names)
     _print_features(console, summary, told)
+    _print_candidates(console, metrics)
     _print_components(console, summary.components)
     facts = {"published": text.moment(version.published)}
     if (begun := metrics.get("published")) is not None:
         facts["published"] += f", a run of {text.moment(begun)}"
     facts |= {"rows": rows_used(metrics)} | measures(metrics) | _ending(summary.ending)
     _print_facts(console, facts | _events(summary) | published.places)
+
+
+def _print_candidates(console: Console, metrics: Mapping[str, Any]) -> None:
+    """The candidates of a choice, the best first, and why it was made."""
+    if (ranked := Ranked.of(metrics, MAX_CANDIDATES)) is None:
+        return
+    print_line(console, f"Candidates by {ranked.heading}:", "bold")
+    lines = [ranked.heads, *ranked.rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
+        print_line(console, "  ".join(cells))
+    for sentence in ranked.reason:
+        print_line(console, sentence)
+    console.print()
 
 
 def print_outcome(published: Published, told: Collection[str] = ()) -> None:

@@ -64,6 +64,41 @@ def draw_curve(
     titled(axes, f"{objective.capitalize()}{words}")
 
 
+def draw_candidates(
+    axes: Any,
+    families: Sequence[str],
+    numbers: Sequence[int],
+    values: Sequence[float | None],
+    *,
+    up: str,
+    marked: int | None = None,
+) -> None:
+    """A curve for each family over the number of components.
+
+    Parameters
+    ----------
+    families, numbers, values : (n,)
+        Of each candidate; one without a value is left out.
+    up : str
+        What the values are, and which of them are good.
+    marked : int, optional
+        The candidate that is marked.
+    """
+    names = list(dict.fromkeys(families))
+    for name, colour in zip(names, palette(len(names)), strict=True):
+        each = zip(families, numbers, values, strict=True)
+        curve = sorted((k, v) for family, k, v in each if family == name and v is not None)
+        if curve:
+            axes.plot(*zip(*curve, strict=True), "o-", color=colour, linewidth=2, label=name)
+    if marked is not None and values[marked] is not None:
+        ring = {"markersize": 15, "markerfacecolor": "none", "markeredgecolor": INK}
+        axes.plot(numbers[marked], values[marked], "o", markeredgewidth=2, **ring)
+    dress(axes, "Number of components", up)
+    _whole_ticks(axes, max(numbers))
+    axes.margins(y=0.12)
+    axes.legend(frameon=False, labelcolor=INK)
+
+
 def draw_uncertainty(axes: Any, resp: Array) -> None:
     """Rows in the order of how sure their component is, each with what is left for the others.
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from gmm_dask import fitting
 from gmm_dask.cautions import Caution
 from gmm_dask.engine import Backend, Held, Survey, hold, release, survey
-from gmm_dask.fitting_run import FitData, FitListener, fit_rows, tasks_told
+from gmm_dask.fitting.choice import Selection
+from gmm_dask.fitting_run import FitData, FitListener, tasks_told
 from gmm_dask.mixture import core, merge_tree
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage import text
@@ -26,9 +27,10 @@ from gmm_dask.stage.labels.severity import Severities
 from gmm_dask.stage.lineage.changes import Changes, changes_of, numbered
 from gmm_dask.stage.lineage.following import predecessor
 from gmm_dask.stage.report.data import MAX_ROWS, report_sample
+from gmm_dask.stage.select import fit_or_select
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
-from gmm_dask.storage import Model, dump_model, load_model_file, parameters_bytes
+from gmm_dask.storage import Model, Plan, dump_model, load_model_file, parameters_bytes
 
 NAME_THEM = (
     "Name the features that are to be clustered in data.features or with --features; "
@@ -69,6 +71,8 @@ class Fitted:
         Of the columns.
     severities : Severities or None
         Of the training data; None where nobody knows them.
+    selection : Selection or None
+        The candidates that the model was chosen among.
     """
 
     model: Model
@@ -86,6 +90,7 @@ class Fitted:
     changes: Changes
     cautions: tuple[Caution, ...] = ()
     severities: Severities | None = None
+    selection: Selection | None = None
 
 
 def fit(
@@ -106,8 +111,7 @@ def fit(
     """
     watcher = watcher or Watcher()
     settings, plan = job.settings, job.plan
-    rows, chunks = text.numbered(plan.n_rows, "row"), text.numbered(plan.n_arrays, "chunk")
-    watcher.phase("fit", f"{rows} in {chunks}")
+    watcher.phase("fit", _rows_in_chunks(plan))
     seeds = np.random.SeedSequence(settings.fit.random_state).spawn(1 + settings.fit.n_init)
     keeper = Keeper(job, watcher)
     before = predecessor(job.folder.store, job.follows, plan.features)
@@ -120,8 +124,8 @@ def fit(
             remedy = None if settings.data.features is not None else NAME_THEM
             data = FitData(held.chunks, settings.data.missing, plan.features, remedy)
             held = keeper.begin(held, core.level_name())
-            listener = _Listener(job, watcher, keeper)
-            found = fit_rows(data, backend, settings.fit, listener, keeper, seeds=seeds)
+            asked = data, backend, settings, _Listener(job, watcher, keeper), keeper, watcher
+            found, selection = fit_or_select(*asked, seeds=seeds)
     result, surveyed = numbered(found.result, before), found.surveyed
     largest = max((abs(bound) for bound in result.lower_bounds), default=0.0) * result.sum_weight
     check_total(largest, result.sum_weight, plan.root, plan.weight_column)
@@ -147,7 +151,13 @@ def fit(
         changes,
         found.cautions,
         _severities(surveyed, result, settings),
+        selection,
     )
+
+
+def _rows_in_chunks(plan: Plan) -> str:
+    rows, chunks = text.numbered(plan.n_rows, "row"), text.numbered(plan.n_arrays, "chunk")
+    return f"{rows} in {chunks}"
 
 
 def adopt(

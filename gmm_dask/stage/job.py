@@ -257,15 +257,15 @@ def _check_model(settings: Settings | ScoreSettings, dataset: Plan) -> None:
     """Raise SettingsError if a fit could end in a model file that is too large to be read again."""
     if isinstance(settings, ScoreSettings):
         return
-    fit, names = settings.fit, dataset.features
-    shape = (fit.covariance_type, fit.n_components, names, dataset.feature_types, fit.max_iter)
-    if not is_readable(*shape):
-        raise SettingsError(
-            f"fit.n_components: {fit.n_components} components of covariance_type "
-            f"{fit.covariance_type} on {text.numbered(len(names), 'feature')} make a model file "
-            f"of more than {text.size(MAX_MODEL_BYTES)}, which is not read again. Choose "
-            "fit.covariance_type diag, or fewer components or features."
-        )
+    names, types, passes = dataset.features, dataset.feature_types, settings.fit.max_iter
+    for k, covariance_type in settings.candidates:
+        if not is_readable(covariance_type, k, names, types, passes):
+            raise SettingsError(
+                f"fit.n_components: {k} components of covariance_type "
+                f"{covariance_type} on {text.numbered(len(names), 'feature')} make a model file "
+                f"of more than {text.size(MAX_MODEL_BYTES)}, which is not read again. Choose "
+                "fit.covariance_type diag, or fewer components or features."
+            )
 
 
 def _check_scratch(settings: Settings | ScoreSettings) -> None:
@@ -281,7 +281,7 @@ def _check_scratch(settings: Settings | ScoreSettings) -> None:
 
 def settings_hash(settings: Settings) -> str:
     """SHA-256 of those settings that decide which model a fit comes to."""
-    document = {"fit": settings.fit.model_dump(mode="json"), "data": _data_that_matters(settings)}
+    document = _fit_that_matters(settings) | {"data": _data_that_matters(settings)}
     return hashlib.sha256(canonical_json(document)).hexdigest()
 
 
@@ -324,12 +324,17 @@ def _what_matters(
         "chunk_bytes": settings.memory.chunk_bytes,
     }
     if isinstance(settings, Settings):
-        fit = settings.fit.model_dump(mode="json")
-        return matters | {"fit": fit, "follows": settings.output.follows}
+        return matters | _fit_that_matters(settings) | {"follows": settings.output.follows}
     assert model is not None
     if severities is not None and "severity" in settings.labels.further:
         matters["severity"] = sha256_hex(canonical_json(severities.to_dict()))
     return matters | {"model": model.sha256}
+
+
+def _fit_that_matters(settings: Settings) -> dict[str, Any]:
+    """How to fit, and what the model is chosen among where it is."""
+    sections = ("fit", "select") if settings.select.is_asked else ("fit",)
+    return {name: getattr(settings, name).model_dump(mode="json") for name in sections}
 
 
 def _kept_columns(settings: Settings | ScoreSettings, dataset: Plan) -> tuple[str, ...]:

@@ -49,6 +49,17 @@ from gmm_dask.storage import (
 FILES = {"model": "model.json", "labels": "labels", "report": "report.html", "folder": ""}
 _OF_ROWS_THAT_COUNT = ("log_likelihood_per_row", "bic", "aic", "icl")
 LONGEST = 1 << 24  # characters of what is said of an event: it names columns
+_SELECTION = part(
+    heading=TEXT,
+    criterion=TEXT,
+    reason=list_of(text_of(LONGEST)),
+    elbow=optional(COUNT),
+    table=part(
+        n_components=list_of(COUNT),
+        covariance_type=list_of(TEXT),
+        **{name: list_of(optional(NUMBER)) for name in ("difference", "log_likelihood", "gain")},
+    ),
+)
 _COUNTS = (
     "n_rows",
     "n_used",
@@ -177,6 +188,7 @@ def _check_metrics(metrics: Any, model: Model, at: At) -> None:
         "n_noise": optional(COUNT),
         "tables": by_name(COUNT),
         **kinds(k),
+        "selection": optional(_SELECTION),
     }
     found = shape(known, later, strict=False).load(metrics, at)
     if len({found[name] is None for name in _OF_ROWS_THAT_COUNT}) > 1:

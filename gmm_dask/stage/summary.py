@@ -224,6 +224,44 @@ def measures(metrics: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+class Ranked(NamedTuple):
+    """The candidates that a model was chosen among, as tables show them.
+
+    Parameters
+    ----------
+    heading : str
+        The criterion, and which of its values are good.
+    reason : sequence of str
+        Why the first was chosen, and what ought to be known: sentences.
+    heads : tuple of str
+    rows : list of tuple of str
+        The best first.
+    """
+
+    heading: str
+    reason: Sequence[str]
+    heads: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, Any], at_most: int) -> Ranked | None:
+        """Made from the metrics of a version; None where nothing was chosen."""
+        if (selection := metrics.get("selection")) is None:
+            return None
+        table, criterion = selection["table"], selection["criterion"]
+        names = dict.fromkeys((criterion, "difference", "icl", "bic", "log_likelihood", "gain"))
+        shown = [name for name in names if name in table]
+        columns = [[_figure(value) for value in table[name]] for name in shown]
+        kinds = table["n_components"], table["covariance_type"]
+        heads = ("K", "family", *(name.replace("_", " ") for name in shown))
+        lines = zip(map(str, kinds[0]), kinds[1], *columns, strict=False)
+        return cls(selection["heading"], selection["reason"], heads, list(lines)[:at_most])
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else text.signed(value, 2 if abs(value) >= 100 else 4)
+
+
 def passes_made(n_passes: int, metrics: Mapping[str, Any]) -> str:
     """The passes of the start that was kept, and what else was read."""
     refresh = metrics.get("refresh") or {}

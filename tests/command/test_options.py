@@ -47,6 +47,11 @@ VALUES: dict[str, Any] = {
     "refresh.fail": {"divergence": 2.5},
 }
 
+NO_CASES = (  # given in every case, or by the options of others
+    *("data.path", "output.path", "model", "fit.n_components"),
+    *("select.n_components", "select.covariance_types"),
+)
+
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
@@ -63,7 +68,7 @@ def leaves(schema: type[BaseModel], above: str = "") -> Iterator[tuple[str, Any]
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             yield from leaves(section, f"{above}{name}.")
-        elif (above + name) not in ("data.path", "output.path", "model", "fit.n_components"):
+        elif (above + name) not in NO_CASES:
             yield above + name, field
 
 
@@ -260,3 +265,29 @@ def test_the_help_shows_what_the_settings_say() -> None:
     text = CliRunner().invoke(cli.app, ["fit", "--help"], env={"COLUMNS": "120"}).output
     assert "<bool>" not in text
     assert "{" not in text.splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "numbers", "families"),
+    [
+        (["--n-components", "2:4"], (2, 3, 4), ()),
+        (["--n-components", "2,8"], (2, 8), ()),
+        (["--n-components", "3", "--covariance-type", "full,diag"], (), ("full", "diag")),
+    ],
+)
+@pytest.mark.parametrize("command", ["fit", "select"])
+def test_candidates_are_given_where_one_number_and_one_family_are(
+    called: list[tuple[Any, Any]], command: str, given: list[str], numbers: Any, families: Any
+) -> None:
+    result = CliRunner().invoke(cli.app, [command, "DATA", "--out", "OUT", *given])
+    assert result.exit_code == 0, result.output
+    ((_, settings),) = called
+    assert settings.select.n_components == numbers
+    assert settings.select.covariance_types == families
+
+
+def test_select_with_one_candidate_says_how_to_give_more(called: list[tuple[Any, Any]]) -> None:
+    result = CliRunner().invoke(cli.app, ["select", "DATA", "--out", "OUT", "--n-components", "3"])
+    assert result.exit_code == 2
+    assert "--n-components 2:12" in result.output.replace("\n", " ")
+    assert not called

@@ -248,10 +248,11 @@ class Selection:
         return {
             "criterion": self.criterion,
             "direction": self.direction,
+            "heading": self.heading,
             "reason": self.reason,
             "elbow": self.elbow,
             "n_passes": self.n_passes,
-            "table": self.table,
+            "table": {name: [*map(_finite, column)] for name, column in self.table.items()},
             "bootstrap": None if self.bootstrap is None else self.bootstrap.to_dict(),
         }
 
@@ -276,6 +277,10 @@ def prediction_strength(table: Array) -> float:
 
 def _difference(value: float | None, best: float | None) -> float | None:
     return None if value is None or best is None else value - best
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _said(value: float | None, *, sign: bool = False) -> str:

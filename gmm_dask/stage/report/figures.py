@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from gmm_dask.pictures.canvas import new_figure, png_of, titled
+from gmm_dask.pictures.canvas import MUTED, new_figure, png_of, titled
 from gmm_dask.pictures.components import draw_components, limit
-from gmm_dask.pictures.measures import draw_curve, draw_log_density, draw_profile, draw_uncertainty
+from gmm_dask.pictures.measures import (
+    draw_candidates,
+    draw_curve,
+    draw_log_density,
+    draw_profile,
+    draw_uncertainty,
+)
 from gmm_dask.pictures.panels import (
     MAX_PAIRED,
     draw_densities,
@@ -26,6 +33,28 @@ def likelihood_figure(
     """PNG of the log-likelihood (or log-posterior) per row by pass, 1200 pixels wide."""
     figure = new_figure(height=420)
     draw_curve(figure.subplots(), lower_bounds, outcome=outcome, objective=objective)
+    return png_of(figure)
+
+
+def selection_figure(selection: Mapping[str, Any]) -> bytes:
+    """PNG of the criterion and of the log-likelihood by number of components and family.
+
+    Parameters
+    ----------
+    selection : mapping
+        As in metrics.json; the candidates stand there with the best first.
+    """
+    table, criterion = selection["table"], selection["criterion"]
+    families, numbers = table["covariance_type"], table["n_components"]
+    figure = new_figure(height=420, fitted=False)
+    left, right = figure.subplots(1, 2)
+    figure.subplots_adjust(0.09, 0.15, 0.98, 0.96, 0.25)
+    up = selection["heading"]
+    draw_candidates(left, families, numbers, table[criterion], up=up, marked=0)
+    up = "Log-likelihood (higher is better)"
+    draw_candidates(right, families, numbers, table["log_likelihood"], up=up, marked=0)
+    if selection["elbow"] is not None:
+        right.axvline(selection["elbow"], color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
     return png_of(figure)
 
 

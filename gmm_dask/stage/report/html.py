@@ -21,9 +21,12 @@ from gmm_dask.stage.report.figures import (
     likelihood_figure,
     pairs_figure,
     profile_figure,
+    selection_figure,
 )
 from gmm_dask.stage.report.payload import payload, safe_json
+from gmm_dask.stage.summary import Ranked
 
+MAX_CANDIDATES = 60  # in the table of a choice
 SCRIPTS = ("numbers.js", "drawing.js", "report.js")  # one scope, in this order
 
 MAX_PAIRED = 24  # components beyond which pairs of features show no single one any more
@@ -103,6 +106,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "certainty": tables.certainty_lines(data) if k > 1 else [],
         "unlikely": tables.unlikely_rows(data),
         "n_drawn": n_rows,
+        "ranked": Ranked.of(data.metrics, MAX_CANDIDATES),
         "payload": safe_json(sent),
         "style": _file("report.css"),
         "script": script,
@@ -121,6 +125,8 @@ def pictures(data: ReportData) -> dict[str, bytes]:
         found["profile"] = profile_figure(data)
         if len(data.rows):
             found["certainty"] = certainty_figure(data)
+    if (selection := data.metrics.get("selection")) is not None:
+        found["choice"] = selection_figure(selection)
     return found
 
 

@@ -13,6 +13,7 @@ from gmm_dask.errors import SettingsError
 from gmm_dask.redaction import secrets_in
 from gmm_dask.sections import NO_SECRETS, FitSettings
 from gmm_dask.stage.settings.complaints import Location, complaints, refusal
+from gmm_dask.stage.settings.grid_settings import SelectSettings
 from gmm_dask.stage.settings.run_settings import (
     AnySettings,
     ClusterSettings,
@@ -38,6 +39,7 @@ __all__ = [
     "OutputSettings",
     "RefreshSettings",
     "ScoreSettings",
+    "SelectSettings",
     "Settings",
     "load_settings",
     "override",

@@ -122,6 +122,8 @@ def _bounded(lines: list[str]) -> list[str]:
 
 
 def _location(item: Any) -> Location:
+    if item["type"] == "no_candidates":  # of the whole document, but about one value
+        return tuple(item["ctx"]["place"])
     location: Location = item["loc"]
     is_of_key = item["type"] == "invalid_key"  # which is called by its number
     return (*location[:-1], as_yaml(item["input"])) if is_of_key else location
@@ -150,7 +152,7 @@ def _complaint(item: Any, schema: type[BaseModel]) -> str:
         return "is required"
     if kind == "string_type":
         return _said_of_no_text(value)
-    if kind == "no_text":
+    if kind in ("no_text", "no_candidates"):
         return str(item["msg"])
     if kind == "model_type" and value is None:
         return f"{_EXPECTED[kind]}; leave it out where it has none"

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from gmm_dask.sections import MISSING, ClusterSpec, Count, FitSettings, Flag, Number, Section
 from gmm_dask.stage import text
 from gmm_dask.stage.settings.complaints import no_text
+from gmm_dask.stage.settings.grid_settings import SelectSettings, with_candidates
 
 
 class DataSettings(Section):
@@ -325,11 +326,22 @@ class Settings(Section):
 
     data: DataSettings
     fit: FitSettings = FitSettings()
+    select: SelectSettings = SelectSettings()
     labels: LabelSettings = LabelSettings()
     cluster: ClusterSettings = ClusterSettings()
     memory: MemorySettings = MemorySettings()
     refresh: RefreshSettings = RefreshSettings()
     output: FitOutputSettings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _candidates_have_their_section(cls, document: Any) -> Any:
+        return with_candidates(document)
+
+    @property
+    def candidates(self) -> list[tuple[int, str]]:
+        """Number of components and family of each candidate: one, where nothing is chosen."""
+        return self.select.candidates(self.fit)
 
 
 class ScoreSettings(Section):
