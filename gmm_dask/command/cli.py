@@ -79,7 +79,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 published, 1 failed, 2 wrong call or settings, 130 interrupted, "
     "143 terminated.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -224,16 +223,16 @@ Output = Annotated[str, typer.Argument(metavar="OUT", help="Output folder.")]
 
 
 @app.command(cls=Command)
-def show(ref: Ref, debug: Debug = False) -> None:
+def show(
+    ref: Ref,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="For programs.")] = False,
+    debug: Debug = False,
+) -> None:
     """Show the components, the outcome and the paths of a version, or of a model.json."""
     with ending(debug, prints=True):
-        from gmm_dask.command.results import print_model, print_published
-        from gmm_dask.stage.outputs import open_output, read_model
+        from gmm_dask.command.results import print_ref
 
-        if ref.endswith(".json"):
-            print_model(read_model(ref), ref)
-        else:
-            print_published(open_output(ref))
+        print_ref(ref, as_json=as_json)
 
 
 @app.command(cls=Command)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +12,7 @@ from rich.table import Table
 
 from gmm_dask.command.console import fit_text, make_console, print_line
 from gmm_dask.stage import text
-from gmm_dask.stage.outputs import Published
+from gmm_dask.stage.outputs import Published, open_output, read_model
 from gmm_dask.stage.summary import Components, Ending, Listed, Ranked, Summary, measures, rows_used
 from gmm_dask.storage import Model
 
@@ -20,6 +22,52 @@ MAX_CANDIDATES = 12
 VERSION_HEADS = (
     "version", "published (UTC)", "run", "rows", "K", "log-likelihood", "settings", "data"
 )  # fmt: skip
+
+
+def print_ref(ref: str, *, as_json: bool) -> None:
+    """Print a version, or the model of a model.json, for people or as one JSON object."""
+    if not ref.endswith(".json"):
+        published = open_output(ref)
+        if as_json:
+            _print_json(published.model, published.metrics, published)
+        else:
+            print_published(published)
+    elif as_json:
+        _print_json(read_model(ref), {}, None)
+    else:
+        print_model(read_model(ref), ref)
+
+
+def _print_json(model: Model, metrics: Mapping[str, Any], published: Published | None) -> None:
+    """One object on one line: facts of the version, its metrics, and its components by feature."""
+    summary = Summary.of(model, metrics, () if published is None else published.names)
+    parameters, spreads = model.parameters, summary.components.spreads
+    document: dict[str, Any] = {"version": None, "run_id": None, "published": None, "places": {}}
+    names: tuple[str | None, ...] = ()
+    if published is not None:
+        version, names = published.version, published.names
+        document |= {"version": version.number, "run_id": version.run_id}
+        document |= {"published": version.published, "places": published.places}
+    document["model"] = {
+        "outcome": model.outcome,
+        "n_passes": model.n_passes,
+        "n_rows": model.n_rows,
+        "covariance_type": parameters.covariance_type,
+        "features": list(model.feature_names),
+        "sha256": model.sha256,
+    }
+    document["components"] = [
+        {
+            "component": j,
+            "name": names[j] if names else None,
+            "weight": float(parameters.weights[j]),
+            "mean": dict(zip(model.feature_names, parameters.means[j].tolist(), strict=True)),
+            "sd": dict(zip(model.feature_names, spreads[j].tolist(), strict=True)),
+        }
+        for j in range(parameters.n_components)
+    ]
+    line = json.dumps(document | {"metrics": metrics}, ensure_ascii=True, allow_nan=False)
+    sys.stdout.write(f"{line}\n")
 
 
 def print_published(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from gmm_dask import read_labels
+from gmm_dask import load_model, read_labels
 from gmm_dask.command import cli, ending
 from gmm_dask.storage.store.local_store import LocalStore
 from tests.storage.stores import RUN, check_one_whole_version, publish_run
@@ -56,6 +57,36 @@ def fitted(fitted_once: Path, tmp_path: Path) -> Path:
     """A copy for each test."""
     shutil.copytree(fitted_once, tmp_path, dirs_exist_ok=True)
     return tmp_path
+
+
+def test_show_tells_programs_what_it_tells_people(fitted: Path) -> None:
+    shown = json.loads(call("show", "out", "--json", cwd=fitted).stdout)
+    assert shown["version"] == 1
+    assert shown["model"]["features"] == FEATURES.split(",")
+    assert [each["component"] for each in shown["components"]] == [0, 1, 2]
+    assert sum(each["weight"] for each in shown["components"]) == pytest.approx(1)
+    assert shown["metrics"]["log_likelihood"] == pytest.approx(-180.1855, abs=1e-3)
+    model = load_model(str(fitted / "out"))
+    for each in shown["components"]:
+        mean = [each["mean"][name] for name in FEATURES.split(",")]
+        np.testing.assert_array_equal(mean, model.means_[each["component"]])
+    alone = json.loads(call("show", shown["places"]["model"], "--json", cwd=fitted).stdout)
+    assert alone["components"] == shown["components"]
+    assert alone["version"] is None
+
+
+def test_json_lines_tell_of_a_run_from_its_begin_to_its_end(tmp_path: Path) -> None:
+    arguments = ["fit", IRIS, "--features", FEATURES, "--out", "out", "--progress", "json"]
+    done = call(*arguments, "--n-components", 3, cwd=tmp_path)
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [each["name"] for each in events if each["event"] == "phase"] == [
+        "plan", "fit", "label", "publish"
+    ]  # fmt: skip
+    assert (events[-1]["event"], events[-1]["version"], events[-1]["rows"]) == ("published", 1, 150)
+    failed = call(*arguments, "--n-components", 3000, cwd=tmp_path)
+    *_, last = (json.loads(line) for line in failed.stderr.splitlines())
+    assert (last["event"], last["exit_code"], failed.returncode) == ("failed", 1, 1)
+    assert "n_components" in last["message"]
 
 
 def test_fit_show_verify_path_and_label_work_together(fitted: Path) -> None:
@@ -370,3 +401,8 @@ def test_help_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:
+    asked = {"_GMM_DASK_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    assert call(cwd=tmp_path, COMP_WORDS="gmm-dask pro", **asked).stdout.split() == ["promote"]
