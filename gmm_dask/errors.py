@@ -162,6 +162,10 @@ class OutputError(GmmDaskError, OSError):
     """The output folder cannot be written, or what it holds is damaged or contradictory."""
 
 
+class NotPromotedError(OutputError):
+    """A version that does not meet the criteria for an alias; the alias stays where it was."""
+
+
 class PlaceTakenError(OutputError):
     """A name in the output folder that is taken by no file of ours: a folder, a link, a pipe."""
 

@@ -14,9 +14,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gmm_dask import __version__
-from gmm_dask.command import options
+from gmm_dask.command import options, upkeep
 from gmm_dask.command.ending import INTERRUPTED, Debug, Show, carry_out, ending
 from gmm_dask.command.process import settle
+from gmm_dask.command.upkeep import Output, Ref
 from gmm_dask.errors import OutputError, SettingsError, shown
 from gmm_dask.stage.settings import ScoreSettings, Settings
 
@@ -216,12 +217,6 @@ class Part(StrEnum):
     FOLDER = "folder"
 
 
-Ref = Annotated[
-    str, typer.Argument(metavar="OUT[@VERSION]", help="Output folder; its latest version, or one.")
-]
-Output = Annotated[str, typer.Argument(metavar="OUT", help="Output folder.")]
-
-
 @app.command(cls=Command)
 def show(
     ref: Ref,
@@ -245,19 +240,8 @@ def versions(out: Output, debug: Debug = False) -> None:
         print_versions(history(out))
 
 
-@app.command(cls=Command)
-def promote(
-    ref: Annotated[
-        str, typer.Argument(metavar="OUT@VERSION", help="The version to return to, as OUT@7.")
-    ],
-    debug: Debug = False,
-) -> None:
-    """Make the run of an earlier version the latest again: a new version points to it."""
-    with ending(debug):
-        from gmm_dask.command.console import PROMOTED_OR_NOT
-        from gmm_dask.stage import publish
-
-        carry_out(publish.promote, ref, Show.AUTO, PROMOTED_OR_NOT)
+app.command(cls=Command)(upkeep.promote)
+app.command(cls=Command)(upkeep.name)
 
 
 @app.command(cls=Command)
@@ -343,31 +327,7 @@ def export(
             to.write_text(written)
 
 
-@app.command(cls=Command)
-def gc(
-    out: Output,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", metavar="", help="Say what would be removed, and remove nothing."
-        ),
-    ] = False,
-    debug: Debug = False,
-) -> None:
-    """Remove the checkpoints of published runs; no version and no unfinished run needs them."""
-    with ending(debug):
-        from gmm_dask import storage
-        from gmm_dask.command.console import make_console, print_line
-        from gmm_dask.stage import text
-        from gmm_dask.storage import find_garbage, remove_garbage
-
-        store = storage.open_store(out)
-        garbage = find_garbage(store)
-        if not dry_run:
-            remove_garbage(store, garbage)
-        done = "would be removed" if dry_run else "removed"
-        files = text.numbered(len(garbage.names), "checkpoint")
-        print_line(make_console(), f"{files} {done}, {text.size(garbage.bytes)}.")
+app.command(cls=Command)(upkeep.gc)
 
 
 @app.command(cls=Command)

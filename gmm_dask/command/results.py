@@ -132,7 +132,8 @@ def print_versions(listed: Sequence[Listed], console: Console | None = None) -> 
 
 def _cells(listed: Listed, is_latest: bool) -> tuple[str, ...]:
     """The cells of a version's line; what is damaged is told in the place of the others."""
-    number, version = f"{listed.number}{' (latest)' if is_latest else ''}", listed.version
+    marks = ", ".join((*(["latest"] if is_latest else []), *listed.aliases))
+    number, version = f"{listed.number} ({marks})" if marks else str(listed.number), listed.version
     problem = None if listed.problem is None else " ".join(listed.problem.split())
     if version is None:
         return number, problem or ""
@@ -144,8 +145,11 @@ def _cells(listed: Listed, is_latest: bool) -> tuple[str, ...]:
     )
     if problem is not None:
         return *known, problem
+    if listed.n_components is None:
+        return *known, listed.removed or ""
     likelihood = "" if listed.log_likelihood is None else text.in_total(listed.log_likelihood)
-    of_run = (str(listed.n_components), likelihood, listed.settings or "", listed.data or "")
+    data = ", ".join(filter(None, (listed.data, listed.removed)))
+    of_run = (str(listed.n_components), likelihood, listed.settings or "", data)
     return known + of_run
 
 

@@ -32,6 +32,7 @@ from gmm_dask.stage.job import Job
 from gmm_dask.stage.job import plan as stage_plan
 from gmm_dask.stage.labels.labelling import Labelled
 from gmm_dask.stage.labels.labelling import label as stage_label
+from gmm_dask.stage.lineage.registry import promote_if_asked
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import make_latest as stage_make_latest
 from gmm_dask.stage.publish import publish as stage_publish
@@ -143,7 +144,7 @@ def publish_refreshed(begun: Refresh, done: Refreshed, labelled: Labelled) -> Pu
     """Keep the sums, read everything back, then append the version."""
     with FlowWatcher("gmm-publish-progress") as watcher:
         published = stage_publish_refreshed(begun.job, done, labelled, watcher)
-    return _with_delta_table(begun.job, published)
+    return _handed_on(begun.job, published)
 
 
 @task(task_run_name="check {job.plan.n_rows} rows", **_PHASE)
@@ -171,7 +172,7 @@ def label(job: Job[Any], fitted: Fitted) -> Labelled:
 def publish(job: Job[Any], fitted: Fitted, labelled: Labelled) -> Published:
     """Read everything back, then append the version."""
     published = stage_publish(job, fitted, labelled)
-    return _with_delta_table(job, published)
+    return _handed_on(job, published)
 
 
 @task(task_run_name="verify run {job.run_id}", **_PHASE)
@@ -180,11 +181,13 @@ def make_latest(job: Job[Any]) -> Published:
     assert job.published is not None
     with FlowWatcher("gmm-verify-progress") as watcher:
         published = stage_make_latest(job.folder, job.published, watcher)
-    return _with_delta_table(job, published)
+    return _handed_on(job, published)
 
 
-def _with_delta_table(job: Job[Any], published: Published) -> Published:
+def _handed_on(job: Job[Any], published: Published) -> Published:
     if line := write_delta_table(job.settings, published):
+        get_run_logger().info("%s", shown(line))
+    if line := promote_if_asked(job.settings, published):
         get_run_logger().info("%s", shown(line))
     return published
 

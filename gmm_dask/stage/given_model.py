@@ -30,6 +30,7 @@ from gmm_dask.storage import (
     dump_model,
     find_version,
     html_of_model,
+    latest,
     open_store,
     parameters_bytes,
     publish_version,
@@ -75,7 +76,11 @@ def publish_model(
     )
     store = open_store(out)
     matters = {"model": model.sha256, "fit": fit.model_dump(mode="json"), "missing": missing}
+    newest, n = latest(store), 0
     folder = RunFolder(store, run_id(matters, model.data_fingerprint))
+    while newest is not None and folder.run_id in newest.registry.gone:
+        n += 1
+        folder = RunFolder(store, run_id({**matters, "again": n}, model.data_fingerprint))
     found = find_version(store, folder.run_id)
     if found is not None:
         return f"{out}@{make_latest(folder, found, now=now).version.number}"

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from gmm_dask.errors import InputChangedError, OutputError
 from gmm_dask.storage import (
     CONTENTS,
+    Clock,
     FileContent,
     Plan,
     RunFolder,
     Store,
     canonical_json,
     dump_contents,
+    is_time,
     load_contents,
     read_contents_of,
     run_id,
     sha256_hex,
     states_of,
+    utc_now,
 )
+
+ATTEMPT = "attempt.json"  # of a run that is under way: when its last attempt began
 
 AGAIN = "Run again: a new plan takes the data as they are now."
 
 
 def run_folder(
-    store: Store, matters: Mapping[str, Any], plan: Plan, columns: Sequence[str]
+    store: Store,
+    matters: Mapping[str, Any],
+    plan: Plan,
+    columns: Sequence[str],
+    gone: Collection[str] = (),
 ) -> RunFolder:
     """The folder of the run of these settings on these data.
 
@@ -40,7 +49,19 @@ def run_folder(
     plan : Plan
     columns : sequence of str
         That the run reads from the files.
+    gone : collection of str
+        Identities of runs that were removed; done again, such a run has another.
     """
+    folder, n = _folder(store, matters, plan, columns), 0
+    while folder.run_id in gone:
+        n += 1
+        folder = _folder(store, {**matters, "again": n}, plan, columns)
+    return folder
+
+
+def _folder(
+    store: Store, matters: Mapping[str, Any], plan: Plan, columns: Sequence[str]
+) -> RunFolder:
     folder = RunFolder(store, run_id(matters, plan.fingerprint))
     if _is_of(folder, plan, columns):
         return folder
@@ -49,7 +70,12 @@ def run_folder(
 
 
 def begin(
-    store: Store, matters: Mapping[str, Any], plan: Plan, columns: Sequence[str], about: bytes
+    store: Store,
+    matters: Mapping[str, Any],
+    plan: Plan,
+    columns: Sequence[str],
+    about: bytes,
+    gone: Collection[str] = (),
 ) -> RunFolder:
     """The run's folder with its run.json, which is `about` unless an earlier attempt wrote it.
 
@@ -58,12 +84,24 @@ def begin(
     InputChangedError
         A run on other data of the same fingerprint began at the same moment.
     """
-    folder = run_folder(store, matters, plan, columns)
+    folder = run_folder(store, matters, plan, columns, gone)
+    note_attempt(folder, utc_now)
     if not folder.put_if_absent("run.json", about) and folder != run_folder(
-        store, matters, plan, columns
+        store, matters, plan, columns, gone
     ):
         raise InputChangedError(f"{plan.root}: changed while the run began. {AGAIN}")
     return folder
+
+
+def note_attempt(folder: RunFolder, now: Clock) -> None:
+    """Note that an attempt of the run begins now, so that `gc` leaves it alone."""
+    folder.put(ATTEMPT, canonical_json({"began": now()}))
+
+
+def attempt(folder: RunFolder) -> str | None:
+    """When the last attempt of a run began; None where nobody noted it."""
+    began = folder.get_json(ATTEMPT).get("began") if folder.exists(ATTEMPT) else None
+    return began if is_time(began) else None
 
 
 def note_contents(folder: RunFolder, contents: Sequence[FileContent]) -> None:

@@ -181,7 +181,8 @@ def plan(
     _check_model(settings, dataset)
     matters = _what_matters(settings, dataset, model, severities) | dict(more or {})
     newest = latest(store)  # if its entry is damaged, that is an error now, not when all is done
-    folder = run_folder(store, matters, dataset, columns)
+    gone = () if newest is None else newest.registry.gone
+    folder = run_folder(store, matters, dataset, columns, gone)
     published, caution, follows = find_version(store, folder.run_id), None, None
     if published is None:
         cluster = settings.cluster
@@ -194,7 +195,7 @@ def plan(
             found, unlike = followed(store, rule, dataset.features, folder.run_id)
             about["follows"] = None if found is None else FOLLOWED.dump(found)
         caution = " ".join(filter(None, (dataset.caution, undecided, mixed, unlike))) or None
-        folder = begin(store, matters, dataset, columns, canonical_json(about))
+        folder = begin(store, matters, dataset, columns, canonical_json(about), gone)
         follows = noted(folder)
     seconds = time.perf_counter() - begun
     return Job(

@@ -125,7 +125,9 @@ class Published:
     @property
     def places(self) -> dict[str, str]:
         """Where model, labels and report lie; there may be no labels."""
-        labels = read_manifest(self.folder.store, self.version)["labels"]
+        store, version = self.folder.store, self.version
+        gone = version.run_id in registry_of(store, version).unlabelled
+        labels = () if gone else read_manifest(store, version)["labels"]
         shown = ("model", "labels", "report") if labels else ("model", "report")
         return {what: self.path(what) for what in shown}
 
@@ -230,8 +232,7 @@ def read_model(ref: str) -> Model:
 def label_parts(ref: str) -> list[str]:
     """Paths of exactly the label parts of a version, in row order."""
     folder, version = resolve(ref)
-    manifest = read_manifest(folder.store, version)
-    return [folder.path(name) for name in manifest["labels"]]
+    return [folder.path(name) for name in _with_labels(folder, version)["labels"]]
 
 
 def read_labels(ref: str) -> Any:
@@ -244,13 +245,23 @@ def read_labels(ref: str) -> Any:
     import dask.dataframe as dd
 
     folder, version = resolve(ref)
-    manifest = read_manifest(folder.store, version)
+    manifest = _with_labels(folder, version)
     if not manifest["labels"]:
         raise OutputError(f"{ref} was published without labels (labels.enabled: false).")
     parts = [_LabelPart.of(folder, name, manifest) for name in manifest["labels"]]
     # The first part says what types there are. Dask would turn lists of responsibilities into text.
     with dask.config.set({"dataframe.convert-string": False}):
         return dd.from_map(_read_part, parts, meta=_read_part(parts[0]).iloc[:0])
+
+
+def _with_labels(folder: RunFolder, version: Version) -> dict[str, Any]:
+    """The manifest of a version; raises OutputError where its labels were removed."""
+    if version.run_id in registry_of(folder.store, version).unlabelled:
+        raise OutputError(
+            f"{folder.store.url}: the labels of version {version.number} were removed, as "
+            "`gmm-dask gc` was told to; its model is there. Run its settings again to have labels."
+        )
+    return read_manifest(folder.store, version)
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,14 @@ from gmm_dask.stage.job import Job, delta_url, software_versions
 from gmm_dask.stage.labels.certainty import certainty
 from gmm_dask.stage.labels.labelling import Labelled
 from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE
+from gmm_dask.stage.lineage.registry import as_its_run
 from gmm_dask.stage.outputs import Published, load_published, open_output
 from gmm_dask.stage.report import ReportData, render_report
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.summary import Ending
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import (
-    FLAG,
     MODEL_KEY,
-    At,
     Clock,
     LabelSums,
     Model,
@@ -43,9 +42,7 @@ from gmm_dask.storage import (
     html_of_model,
     is_time,
     latest,
-    open_store,
     parse_ref,
-    part,
     publish_version,
     read_manifest,
     utc_now,
@@ -55,8 +52,6 @@ from gmm_dask.storage import (
 )
 
 READING_BACK = "reading back"
-
-_OUTPUT = part(settings=part(output=part(private=FLAG)))  # of run.json
 
 
 def publish(
@@ -156,17 +151,13 @@ def promote(ref: str, watcher: Watcher | None = None, now: Clock = utc_now) -> P
     OutputError
         There is no such version, or a file of its run is damaged or absent.
     """
-    url, number = parse_ref(ref)
-    if number is None:
+    if parse_ref(ref)[1] is None:
         raise SettingsError(
             f"{ref} names no version: write {ref}@7 for version 7. "
             f"`gmm-dask versions {ref}` lists all."
         )
     published = open_output(ref)
-    about, path = published.folder.get_json("run.json"), published.folder.path("run.json")
-    output = _OUTPUT.load(about, At(path))["settings"]["output"]
-    store = open_store(url, private=output["private"])  # as the run's own files are
-    folder = RunFolder(store, published.run_id)
+    folder = RunFolder(as_its_run(published.folder), published.run_id)
     return make_latest(folder, published.version, watcher, now)
 
 

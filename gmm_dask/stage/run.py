@@ -10,6 +10,7 @@ from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted, adopt, fit
 from gmm_dask.stage.job import Job, SettingsT, plan
 from gmm_dask.stage.labels.labelling import label
+from gmm_dask.stage.lineage.registry import promote_if_asked
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import make_latest, publish, write_delta_table
 from gmm_dask.stage.refresh import keeping, refreshing
@@ -54,9 +55,7 @@ def refresh(settings: Settings, watcher: Watcher | None = None) -> Published:
             done = refreshing.refreshed(begun, watcher, backend)
             labels = keeping.labelled(job, done, watcher, backend)
         published = keeping.published(job, done, labels, watcher)
-    if line := write_delta_table(settings, published):
-        watcher.detail(line)
-    return published
+    return _handed_on(settings, published, watcher)
 
 
 def _carry_out(
@@ -71,7 +70,16 @@ def _carry_out(
         published = make_latest(job.folder, job.published, watcher)
     else:
         published = _made(job, model_of, watcher)
+    return _handed_on(settings, published, watcher)
+
+
+def _handed_on(
+    settings: Settings | ScoreSettings, published: Published, watcher: Watcher
+) -> Published:
+    """Write the Delta table and move the alias, where the settings ask for them."""
     if line := write_delta_table(settings, published):
+        watcher.detail(line)
+    if line := promote_if_asked(settings, published):
         watcher.detail(line)
     return published
 

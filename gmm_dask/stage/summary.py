@@ -24,12 +24,14 @@ from gmm_dask.stage.labels.certainty import in_words
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.storage import (
     Model,
+    Registry,
     RunFolder,
     Store,
     Version,
     open_store,
     read_manifest,
     read_version,
+    registry_of,
     version_numbers,
 )
 
@@ -322,6 +324,10 @@ class Listed:
         Path of the input, or paths.
     problem : str or None
         What is damaged, and the remedy.
+    aliases : tuple of str
+        That point to the version.
+    removed : str or None
+        What `gc` removed of it.
     """
 
     number: int
@@ -331,6 +337,8 @@ class Listed:
     settings: str | None = None
     data: str | None = None
     problem: str | None = None
+    aliases: tuple[str, ...] = ()
+    removed: str | None = None
 
 
 def history(url: str) -> list[Listed]:
@@ -345,8 +353,9 @@ def history(url: str) -> list[Listed]:
     numbers = version_numbers(store)
     if not numbers:
         raise OutputError(f"{url} holds no published version.")
+    registry = registry_of(store, Version(0, "", "", 0))
     with ThreadPoolExecutor(min(AT_ONCE, len(numbers))) as pool:
-        return list(pool.map(partial(_listed, store), numbers))
+        return list(pool.map(partial(_listed, store, registry), numbers))
 
 
 def in_short(settings: Mapping[str, Any]) -> str:
@@ -360,10 +369,16 @@ def in_short(settings: Mapping[str, Any]) -> str:
     return " ".join(_words(settings))
 
 
-def _listed(store: Store, number: int) -> Listed:
-    listed = Listed(number)
+def _listed(store: Store, registry: Registry, number: int) -> Listed:
+    aliases = (alias for alias, of in registry.aliases.items() if of == number)
+    listed = Listed(number, aliases=tuple(sorted(aliases)))
     try:
-        listed = replace(listed, version=read_version(store, number))
+        version = read_version(store, number)
+        listed = replace(listed, version=version)
+        if version.run_id in registry.retired:
+            return replace(listed, removed="removed")
+        if version.run_id in registry.unlabelled:
+            listed = replace(listed, removed="labels removed")
         return _with_its_run(store, listed)
     except GmmDaskError as error:
         return replace(listed, problem=str(error))

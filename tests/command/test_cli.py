@@ -19,7 +19,7 @@ import typer
 from typer.testing import CliRunner
 
 from gmm_dask import load_model, read_labels
-from gmm_dask.command import cli, ending
+from gmm_dask.command import cli, ending, upkeep
 from gmm_dask.storage.store.local_store import LocalStore
 from tests.storage.stores import RUN, check_one_whole_version, publish_run
 
@@ -318,7 +318,7 @@ def test_an_interrupted_promotion_says_nothing_of_a_fit(
 
     monkeypatch.setattr("gmm_dask.stage.publish.promote", interrupt)
     with pytest.raises(typer.Exit) as ended:
-        cli.promote("OUT@1")
+        upkeep.promote("OUT@1")
     assert ended.value.exit_code == ending.INTERRUPTED
     said = capsys.readouterr().err
     assert "interrupted. The latest version is as it was, or the promoted one already" in said
@@ -372,12 +372,12 @@ def test_gc_removes_what_it_says_and_says_what_it_would(
     store = LocalStore(str(tmp_path))
     publish_run(store)
     store.put(f"runs/{RUN}/checkpoints/00001.json", bytes(1200))
-    cli.gc(str(tmp_path), dry_run=True)
-    assert capsys.readouterr().out == "1 checkpoint would be removed, 1.2 kB.\n"
-    cli.gc(str(tmp_path))
-    assert capsys.readouterr().out == "1 checkpoint removed, 1.2 kB.\n"
-    cli.gc(str(tmp_path))
-    assert capsys.readouterr().out == "0 checkpoints removed, 0 bytes.\n"
+    upkeep.gc(str(tmp_path), dry_run=True)
+    assert capsys.readouterr().out == "1 file would be removed, 1.2 kB.\n"
+    upkeep.gc(str(tmp_path))
+    assert capsys.readouterr().out == "1 file removed, 1.2 kB.\n"
+    upkeep.gc(str(tmp_path))
+    assert capsys.readouterr().out == "0 files removed, 0 bytes.\n"
     check_one_whole_version(store)
 
 

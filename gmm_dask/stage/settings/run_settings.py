@@ -321,6 +321,43 @@ class RefreshSettings(Section):
     )
 
 
+class PromotionSettings(Section):
+    """When a version takes the place of another under an alias."""
+
+    alias: str | None = Field(
+        default=None,
+        description="Alias that a run gets once it is published, such as champion, if the limits "
+        "below hold against the version that has it; if not, it stays there, and that is told.",
+    )
+    log_likelihood_loss: Number | None = Field(
+        default=None,
+        description="The most that the log-likelihood per row may be less than under the version "
+        "that has the alias, on the rows of this run; needs labels.compare.",
+    )
+    movers: Number | None = Field(
+        default=None,
+        ge=0,
+        description="The largest share of rows that may have another component than under that "
+        "version; needs labels.compare.",
+    )
+    drift: Number | None = Field(
+        default=None,
+        ge=0,
+        description="The largest drift of the shares of components (psi) that a refresh may have "
+        "measured in new partitions.",
+    )
+
+    @field_validator("alias")
+    @classmethod
+    def _alias_is_a_word(cls, alias: str | None) -> str | None:
+        if alias is not None:
+            from gmm_dask.storage import is_alias
+
+            if not is_alias(alias):
+                raise ValueError("it must be a letter, then letters, digits, _ and -; not latest")
+        return alias
+
+
 class Settings(Section):
     """Everything one run of the stage needs: fit a mixture and label every row."""
 
@@ -332,6 +369,7 @@ class Settings(Section):
     memory: MemorySettings = MemorySettings()
     refresh: RefreshSettings = RefreshSettings()
     output: FitOutputSettings
+    promotion: PromotionSettings = PromotionSettings()
 
     @model_validator(mode="before")
     @classmethod

@@ -36,7 +36,7 @@ from gmm_dask.storage.store.runs import (
     damage_of,
     wrong_model,
 )
-from gmm_dask.storage.store.version_log import Version
+from gmm_dask.storage.store.version_log import Version, registry_of
 
 _ROWS = {"first_row": COUNT, "rows": COUNT}  # of label parts alone
 MANIFEST_FILE = Document(
@@ -151,12 +151,17 @@ def verify(store: Store, version: Version, tell: Count | None = None) -> list[st
     """Read a version's files and compare them with its manifest: one line per problem.
 
     An empty list means that the version is whole: every file has its bytes, every label part has
-    the rows that the manifest promises, and all that is made with a model is of this model.
+    the rows that the manifest promises, and all that is made with a model is of this model. Labels
+    that were removed on purpose are not looked for.
     """
     try:
         manifest = read_manifest(store, version)
     except OutputError as error:
         return [str(error)]
+    if version.run_id in registry_of(store, version).unlabelled:
+        labels = frozenset(manifest["labels"])
+        kept = {name: each for name, each in manifest["files"].items() if name not in labels}
+        manifest = manifest | {"files": kept}
     return _damaged_files(RunFolder(store, version.run_id), manifest, tell)
 
 
