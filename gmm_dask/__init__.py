@@ -6,7 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gmm_dask.estimator import GaussianMixture, GaussianMixtureSelector, load_model
+    from gmm_dask.estimator import (
+        BayesianGaussianMixture,
+        GaussianMixture,
+        GaussianMixtureSelector,
+        load_model,
+    )
     from gmm_dask.estimator.display import MixtureDisplay
     from gmm_dask.stage.job import show_versions
     from gmm_dask.stage.outputs import read_labels
@@ -15,6 +20,7 @@ __version__ = "0.1.0"
 
 # Loaded when first used, so that `import gmm_dask.mixture` needs neither Dask nor pandas.
 _PUBLIC = {
+    "BayesianGaussianMixture": "gmm_dask.estimator",
     "GaussianMixture": "gmm_dask.estimator",
     "GaussianMixtureSelector": "gmm_dask.estimator",
     "MixtureDisplay": "gmm_dask.estimator.display",
@@ -24,6 +30,7 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "BayesianGaussianMixture",
     "GaussianMixture",
     "GaussianMixtureSelector",
     "MixtureDisplay",

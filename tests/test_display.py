@@ -11,12 +11,12 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from gmm_dask.estimator.clusters import Clusters
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 
 from gmm_dask import GaussianMixture, GaussianMixtureSelector, MixtureDisplay, load_model
 from gmm_dask.errors import DataError, SettingsError
-from gmm_dask.estimator.clusters import Clusters
 from gmm_dask.estimator.display import Kind
 from gmm_dask.stage.report.figures import new_figure
 from tests.stage.conftest import settings_of_iris

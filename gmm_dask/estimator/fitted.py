@@ -13,27 +13,39 @@ from sklearn.utils.validation import check_is_fitted
 
 from gmm_dask import engine
 from gmm_dask.errors import DataError
-from gmm_dask.estimator.clusters import Clusters
 from gmm_dask.estimator.explaining import Explaining
 from gmm_dask.estimator.hand_over import HandOver
-from gmm_dask.estimator.rows.user_rows import backend_of, checked_chunks, map_rows
+from gmm_dask.estimator.rows.user_rows import backend_of, checked_chunks, is_lazy, map_rows
 from gmm_dask.estimator.showing import Showing
-from gmm_dask.mixture import Parameters, mixture_sample
+from gmm_dask.mixture import MergeTree, Parameters, merge_tree, mixture_sample
+from gmm_dask.mixture.merging import looked_up
 from gmm_dask.mixture.row_arithmetic import Missing
 
 Array = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int32]
 _Criterion = Callable[..., engine.WeightedSum]
 
 
-class FittedMixture(Showing, Clusters, Explaining, HandOver, DensityMixin, BaseEstimator):  # type: ignore[misc]
-    """Predictions of a mixture, which a subclass fits."""
+class FittedMixture(Showing, Explaining, HandOver, DensityMixin, BaseEstimator):  # type: ignore[misc]
+    """Predictions of a mixture, which a subclass fits; clusters of it are found without rows."""
 
     missing: Missing
     random_state: Any
+    n_clusters: int | None = None
+    _known_tree: tuple[tuple[bytes, ...], MergeTree] | None = None
 
     def predict(self, X: Any) -> Any:
         """Component of largest responsibility for each row, (n,); -1 for noise."""
         return map_rows(self, X, "labels", np.int64, self._parameters(), self.missing)
+
+    def predict_clusters(self, X: Any) -> Any:
+        """The cluster of each row, (n,), in the form of `predict`: that of its component."""
+        clusters, labels = self.clusters_, self.predict(X)
+        if hasattr(type(labels), "map_partitions"):
+            return labels.map_partitions(_of_labels, clusters, meta=labels._meta)
+        if is_lazy(labels):
+            return labels.map_blocks(_of_labels, clusters, dtype=labels.dtype)
+        return _of_labels(labels, clusters)
 
     def predict_proba(self, X: Any) -> Any:
         """Responsibility of each component for each row, (n, k); the rest is that of noise."""
@@ -64,7 +76,27 @@ class FittedMixture(Showing, Clusters, Explaining, HandOver, DensityMixin, BaseE
                 f"Invalid value for 'n_samples': {n_samples} . The sampling requires at "
                 "least one sample."
             )
-        return mixture_sample(self._parameters(), n_samples, check_random_state(self.random_state))
+        return mixture_sample(self._mixture(), n_samples, check_random_state(self.random_state))
+
+    @property
+    def merge_tree_(self) -> MergeTree:
+        """The tree of merges, from each component alone to all together."""
+        mixture = self._mixture()
+        arrays = (mixture.weights, mixture.means, mixture.covariances)
+        key = tuple(each.tobytes() for each in arrays)  # the fitted arrays may be set by hand
+        if self._known_tree is None or self._known_tree[0] != key:
+            self._known_tree = key, merge_tree(mixture)
+        return self._known_tree[1]
+
+    @property
+    def clusters_(self) -> Labels:
+        """The cluster of each component, (k,), numbered from 0 in the order of components."""
+        return self.merge_tree_.clusters(self.n_clusters)
+
+    @property
+    def n_clusters_(self) -> int:
+        """How many clusters there are."""
+        return int(self.clusters_.max()) + 1
 
     def __sklearn_tags__(self) -> Any:
         """scikit-learn's description of the estimator."""
@@ -88,3 +120,9 @@ class FittedMixture(Showing, Clusters, Explaining, HandOver, DensityMixin, BaseE
         if total.weight == 0:
             raise DataError("No row can be used, or all weights are zero: nothing to evaluate.")
         return total
+
+
+def _of_labels(labels: Any, clusters: Labels) -> Any:
+    """Clusters of an array or a Series of labels, in its type."""
+    found = looked_up(clusters, np.asarray(labels)).astype(labels.dtype)
+    return type(labels)(found, index=labels.index) if hasattr(labels, "index") else found

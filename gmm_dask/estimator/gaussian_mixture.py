@@ -19,11 +19,10 @@ from sklearn.utils.validation import check_is_fitted
 from gmm_dask import engine, fitting
 from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
 from gmm_dask.estimator.fitted import FittedMixture
-from gmm_dask.estimator.listening import Listening
+from gmm_dask.estimator.listening import rows_to_fit
 from gmm_dask.estimator.rows.forms import in_order_of, names_of
-from gmm_dask.estimator.rows.user_rows import backend_of, checked_chunks, is_path
 from gmm_dask.estimator.sklearn_form import COMMON, constraints, copied, documentation, sklearn_form
-from gmm_dask.fitting_run import FitData, WarmStart, fit_rows, tasks_told
+from gmm_dask.fitting_run import WarmStart, fit_rows
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.parameters import Noise
 from gmm_dask.mixture.row_arithmetic import Missing
@@ -34,10 +33,6 @@ ILL_DEFINED = (
     "Fitting the mixture model failed because some components have ill-defined empirical "
     "covariance (for instance caused by singleton or collapsed samples). Try to decrease the "
     "number of components, increase reg_covar, or scale the input data."
-)
-NAME_THEM = (
-    "To choose the columns, read the path with dask.dataframe.read_parquet and fit the frame of "
-    "those that are to be clustered."
 )
 
 DEFAULT = FitSettings()
@@ -243,18 +238,8 @@ class GaussianMixture(FittedMixture):
 
     def _fit(self, X: Any, sample_weight: Any) -> GaussianMixture:
         warm = self.warm_start and hasattr(self, "converged_")
-        chunks = checked_chunks(self, X, sample_weight, self.missing, reset=not warm)
-        listening = Listening(self, chunks)
-        with backend_of(chunks, X) as backend:
-            if is_path(X):  # of other lazy rows the user decides what stays in memory
-                tell = tasks_told(listening.progress)
-                chunks = engine.hold(chunks, backend, backend.memory_to_hold, tell=tell).chunks
-            data = FitData(
-                chunks,
-                self.missing,
-                names_of(self),
-                NAME_THEM if is_path(X) and not warm else None,
-            )
+        with rows_to_fit(self, X, sample_weight, reset=not warm) as (data, backend, listening):
+            n_features = data.rows.n_features
             try:
                 found = fit_rows(
                     data,
@@ -262,7 +247,7 @@ class GaussianMixture(FittedMixture):
                     self._settings(),
                     listening,
                     seeds=seed_sequence(self.random_state).spawn(1 + self.n_init),
-                    start=self._warm_start() if warm else self._given_start(chunks.n_features),
+                    start=self._warm_start() if warm else self._given_start(n_features),
                 )
             except SingularCovarianceError as error:
                 message = f"{ILL_DEFINED} {error}"
@@ -281,6 +266,10 @@ class GaussianMixture(FittedMixture):
         """The parameters as settings of a fit; scikit-learn's wrapper of `fit` has checked them."""
         names = FitSettings.model_fields.keys() & self.get_params(deep=False).keys()
         return FitSettings.model_construct(**{name: getattr(self, name) for name in names})
+
+    @property
+    def _objective(self) -> str:
+        return f"{self._settings().objective} per row"
 
     def _warm_start(self) -> WarmStart:
         return WarmStart(self._parameters(), self.lower_bound_)

@@ -72,7 +72,7 @@ def record_of(mixture: Any) -> Model:
     from gmm_dask.stage.job import software_versions
     from gmm_dask.storage import Model
 
-    parameters = mixture._parameters()
+    parameters = mixture._mixture()
     names = names_of(mixture)
     types: tuple[str, ...] = ("double",) * parameters.n_features
     if names is None:
@@ -109,8 +109,7 @@ def record_of(mixture: Any) -> Model:
 
 def _fit_settings(mixture: Any) -> FitSettings:
     """The parameters of the class as settings of a fit; a seed that is no integer is left out."""
-    names = FitSettings.model_fields.keys() & mixture.get_params(deep=False).keys()
-    known = {name: getattr(mixture, name) for name in names}
+    known = {name: getattr(mixture, name) for name in mixture._settings().model_fields_set}
     seed = mixture.random_state
     known["random_state"] = int(seed) if isinstance(seed, int) else 0
     known["max_iter"] = max(1, mixture.max_iter)

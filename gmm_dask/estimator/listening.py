@@ -5,21 +5,48 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gmm_dask import engine, fitting
 from gmm_dask.errors import FeatureWarning
 from gmm_dask.estimator.rows.forms import check_survey, names_of
-from gmm_dask.fitting_run import FitListener
+from gmm_dask.estimator.rows.user_rows import backend_of, checked_chunks, is_path
+from gmm_dask.fitting_run import FitData, FitListener, tasks_told
 from gmm_dask.pace import Pace, in_words
 
 if TYPE_CHECKING:
     from gmm_dask.estimator.gaussian_mixture import GaussianMixture
 
 logger = logging.getLogger("gmm_dask")
+NAME_THEM = (
+    "To choose the columns, read the path with dask.dataframe.read_parquet and fit the frame of "
+    "those that are to be clustered."
+)
+
+
+@contextmanager
+def rows_to_fit(
+    estimator: Any, X: Any, sample_weight: Any, *, reset: bool
+) -> Iterator[tuple[FitData, engine.Backend, Listening]]:
+    """Rows in every form for a fit, who works on them, and who is told of it.
+
+    Parameters
+    ----------
+    reset : bool
+        Whether the features are those of these rows; else they must be those of the last fit.
+    """
+    chunks = checked_chunks(estimator, X, sample_weight, estimator.missing, reset=reset)
+    listening = Listening(estimator, chunks)
+    with backend_of(chunks, X) as backend:
+        if is_path(X):  # of other lazy rows the user decides what stays in memory
+            tell = tasks_told(listening.progress)
+            chunks = engine.hold(chunks, backend, backend.memory_to_hold, tell=tell).chunks
+        named = NAME_THEM if is_path(X) and reset else None
+        yield FitData(chunks, estimator.missing, names_of(estimator), named), backend, listening
 
 
 class Listening(FitListener):
@@ -34,7 +61,7 @@ class Listening(FitListener):
 
     def __init__(self, estimator: GaussianMixture, chunks: engine.RowChunks) -> None:
         self._estimator, self._chunks = estimator, chunks
-        self.pace, self._objective = Pace(), estimator._settings().objective
+        self.pace, self._objective = Pace(), estimator._objective
 
     def surveyed(self, surveyed: engine.Survey) -> None:
         """See FitListener."""
@@ -59,7 +86,7 @@ class Listening(FitListener):
         asked_for = record.number == 1 or record.number % interval == 0
         if not verbose or not (asked_for or self.pace.is_due):
             return
-        bound = f"{self._objective} per row {record.lower_bound:.10g}"
+        bound = f"{self._objective} {record.lower_bound:.10g}"
         line = f"start {record.start} pass {record.number}: {bound}"
         if np.isfinite(record.change):
             line += f", change {record.change:.3g}"

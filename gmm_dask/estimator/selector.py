@@ -11,15 +11,11 @@ from sklearn.base import _fit_context, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from gmm_dask import engine
 from gmm_dask.errors import SettingsError
 from gmm_dask.estimator.fitted import FittedMixture
-from gmm_dask.estimator.gaussian_mixture import NAME_THEM, GaussianMixture, seed_sequence
-from gmm_dask.estimator.listening import Listening
-from gmm_dask.estimator.rows.forms import names_of
-from gmm_dask.estimator.rows.user_rows import backend_of, checked_chunks, is_path
+from gmm_dask.estimator.gaussian_mixture import GaussianMixture, seed_sequence
+from gmm_dask.estimator.listening import rows_to_fit
 from gmm_dask.fitting.choice import CRITERIA, Candidate
-from gmm_dask.fitting_run import FitData, tasks_told
 from gmm_dask.grid_run import Grid, SelectedRows, select_rows
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.covariance import family
@@ -164,20 +160,13 @@ class GaussianMixtureSelector(FittedMixture):
         return str(self.best_estimator_.publish(out))
 
     def _selected(self, base: GaussianMixture, X: Any, sample_weight: Any) -> SelectedRows:
-        chunks = checked_chunks(base, X, sample_weight, self.missing, reset=True)
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(base, name):
-                setattr(self, name, getattr(base, name))
-            elif hasattr(self, name):
-                delattr(self, name)
-        listening = Listening(base, chunks)
         grid = Grid(self._candidates(), self.criterion, self.n_bootstrap)
-        with backend_of(chunks, X) as backend:
-            if is_path(X):
-                tell = tasks_told(listening.progress)
-                chunks = engine.hold(chunks, backend, backend.memory_to_hold, tell=tell).chunks
-            named = NAME_THEM if is_path(X) else None
-            data = FitData(chunks, self.missing, names_of(base), named)
+        with rows_to_fit(base, X, sample_weight, reset=True) as (data, backend, listening):
+            for name in ("n_features_in_", "feature_names_in_"):
+                if hasattr(base, name):
+                    setattr(self, name, getattr(base, name))
+                elif hasattr(self, name):
+                    delattr(self, name)
             seeds = seed_sequence(self.random_state).spawn(1 + self.n_init)
             return select_rows(data, backend, base._settings(), grid, listening, seeds=seeds)
 

@@ -134,8 +134,8 @@ def overlaps_of(table: Array) -> Array:
     """Overlap of each two components by their table, (k, k): 0 apart, 1/2 the same.
 
     It is the mean of what each gives the other, as a share of the geometric mean of their weights:
-    for two equal Gaussians the rows that are assigned to the wrong one. Where a
-    component gives most of its own probability away, that part counts instead.
+    for two equal Gaussians the rows that are assigned to the wrong one. A component that gives
+    most of its own probability away overlaps by that part with the one that gets most of it.
 
     Parameters
     ----------
@@ -147,10 +147,13 @@ def overlaps_of(table: Array) -> Array:
         given = np.nan_to_num(table / weights, nan=0.0)
         root = np.sqrt(weights)
         mutual = np.nan_to_num((table + table.T) / (2 * root[:, None] * root), nan=0.0)
-    lost = np.maximum(given, given.T)
-    found = np.where(lost > 0.5, np.maximum(lost, mutual), mutual)
-    np.fill_diagonal(found, 1.0)
-    return np.asarray(np.minimum(found, 1.0))
+    kept = np.diagonal(given).copy()
+    np.fill_diagonal(given, 0.0)
+    for j in np.flatnonzero((kept < 0.5) & given.any(axis=0)):
+        to = given[:, j].argmax()
+        mutual[j, to] = mutual[to, j] = max(mutual[j, to], 1 - kept[j])
+    np.fill_diagonal(mutual, 1.0)
+    return np.asarray(np.minimum(mutual, 1.0))
 
 
 def classification_table(posteriors: Array, labels: Labels, weights: Array) -> Array:

@@ -1,0 +1,1 @@
+"""Roads of other fits than those of `fitting_run`."""
