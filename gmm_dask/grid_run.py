@@ -125,6 +125,7 @@ def select_rows(
     selection = running.selection()
     best = selection.best
     own = settings_of[best.candidate]
+    listener.happened(best.result.events_)
     result = with_cautions(best.result, ready[best.candidate].guards[0], own, listener)
     n_reads = surveyed.n_reads + (0 if surveyed.replaces_rows else running.n_reads)
     return SelectedRows(FittedRows(result, surveyed, cautions, n_reads), selection)
@@ -209,7 +210,12 @@ class _Running:
         in_the_way = IN_TROUBLE if fold is None else (*IN_TROUBLE, DataError)
         with suppress(*in_the_way):
             fits = fitting.fits_to_come(
-                sample, ready.method, guards, self.seeds, is_rough=self.is_single
+                sample,
+                ready.method,
+                guards,
+                self.seeds,
+                report=self.listener.progress,
+                is_rough=self.is_single,
             )
             return [Member(candidate, fit, fold) for fit in fits]
         return []

@@ -19,7 +19,7 @@ from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import report_data
 from gmm_dask.stage.report.figures import cluster_figure, likelihood_figure
 from gmm_dask.stage.settings import Settings
-from gmm_dask.stage.summary import Ending, Summary, measures
+from gmm_dask.stage.summary import Ending, Ranked, Summary, measures
 
 COMPONENTS = "gmm-components"
 LOG_LIKELIHOOD = "gmm-log-likelihood"
@@ -28,6 +28,7 @@ OUTPUTS = "gmm-outputs"
 LABELLED = "gmm-labelled"
 HEADS = ("component", "weight", "rows")  # of the table of components, before the features
 
+MAX_CANDIDATES = 12  # of a choice, on the same page
 MAX_EVENTS = 5  # on the page of the outputs; all are in the report
 
 Rows = list[dict[str, str | int]]
@@ -132,6 +133,11 @@ def outputs_markdown(published: Published) -> str:
         f"| rows used | {_rows_used(metrics)} |",
         *(f"| {what} | {said} |" for what, said in measures(metrics).items()),
     ]
+    if (ranked := Ranked.of(metrics, MAX_CANDIDATES)) is not None:
+        cells = [ranked.heads, ("---",) * len(ranked.heads), *ranked.rows]
+        lines += ["", f"Candidates by {ranked.heading}:", ""]
+        lines += [f"| {' | '.join(line)} |" for line in cells]
+        lines += ["", *(f"- {sentence}" for sentence in ranked.reason)]
     first = [event["message"] for event in summary.events[:MAX_EVENTS]]
     lines += ["", *(f"- {_code(message)}" for message in (*summary.cautions, *first))]
     return "\n".join(lines).rstrip() + "\n"

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from gmm_dask.engine import (
     Asked,
     Backend,
+    Compared,
     LocalBackend,
     RowChunks,
     Unit,
     completed_log_likelihood,
+    evaluated,
     expectation,
     hold,
     map_items,
@@ -34,7 +36,7 @@ from gmm_dask.mixture import e_step, estimate_from_responsibilities, m_step
 from gmm_dask.mixture import missing as incomplete
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
 from gmm_dask.mixture.statistics import statistics_bytes
-from gmm_dask.sampling import Fold
+from gmm_dask.sampling import Fold, row_keys
 from tests.conftest import Blobs
 
 CHOSEN = RowArithmetic.chosen("error")
@@ -322,3 +324,25 @@ def test_sums_of_many_mixtures_take_no_more_memory_than_is_said(
     assert chunks.n_chunks < len(reads) < len(asked) * chunks.n_chunks
     assert list(map(bits, in_several)) == list(map(bits, in_one))
     assert pass_.together([]) == []
+
+
+def test_criteria_of_several_mixtures_are_those_of_each(backend: Backend, blobs: Blobs) -> None:
+    asked = candidates(blobs)
+    weights = np.random.default_rng(0).integers(0, 3, len(blobs.X)) * 1.0
+    chunks = row_chunks(blobs.X, weights, chunk_bytes=1 << 13)
+    fold = Fold(5, 0.0, 0.5)
+    compared = [Compared(asked[0].parameters, asked[2].parameters, fold)]
+    pass_ = expectation(chunks, backend, arithmetic=CHOSEN)
+    scores, (table,) = evaluated(pass_, asked, compared)
+    for each, found in zip(asked, scores, strict=True):
+        there = np.ones(len(blobs.X), bool)
+        if each.fold is not None:
+            there = each.fold.of(row_keys(blobs.X, each.fold.salt))
+        part = row_chunks(blobs.X[there], weights[there])
+        alone = completed_log_likelihood(part, LocalBackend(1), each.parameters)
+        np.testing.assert_allclose(found.completed, alone.value, rtol=1e-11)
+        assert found.weight == weights[there].sum()
+    assert table.shape == (1, 6)
+    there = fold.of(row_keys(blobs.X, 5))
+    labels = CHOSEN.score(blobs.X[there], asked[2].parameters).labels
+    np.testing.assert_array_equal(table[0], np.bincount(labels, weights[there], 6))
