@@ -8,7 +8,7 @@ IN_TURN := -n 3 --dist loadfile --no-loadscope-reorder
 PIP := $(PY) -m pip --disable-pip-version-check
 TYPES := .venv/types.log
 
-.PHONY: demo help dev test test-heavy bench flights lint types lock wheel clean
+.PHONY: demo help dev test test-heavy bench flights lint types lock wheel docs clean
 
 demo: .venv/installed ## the whole stage on the Iris data
 	@$(PY) -m flows.cluster config/iris.yaml
@@ -49,6 +49,9 @@ wheel: .venv/installed ## a wheel for each platform, from this one
 		echo "$$target ..."; \
 		GMM_DASK_TARGET=$$target $(PIP) wheel -q --no-deps --no-build-isolation --no-index -w dist . || exit 1; \
 	done; ls -l dist
+
+docs: .venv/installed-dev ## the site of the documentation, to out/site
+	$(PY) -m mkdocs build --strict -q
 
 lock: ## hashed requirements for every supported Python; needs uv on the path
 	echo "pip>=25" | uv pip compile -q - --universal --python-version 3.11 \

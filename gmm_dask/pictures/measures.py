@@ -52,8 +52,8 @@ def draw_curve(
         axes.plot(passes[-1:], bounds[-1:], "o", color=ACCENT, markersize=9)
         note = f"{signed(bounds[-1], 4)} after {numbered(len(passes), 'pass')}"
         axes.annotate(
-            note, (passes[-1], bounds[-1]), xytext=(-4, -20), textcoords="offset points",
-            ha="right", va="top", color=INK, fontsize=12, fontweight="bold",
+            note, (0.98, 0.05), xycoords="axes fraction", ha="right", va="bottom", color=INK,
+            fontsize=12, fontweight="bold",
         )  # fmt: skip
     dress(axes, "Pass over the data", f"{objective.capitalize()} per row")
     if before:
