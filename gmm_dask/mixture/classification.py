@@ -111,3 +111,80 @@ class Classification:
         if k == 1 or total <= 0:
             return None
         return 1 - sum(self.entropies) / (total * math.log(k))
+
+
+@dataclass(frozen=True)
+class Migration:
+    """Rows by their label under a mixture before and by the label that they have; they add up.
+
+    Parameters
+    ----------
+    counts : tuple of tuple of int
+        One row for each component before, and a last one for rows that were in none; columns
+        alike for the components now. Empty where nothing was compared.
+    log_likelihood : float
+        Weighted, of the mixture before.
+    """
+
+    counts: tuple[tuple[int, ...], ...] = ()
+    log_likelihood: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        before: RowScores,
+        labels: npt.NDArray[np.integer],
+        sizes: tuple[int, int],
+        weight: Array | None,
+    ) -> Migration:
+        """Of usable rows: scores under the mixture before, labels now, components of each."""
+        table = np.zeros((sizes[0] + 1, sizes[1] + 1), dtype=np.int64)
+        np.add.at(table, (before.labels, labels), 1)  # a row in no component has the label -1
+        density = np.maximum(before.log_density, LEAST_DENSITY)
+        total = density.sum() if weight is None else weight @ density
+        return cls(tuple(tuple(int(n) for n in row) for row in table), float(total))
+
+    def __add__(self, other: Migration) -> Migration:
+        if not self.counts or not other.counts:
+            return self if self.counts else other
+        pairs = zip(self.counts, other.counts, strict=True)
+        return Migration(
+            tuple(tuple(map(sum, zip(*rows, strict=True))) for rows in pairs),
+            self.log_likelihood + other.log_likelihood,
+        )
+
+
+NOT_COMPARED = Migration()
+LEAST_DENSITY = -1e290  # log-density of a row that is too far for float64: sums stay finite
+
+
+def kept_labels(
+    X: Rows,
+    parameters: Parameters,
+    found: RowScores,
+    wanted: npt.NDArray[np.integer],
+    least_gain: float,
+    arithmetic: RowArithmetic,
+) -> npt.NDArray[np.int32]:
+    """The labels of rows that leave a component only for a gain of more than that.
+
+    Parameters
+    ----------
+    X : (n, d)
+    found : RowScores
+    wanted : (n,)
+        The component in which each row was; -1 where there is none to stay in.
+    least_gain : float
+        Of the log-posterior of the row: the logarithm of the ratio of both probabilities.
+    """
+    labels = found.labels.copy()
+    torn = np.flatnonzero((wanted >= 0) & (found.labels >= 0) & (wanted != found.labels))
+    for start in range(0, len(torn), AT_ONCE):
+        rows = torn[start : start + AT_ONCE]
+        resp = arithmetic.responsibilities(X[rows], parameters)
+        at = np.arange(len(rows))
+        with np.errstate(divide="ignore"):
+            gain = np.log(resp[at, found.labels[rows]]) - np.log(resp[at, wanted[rows]])
+        stays = gain <= least_gain
+        labels[rows[stays]] = wanted[rows[stays]]
+    return labels

@@ -22,7 +22,7 @@ from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import Job, delta_url, software_versions
 from gmm_dask.stage.labels.certainty import certainty
 from gmm_dask.stage.labels.labelling import Labelled
-from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE
+from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE, before_of, with_movers
 from gmm_dask.stage.lineage.registry import as_its_run
 from gmm_dask.stage.outputs import Published, load_published, open_output
 from gmm_dask.stage.report import ReportData, render_report
@@ -84,7 +84,7 @@ def publish(
     metrics = _noted(
         folder, summarise(job, fitted, labelled) | dict(more or {}) | {"published": now()}
     )
-    changes = CHANGES_FILE.dump(fitted.changes)
+    changes = CHANGES_FILE.dump(with_movers(fitted.changes, labelled.sums.migration))
     folder.put_of_model(CHANGES, changes, model_sha256)
     data = report_data(job, fitted, metrics)
     report = html_of_model(render_report(data), model_sha256)
@@ -226,6 +226,7 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "n_dropped": {"missing": sums.n_dropped},
         "n_incomplete": sums.n_incomplete,
         "n_labelled": list(sums.n_labelled),
+        "before": before_of(fitted.changes, sums),
         "n_noise": None if fitted.model.parameters.noise is None else sums.n_noise,
         "n_anomalies": None if job.settings.labels.anomaly is None else sums.n_anomalies,
         "severity": None if fitted.severities is None else fitted.severities.to_dict(),

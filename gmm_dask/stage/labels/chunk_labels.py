@@ -13,7 +13,12 @@ import pyarrow as pa
 from gmm_dask.engine import tree_sum
 from gmm_dask.errors import DataError
 from gmm_dask.mixture import Parameters, RowScores
-from gmm_dask.mixture.classification import Classification
+from gmm_dask.mixture.classification import (
+    NOT_COMPARED,
+    Classification,
+    Migration,
+    kept_labels,
+)
 from gmm_dask.mixture.row_arithmetic import RowArithmetic, incomplete_rows
 from gmm_dask.stage import text
 from gmm_dask.stage.labels.explained import Explained, Further
@@ -60,6 +65,24 @@ class _Labels(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Before:
+    """The version that rows are compared with.
+
+    Parameters
+    ----------
+    parameters : Parameters
+    partners : (k + 1,) int
+        The component that each of its components is now, -1 for none, and at last for no component.
+    sticky : float or None
+        The least gain for which a row leaves its component; None where that is not asked for.
+    """
+
+    parameters: Parameters
+    partners: npt.NDArray[np.int32]
+    sticky: float | None
+
+
+@dataclass(frozen=True, eq=False)
 class Work:
     """What every label task needs beside its chunks: folder, model and columns."""
 
@@ -75,6 +98,7 @@ class Work:
     responsibilities: bool
     model_sha256: str
     further: Further = field(default_factory=Further)
+    before: Before | None = None
 
 
 def label_task(work: Work, task: Task) -> list[LabelledPart]:
@@ -129,6 +153,7 @@ def label_chunk(
         label_sums(scored.of_usable, used, k, len(scored.usable), n_incomplete),
         n_anomalies=scored.explained.n_flagged,
         classification=scored.classification,
+        migration=scored.migration,
     )
     check_total(sums.largest, sums.sum_weight, source.name, work.weight_column)
     if content is None or planned.decoded is None:
@@ -160,6 +185,7 @@ class _Scored:
     explained : Explained
         Cluster, severity, flag and reasons.
     classification : Classification
+    migration : Migration
     """
 
     score: RowScores
@@ -168,6 +194,7 @@ class _Scored:
     n_incomplete: int
     explained: Explained
     classification: Classification
+    migration: Migration
 
     @property
     def of_usable(self) -> RowScores:
@@ -188,7 +215,7 @@ def _scored(
     arithmetic, n_incomplete = work.arithmetic, 0
     score = RowScores(np.full(n, -1, np.int32), np.full(n, np.nan), np.full(n, np.nan))
     usable, resp, explained = np.empty(n, bool), None, Explained(work.further, n)
-    surely = Classification.none(work.parameters.n_components)
+    surely, migration = Classification.none(work.parameters.n_components), NOT_COMPARED
     if work.write and work.responsibilities:
         resp = np.full((n, work.parameters.n_components), np.nan)
     for first, X in blocks:
@@ -196,11 +223,12 @@ def _scored(
         kept = arithmetic.usable(X, None if weights is None else weights[at])
         where = slice(None) if kept.all() else kept  # all are copied three times as fast
         used = X[where]
-        found = arithmetic.score(used, work.parameters)
+        of_rows = None if weights is None else weights[at][where]
+        found, moved = _compared(work, used, arithmetic.score(used, work.parameters), of_rows)
+        migration += moved
         score.labels[at][where] = found.labels
         score.log_density[at][where] = found.log_density
         score.max_responsibility[at][where] = found.max_responsibility
-        of_rows = None if weights is None else weights[at][where]
         surely += Classification.of(used, work.parameters, found, arithmetic, of_rows)
         explained.add(first + np.flatnonzero(kept), used, found, work.parameters, arithmetic)
         if resp is not None:
@@ -208,7 +236,23 @@ def _scored(
         if arithmetic.missing == "em":
             n_incomplete += int(incomplete_rows(used).sum())
         usable[at] = kept
-    return _Scored(score, usable, resp, n_incomplete, explained, surely)
+    return _Scored(score, usable, resp, n_incomplete, explained, surely, migration)
+
+
+def _compared(
+    work: Work, rows: _Rows, found: RowScores, weights: npt.NDArray[np.float64] | None
+) -> tuple[RowScores, Migration]:
+    """The scores of rows, with the labels that stay where that is asked for, and who moved."""
+    before = work.before
+    if before is None:
+        return found, NOT_COMPARED
+    earlier = work.arithmetic.score(rows, before.parameters)
+    if before.sticky is not None:
+        wanted = before.partners[earlier.labels]
+        labels = kept_labels(rows, work.parameters, found, wanted, before.sticky, work.arithmetic)
+        found = RowScores(labels, found.log_density, found.max_responsibility)
+    sizes = before.parameters.n_components, work.parameters.n_components
+    return found, Migration.of(earlier, found.labels, sizes, weights)
 
 
 def _content(work: Work, rows: OpenChunk, before: str | None) -> str:

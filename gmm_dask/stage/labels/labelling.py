@@ -12,14 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.engine import Backend, Held, map_items, rows_here, tree_sum
+from gmm_dask.mixture.matching import match
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage import text
 from gmm_dask.stage.job import Job
-from gmm_dask.stage.labels.chunk_labels import Item, Task, Work, label_task
+from gmm_dask.stage.labels.chunk_labels import Before, Item, Task, Work, label_task
 from gmm_dask.stage.labels.explained import Further
 from gmm_dask.stage.labels.pages import Contents
 from gmm_dask.stage.labels.row_checks import check_total
 from gmm_dask.stage.labels.severity import Severities, needed
+from gmm_dask.stage.lineage.changes import LIMIT
+from gmm_dask.stage.lineage.following import predecessor
 from gmm_dask.stage.settings import LabelSettings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import (
@@ -140,7 +143,22 @@ def _work(job: Job[Any], model: Model, severities: Severities | None) -> Work:
         settings.labels.responsibilities,
         model.sha256,
         _further(settings.labels, model, severities),
+        _before(job, model),
     )
+
+
+def _before(job: Job[Any], model: Model) -> Before | None:
+    """The version that the run follows, where rows are to be compared with it."""
+    labels = job.settings.labels
+    if not labels.compare and labels.sticky is None:
+        return None
+    found = predecessor(job.folder.store, job.follows, job.plan.features)
+    if found is None:
+        return None
+    partners = np.full(found.parameters.n_components + 1, -1, dtype=np.int32)
+    for i, j in match(found.parameters, model.parameters, LIMIT).pairs:
+        partners[i] = j
+    return Before(found.parameters, partners, labels.sticky)
 
 
 def _further(labels: LabelSettings, model: Model, severities: Severities | None) -> Further:

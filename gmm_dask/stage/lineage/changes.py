@@ -14,8 +14,20 @@ import numpy.typing as npt
 from gmm_dask.errors import SingularCovarianceError
 from gmm_dask.fitting import Action, FitResult
 from gmm_dask.mixture import Parameters
+from gmm_dask.mixture.classification import Migration
 from gmm_dask.mixture.matching import SEPARATE, Matching, match, matching_distances, shifts
-from gmm_dask.storage import Document, Model, Name, Place, Positive, RunId, Sha256, Size, record
+from gmm_dask.storage import (
+    Document,
+    LabelSums,
+    Model,
+    Name,
+    Place,
+    Positive,
+    RunId,
+    Sha256,
+    Size,
+    record,
+)
 
 LIMIT = -math.log(SEPARATE)  # farther than that no component is the same as another
 MOVED = 0.5  # standard deviations from one version to the next that are told of
@@ -114,7 +126,7 @@ class Changes:
     changes : tuple of Change
     migration : tuple of tuple of int, or None
         Rows by their label under the model before (first) and by the label that they have, where
-        the label phase counted them.
+        the label phase counted them. The last row and the last column are of no component.
     """
 
     model_sha256: Sha256
@@ -140,7 +152,7 @@ class Changes:
         if self.migration is None:
             return None
         stayed = sum(self.migration[i][j] for i, j in self.partners.items())
-        return sum(map(sum, self.migration)) - stayed
+        return sum(map(sum, self.migration)) - stayed - self.migration[-1][-1]
 
 
 CHANGES = "changes.json"
@@ -242,6 +254,27 @@ def changes_of(model: Model, predecessor: Predecessor | None) -> Changes:
     rows = predecessor.n_rows, model.n_rows
     changes += (*told.moves(moved, rows), *told.new_numbers())
     return Changes(model.sha256, predecessor.followed, tuple(components), tuple(changes))
+
+
+def with_movers(changes: Changes, migration: Migration) -> Changes:
+    """The changes with what the label phase counted."""
+    return replace(changes, migration=migration.counts or None)
+
+
+def before_of(changes: Changes, sums: LabelSums) -> dict[str, Any] | None:
+    """What metrics.json says of the version before, on the rows that were labelled.
+
+    None where the rows were not compared.
+    """
+    movers = with_movers(changes, sums.migration).n_movers
+    if changes.follows is None or movers is None or not sums.sum_weight:
+        return None
+    n_rows = sum(map(sum, sums.migration.counts))
+    return {
+        "version": changes.follows.version,
+        "log_likelihood_per_row": sums.migration.log_likelihood / sums.sum_weight,
+        "movers": movers / n_rows if n_rows else 0.0,
+    }
 
 
 class _Told:

@@ -166,6 +166,17 @@ class LabelSettings(Section):
         "expected, and those that speak for its label and against the next: of flagged rows, or "
         "of all.",
     )
+    compare: Flag = Field(
+        default=False,
+        description="Score each row under the version that the fit follows, too: changes.json has "
+        "how many rows went from which component to which, metrics.json its log-likelihood.",
+    )
+    sticky: Number | None = Field(
+        default=None,
+        ge=0,
+        description="The least gain of log-posterior for which a row gets another label than under "
+        "the version that the fit follows, such as 0.7 for twice as probable; compares, too.",
+    )
     delta_table: str | None = Field(
         default=None,
         min_length=1,
@@ -393,6 +404,12 @@ class ScoreSettings(Section):
     cluster: ClusterSettings = ClusterSettings()
     memory: MemorySettings = MemorySettings()
     output: OutputSettings
+
+    @model_validator(mode="after")
+    def _labels_alone_follow_nothing(self) -> ScoreSettings:
+        if self.labels.compare or self.labels.sticky is not None:
+            raise ValueError("labels.compare and labels.sticky are of fits, which follow a version")
+        return self
 
 
 AnySettings = Settings | ScoreSettings

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from gmm_dask.errors import DataError, OutputError
 from gmm_dask.mixture import RowScores
-from gmm_dask.mixture.classification import Classification
+from gmm_dask.mixture.classification import NOT_COMPARED, Classification, Migration
 from gmm_dask.storage.arrow import (
     parquet_bytes,
     read_parquet_bytes,
@@ -234,6 +234,8 @@ class LabelSums:
         How surely they are labelled.
     n_noise : int
         Rows that belong to no component most probably.
+    migration : Migration
+        By the label that they had under the version before.
     """
 
     n_rows: int
@@ -246,6 +248,7 @@ class LabelSums:
     n_anomalies: int = 0
     classification: Classification = NO_COMPONENTS
     n_noise: int = 0
+    migration: Migration = NOT_COMPARED
 
     @property
     def largest(self) -> float:
