@@ -99,6 +99,25 @@ def draw_candidates(
     axes.legend(frameon=False, labelcolor=INK)
 
 
+def draw_series(axes: Any, curves: Mapping[str, Sequence[float | None]], *, up: str) -> None:
+    """Curves over partitions in their order; one that has no value breaks a curve.
+
+    Parameters
+    ----------
+    curves : mapping of str to (n,)
+        By what they are called.
+    up : str
+        What the values are.
+    """
+    for (name, values), colour in zip(curves.items(), palette(len(curves)), strict=True):
+        found = [np.nan if value is None else value for value in values]
+        axes.plot(range(1, len(found) + 1), found, "o-", color=colour, markersize=4, label=name)
+    dress(axes, "Partition, in the order of the files", up)
+    _whole_ticks(axes, max(map(len, curves.values())))
+    axes.margins(y=0.12)
+    axes.legend(frameon=False, labelcolor=INK)
+
+
 def draw_uncertainty(axes: Any, resp: Array) -> None:
     """Rows in the order of how sure their component is, each with what is left for the others.
 

@@ -17,6 +17,7 @@ from gmm_dask.stage.settings import RefreshSettings
 from gmm_dask.storage import PartitionSums
 
 MOST_PARTITIONS = 1000  # the last ones, each with rows of its own in the table
+MOST_DRAWN = 200  # of them in the report
 LEAST_SHARE = 1e-4  # below it a share counts as this: the logarithm of none is infinite
 DENSE = ("full", "tied")  # covariance types whose sums hold products of columns
 
@@ -128,6 +129,21 @@ class Moved:
         yield "log_density_drop", None, None, theirs.lower_bound - mine.lower_bound
         gaussians = (_Gaussian.of(each, self.parameters) for each in (sums, other))
         yield "divergence", None, None, divergence(*gaussians)
+
+
+def curves_of(measures: Sequence[Measure]) -> dict[str, list[float | None]]:
+    """Drift of the last partitions from the data of the fit, by metric; one may have no value."""
+    found: dict[str, dict[str, float]] = {}
+    names: dict[str, None] = {}
+    for each in measures:
+        if each.window == "partition" and each.partition is not None:
+            names[each.partition] = None
+            if each.baseline == "training":
+                found.setdefault(each.metric, {})[each.partition] = each.value
+    last = list(names)[-MOST_DRAWN:]
+    if len(last) < 2:
+        return {}
+    return {metric: [values.get(name) for name in last] for metric, values in found.items()}
 
 
 def table_of(measures: Sequence[Measure]) -> pa.Table:

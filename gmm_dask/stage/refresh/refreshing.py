@@ -21,7 +21,7 @@ from gmm_dask.stage.job import Job, plan
 from gmm_dask.stage.labels.row_checks import check_survey
 from gmm_dask.stage.lineage.changes import changes_of, order_of, renumbered
 from gmm_dask.stage.lineage.following import predecessor
-from gmm_dask.stage.refresh.drift import Measure, Moved, judged
+from gmm_dask.stage.refresh.drift import Measure, Moved, curves_of, judged
 from gmm_dask.stage.refresh.known import Base, Matched, base_of, matched
 from gmm_dask.stage.refresh.partition_sums import Under, partition_sums, total_of
 from gmm_dask.stage.report.data import MAX_ROWS, report_sample
@@ -126,6 +126,7 @@ class Refreshed:
                 if (each.window, each.baseline) == ("new", "training")
             },
             "exceeded": list(self.exceeded),
+            "curves": curves_of(self.drift),
         }
 
 

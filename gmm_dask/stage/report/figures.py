@@ -14,6 +14,7 @@ from gmm_dask.pictures.measures import (
     draw_curve,
     draw_log_density,
     draw_profile,
+    draw_series,
     draw_uncertainty,
 )
 from gmm_dask.pictures.panels import (
@@ -55,6 +56,26 @@ def selection_figure(selection: Mapping[str, Any]) -> bytes:
     draw_candidates(right, families, numbers, table["log_likelihood"], up=up, marked=0)
     if selection["elbow"] is not None:
         right.axvline(selection["elbow"], color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
+    return png_of(figure)
+
+
+def drift_figure(curves: Mapping[str, Sequence[float | None]]) -> bytes:
+    """PNG of the drift of each partition from the data of the fit, 1200 pixels wide.
+
+    Parameters
+    ----------
+    curves : mapping of metric to (n,)
+        As in `refresh.curves` of metrics.json.
+    """
+    figure = new_figure(height=420, fitted=False)
+    left, right = figure.subplots(1, 2)
+    figure.subplots_adjust(0.09, 0.15, 0.98, 0.96, 0.25)
+    indices = {"psi": "shares of components", "severity_psi": "tenths of severity"}
+    known = {words: curves[name] for name, words in indices.items() if name in curves}
+    draw_series(left, known, up="Population stability index")
+    others = {"log_density_drop": "drop of log-density", "divergence": "divergence"}
+    known = {words: curves[name] for name, words in others.items() if name in curves}
+    draw_series(right, known, up="From the data of the fit, in nats")
     return png_of(figure)
 
 

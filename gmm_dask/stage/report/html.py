@@ -18,6 +18,7 @@ from gmm_dask.stage.report.figures import (
     certainty_figure,
     cluster_figure,
     density_figure,
+    drift_figure,
     likelihood_figure,
     pairs_figure,
     profile_figure,
@@ -35,6 +36,8 @@ _WORDS = {
     "converged": ("Converged", "good"),
     "labelled": ("Labelled with a published model", "good"),
     "out_of_iterations": ("Stopped at the limit of passes", "warning"),
+    "refreshed": ("Refreshed by one step from kept sums", "good"),
+    "polished": ("Polished, not settled yet", "warning"),
 }
 
 
@@ -106,6 +109,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "certainty": tables.certainty_lines(data) if k > 1 else [],
         "unlikely": tables.unlikely_rows(data),
         "n_drawn": n_rows,
+        "drifted": (data.metrics.get("refresh") or {}).get("exceeded") or [],
         "ranked": Ranked.of(data.metrics, MAX_CANDIDATES),
         "payload": safe_json(sent),
         "style": _file("report.css"),
@@ -125,6 +129,8 @@ def pictures(data: ReportData) -> dict[str, bytes]:
         found["profile"] = profile_figure(data)
         if len(data.rows):
             found["certainty"] = certainty_figure(data)
+    if (refresh := data.metrics.get("refresh")) and refresh["curves"]:
+        found["drift"] = drift_figure(refresh["curves"])
     if (selection := data.metrics.get("selection")) is not None:
         found["choice"] = selection_figure(selection)
     return found

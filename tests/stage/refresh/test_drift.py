@@ -91,6 +91,22 @@ def test_the_summary_of_a_partition_is_its_mean_and_covariance(
     assert covariance == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
+def test_the_report_draws_drift_and_says_what_exceeds_a_limit(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    refresh(lake.settings())
+    lake.write("day=900", rows(900, moved=5.0))
+    found = refresh(lake.settings(refresh={"warn": {"divergence": 0.5}}))
+    curves = found.metrics["refresh"]["curves"]
+    assert len(curves["psi"]) == 7
+    assert np.argmax(curves["divergence"]) == 6
+    page = found.folder.get("report.html").decode()
+    assert '<h2 id="h-drift">Drift</h2>' in page
+    assert "Refreshed by one step from kept sums" in page
+    assert "above the 0.5 of refresh.warn.divergence" in page
+
+
 def test_a_limit_of_fail_publishes_nothing_and_says_what_to_do(lake: Lake) -> None:
     refresh(lake.settings())
     lake.write("day=900", rows(900, moved=5.0))
