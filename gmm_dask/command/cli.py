@@ -242,6 +242,7 @@ def versions(out: Output, debug: Debug = False) -> None:
 
 app.command(cls=Command)(upkeep.promote)
 app.command(cls=Command)(upkeep.name)
+app.command(cls=Command)(upkeep.compare)
 
 
 @app.command(cls=Command)

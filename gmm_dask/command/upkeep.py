@@ -1,10 +1,11 @@
-"""The commands that keep an output in order: promote, name, gc.
+"""The commands that keep an output in order: promote, name, compare, gc.
 
 Heavy imports are inside the commands, so that help answers at once.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -77,6 +78,33 @@ def name(
         version = name_component(ref, component, called)
         said = f"is called {called}" if called else "has no name"
         print_line(make_console(), f"Component {component} {said}, from version {version.number}.")
+
+
+def compare(
+    first: Ref,
+    second: Ref,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a report there, too.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Show two versions side by side: components, movers, criteria, drift."""
+    with ending(debug, prints=True):
+        from gmm_dask.command.console import make_console, print_line
+        from gmm_dask.stage.lineage import comparison
+        from gmm_dask.stage.report.html import render_comparison
+
+        found = comparison.compare(first, second)
+        console = make_console()
+        for line in found.events:
+            print_line(console, line)
+        for sheet in found.sheets:
+            print_line(console, "")
+            print_line(console, sheet.title, "bold")
+            for line in comparison.lines_of(sheet):
+                print_line(console, line)
+        if html is not None:
+            html.write_text(render_comparison(found.title, found.events, found.sheets))
 
 
 def gc(

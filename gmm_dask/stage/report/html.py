@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -47,14 +48,23 @@ def render_report(data: ReportData) -> str:
     Everything that came from users is escaped, and the page's own policy lets a browser run the
     script that was put in here and no other, and load nothing.
     """
-    environment = Environment(
+    return _environment().from_string(_file("template.html.j2")).render(_context(data))
+
+
+def render_comparison(title: str, events: Sequence[str], sheets: Sequence[Any]) -> str:
+    """Tables of a comparison as HTML, without a script; each has title, heads, rows and remark."""
+    page = _environment().from_string(_file("compare.html.j2"))
+    return page.render(title=title, events=events, sheets=sheets, style=_file("report.css"))
+
+
+def _environment() -> Environment:
+    return Environment(
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_on_one_line,
     )
-    return environment.from_string(_file("template.html.j2")).render(_context(data))
 
 
 def _on_one_line(value: Any) -> Any:
