@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.targets:
         targets.strengthen(tasks, chosen.targets)
         return
+    logging.getLogger("gmm_dask").setLevel(logging.ERROR)  # the page says what was found
     known = targets.load()
     seeds = range(chosen.seeds)
     contenders = [contest.Contender("gmm_dask", _settings(text)) for text in chosen.ours]

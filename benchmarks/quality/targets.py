@@ -34,7 +34,8 @@ class Target:
     Parameters
     ----------
     admissible : float
-        The best log-likelihood of an admissible solution.
+        The best log-likelihood of an admissible solution; minus infinity, and null in the file,
+        where none was found.
     any : float
         The best one of all.
     confirmed : bool
@@ -49,14 +50,21 @@ class Target:
 def load() -> dict[str, Target]:
     """The targets that are kept with the code."""
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    return {key: Target(*values) for key, values in kept.items()}
+    return {
+        key: Target(-np.inf if admissible is None else admissible, best, confirmed)
+        for key, (admissible, best, confirmed) in kept.items()
+    }
 
 
 def save(targets: dict[str, Target]) -> None:
     """Keep them with the code, one task a line."""
-    values = {k: [round(t.admissible, 4), round(t.any, 4), t.confirmed] for k, t in targets.items()}
-    lines = (f"{json.dumps(key)}: {json.dumps(values[key])}" for key in sorted(values))
+    lines = (f"{json.dumps(key)}: {_line(targets[key])}" for key in sorted(targets))
     KEPT.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _line(target: Target) -> str:
+    admissible = round(target.admissible, 4) if np.isfinite(target.admissible) else None
+    return json.dumps([admissible, round(target.any, 4), target.confirmed])
 
 
 def searched(task: real.Task, seconds: float, seed: int = 0) -> Target:
