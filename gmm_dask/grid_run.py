@@ -178,8 +178,8 @@ class _Running:
         """Starts, shared passes, criteria and the choice."""
         members = self._without_falls(list(self._begun()))
         self.known = self._measured(choice.at_their_ends([*members, *self._twins()], self._pass))
-        if self.settings.objective == "log-likelihood":
-            self._repair()
+        if self._falls() and next(iter(self.ready.values())).sample.expectation is None:
+            self._repair()  # reading nothing but the rows that are here
         if not self.known:
             raise StarvedComponentError(
                 "Every candidate has a component that is no density any more: set n_components "
@@ -193,6 +193,7 @@ class _Running:
             [*self.known.values()],
             n_rows=n_rows,
             lost=lost,
+            fallen=tuple(self._falls()),
             n_passes=self.n_passes,
         )
         return replace(found, bootstrap=self._bootstrap(found.best))
@@ -352,13 +353,19 @@ class _Running:
 
         return over_all
 
+    def _falls(self) -> dict[Candidate, Candidate]:
+        """Candidates that ended lower than fewer components did, by more than tol per row."""
+        if self.settings.objective != "log-likelihood":
+            return {}
+        values = {each: one.log_likelihood for each, one in self.known.items()}
+        weight = max((np.exp(one.log_weight) for one in self.known.values()), default=0.0)
+        return choice.fallen(values, self.settings.tol * weight)
+
     def _repair(self) -> None:
-        """Start candidates again that ended lower than fewer components did, by more than tol."""
+        """Start candidates that ended lower than fewer components again, from a split of these."""
         tried: set[Candidate] = set()
         for _ in range(MAX_REPAIRS):
-            values = {each: one.log_likelihood for each, one in self.known.items()}
-            weight = max((np.exp(one.log_weight) for one in self.known.values()), default=0.0)
-            falls = _untried(choice.fallen(values, self.settings.tol * weight), tried)
+            falls = _untried(self._falls(), tried)
             begun = [
                 self._split(each, self.known[before].result.parameters)
                 for each, before in falls.items()

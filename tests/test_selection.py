@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import check_estimator
 
 from gmm_dask import GaussianMixture, GaussianMixtureSelector
@@ -202,6 +203,39 @@ def test_strength_of_a_table() -> None:
 @pytest.mark.filterwarnings("ignore::gmm_dask.errors.FeatureWarning")  # of six rows
 def test_scikit_learns_checks_of_an_estimator() -> None:
     check_estimator(GaussianMixtureSelector([1, 2], n_init=1), on_skip=None)
+
+
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore:.*did not converge")
+def test_a_grid_of_54_fits_reads_no_more_often_than_its_longest_member(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_small_sample(monkeypatch, 4000)
+    reads: list[int] = []
+    X, families = rows_of_dask(rows(40_000, seed=9), reads), ["full", "diag"]
+    grid = GaussianMixtureSelector(
+        range(2, 11), covariance_types=families, n_init=3, random_state=0
+    ).fit(X)
+    of_grid, of_alone = len(reads), []
+    table = grid.results_
+    for k, kind, bic, start in zip(
+        *(table[name] for name in ("n_components", "covariance_type", "bic", "start")), strict=True
+    ):
+        reads.clear()
+        alone = GaussianMixture(k, covariance_type=kind, n_init=3, random_state=0).fit(X)
+        np.testing.assert_allclose(alone.bic(X), bic, rtol=1e-9 if start == "own" else 0.1)
+        of_alone.append(len(reads))
+    assert of_grid <= max(of_alone)
+    assert (table["start"] == "own").sum() > 9
+
+
+def test_start_values_of_one_number_and_a_fit_without_convergence_are_told_of() -> None:
+    X = rows(300, seed=1)
+    given = GaussianMixture(means_init=CENTRES)
+    with pytest.raises(SettingsError, match="means_init"):
+        GaussianMixtureSelector([3], estimator=given).fit(X)
+    with pytest.warns(ConvergenceWarning, match="raise max_iter"):
+        GaussianMixtureSelector([3], estimator=GaussianMixture(max_iter=1, tol=0)).fit(X)
 
 
 @pytest.mark.parametrize(

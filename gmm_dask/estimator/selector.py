@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import _fit_context, clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -29,8 +31,8 @@ class GaussianMixtureSelector(FittedMixture):
 
     All candidates are advanced by the same passes: rows are read as often as for the longest of the
     fits alone, and once more for the criteria. Each candidate comes to what `GaussianMixture` of
-    its parameters comes to with the same `n_init` and `random_state`; a candidate that ended lower
-    than one of fewer components, by more than `tol` per row, starts again from a split of that one.
+    its parameters comes to with the same `n_init` and `random_state`; a candidate that is lower
+    than one of fewer components on the rows in memory starts again from a split of that one.
 
     Parameters
     ----------
@@ -138,11 +140,17 @@ class GaussianMixtureSelector(FittedMixture):
         self.best_estimator_._keep(best)
         self.best_params_ = chosen
         self.best_score_ = selection.best.value(self.criterion)
-        self.results_ = {name: np.array(column) for name, column in selection.table.items()}
+        self.results_ = {name: _column(values) for name, values in selection.table.items()}
         self.reason_ = selection.reason
         self.elbow_ = selection.elbow
         self.bootstrap_ = selection.bootstrap
         self.n_reads_ = found.fitted.n_reads
+        if not best.converged and base.max_iter > 0:
+            warnings.warn(
+                f"The best candidate did not converge: {best.outcome.advice}",
+                ConvergenceWarning,
+                stacklevel=3,  # past the wrapper that checks the parameters
+            )
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -173,6 +181,12 @@ class GaussianMixtureSelector(FittedMixture):
     def _base(self) -> GaussianMixture:
         """An estimator of the common parameters, that has the most components of all."""
         base = GaussianMixture() if self.estimator is None else clone(self.estimator)
+        for name in ("weights_init", "means_init", "precisions_init"):
+            if getattr(base, name) is not None:
+                raise SettingsError(
+                    f"estimator has {name}, which starts one number of components: leave it out, "
+                    "for candidates find starts of their own."
+                )
         most = max(each.n_components for each in self._candidates())
         given = {"n_init": self.n_init, "random_state": self.random_state}
         return base.set_params(n_components=most, **given)  # type: ignore[no-any-return]
@@ -199,3 +213,8 @@ class GaussianMixtureSelector(FittedMixture):
         check_is_fitted(self)
         found: Parameters = self.best_estimator_._parameters()
         return found
+
+
+def _column(values: Sequence[Any]) -> Any:
+    """A column of the table as an array; what is not known of a candidate is NaN."""
+    return np.array([np.nan if value is None else value for value in values])

@@ -172,6 +172,18 @@ def test_a_larger_sample_is_the_sample_of_so_many_rows_for_any_chunking(backend:
     np.testing.assert_allclose(larger.sample_weight, plain.sample_weight, rtol=1e-12)
 
 
+def test_a_sample_for_several_sizes_is_cut_to_what_each_would_have_been() -> None:
+    chunks, here = row_chunks(many_rows(), chunk_bytes=200_000), LocalBackend(1)
+    way: dict[str, Any] = {"sample_rows": 1024, "seed": SEED}
+    shared, _ = survey(chunks, here, larger_rows=(LARGER - 900, LARGER, MANY), **way)
+    assert len(shared.sample) == LARGER
+    for asked in (LARGER - 900, LARGER, MANY, 0):
+        alone, _ = survey(chunks, here, larger_rows=(asked,), **way)
+        cut = shared.with_fewer(1024, asked)
+        np.testing.assert_array_equal(cut.sample, alone.sample)
+        np.testing.assert_allclose(cut.sample_weight, alone.sample_weight, rtol=1e-12)
+
+
 def test_a_larger_sample_is_not_worth_another_look(backend: Backend) -> None:
     """A third of the rows equals another: enough keys for the small sample, not for the larger."""
     X = many_rows()

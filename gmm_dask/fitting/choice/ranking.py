@@ -123,6 +123,8 @@ class Selection:
         Rows that were used.
     lost : sequence of Candidate
         Whose components were in trouble, so that there is no mixture.
+    fallen : sequence of Candidate
+        That ended lower than fewer components did, by more than the fits' tolerance.
     n_passes : int
         Passes over all rows that all candidates shared.
     bootstrap : Bootstrap, optional
@@ -133,6 +135,7 @@ class Selection:
     ranked: tuple[Measured, ...]
     n_rows: int
     lost: tuple[Candidate, ...] = ()
+    fallen: tuple[Candidate, ...] = ()
     n_passes: int = 0
     bootstrap: Bootstrap | None = None
 
@@ -240,6 +243,11 @@ class Selection:
                 "components: look at the gain per component, and take components together that "
                 "are one cluster."
             )
+        lines += [
+            f"{each}: ended lower than fewer components did, for tol stopped it; a smaller tol "
+            "tells more."
+            for each in self.fallen
+        ]
         lost = [f"{each}: a component was no density any more; left out." for each in self.lost]
         return lines + lost + ([self.bootstrap.message] if self.bootstrap else [])
 
