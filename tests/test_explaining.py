@@ -72,6 +72,20 @@ def test_a_conditional_mixture_is_the_joint_density_over_that_of_what_is_given(
     assert found.sample(5)[0].shape == (5, 2)
 
 
+def test_noise_goes_along_with_the_condition_and_is_explained() -> None:
+    rows = pd.concat([X, pd.DataFrame(RNG.uniform(-20, 20, (60, 4)), columns=NAMES)])
+    model = GaussianMixture(2, random_state=0, noise=True).fit(rows)
+    assert model.noise_share_ > 0.05
+    found = model.conditional(given={"c": 0.7, "a": -1.5})
+    given = model.marginal(["a", "c"]).score_samples(pd.DataFrame([{"a": -1.5, "c": 0.7}]))
+    joint = model.score_samples(X.assign(a=-1.5, c=0.7))
+    np.testing.assert_allclose(found.score_samples(X[["b", "d"]]), joint - given, rtol=1e-8)
+    reasons = model.reasons(rows)
+    noise = reasons["label"] == -1
+    assert noise.sum() > 20
+    assert reasons.loc[noise, ["column_1", "label_column_1"]].notna().all(axis=None)
+
+
 def test_an_offset_of_1e8_and_a_far_value_keep_the_conditional_mixture() -> None:
     offset = 2.0**27
     rows = (X * 1024).round() / 1024

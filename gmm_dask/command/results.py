@@ -13,7 +13,7 @@ from rich.table import Table
 from gmm_dask.command.console import fit_text, make_console, print_line
 from gmm_dask.stage import text
 from gmm_dask.stage.outputs import Published, open_output, read_model
-from gmm_dask.stage.summary import Components, Ending, Listed, Ranked, Summary, measures, rows_used
+from gmm_dask.stage.summary import Ending, Listed, Ranked, Summary, measures, rows_used
 from gmm_dask.storage import Model
 
 MAX_FEATURES = 24  # lines of a table that people still read
@@ -87,7 +87,7 @@ def print_published(
     summary = Summary.of(model, metrics, published.names)
     _print_features(console, summary, told)
     _print_candidates(console, metrics)
-    _print_components(console, summary.components)
+    _print_components(console, summary)
     facts = {"published": text.moment(version.published)}
     if (begun := metrics.get("published")) is not None:
         facts["published"] += f", a run of {text.moment(begun)}"
@@ -158,7 +158,7 @@ def print_model(model: Model, path: str, console: Console | None = None) -> None
     console = console or make_console()
     summary = Summary.of(model, {})
     _print_features(console, summary)
-    _print_components(console, summary.components)
+    _print_components(console, summary)
     facts = {"rows": f"{model.n_rows:,}"}
     if model.lower_bounds:
         facts["log-likelihood"] = f"{text.per_row(model.lower_bounds[-1])} per row in the last pass"
@@ -193,8 +193,9 @@ def _print_facts(console: Console, facts: dict[str, str]) -> None:
         print_line(console, f"{name:<{width}}  {value}")
 
 
-def _print_components(console: Console, shown: Components) -> None:
+def _print_components(console: Console, summary: Summary) -> None:
     """Components side by side, as many as the width takes, in blocks one below the other."""
+    shown = summary.components
     components, features = shown.heaviest(MAX_COMPONENTS), shown.most_telling(MAX_FEATURES)
     names = [*shown.heads(components[0]), *(text.short(shown.names[f]) for f in features)]
     columns = [
@@ -219,6 +220,10 @@ def _print_components(console: Console, shown: Components) -> None:
                 console, f"{text.numbered(more, f'more {noun}')} in parameters.parquet", "dim"
             )
     console.print()
+    for j in (each for each in components if each in summary.profiles):
+        print_line(console, f"component {j}  {summary.profiles[j]}")
+    if summary.profiles:
+        console.print()
 
 
 def _blocks(columns: list[list[str]], width: int) -> Iterator[list[list[str]]]:

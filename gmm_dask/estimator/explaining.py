@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from gmm_dask.estimator.rows.lazy import frame_part, is_frame
 from gmm_dask.estimator.rows.user_rows import is_lazy, is_path, lazy_array
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.marginals import conditional
-from gmm_dask.mixture.reasons import explain, second_best
+from gmm_dask.mixture.reasons import explain, two_best
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
 
 Values = npt.NDArray[Any]
@@ -37,7 +38,8 @@ class Explaining:
         `expected_i`; z_i squared is what the squared Mahalanobis distance loses where the value is
         replaced by the expected one. And the columns that speak most for the label and against the
         next, `label_column_i`, with `evidence_i`, the log-odds that the value adds given the other
-        columns. Of rows with missing values all is said of those that are there.
+        columns. Of rows with missing values all is said of those that are there; a row of noise is
+        compared with the component that it would be of without noise.
 
         Parameters
         ----------
@@ -139,18 +141,20 @@ class _RowReasons:
         label, density = np.full(len(X), -1), np.full(len(X), np.nan)
         label[kept], density[kept] = scores.labels, scores.log_density
         found: dict[str, Any] = {"label": label, "log_density": density}
-        found |= self._reasons(X, kept, scores.labels)
+        found |= self._reasons(X, kept)
         names = [name for name, values in found.items() if values.dtype == object]
         # pandas makes text of objects where there are rows, and would not where there are none.
         return pd.DataFrame(found, index=index).astype(dict.fromkeys(names, object))
 
-    def _reasons(self, X: Values, kept: Values, labels: Values) -> dict[str, Any]:
+    def _reasons(self, X: Values, kept: Values) -> dict[str, Any]:
         used, others = X[kept], None
+        best = np.zeros(len(used), np.intp)
         next_label = np.full(len(X), -1)
         if self.parameters.n_components > 1:
-            responsibilities = self.arithmetic.responsibilities(used, self.parameters)
-            next_label[kept] = others = second_best(responsibilities, labels)
-        of_rows, of_labels = explain(used, self.parameters, labels, others, self.n_columns)
+            of_components = replace(self.parameters, noise=None)
+            best, others = two_best(self.arithmetic.responsibilities(used, of_components))
+            next_label[kept] = others
+        of_rows, of_labels = explain(used, self.parameters, best, others, self.n_columns)
         found: dict[str, Any] = {"next_label": next_label}
         for i in range(self.n_columns):
             found[f"column_{i + 1}"] = self._named(of_rows.columns[:, i], kept)

@@ -193,5 +193,6 @@ def _facts(mixture: PublishedMixture) -> dict[str, str]:
         "components": f"{components}, {parameters.covariance_type}: {shares}",
         "fit": f"{ending.outcome.replace('_', ' ')} after {ending.passes}",
         measure: value,
-        "methods": "predict, predict_proba, score_samples, score, impute, sample; save, publish",
+        "methods": "predict, predict_proba, score_samples, reasons, impute, conditional, marginal, "
+        "sample, save, publish",
     }

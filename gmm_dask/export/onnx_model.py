@@ -34,11 +34,21 @@ def to_onnx(mixture: Described) -> bytes:
     k, d = scoring.means.shape
     graph = _Graph()
     joint, base = _joint(graph, scoring)
+    if scoring.noise is not None:
+        joint = _with_noise(graph, joint, base, scoring.noise)
     log_sum = graph.add("ReduceLogSumExp", [joint], axes=[1], keepdims=0)
     density = log_sum if base is None else graph.add("Add", [base, log_sum])
     graph.add("Identity", [density], "log_density")
-    graph.add("Softmax", [joint], "probabilities", axis=1)
-    graph.add("ArgMax", [joint], "label", axis=1, keepdims=0)
+    if scoring.noise is None:
+        graph.add("Softmax", [joint], "probabilities", axis=1)
+        graph.add("ArgMax", [joint], "label", axis=1, keepdims=0)
+    else:  # the last column is that of noise, whose label is -1
+        shares = graph.add("Softmax", [joint], axis=1)
+        ends = [graph.axes(0), graph.axes(k), graph.axes(1)]
+        graph.add("Slice", [shares, *ends], "probabilities")
+        best = graph.add("ArgMax", [joint], axis=1, keepdims=0)
+        is_noise = graph.add("Equal", [best, graph.axes(k)])
+        graph.add("Where", [is_noise, graph.axes(-1), best], "label")
     double, integer = TensorProto.DOUBLE, TensorProto.INT64
     made = helper.make_graph(
         graph.nodes,
@@ -118,3 +128,15 @@ def _joint(graph: _Graph, scoring: Scoring) -> tuple[str, str | None]:
     squares = graph.add("ReduceSumSquare", [z], axes=[2], keepdims=0)
     halves = graph.add("Mul", [squares, graph.constant(-0.5)])
     return graph.add("Add", [halves, graph.constant(scoring.constants)]), None
+
+
+def _with_noise(graph: _Graph, joint: str, base: str | None, noise: float) -> str:
+    """The log of weight times density of noise as a last column, (n, k + 1)."""
+    if base is None:
+        ends = [graph.axes(0), graph.axes(1), graph.axes(1)]
+        first = graph.add("Slice", [joint, *ends])
+        column = graph.add("Mul", [first, graph.constant(0.0)])  # NaN where a value is missing
+    else:
+        column = graph.add("Neg", [graph.add("Unsqueeze", [base, graph.axes(1)])])
+    column = graph.add("Add", [column, graph.constant(noise)])
+    return graph.add("Concat", [joint, column], axis=1)

@@ -196,6 +196,13 @@ SCHEMAS: dict[str, Schema] = {
             "changes": _list({"type": "object"}),
         },
     ),
+    "runs/*/statistics.json": _file(
+        "Sums of each partition under given parameters, so that a refresh reads what is new alone",
+        _format("statistics", 9),
+    ),
+    "runs/*/attempt.json": _file(
+        "When the last attempt of a run began; no part of the version", {"began": _TIME}
+    ),
     "runs/*/receipts/*.json": _file(
         "A label part as its writer noted it, for a later attempt; no part of the version",
         {

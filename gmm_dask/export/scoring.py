@@ -52,26 +52,34 @@ class Scoring:
         factor is shared, and the first is that of the density.
     slopes : (k, d) or None
         a_j, where the factor is shared.
+    noise : float or None
+        Log of share times density of a noise component; the constants are then of the others.
     """
 
     means: Array
     factors: Array
     constants: Array
     slopes: Array | None = None
+    noise: float | None = None
 
     @classmethod
     def of(cls, parameters: Parameters) -> Scoring:
         """The numbers of a mixture."""
         means, family = parameters.means, parameters.family
-        constants = np.maximum(log_densities_at_means(parameters), NEVER)
+        constants, noise = log_densities_at_means(parameters), None
+        if parameters.noise is not None:
+            nothing = np.full((1, parameters.n_features), 0.0)
+            of_noise, of_others = parameters.noise.log_shares(nothing, np.zeros(1))
+            constants, noise = constants + of_others, max(float(of_noise[0]), NEVER)
+        constants = np.maximum(constants, NEVER)
         if isinstance(family, Variances):
-            return cls(means, 1 / np.sqrt(family.variances), constants)
+            return cls(means, 1 / np.sqrt(family.variances), constants, noise=noise)
         if isinstance(family, Tied):
             factor = parameters.dense_factor(0)
             slopes = (means[0] - means) @ factor
             odds = constants - constants[0] - 0.5 * (slopes**2).sum(axis=1)
             odds[0] = constants[0]
-            return cls(means, factor[None], odds, slopes)
+            return cls(means, factor[None], odds, slopes, noise)
         k = parameters.n_components
         factors = np.stack([parameters.dense_factor(j) for j in range(k)])
-        return cls(means, factors, constants)
+        return cls(means, factors, constants, noise=noise)

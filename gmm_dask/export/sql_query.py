@@ -43,14 +43,20 @@ def to_sql(
     carried = ", ".join(columns)
     steps = list(_distances(scoring, [_quoted(name, quote) for name in names], table, number))
     shared = scoring.slopes is not None
-    top = f"GREATEST({', '.join(f'gmm_j{j}' for j in range(k))})" if k > 1 else "gmm_j0"
-    steps.append(("gmm_best", "gmm_joint", ["*", f"{top} AS gmm_top"]))
-    shares = [f"EXP(gmm_j{j} - gmm_top) AS gmm_e{j}" for j in range(k)]
+    labels = [*range(k), *([] if scoring.noise is None else [-1])]  # the label of noise, last
+    each = range(len(labels))
+    if scoring.noise is not None:
+        against = "gmm_base" if shared else "0e0 * gmm_j0"  # null where a value is missing
+        noise = f"({_literal(scoring.noise)}) - {against} AS gmm_j{k}"
+        steps.append(("gmm_noise", "gmm_joint", ["*", noise]))
+    top = f"GREATEST({', '.join(f'gmm_j{j}' for j in each)})" if len(labels) > 1 else "gmm_j0"
+    steps.append(("gmm_best", steps[-1][0], ["*", f"{top} AS gmm_top"]))
+    shares = [f"EXP(gmm_j{j} - gmm_top) AS gmm_e{j}" for j in each]
     steps.append(("gmm_shares", "gmm_best", ["*", *shares]))
-    total = " + ".join(f"gmm_e{j}" for j in range(k))
+    total = " + ".join(f"gmm_e{j}" for j in each)
     steps.append(("gmm_totals", "gmm_shares", ["*", f"{total} AS gmm_total"]))
     parts = [_step(*step, carried) for step in steps]
-    cases = " ".join(f"WHEN gmm_j{j} = gmm_top THEN {j}" for j in range(k))
+    cases = " ".join(f"WHEN gmm_j{j} = gmm_top THEN {labels[j]}" for j in each)
     found = [
         f"CASE {cases} END AS label",
         f"{'gmm_base + ' if shared else ''}gmm_top + LN(gmm_total) AS log_density",

@@ -8,6 +8,7 @@ of the components given x_o.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,13 +39,19 @@ def conditional(parameters: Parameters, given: Indices, values: Array) -> Parame
     """
     family, k = parameters.family, parameters.n_components
     left = np.setdiff1d(np.arange(parameters.n_features), given)
-    weights = steps.responsibilities(values[None], parameters.marginal(given))[0]
+    of_given, noise = replace(parameters.marginal(given), noise=None), parameters.noise
+    weights = steps.responsibilities(values[None], of_given)[0]
+    if noise is not None:
+        shares = noise.take(given).log_shares(
+            values[None], steps.log_density(values[None], of_given)
+        )
+        noise = noise.take(left).with_share(float(np.exp(shares[0] - np.logaddexp(*shares))[0]))
     deviations = values - parameters.means[:, given]
     expected = np.einsum("kuo,ko->ku", family.regressions(given, left), deviations)
     means = parameters.means[:, left] + expected
     if isinstance(family, Variances):
-        return Parameters(weights, means, family.marginal(left))
+        return Parameters(weights, means, family.marginal(left), noise)
     cut = np.ix_(left, left)
     kind: Any = type(family) if isinstance(family, Matrices) else Full
     precisions = family.precisions[..., cut[0], cut[1]]
-    return Parameters(weights, means, kind.of_precisions(k, len(left), precisions))
+    return Parameters(weights, means, kind.of_precisions(k, len(left), precisions), noise)

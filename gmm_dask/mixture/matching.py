@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from gmm_dask.mixture.parameters import Parameters
 Array = npt.NDArray[np.float64]
 
 SEPARATE = 0.1  # components that overlap less are called separate
+MOST_WORK = 1e9  # k^2 d^3 beyond which the overlaps of all pairs would take seconds
 ENDLESS = 1e100  # a cost above every other that sums of costs can still hold
 
 
@@ -117,6 +119,41 @@ def shifts(first: Parameters, second: Parameters) -> Array:
     return np.sqrt(8 * _parts(first, second)[0])
 
 
+class Neighbour(NamedTuple):
+    """The component that overlaps most with another, and what tells the two apart.
+
+    Parameters
+    ----------
+    component : int
+    overlap : float
+        Bhattacharyya coefficient, 0 to 1.
+    shares : (d,)
+        By how much the squared distance of the means, in their average covariance, falls without
+        each column: the largest tell the two apart.
+    """
+
+    component: int
+    overlap: float
+    shares: Array
+
+
+def neighbours(parameters: Parameters) -> tuple[Neighbour, ...]:
+    """The nearest neighbour of each component, from the parameters alone.
+
+    Empty for one component, and where comparing all pairs would take more than MOST_WORK.
+    """
+    k, d = parameters.means.shape
+    if k == 1 or k * k * d**3 > MOST_WORK:
+        return ()
+    found = np.array(overlaps(parameters))
+    np.fill_diagonal(found, -1.0)
+    nearest = found.argmax(axis=1)
+    return tuple(
+        Neighbour(int(other), float(found[j, other]), _shares(parameters, j, int(other)))
+        for j, other in enumerate(nearest)
+    )
+
+
 def _weight_distances(first: Parameters, second: Parameters) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         root = np.sqrt(first.weights[:, None] / second.weights)
@@ -171,3 +208,14 @@ def _matrix_parts(first: Parameters, second: Parameters, i: int) -> tuple[Array,
 
 def _others(n: int, taken: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(set(range(n)) - set(taken)))
+
+
+def _shares(parameters: Parameters, i: int, j: int) -> Array:
+    """v_c^2 / P_cc with v = P (m_i - m_j) and P the inverse of the average covariance, (d,)."""
+    pair = parameters.take([i, j])
+    scale = np.sqrt(pair.family.variances.mean(axis=0))  # of units, so that none is badly scaled
+    covariances = pair.dense_covariances() / scale[:, None] / scale
+    precision = np.linalg.pinv(covariances.mean(axis=0), hermitian=True)
+    v = precision @ ((pair.means[0] - pair.means[1]) / scale)
+    diagonal = np.diagonal(precision)
+    return np.asarray(v**2 / np.where(diagonal > 0, diagonal, np.inf))

@@ -115,19 +115,18 @@ def explain(
     return of_rows, of_labels
 
 
-def second_best(responsibilities: Array, labels: npt.NDArray[np.integer[Any]]) -> Indices:
-    """The most likely of the other components of each row, (n,).
+def two_best(responsibilities: Array) -> tuple[Indices, Indices]:
+    """The most likely component of each row, and the next, (n,) each; ties go to the lowest.
 
     Parameters
     ----------
     responsibilities : (n, k)
         Of more than one component.
-    labels : (n,)
     """
-    n = len(labels)
+    best = responsibilities.argmax(axis=1)
     others = responsibilities.copy()
-    others[np.arange(n), labels] = -1.0
-    return np.asarray(others.argmax(axis=1))
+    others[np.arange(len(best)), best] = -1.0
+    return np.asarray(best), np.asarray(others.argmax(axis=1))
 
 
 class _Components:

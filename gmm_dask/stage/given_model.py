@@ -11,6 +11,7 @@ from gmm_dask.redaction import redacted_document
 from gmm_dask.stage import text
 from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import software_versions
+from gmm_dask.stage.labels.profile_record import profile_records
 from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE, Changes, first_descents
 from gmm_dask.stage.publish import make_latest
 from gmm_dask.stage.report import ReportData, render_report
@@ -137,6 +138,7 @@ def _metrics(model: Model, fit: FitSettings, identity: str) -> dict[str, Any]:
         "tables": {},
         **dict.fromkeys(nothing, 0),
         **dict.fromkeys(unknown),
+        "profiles": profile_records(model.parameters, model.feature_names),
         "features": list(model.feature_names),
         "features_named": None,
         "events": [],

@@ -11,6 +11,7 @@ from gmm_dask.errors import ModelFileError, OutputError
 from gmm_dask.fitting import Outcome
 from gmm_dask.mixture import Cause
 from gmm_dask.stage.labels.certainty import kinds
+from gmm_dask.stage.labels.profile_record import PROFILES
 from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE, Changes, first_descents
 from gmm_dask.storage import (
     ANY,
@@ -191,6 +192,7 @@ def _check_metrics(metrics: Any, model: Model, at: At) -> None:
         "tables": by_name(COUNT),
         **kinds(k),
         "selection": optional(_SELECTION),
+        "profiles": PROFILES,
     }
     found = shape(known, later, strict=False).load(metrics, at)
     if len({found[name] is None for name in _OF_ROWS_THAT_COUNT}) > 1:

@@ -22,6 +22,7 @@ from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import Job, delta_url, software_versions
 from gmm_dask.stage.labels.certainty import certainty
 from gmm_dask.stage.labels.labelling import Labelled
+from gmm_dask.stage.labels.profile_record import profile_records
 from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE, before_of, with_movers
 from gmm_dask.stage.lineage.registry import as_its_run
 from gmm_dask.stage.outputs import Published, load_published, open_output
@@ -228,6 +229,7 @@ def summarise(job: Job[Any], fitted: Fitted, labelled: Labelled) -> dict[str, An
         "n_labelled": list(sums.n_labelled),
         "before": before_of(fitted.changes, sums),
         "n_noise": None if fitted.model.parameters.noise is None else sums.n_noise,
+        "profiles": profile_records(fitted.model.parameters, fitted.model.feature_names),
         "n_anomalies": None if job.settings.labels.anomaly is None else sums.n_anomalies,
         "severity": None if fitted.severities is None else fitted.severities.to_dict(),
         **certainty(sums, fitted.model),

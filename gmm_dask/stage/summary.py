@@ -21,6 +21,7 @@ from gmm_dask.sampling import Oddity
 from gmm_dask.sections import Section
 from gmm_dask.stage import text
 from gmm_dask.stage.labels.certainty import in_words
+from gmm_dask.stage.labels.profile_record import profile_lines, profile_records
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.storage import (
     Model,
@@ -155,6 +156,8 @@ class Summary:
     events : tuple of dict
         What else happened to components.
     ending : Ending
+    profiles : dict of int to str
+        What components are known by.
     """
 
     components: Components
@@ -162,6 +165,7 @@ class Summary:
     cautions: tuple[str, ...]
     events: tuple[Mapping[str, Any], ...]
     ending: Ending
+    profiles: Mapping[int, str]
 
     @classmethod
     def of(
@@ -173,13 +177,16 @@ class Summary:
         """
         cautions, events = told_apart(metrics.get("events") or ())
         n_rows = None if metrics.get("model_from") else model.n_rows
-        names = model.feature_names
+        names, records = model.feature_names, metrics.get("profiles")
+        if records is None:
+            records = profile_records(model.parameters, names)
         return cls(
             Components(names, model.parameters, n_rows, metrics.get("n_labelled"), called),
             text.features(names, named=metrics.get("features_named")),
             tuple(cautions),
             tuple(events),
             Ending.of(model, metrics),
+            profile_lines(model.parameters, names, records),
         )
 
 

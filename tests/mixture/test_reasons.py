@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gmm_dask.mixture import Parameters, log_density
-from gmm_dask.mixture.reasons import explain, second_best
+from gmm_dask.mixture.reasons import explain, two_best
 
 FAMILIES = ["full", "tied", "diag", "spherical"]
 D, K = 4, 3
@@ -121,6 +121,8 @@ def test_blocks_of_rows_change_no_reason(monkeypatch: pytest.MonkeyPatch) -> Non
     )
 
 
-def test_the_second_best_is_another_component() -> None:
+def test_the_two_best_components_differ() -> None:
     resp = np.array([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.1, 0.2, 0.7]])
-    assert list(second_best(resp, resp.argmax(axis=1))) == [1, 0, 1]
+    best, second = two_best(resp)
+    assert list(best) == [0, 1, 2]
+    assert list(second) == [1, 0, 1]

@@ -18,7 +18,8 @@ from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage.labels.severity import LEVELS, Severities
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
-from gmm_dask.storage import FURTHER_COLUMNS
+from gmm_dask.stage.settings.run_settings import REASONS
+from gmm_dask.stage.summary import Summary
 from tests.stage.conftest import FEATURES, IRIS, MakeSettings
 
 
@@ -50,7 +51,7 @@ def test_flagged_rows_are_explained_and_others_are_not(
     flagged = labels["anomaly"]
     assert list(flagged) == list(labels["severity"] > 95)
     assert published.metrics["n_anomalies"] == flagged.sum() == 7
-    assert labels.loc[~flagged, list(FURTHER_COLUMNS)[2:]].isna().all(axis=None)
+    assert labels.loc[~flagged, list(REASONS)].isna().all(axis=None)
     rows = pd.read_parquet(IRIS)[FEATURES]
     precisions = model.precisions_
     for i in np.flatnonzero(flagged):
@@ -74,7 +75,7 @@ def test_other_rows_are_compared_with_the_training_data_of_the_version(
     run(iris_settings(labels={"enabled": False}))
     out = str(tmp_path / "out")
     here = score_with(out, str(IRIS), tmp_path / "here", severity=True, reasons="all")
-    assert here[list(FURTHER_COLUMNS)[2:]].notna().all(axis=None)
+    assert here[list(REASONS)].notna().all(axis=None)
     assert "anomaly" not in here
     far = pd.read_parquet(IRIS)[FEATURES].to_numpy() + 9.0
     pq.write_table(pa.table(dict(zip(FEATURES, far.T, strict=True))), tmp_path / "far.parquet")
@@ -142,3 +143,30 @@ def test_columns_of_ours_are_refused_where_they_are_asked_for(
     run(iris_settings(data=data))
     with pytest.raises(SettingsError, match="reasons: flagged needs anomaly"):
         iris_settings(labels={"reasons": "flagged"})
+
+
+def test_profiles_say_what_components_are_known_by(
+    iris_settings: MakeSettings, tmp_path: Path
+) -> None:
+    published = run(iris_settings())
+    profiles = published.metrics["profiles"]
+    model = load_model(str(tmp_path / "out"))
+    rows = pd.read_parquet(IRIS)[FEATURES]
+    assert [each["component"] for each in profiles] == [0, 1, 2]
+    for j, each in enumerate(profiles):
+        first = each["differences"][0]
+        column = FEATURES.index(first["column"])
+        assert first["mean"] == model.means_[j, column]
+        assert first["whole"] == pytest.approx(rows[first["column"]].mean(), rel=1e-4)
+        spread = rows[first["column"]].std(ddof=0)
+        apart = (first["mean"] - first["whole"]) / spread
+        assert first["deviations"] == pytest.approx(apart, rel=1e-3)
+        sizes = [abs(other["deviations"]) for other in each["differences"]]
+        assert sizes == sorted(sizes, reverse=True)
+    setosa = int(np.argmin(model.means_[:, 2]))
+    others = {0, 1, 2} - {setosa}
+    for j in others:  # the two kinds that overlap are nearest to each other
+        assert {profiles[j]["nearest"]["component"]} == others - {j}
+    lines = Summary.of(published.model, published.metrics).profiles
+    assert "low petal_length" in lines[setosa]
+    assert "told from it by" in lines[setosa]

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from gmm_dask.mixture import Parameters, RowScores
 from gmm_dask.mixture.merging import looked_up, row_entropies
-from gmm_dask.mixture.reasons import LabelReasons, RowReasons, explain, second_best
+from gmm_dask.mixture.reasons import LabelReasons, RowReasons, explain, two_best
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage.labels.severity import Severities
 from gmm_dask.storage import FURTHER_COLUMNS, to_arrow, to_ragged_lists
@@ -92,15 +92,15 @@ class Explained:
         if further.reasons == "none":
             return
         where: Any = slice(None) if further.reasons == "all" or chosen.all() else chosen
-        rows, labels, others = X[where], scores.labels[where], None
-        if parameters.noise is not None:  # what is noise is explained by the nearest component
-            parameters = replace(parameters, noise=None)
-            labels = np.where(labels < 0, arithmetic.score(rows, parameters).labels, labels)
+        rows, others = X[where], None
+        best = np.zeros(len(rows), np.intp)
         if parameters.n_components > 1:
-            others = second_best(arithmetic.responsibilities(rows, parameters), labels)
+            # A row of noise is compared with the component that it would be of without noise.
+            parameters = replace(parameters, noise=None)
+            best, others = two_best(arithmetic.responsibilities(rows, parameters))
         self._places.append(places[where])
         self._others.append(others)
-        self._reasons.append(explain(rows, parameters, labels, others, N_COLUMNS))
+        self._reasons.append(explain(rows, parameters, best, others, N_COLUMNS))
 
     def columns(self, usable: npt.NDArray[np.bool_]) -> Mapping[str, pa.Array]:
         """The columns by name; rows that are not `usable` have cluster -1, and null elsewhere."""

@@ -12,6 +12,7 @@ import numpy as np
 from gmm_dask.pictures.telling import FAR, away, distinctions, strongest_correlations
 from gmm_dask.pictures.view import CERTAIN
 from gmm_dask.stage import text
+from gmm_dask.stage.labels.profile_record import profile_lines
 from gmm_dask.stage.report.data import ReportData
 from gmm_dask.stage.summary import Components, changed
 
@@ -96,7 +97,9 @@ def known_by(data: ReportData) -> list[Known]:
     parameters = data.parameters
     if parameters.n_components == 1:
         return []
-    words = distinctions(parameters, data.feature_names)
+    words = dict(enumerate(distinctions(parameters, data.feature_names)))
+    records = data.metrics.get("profiles") or ()
+    words |= profile_lines(parameters, data.feature_names, records)
     order = np.argsort(-parameters.weights, kind="stable")[:MAX_KNOWN]
     return [Known(int(j), text.percent(float(parameters.weights[j])), words[j]) for j in order]
 
