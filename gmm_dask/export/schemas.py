@@ -79,9 +79,17 @@ SCHEMAS: dict[str, Schema] = {
             "manifest_sha256": {**_SHA256, "description": "of the bytes of MANIFEST.json"},
             "rows": {**_COUNT, "description": "of the input"},
             "published": _or_null(_TIME),
+            "registry": _or_null(
+                {
+                    "type": "object",
+                    "description": "as of this entry: numbers of versions by alias, names of "
+                    "components by identity, runs that were removed, and runs whose labels were",
+                    "required": ["aliases", "names", "retired", "unlabelled"],
+                }
+            ),
             "checksum": {**_SHA256, "description": "of the document without this field"},
         },
-        ("published", "checksum"),
+        ("published", "registry", "checksum"),
     ),
     "runs/*/MANIFEST.json": _file(
         "Every file of a run with size and hash; what it does not list is no part of the version",
@@ -192,8 +200,10 @@ SCHEMAS: dict[str, Schema] = {
         {
             **_format("changes", 9),
             "model_sha256": _SHA256,
-            "components": _list({"type": "object", "required": ["identity"]}),
-            "changes": _list({"type": "object"}),
+            "follows": _or_null({"type": "object", "required": ["version", "run_id"]}),
+            "components": _list({"type": "object", "required": ["identity", "previous"]}),
+            "changes": _list({"type": "object", "required": ["kind", "message"]}),
+            "migration": _or_null(_list(_list(_COUNT))),
         },
     ),
     "runs/*/statistics.json": _file(
