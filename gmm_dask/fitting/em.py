@@ -132,6 +132,7 @@ class Fit:
             state.n_taken_back,
             self.maximise.start,
             state.search,
+            state.prelude,
         )
 
 

@@ -9,6 +9,9 @@ from typing import Protocol
 
 from gmm_dask.fitting.events import Event
 from gmm_dask.mixture import Parameters
+from gmm_dask.mixture.statistics import statistics_bytes
+
+PRELUDE_STATES, PRELUDE_BYTES = 40, 1 << 20  # that are kept, and written with each checkpoint
 
 
 class Outcome(StrEnum):
@@ -139,6 +142,45 @@ class SearchRecord:
 
 
 @dataclass(frozen=True, eq=False)
+class Prelude:
+    """The passes over a sample that a fit over all rows goes on from, to be drawn.
+
+    Parameters
+    ----------
+    lower_bounds : tuple of float
+        Of all of these passes.
+    numbers : tuple of int
+        Of the passes whose states are remembered, from 1.
+    trajectory : tuple of Parameters
+        These states.
+    """
+
+    lower_bounds: tuple[float, ...]
+    numbers: tuple[int, ...]
+    trajectory: tuple[Parameters, ...]
+
+    @classmethod
+    def of(cls, *results: FitResult) -> Prelude:
+        """Of fits one after the other; early states are remembered more closely."""
+        bounds: list[float] = []
+        states: list[tuple[int, Parameters]] = []
+        for result in results:
+            path = result.trajectory[:-1]
+            first = len(bounds) + len(result.lower_bounds) - len(path) + 1
+            states += enumerate(path, start=first)
+            bounds += result.lower_bounds
+        size = statistics_bytes(results[-1].parameters)
+        n = min(len(states), PRELUDE_STATES, PRELUDE_BYTES // size)
+        places = {round((len(states) - 1) * (i / max(1, n - 1)) ** 1.5) for i in range(n)}
+        chosen = [states[place] for place in sorted(places)]
+        return cls(
+            tuple(bounds),
+            tuple(number for number, _ in chosen),
+            tuple(parameters for _, parameters in chosen),
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class FitResult:
     """A finished fit.
 
@@ -163,6 +205,8 @@ class FitResult:
         Which initialisation, from 1.
     search : SearchRecord, optional
         Of the search that found the start, where there was one.
+    prelude : Prelude, optional
+        The passes over a sample before these.
     """
 
     parameters: Parameters
@@ -175,6 +219,7 @@ class FitResult:
     n_taken_back: int = 0
     start: int = 1
     search: SearchRecord | None = None
+    prelude: Prelude | None = None
 
     @property
     def converged(self) -> bool:

@@ -20,7 +20,7 @@ from gmm_dask.fitting.events import Event
 from gmm_dask.fitting.initial_values import Given
 from gmm_dask.fitting.initialize import Prepared, initialize, prepare
 from gmm_dask.fitting.m_step import IN_TROUBLE, Maximisation, Step
-from gmm_dask.fitting.outcome import FitResult, Report, Watcher, best_of, unheard
+from gmm_dask.fitting.outcome import FitResult, Prelude, Report, Watcher, best_of, unheard
 from gmm_dask.fitting.search.best_start import Found, Rows, best_start
 from gmm_dask.fitting.state import Keeper, Progress, State
 from gmm_dask.mixture import Parameters, SufficientStatistics, n_free_parameters
@@ -344,12 +344,15 @@ class _Starts:
             self.report("start on the sample", guard.start, len(guards))
             found.append(self._settled(guard, seed))
         best = best_of(found)
-        guard, record = guards[found.index(best)], best.search
+        guard, path = guards[found.index(best)], [best]
         if self.sample.on_larger is not None:
             with suppress(*IN_TROUBLE):  # of which all rows are to decide
                 start, watch = _end(best), self._watch("EM on a larger sample")
-                best = refine(self.sample.on_larger, start, guard, tol=self.method.tol, watch=watch)
-        return _begun(replace(best, search=record)), guard
+                path += [
+                    refine(self.sample.on_larger, start, guard, tol=self.method.tol, watch=watch)
+                ]
+        end = State.begin(_end(path[-1]))
+        return replace(end, search=best.search, prelude=Prelude.of(*path)), guard
 
     def _watch(self, phase: str) -> Watcher:
         return lambda record: self.report(phase, record.number, MAX_PASSES)
@@ -431,11 +434,6 @@ def _leads(one: FitResult, other: FitResult) -> bool:
     """Whether a fit is better by more than chance adds, half a row for each parameter."""
     lead = other.parameters.n_free_parameters / (2 * max(1, other.n_rows))
     return one.lower_bounds[-1] > other.lower_bounds[-1] + lead
-
-
-def _begun(found: FitResult) -> State:
-    """A fit that goes on from the end of another one."""
-    return replace(State.begin(_end(found)), search=found.search)
 
 
 def _end(result: FitResult) -> Step:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from gmm_dask.fitting.acceleration import NOTHING, History
 from gmm_dask.fitting.events import Event
 from gmm_dask.fitting.m_step import Step
-from gmm_dask.fitting.outcome import FitResult, SearchRecord, best_of
+from gmm_dask.fitting.outcome import FitResult, Prelude, SearchRecord, best_of
 from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.statistics import statistics_bytes
 
@@ -47,6 +47,8 @@ class State:
         The next pass is one of the cheaper ones, whose log-likelihoods are rounded.
     search : SearchRecord, optional
         Of the search that found the start.
+    prelude : Prelude, optional
+        The passes over a sample before the first.
     """
 
     parameters: Parameters
@@ -62,6 +64,7 @@ class State:
     sum_weight: float = 0.0
     is_rough: bool = False
     search: SearchRecord | None = None
+    prelude: Prelude | None = None
 
     @classmethod
     def begin(cls, start: Step, previous: float = -math.inf, *, is_rough: bool = False) -> State:
@@ -134,6 +137,7 @@ class State:
             self.sum_weight,
             self.is_rough and not settles,
             self.search,
+            self.prelude,
         )
 
 

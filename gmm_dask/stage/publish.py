@@ -316,6 +316,7 @@ def report_data(job: Job[Any], fitted: Fitted, metrics: dict[str, Any]) -> Repor
             if each.n_components == model.parameters.n_components
         ),
         lower_bounds=fitted.result.lower_bounds,
+        prelude=fitted.result.prelude,
         outcome=ending.outcome,
         advice=ending.advice or of_model,
         sample=fitted.sample,

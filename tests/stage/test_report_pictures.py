@@ -17,6 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gmm_dask.fitting import FitResult, Outcome, Prelude
+from gmm_dask.fitting.outcome import PRELUDE_STATES
 from gmm_dask.mixture import Parameters, responsibilities, score_rows
 from gmm_dask.pictures.telling import RIDGE, standardised_scatter
 from gmm_dask.pictures.view import best_view, mixed, palette
@@ -253,3 +255,31 @@ def test_drawing_is_silent_without_a_home_and_leaves_no_global_state(tmp_path: P
         capture_output=True, text=True, env=environment,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_passes_over_a_sample_come_first_and_are_numbered_on() -> None:
+    data = iris()
+    prelude = Prelude((-3.0, -2.5, -2.2), (1, 3), data.trajectory[:2])
+    longer = replace(data, prelude=prelude)
+    n = data.n_passes
+    numbers = [state.number for state in longer.states]
+    assert numbers == [1, 3, *range(4, n + 5)]
+    assert [state.lower_bound for state in longer.states[:2]] == [-3.0, -2.2]
+    assert [s.lower_bound for s in longer.states[2:]] == [s.lower_bound for s in data.states]
+    shown = payload(longer)
+    assert (shown["nSample"], shown["nPasses"], len(shown["curve"])) == (3, n, n + 3)
+    assert [frame["pass"] for frame in shown["frames"]][-1] == n + 4
+
+
+def test_a_prelude_remembers_early_states_within_its_bounds() -> None:
+    many = replace(
+        FitResult(iris().parameters, (), Outcome.CONVERGED, (), 150, 150.0),
+        lower_bounds=tuple(range(300)),
+        trajectory=iris().trajectory[:1] * 301,
+    )
+    prelude = Prelude.of(many, many)
+    assert len(prelude.lower_bounds) == 600
+    assert prelude.numbers[0] == 1
+    assert prelude.numbers[-1] == 600
+    assert len(prelude.numbers) == len(prelude.trajectory) <= PRELUDE_STATES
+    assert all(a < b for a, b in pairwise(prelude.numbers))

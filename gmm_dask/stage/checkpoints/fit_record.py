@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gmm_dask.errors import CheckpointError
-from gmm_dask.fitting import FitResult, Progress, SearchRecord, State
+from gmm_dask.fitting import FitResult, Prelude, Progress, SearchRecord, State
 from gmm_dask.fitting.acceleration import Coordinates, History
 from gmm_dask.mixture import Parameters
 from gmm_dask.storage import (
@@ -184,6 +184,7 @@ def kind_of_checkpoint(shapes: Shapes) -> Kind[Kept]:
             SearchRecord, n_starts=count_from(1), n_replicated=count_from(1), n_passes=count_from(0)
         )
     )
+    prelude = optional(record(Prelude, numbers=list_of(count_from(1)), trajectory=list_of(mixture)))
     state: Kind[State] = record(
         State,
         {"trajectory": ()},
@@ -193,6 +194,7 @@ def kind_of_checkpoint(shapes: Shapes) -> Kind[Kept]:
         history=_history(mixture),
         sum_weight=SIZE,
         search=search,
+        prelude=prelude,
     )
     result = record(
         FitResult,
@@ -201,6 +203,7 @@ def kind_of_checkpoint(shapes: Shapes) -> Kind[Kept]:
         sum_weight=or_infinite(SIZE, math.inf),
         start=count_from(1),
         search=search,
+        prelude=prelude,
     )
     progress = record(
         Progress, start=count_from(1), state=_compact(state), finished=list_of(result)

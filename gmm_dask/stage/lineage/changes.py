@@ -209,12 +209,16 @@ def renumbered(result: FitResult, order: Sequence[int]) -> FitResult:
     k, new = len(order), np.argsort(order)
     dropped = (each.pass_number for each in result.events_ if each.action is Action.DROPPED)
     last = max(dropped, default=-1)  # before, components had other numbers
+
+    def taken(path: Sequence[Parameters]) -> tuple[Parameters, ...]:
+        return tuple(each.take(order) if each.n_components == k else each for each in path)
+
+    prelude = result.prelude
     return replace(
         result,
         parameters=result.parameters.take(order),
-        trajectory=tuple(
-            each.take(order) if each.n_components == k else each for each in result.trajectory
-        ),
+        trajectory=taken(result.trajectory),
+        prelude=prelude and replace(prelude, trajectory=taken(prelude.trajectory)),
         events_=tuple(
             each
             if each.component is None or each.pass_number <= last

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from gmm_dask.fitting import Prelude
 from gmm_dask.mixture import Parameters, log_density, responsibilities
 from gmm_dask.pictures.view import View, best_view
 from gmm_dask.stage.summary import Components, told_apart
@@ -68,6 +69,8 @@ class ReportData:
         Software by name.
     events : list of dict
         Cautions, and what happened on the way; a `message` is shown as a sentence.
+    prelude : Prelude, optional
+        Passes over a sample before those of the trajectory.
     names : sequence of str or None
         Of the components, where any has one.
     """
@@ -86,6 +89,7 @@ class ReportData:
     plan: Mapping[str, Any]
     versions: Mapping[str, str]
     events: Sequence[Mapping[str, Any]]
+    prelude: Prelude | None = None
     names: Sequence[str | None] = ()
 
     def __post_init__(self) -> None:
@@ -143,16 +147,39 @@ class ReportData:
 
     @cached_property
     def states(self) -> tuple[State, ...]:
-        """The states from start to end, each with the log-likelihood that was measured in it."""
-        n = self.n_passes
+        """The states from start to end, each with the log-likelihood that was measured in it.
+
+        Passes over a sample come first, and are numbered with the others.
+        """
+        n, before = self.n_passes, self.n_sample_passes
+        of_sample = []
+        if self.prelude is not None:
+            k, known = self.parameters.n_components, self.prelude.lower_bounds
+            of_sample = [
+                State(number, known[number - 1], each)
+                for number, each in zip(self.prelude.numbers, self.prelude.trajectory, strict=True)
+                if each.n_components == k
+            ]
         path = (*self.trajectory[:-1], self.parameters)[-(n + 1) :]
         first = n + 2 - len(path)
         # With a prior the passes' values are of the posterior, and nobody measured the last.
         final = self.final_lower_bound if self.objective == "log-likelihood" else None
         bounds = (*self.lower_bounds, final)
-        return tuple(
-            State(first + i, bounds[first + i - 1], parameters) for i, parameters in enumerate(path)
+        of_all = (
+            State(before + first + i, bounds[first + i - 1], parameters)
+            for i, parameters in enumerate(path)
         )
+        return (*of_sample, *of_all)
+
+    @property
+    def n_sample_passes(self) -> int:
+        """Passes over a sample before those over all rows."""
+        return 0 if self.prelude is None else len(self.prelude.lower_bounds)
+
+    @property
+    def sample_bounds(self) -> tuple[float, ...]:
+        """Objective per row of these passes."""
+        return () if self.prelude is None else self.prelude.lower_bounds
 
     @property
     def components(self) -> Components:

@@ -264,7 +264,7 @@ function drawCurve(canvas, current, pointed) {
   if (!canvas.clientWidth) return { points: [] };
   const { ctx, width, height } = surface(canvas);
   const points = data.curve.filter((point) => point[1] !== null);
-  const last = Math.max(data.nPasses, 1);
+  const last = Math.max(data.nSample + data.nPasses, 1);
   const ends = points.map((point) => point[1]);
   let low = Math.min(...ends), high = Math.max(...ends);
   if (!points.length) { low = 0; high = 1; }
@@ -273,7 +273,7 @@ function drawCurve(canvas, current, pointed) {
   const across = ticksOf(limits[0][0], limits[0][1], Math.max(2, width / 90));
   across.values = [...new Set(across.values.map(Math.round))].filter((v) => v >= 1 && v <= last);
   across.write = (v) => number(v, 0);
-  const scale = frame(ctx, width, height, limits, ["Pass over the data", `${data.objective[0].toUpperCase()}${data.objective.slice(1)} per row`], { across });
+  const scale = frame(ctx, width, height, limits, [data.nSample ? `Pass: ${number(data.nSample, 0)} over the sample, then over all rows` : "Pass over the data", `${data.objective[0].toUpperCase()}${data.objective.slice(1)} per row`], { across });
   ctx.beginPath();
   for (const [pass, bound] of points) ctx.lineTo(scale.x(pass), scale.y(bound));
   ctx.strokeStyle = theme.accent;
@@ -288,6 +288,18 @@ function drawCurve(canvas, current, pointed) {
     ctx.strokeStyle = theme.accent;
     ctx.stroke();
   };
+  if (data.nSample) { // where the passes over all rows begin
+    const border = scale.x(data.nSample + 0.5);
+    ctx.strokeStyle = theme.muted;
+    ctx.lineWidth = 1;
+    ctx.setLineDash([4, 4]);
+    ctx.beginPath();
+    ctx.moveTo(border, scale.box.top);
+    ctx.lineTo(border, scale.box.bottom);
+    ctx.stroke();
+    ctx.setLineDash([]);
+    ctx.lineWidth = 2.2;
+  }
   if (points.length <= 60) for (const point of points) disc(point, 2.5, theme.accent);
   const marked = points.find((point) => point[0] >= current) || points[points.length - 1];
   if (marked) disc(marked, 6, theme.card);

@@ -29,11 +29,16 @@ from gmm_dask.words import numbered
 
 
 def likelihood_figure(
-    lower_bounds: Sequence[float], outcome: str, objective: str = "log-likelihood"
+    lower_bounds: Sequence[float],
+    outcome: str,
+    objective: str = "log-likelihood",
+    of_sample: Sequence[float] = (),
 ) -> bytes:
     """PNG of the log-likelihood (or log-posterior) per row by pass, 1200 pixels wide."""
     figure = new_figure(height=420)
-    draw_curve(figure.subplots(), lower_bounds, outcome=outcome, objective=objective)
+    draw_curve(
+        figure.subplots(), lower_bounds, outcome=outcome, objective=objective, of_sample=of_sample
+    )
     return png_of(figure)
 
 

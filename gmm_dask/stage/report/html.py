@@ -132,7 +132,9 @@ def pictures(data: ReportData) -> dict[str, bytes]:
     """The still pictures as PNG, by name; those of rows are left out where none is drawn."""
     found = {"clusters": cluster_figure(data), "densities": density_figure(data)}
     if data.n_passes:
-        found["curve"] = likelihood_figure(data.lower_bounds, data.outcome, data.objective)
+        found["curve"] = likelihood_figure(
+            data.lower_bounds, data.outcome, data.objective, data.sample_bounds
+        )
     if data.parameters.n_features > 1 and data.parameters.n_components <= MAX_PAIRED:
         found["pairs"] = pairs_figure(data)
     if data.parameters.n_components > 1:
@@ -224,6 +226,9 @@ def _about_view(data: ReportData) -> list[str]:
 def _about_frames(data: ReportData, shown: dict[str, Any]) -> str:
     kept, states, first = len(shown["frames"]), len(data.states), data.states[0].number
     lines = []
+    if data.n_sample_passes:
+        passes = text.numbered(data.n_sample_passes, "pass")
+        lines.append(f"The first {passes} are over a sample of the rows, where the start is found.")
     if first > 1:
         passes = text.numbered(first - 1, "pass")
         lines.append(f"It begins after {passes}: until then there were other components.")
@@ -236,6 +241,8 @@ def _about_curve(data: ReportData) -> str:
     prior = " with the log-density of the priors" if data.objective == "log-posterior" else ""
     says = f"The {data.objective} per row{prior} says how well the components describe the rows"
     falls = " except where a component was floored, reseeded or dropped" if data.happenings else ""
+    if data.n_sample_passes:
+        falls += " but at the dashed line, from which on it is that of all rows"
     return (
         f"{says}: higher is better. It rises from pass to pass{falls}, and the fit ends when it "
         f"no longer changes by more than the tolerance."

@@ -5,9 +5,13 @@ const across = byId("across"), up = byId("up");
 const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
 const state = { position: T - 1, only: null, playing: null, view: null, mapScale: null, curveScale: null, pointed: null };
 
+// Passes over a sample come first, and are numbered on from.
+const nAll = data.nSample + data.nPasses;
+const passName = (pass) => (pass <= data.nSample ? `Pass ${number(pass, 0)} over the sample` : `Pass ${number(pass - data.nSample, 0)} of ${number(data.nPasses, 0)}`);
+
 function frameText(index) {
   const { pass, bound } = data.frames[index];
-  const name = pass > data.nPasses ? `Final, after pass ${data.nPasses}` : pass === 1 ? "Pass 1, the start" : `Pass ${pass} of ${data.nPasses}`;
+  const name = pass > nAll ? `Final, after pass ${data.nPasses}` : pass === 1 ? `${passName(pass)}, the start` : passName(pass);
   return bound === null ? name : `${name} · ${data.objective} per row ${number(bound, 6)}`;
 }
 
@@ -159,7 +163,7 @@ map.addEventListener("pointerleave", () => hide(byId("map-tip")));
 
 function describePass(index) {
   const points = state.curveScale.points, [pass, bound] = points[index];
-  const lines = [`Pass ${number(pass, 0)} of ${number(data.nPasses, 0)}`, `Per row: ${number(bound, 6)}`];
+  const lines = [passName(pass), `Per row: ${number(bound, 6)}`];
   if (data.weight) lines.push(`In total: ${number(bound * data.weight, 3)}`);
   if (index > 0 && points[index - 1][0] === pass - 1) {
     lines.push(`Change per row: ${minus((bound - points[index - 1][1]).toExponential(2))}`);
