@@ -20,6 +20,7 @@ Rows = npt.NDArray[Any]
 # A row is certain where no more than this is left for all other components; to take it for wholly
 # certain changes the entropy per row by less than 2e-5, and saves most of the work.
 DOUBT = 1e-6
+MOST_ROWS = 1 << 15  # of a call whose certainty is looked at; drawn where there are more
 AT_ONCE = 1 << 14  # rows whose posterior probabilities are there together
 
 
@@ -52,20 +53,27 @@ class Classification:
         arithmetic: RowArithmetic,
         weight: Array | None = None,
     ) -> Classification:
-        """Of usable rows X (n, d) and their scores; rows with label -1 are left out."""
-        k = parameters.n_components
-        weight = np.ones(len(X)) if weight is None else weight
+        """Of usable rows X (n, d) and their scores; rows with label -1 are left out.
+
+        Of more than MOST_ROWS one is drawn in every so many, and counts for as many: which ones
+        follows from their number alone.
+        """
+        k, drawn = parameters.n_components, _evenly(len(X))
+        held = _by_label(scores.labels, weight, k)
+        X, scores = X[drawn], RowScores(*(each[drawn] for each in scores))
+        weight = np.ones(len(X)) if weight is None else weight[drawn]
+        counted = _by_label(scores.labels, weight, k)
+        scale = held / np.where(counted > 0, counted, 1.0)
         labelled = scores.labels >= 0
         certain = labelled & (scores.max_responsibility > 1 - DOUBT)
         labels, of_certain = scores.labels[certain], (weight * scores.max_responsibility)[certain]
-        entropies = np.zeros(k)
-        table = np.diag(np.bincount(labels, of_certain, minlength=k).astype(np.float64))
-        doubtful = np.flatnonzero(labelled & ~certain)
-        for start in range(0, len(doubtful), AT_ONCE):
-            rows = doubtful[start : start + AT_ONCE]
-            resp, labels = arithmetic.responsibilities(X[rows], parameters), scores.labels[rows]
-            table += classification_table(resp, labels, weight[rows])
-            entropies += np.bincount(labels, weight[rows] * row_entropies(resp), minlength=k)
+        rows = np.flatnonzero(labelled & ~certain)
+        resp, of_rows = arithmetic.responsibilities(X[rows], parameters), scores.labels[rows]
+        table = classification_table(resp, of_rows, weight[rows])
+        table += np.diag(np.bincount(labels, of_certain, minlength=k).astype(np.float64))
+        unsure = weight[rows] * row_entropies(resp)
+        entropies = scale * np.bincount(of_rows, unsure, minlength=k)
+        table *= scale[:, None]
         return cls(tuple(map(tuple, table.tolist())), tuple(entropies.tolist()))
 
     def __add__(self, other: Classification) -> Classification:
@@ -188,3 +196,17 @@ def kept_labels(
         stays = gain <= least_gain
         labels[rows[stays]] = wanted[rows[stays]]
     return labels
+
+
+def _evenly(n: int) -> npt.NDArray[np.intp]:
+    """Rows of n, all or one at random out of every so many, at most MOST_ROWS."""
+    step = -(-n // MOST_ROWS)
+    if step <= 1:
+        return np.arange(n)
+    first = np.arange(0, n - step + 1, step)
+    return first + np.random.Generator(np.random.PCG64(n)).integers(0, step, len(first))
+
+
+def _by_label(labels: npt.NDArray[np.int32], weight: Array | None, k: int) -> Array:
+    """Weight of the rows of each label, (k,)."""
+    return np.bincount(labels + 1, weight, minlength=k + 1)[1:].astype(np.float64)

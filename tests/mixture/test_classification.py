@@ -28,7 +28,7 @@ def mixture() -> Parameters:
 
 @pytest.fixture(scope="module")
 def rows(mixture: Parameters) -> np.ndarray:
-    return mixture_sample(mixture, 40_000, np.random.default_rng(0))[0]
+    return mixture_sample(mixture, 20_000, np.random.default_rng(0))[0]
 
 
 def test_it_is_what_all_posterior_probabilities_say(mixture: Parameters, rows: np.ndarray) -> None:
@@ -52,6 +52,18 @@ def test_it_adds_up_over_rows(mixture: Parameters, rows: np.ndarray) -> None:
     found, whole = reduce(add, parts), of(rows, mixture)
     assert np.allclose(found.table, whole.table, rtol=1e-12)
     assert np.allclose(found.entropies, whole.entropies, rtol=1e-12)
+
+
+def test_of_many_rows_some_stand_for_all(mixture: Parameters, rows: np.ndarray) -> None:
+    many = np.tile(rows, (10, 1))
+    weight = np.random.default_rng(1).uniform(0, 3, len(many))
+    found, scores = of(many, mixture, weight), ARITHMETIC.score(many, mixture)
+    exact = of(rows, mixture)
+    sums = np.bincount(scores.labels, weight)
+    assert np.allclose(found.table.sum(axis=1), sums, rtol=1e-6)
+    assert np.allclose(found.mean_posteriors, exact.mean_posteriors, atol=0.01)
+    assert found.relative_entropy == pytest.approx(exact.relative_entropy, abs=0.01)
+    assert found == of(many, mixture, weight)
 
 
 def test_rows_that_are_certain_have_no_entropy() -> None:
