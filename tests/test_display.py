@@ -11,13 +11,19 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from gmm_dask.estimator.clusters import Clusters
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 
-from gmm_dask import GaussianMixture, GaussianMixtureSelector, MixtureDisplay, load_model
+from gmm_dask import (
+    BayesianGaussianMixture,
+    GaussianMixture,
+    GaussianMixtureSelector,
+    MixtureDisplay,
+    load_model,
+)
 from gmm_dask.errors import DataError, SettingsError
 from gmm_dask.estimator.display import Kind
+from gmm_dask.estimator.fitted import FittedMixture
 from gmm_dask.stage.report.figures import new_figure
 from tests.stage.conftest import settings_of_iris
 
@@ -78,6 +84,16 @@ def test_what_cannot_be_drawn_is_refused_with_the_remedy(model: GaussianMixture)
 
 
 @pytest.mark.usefixtures("nothing_drawn")
+def test_clusters_are_those_of_the_estimator_and_of_an_inferred_mixture_too() -> None:
+    axes = new_figure(400, fitted=False).subplots()
+    inferred = BayesianGaussianMixture(n_components=3, random_state=0, n_clusters=2).fit(IRIS)
+    MixtureDisplay.from_estimator(inferred, IRIS, kind="clusters", ax=axes)
+    assert axes.get_title(loc="left") == "2 clusters of 3 components"
+    one = GaussianMixture(2, random_state=0).fit(IRIS.iloc[:, :1])
+    with pytest.raises(SettingsError, match="one feature"):
+        MixtureDisplay.from_estimator(one, kind="clusters", ax=axes)
+
+
 def test_a_version_is_drawn_by_its_reference(tmp_path: Path) -> None:
     from gmm_dask.stage.run import run
 
@@ -92,7 +108,7 @@ def test_what_a_notebook_shows_is_there_already(model: GaussianMixture) -> None:
     def computes(*_: Any) -> None:
         raise AssertionError("something was computed")
 
-    with patch.object(Clusters, "merge_tree_", property(computes)):
+    with patch.object(FittedMixture, "merge_tree_", property(computes)):
         page = model._repr_html_()
         assert "GaussianMixture" in GaussianMixture(2)._repr_html_()
     assert all(f">{name}<" in page for name in ("weights_", "means_", "converged_", "n_iter_"))

@@ -13,7 +13,7 @@ from gmm_dask.estimator.fitted import FittedMixture
 from gmm_dask.estimator.published import load_model
 from gmm_dask.estimator.rows.forms import features_of, names_of
 from gmm_dask.estimator.rows.user_rows import is_lazy, is_path
-from gmm_dask.mixture import Parameters, log_density, responsibilities
+from gmm_dask.mixture import MergeTree, Parameters, log_density, merge_tree, responsibilities
 from gmm_dask.pictures.canvas import titled
 from gmm_dask.pictures.components import draw_components, limit
 from gmm_dask.pictures.measures import (
@@ -23,13 +23,20 @@ from gmm_dask.pictures.measures import (
     draw_selection,
     draw_uncertainty,
 )
+from gmm_dask.pictures.merges import (
+    draw_boundaries,
+    draw_entropies,
+    draw_posteriors,
+    draw_tree,
+)
 from gmm_dask.pictures.panels import draw_densities, draw_pairs, pairs_grid, shown_densities
 from gmm_dask.pictures.view import best_view
 
 Array = npt.NDArray[np.float64]
 Kind = Literal[
-    "components", "pairs", "densities", "curve", "uncertainty", "likelihood", "profile", "selection"
-]
+    "components", "pairs", "densities", "curve", "uncertainty", "likelihood", "profile",
+    "selection", "clusters", "merges", "entropy", "posteriors"
+]  # fmt: skip
 
 MAX_ROWS = 2000  # drawn: more only hide each other
 NO_ROWS = "Give rows that are in memory, as MixtureDisplay.from_estimator(model, X)."
@@ -48,6 +55,8 @@ class MixtureDisplay:
         Log-likelihood per row by pass.
     table : mapping of arrays, optional
         The candidates of a GaussianMixtureSelector.
+    n_clusters : int, optional
+        Clusters that components are merged into; where not given, where merging stops.
 
     Attributes
     ----------
@@ -67,6 +76,7 @@ class MixtureDisplay:
         rows: Array,
         lower_bounds: Sequence[float] = (),
         table: Mapping[str, npt.NDArray[Any]] | None = None,
+        n_clusters: int | None = None,
     ) -> None:
         complete = rows[np.isfinite(rows).all(axis=1)]
         if len(complete) > MAX_ROWS:
@@ -74,6 +84,7 @@ class MixtureDisplay:
             complete = complete[chosen]
         self.parameters, self.feature_names, self.rows = parameters, feature_names, complete
         self.lower_bounds, self.table = lower_bounds, table
+        self.n_clusters = n_clusters
 
     @classmethod
     def from_estimator(
@@ -89,7 +100,10 @@ class MixtureDisplay:
         kind : str
             components over rows in the view that tells them apart best; pairs of features;
             densities of each feature; the curve of the log-likelihood; the uncertainty of the rows
-            and their likelihood; the profile of the means; or the selection of a selector.
+            and their likelihood; the profile of the means; the selection of a selector; clusters
+            over rows, in directions in which means or covariances differ, and where they meet;
+            the tree of merges; the entropy of labels by the number of clusters; or the posteriors
+            of the rows of each component in order.
         ax : matplotlib Axes, optional
             Drawn on, or divided for a picture of several axes; a new figure where not given.
 
@@ -102,7 +116,7 @@ class MixtureDisplay:
             There is no such kind, or the estimator knows nothing of it.
         """
         fitted: Any = getattr(estimator, "best_estimator_", estimator)
-        parameters = fitted._parameters()
+        parameters = fitted._mixture()
         names = names_of(fitted)
         named = [f"x{j}" for j in range(parameters.n_features)] if names is None else names
         display = cls(
@@ -111,6 +125,7 @@ class MixtureDisplay:
             rows=_rows(fitted, X, parameters.n_features),
             lower_bounds=fitted.lower_bounds_,
             table=getattr(estimator, "results_", None),
+            n_clusters=fitted.n_clusters,
         )
         return display.plot(kind=kind, ax=ax)
 
@@ -146,13 +161,19 @@ class MixtureDisplay:
             ),
             "profile": lambda axes: draw_profile(axes, self.parameters, self.feature_names),
             "selection": lambda axes: draw_selection(axes, self.table or {}),
+            "clusters": self._clusters,
+            "merges": lambda axes: draw_tree(axes, self._tree, self.n_clusters),
+            "entropy": lambda axes: draw_entropies(axes, self._tree, self.n_clusters),
+            "posteriors": lambda axes: draw_posteriors(axes, self._resp),
         }
         draw[kind](ax)
         return self
 
     def _refuse(self, kind: Kind) -> None:
-        if kind in ("uncertainty", "likelihood") and not len(self.rows):
-            raise DataError(f"The {kind} is that of rows, and there are none. {NO_ROWS}")
+        if kind in ("uncertainty", "likelihood", "posteriors") and not len(self.rows):
+            raise DataError(f"The picture {kind} is of rows, and there are none. {NO_ROWS}")
+        if kind == "clusters" and self.parameters.n_features == 1:
+            raise SettingsError("Clusters are drawn in a plane, and there is but one feature.")
         if kind == "selection" and self.table is None:
             raise SettingsError("A selection is drawn of a fitted GaussianMixtureSelector alone.")
         if kind == "curve" and not len(self.lower_bounds):
@@ -161,6 +182,18 @@ class MixtureDisplay:
     @property
     def _resp(self) -> Array:
         return responsibilities(self.rows, self.parameters)
+
+    @property
+    def _tree(self) -> MergeTree:
+        return merge_tree(self.parameters)
+
+    def _clusters(self, axes: Any) -> None:
+        clusters = self._tree.clusters(self.n_clusters).tolist()
+        view = best_view(self.parameters, self.feature_names, shapes=True)
+        limits = view.limits(self.rows, self.parameters)
+        draw_components(axes, self.parameters, view, self.rows, self._resp)
+        draw_boundaries(axes, self.parameters, clusters, view, limits)
+        titled(axes, f"{max(clusters) + 1} clusters of {len(clusters)} components")
 
     def _components(self, axes: Any) -> None:
         view = best_view(self.parameters, self.feature_names)

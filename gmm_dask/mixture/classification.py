@@ -60,7 +60,8 @@ class Classification:
         """
         k, drawn = parameters.n_components, _evenly(len(X))
         held = _by_label(scores.labels, weight, k)
-        X, scores = X[drawn], RowScores(*(each[drawn] for each in scores))
+        labels, density, largest = scores
+        X, scores = X[drawn], RowScores(labels[drawn], density[drawn], largest[drawn])
         weight = np.ones(len(X)) if weight is None else weight[drawn]
         counted = _by_label(scores.labels, weight, k)
         scale = held / np.where(counted > 0, counted, 1.0)
