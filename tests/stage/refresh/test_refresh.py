@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,10 @@ from gmm_dask.stage.refresh.partition_sums import Under, partition_sums
 from gmm_dask.stage.run import refresh, run
 from gmm_dask.stage.summary import Ending
 from gmm_dask.stage.watch import Watcher
-from gmm_dask.storage import PartitionSums, list_versions, verify
+from gmm_dask.storage import PartitionSums, latest, list_versions, open_store, verify
+from gmm_dask.storage.store.local_store import LocalStore
 from tests.stage.refresh.nightly import Lake, kept, per_row, rows
+from tests.storage.stores import Crash
 
 MONTH = 20
 
@@ -183,10 +188,60 @@ def test_other_settings_and_bad_rows_are_refused_and_nothing_is_published(lake: 
     lake.write("day=900", X)
     with pytest.raises(DataError, match=r"day=900.parquet.*\n?.*y"):
         refresh(lake.settings())
-    assert len(list_versions(refresh_store(lake))) == 1
+    assert len(list_versions(open_store(str(lake.out)))) == 1
 
 
-def refresh_store(lake: Lake) -> Any:
-    from gmm_dask.storage import open_store
+@pytest.mark.heavy
+@pytest.mark.parametrize("is_done", [False, True])
+@pytest.mark.parametrize("polish", [0, 2])
+def test_a_refresh_that_is_killed_at_any_write_is_done_again_to_the_same_version(
+    tmp_path: Path, polish: int, is_done: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a write or after it: readers see the version before or the new one, whole."""
+    lake = Lake(tmp_path / "lake", tmp_path / "out")
+    for day in range(3):
+        lake.write(f"day={day:03d}", rows(day, 150))
+    settings = lake.settings(refresh={"polish": polish}, labels={"enabled": True})
+    refresh(settings)
+    lake.write("day=900", rows(900, 150))
+    lake.remove("day=001")
+    before = lake.out.with_name("before")
+    shutil.copytree(lake.out, before)
+    undisturbed = refresh(settings).folder
+    files = ("model.json", "statistics.json", "drift.parquet", "contents.json")
+    expected = {name: undisturbed.get(name) for name in files}
+    number, was_killed = 0, True
+    while was_killed:
+        number += 1
+        shutil.rmtree(lake.out)
+        shutil.copytree(before, lake.out)
+        with monkeypatch.context() as patch:
+            writes = count(1)
+            for name in ("put", "put_if_absent"):
+                patch.setattr(LocalStore, name, killed(name, writes, number, is_done=is_done))
+            try:
+                refresh(settings)
+                was_killed = False
+            except Crash:
+                store = open_store(str(lake.out))
+                newest = latest(store)
+                assert newest is not None
+                assert verify(store, newest) == []
+        again = refresh(settings)
+        assert again.version.number == 2
+        assert {name: again.folder.get(name) for name in files} == expected
+        assert verify(again.folder.store, again.version) == []
+    assert number > 10
 
-    return open_store(str(lake.out))
+
+def killed(name: str, writes: Iterator[int], number: int, *, is_done: bool) -> Any:
+    real = getattr(LocalStore, name)
+
+    def write(self: LocalStore, *arguments: Any) -> Any:
+        if next(writes) != number:
+            return real(self, *arguments)
+        if is_done:
+            real(self, *arguments)
+        raise Crash
+
+    return write
