@@ -91,6 +91,7 @@ def test_the_summary_of_a_partition_is_its_mean_and_covariance(
     assert covariance == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
+@pytest.mark.heavy
 def test_the_report_draws_drift_and_says_what_exceeds_a_limit(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from gmm_dask.errors import DataError, SettingsError
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.refresh.partition_sums import Under, partition_sums
+from gmm_dask.stage.refresh.sites import merged
 from gmm_dask.stage.run import refresh, run
 from gmm_dask.stage.summary import Ending
 from gmm_dask.stage.watch import Watcher
@@ -131,6 +132,7 @@ def test_a_version_that_kept_no_sums_is_gone_on_from(lake: Lake) -> None:
     assert found.metrics["outcome"] == "refreshed"
 
 
+@pytest.mark.heavy
 def test_polishing_ends_where_em_does_and_the_sums_are_of_what_it_came_to(lake: Lake) -> None:
     refresh(lake.settings())
     for day in range(900, 905):
@@ -189,6 +191,30 @@ def test_other_settings_and_bad_rows_are_refused_and_nothing_is_published(lake: 
     with pytest.raises(DataError, match=r"day=900.parquet.*\n?.*y"):
         refresh(lake.settings())
     assert len(list_versions(open_store(str(lake.out)))) == 1
+
+
+def test_sums_of_two_sites_make_the_step_that_all_rows_make(tmp_path: Path) -> None:
+    """Bit for bit, and no row leaves its site."""
+    whole = Lake(tmp_path / "whole", tmp_path / "out")
+    for day in range(3):
+        whole.write(f"day={day:03d}", rows(day))
+    refresh(whole.settings())
+    here, there = (Lake(tmp_path / name, tmp_path / f"{name}-out") for name in ("here", "there"))
+    for day in range(5):
+        for lake in (whole, here if day < 2 else there):
+            lake.write(f"day={day:03d}", rows(day, moved=0.1))
+    follows = {"output": {"follows": f"{whole.out}@1"}}
+    for lake in (here, there):
+        found = about(refresh(lake.settings(**follows)))
+        assert found["exact_for_version"] == 1
+    settings = whole.settings()
+    step = merged([str(here.out), str(there.out)], settings.fit)
+    expected = refresh(settings).model.parameters
+    assert step.means.tobytes() == expected.means.tobytes()
+    assert step.covariances.tobytes() == expected.covariances.tobytes()
+    polished = refresh(there.settings(refresh={"polish": 1}, **follows))
+    with pytest.raises(SettingsError, match="sums of another mixture"):
+        merged([str(here.out), polished.folder.store.url], settings.fit)
 
 
 @pytest.mark.heavy
