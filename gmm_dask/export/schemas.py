@@ -119,6 +119,17 @@ SCHEMAS: dict[str, Schema] = {
                 _TEXT, description="Arrow types; unnamed where rows had no names"
             ),
             "weights": _numbers((1,), "(k,), they sum to one"),
+            "noise": {
+                "type": "object",
+                "description": "the component of constant density: its share of the rows, of which "
+                "the weights are shares of the others, and the edges of its box, (d,) each",
+                "properties": {
+                    "share": _NUMBER,
+                    "lower": _list(_NUMBER),
+                    "upper": _list(_NUMBER),
+                },
+                "required": ["share", "lower", "upper"],
+            },
             "means": _numbers((2,), "(k, d), in the units of the data"),
             "covariances": _numbers(
                 (1, 2, 3),
@@ -142,6 +153,7 @@ SCHEMAS: dict[str, Schema] = {
             "created_by": _by_name(_TEXT),
             "sha256": {**_SHA256, "description": "of the document without this field"},
         },
+        ("noise",),
     ),
     "runs/*/metrics.json": _file(
         "What came of a run; null stands for what nobody measured",
@@ -151,6 +163,7 @@ SCHEMAS: dict[str, Schema] = {
             "n_rows": _COUNT,
             "n_used": _COUNT,
             "n_labelled": _or_null(_list(_COUNT, description="rows of each component")),
+            "n_noise": _or_null({**_COUNT, "description": "rows with the label -1 as noise"}),
             "log_likelihood": _or_null(_NUMBER),
             "log_likelihood_per_row": _or_null(_NUMBER),
             "bic": _or_null(_NUMBER),
@@ -170,7 +183,7 @@ SCHEMAS: dict[str, Schema] = {
                 }
             ),
         },
-        ("published", "severity"),
+        ("published", "severity", "n_noise"),
     ),
     "runs/*/run.json": _file(
         "The plan: files, rows, settings and software of the attempt that began the run",
