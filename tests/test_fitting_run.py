@@ -121,3 +121,11 @@ def test_a_slow_fit_is_never_silent_for_two_seconds(
     fit_rows(data, LocalBackend(1), settings, listener, seeds=seeds)
     assert np.diff(listener.told).max() < 2
     assert {"looking at all rows", "start on the sample", "pass over all rows"} <= listener.phases
+
+
+def test_a_search_for_the_start_tells_what_it_has_spent() -> None:
+    listener, X = Stopwatch(), rows(FEW)
+    settings = FitSettings(n_components=3, init_params="auto", effort="low")
+    seeds = np.random.SeedSequence(0).spawn(2)
+    fit_rows(FitData(row_chunks(X)), LocalBackend(1), settings, listener, seeds=seeds)
+    assert "search for the start" in listener.phases

@@ -297,7 +297,7 @@ class _Starts:
             return None
         rows = Rows(self._ready, len(self.sample.X), self.sample.threads)
         kind, guard = method.covariance_type, replace(guard, noise=None)
-        return best_start(rows, method.n_components, kind, guard, seed, method.effort)
+        return best_start(rows, method.n_components, kind, guard, seed, method.effort, self.report)
 
     def _start(
         self, guard: Maximisation, seed: np.random.SeedSequence, ready: Prepared | None = None

@@ -14,7 +14,7 @@ from gmm_dask.errors import SingularCovarianceError
 from gmm_dask.fitting.events import Action, Event
 from gmm_dask.fitting.initialize import Prepared
 from gmm_dask.fitting.m_step import Maximisation, Step
-from gmm_dask.fitting.outcome import SearchRecord
+from gmm_dask.fitting.outcome import Report, SearchRecord, unheard
 from gmm_dask.fitting.search.ground import FAMILIES, MATRICES, Frame, Ground
 from gmm_dask.fitting.search.marks import Judge, Mark
 from gmm_dask.fitting.search.rounds import (
@@ -77,6 +77,7 @@ def best_start(
     guard: Maximisation,
     seed: np.random.SeedSequence,
     effort: str,
+    report: Report = unheard,
 ) -> Found | None:
     """The best admissible optimum on the rows; None where nothing was found that is a mixture.
 
@@ -89,6 +90,8 @@ def best_start(
         Of the fit that goes on from there.
     seed : numpy.random.SeedSequence
     effort : {"low", "medium", "high"}
+    report : Report
+        Hears how many passes over the rows are spent.
     """
     if covariance_type not in FAMILIES or len(rows.ready.sample) <= k:
         return None
@@ -96,7 +99,7 @@ def best_start(
         try:
             ground, standard = _ground(rows, covariance_type, guard)
             spent = EFFORTS[effort] if ground.is_quick else EFFORTS[effort].by(SLOWER)
-            return _found(ground, standard, k, spent, seed)
+            return _found(ground, standard, k, spent, seed, report)
         except (np.linalg.LinAlgError, SingularCovarianceError):
             return None
 
@@ -121,14 +124,19 @@ def _ground(rows: Rows, covariance_type: str, guard: Maximisation) -> tuple[Grou
 
 
 def _found(
-    ground: Ground, standard: Array, k: int, effort: Effort, seed: np.random.SeedSequence
+    ground: Ground,
+    standard: Array,
+    k: int,
+    effort: Effort,
+    seed: np.random.SeedSequence,
+    report: Report,
 ) -> Found | None:
     n_parameters = n_free_parameters(ground.covariance_type, k, ground.X.shape[1])
     few = max(SEARCHED_ROWS, ROWS_EACH * n_parameters)
     quick, chosen = ground, np.arange(len(ground.X))
     if few < len(ground.X) // 2:
         quick, chosen = ground.part(few)
-    search = Search(quick, Views(quick, standard[chosen]), k, effort, seed)
+    search = Search(quick, Views(quick, standard[chosen]), k, effort, seed, report)
     optima, spent = search.run(), search.spent * len(quick.X) / len(ground.X)
     if quick is not ground:
         optima, more = _followed(ground, optima)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from gmm_dask.fitting.outcome import Report, unheard
 from gmm_dask.fitting.search.ground import Candidate, Ground, best_first, grouped
 from gmm_dask.fitting.search.marks import Judge
 from gmm_dask.fitting.search.moves import Swaps, crossings
@@ -91,9 +92,16 @@ class Search:
     """A search on a ground; the same rows, seed and effort give the same optima."""
 
     def __init__(
-        self, ground: Ground, views: Views, k: int, effort: Effort, seed: np.random.SeedSequence
+        self,
+        ground: Ground,
+        views: Views,
+        k: int,
+        effort: Effort,
+        seed: np.random.SeedSequence,
+        report: Report = unheard,
     ) -> None:
         self.ground, self.views, self.k, self.effort = ground, views, k, effort
+        self.report = report
         self.rng = np.random.default_rng(seed)
         self.judge = Judge.of(ground)
         self.prior_rows = 1.0 + ground.rows.shape[1]
@@ -143,6 +151,7 @@ class Search:
             shares[np.arange(len(V)), labels] = 1.0
             found = grouped(ground, shares, self.n_starts, self.prior_rows)
             self.n_starts += 1
+            self._tell(f"start {self.n_starts}")
             if found is not None:
                 made.append(found)
         return made
@@ -156,12 +165,17 @@ class Search:
         accelerate: bool = False,
         prior_rows: float = 0.0,
     ) -> list[Candidate]:
+        self._tell(f"{len(candidates)} live")
         ended = self.ground.climb(
             candidates, n_steps, tol=tol, accelerate=accelerate, prior_rows=prior_rows
         )
         self.spent += sum(each.n_passes for each in ended)
         self.spent += n_steps * (len(candidates) - len(ended)) / 2
         return ended
+
+    def _tell(self, note: str) -> None:
+        most = self.effort.passes
+        self.report("search for the start", min(int(self.spent), most), most, note)
 
     def _halved(self, live: list[Candidate]) -> list[Candidate]:
         live = self._climb(live, 3, prior_rows=self.prior_rows)
