@@ -132,6 +132,27 @@ def test_severity_is_the_share_by_weight_that_is_denser() -> None:
     assert Severities.noted({"severity": found.to_dict()}, "x") is not None
 
 
+def test_a_batch_without_rows_or_usable_rows_has_the_same_columns(
+    iris_settings: MakeSettings, tmp_path: Path
+) -> None:
+    run(iris_settings(labels={"enabled": False}))
+    out, rows = str(tmp_path / "out"), pd.read_parquet(IRIS)[FEATURES]
+    asked = {"anomaly": 0.99, "reasons": "all"}
+    whole = score_with(out, str(IRIS), tmp_path / "whole", **asked)
+    for name, batch in (("empty", rows[:0]), ("absent", rows.assign(petal_width=np.nan))):
+        batch.to_parquet(tmp_path / f"{name}.parquet")
+        document = {
+            "data": {"path": str(tmp_path / f"{name}.parquet"), "missing": "drop"},
+            "model": out,
+            "labels": asked,
+            "output": {"path": str(tmp_path / name)},
+        }
+        score(settings_from(document, ScoreSettings))
+        found = labels_of(tmp_path / name)
+        assert list(found) == list(whole.columns.drop("flower", errors="ignore"))
+        assert found[list(REASONS)].isna().all(axis=None)
+
+
 def test_columns_of_ours_are_refused_where_they_are_asked_for(
     iris_settings: MakeSettings, tmp_path: Path
 ) -> None:

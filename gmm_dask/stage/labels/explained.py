@@ -15,6 +15,7 @@ from gmm_dask.mixture.merging import looked_up, row_entropies
 from gmm_dask.mixture.reasons import LabelReasons, RowReasons, explain, two_best
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage.labels.severity import Severities
+from gmm_dask.stage.settings.run_settings import REASONS
 from gmm_dask.storage import FURTHER_COLUMNS, to_arrow, to_ragged_lists
 
 Array = npt.NDArray[np.float64]
@@ -113,8 +114,10 @@ class Explained:
             found["severity"] = to_arrow(self._severity, pa.float64(), ~usable)
         if self._further.limit is not None:
             found["anomaly"] = pa.array(self._flagged, pa.bool_(), mask=~usable)
-        if self._further.reasons != "none":
+        if self._reasons:
             found |= self._of_rows() | self._of_labels()
+        elif self._further.reasons != "none":  # a chunk of no rows
+            found |= {name: pa.nulls(self._n, FURTHER_COLUMNS[name]) for name in REASONS}
         return {name: found[name] for name in self._further.names}
 
     def _of_rows(self) -> dict[str, pa.Array]:
