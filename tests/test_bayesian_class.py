@@ -108,6 +108,8 @@ def test_clusters_draws_and_files_are_of_the_expected_mixture(tmp_path: Path) ->
     found.save(tmp_path / "model.json")
     loaded = load_model(str(tmp_path / "model.json"))
     np.testing.assert_array_equal(loaded.means_, found.means_)
+    assert loaded.lower_bound_ == pytest.approx(found.lower_bound_ / len(X))
+    assert found.marginal([0]).weights_ == pytest.approx(found.weights_)
     assert (loaded.predict(X) == found.predict(X)).mean() > 0.999
     again = pickle.loads(pickle.dumps(found))
     assert again.score(X) == found.score(X)

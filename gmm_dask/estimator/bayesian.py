@@ -282,6 +282,9 @@ covariance_prior_ : the prior
         """The mixture of expectations that rows are scored by; its weights sum to less."""
         return self._posterior().expected
 
+    def _bounds_per_row(self) -> list[float]:
+        return [bound / self._ended[2] for bound in self.lower_bounds_]
+
     def _mixture(self) -> Parameters:
         """Expected weights and means, and the inverses of the expected precisions."""
         return self._posterior().mixture

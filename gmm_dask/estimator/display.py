@@ -123,7 +123,7 @@ class MixtureDisplay:
             parameters,
             [str(name) for name in named],
             rows=_rows(fitted, X, parameters.n_features),
-            lower_bounds=fitted.lower_bounds_,
+            lower_bounds=fitted._bounds_per_row(),
             table=getattr(estimator, "results_", None),
             n_clusters=fitted.n_clusters,
         )

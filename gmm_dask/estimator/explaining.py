@@ -75,7 +75,7 @@ class Explaining:
             There is no such feature, or one is named twice, or none is named.
         """
         check_is_fitted(self)
-        return _fitted(self, self._parameters().marginal(self._places(features)), features)  # type: ignore[attr-defined]
+        return _fitted(self, self._mixture().marginal(self._places(features)), features)  # type: ignore[attr-defined]
 
     def conditional(self, given: Mapping[Any, float]) -> Any:
         """The mixture of the other features where some have given values, fitted.
@@ -93,7 +93,7 @@ class Explaining:
             There is no such feature, no other one is left, or a value is not finite.
         """
         check_is_fitted(self)
-        parameters: Parameters = self._parameters()  # type: ignore[attr-defined]
+        parameters: Parameters = self._mixture()  # type: ignore[attr-defined]
         places, values = self._places(list(given)), np.array([*given.values()], dtype=np.float64)
         if len(places) == parameters.n_features:
             raise DataError("All features are given: no other one is left.")
@@ -127,7 +127,7 @@ class _RowReasons:
     def __init__(self, mixture: Any, n_columns: int) -> None:
         if n_columns < 1:
             raise DataError(f"n_columns is {n_columns}; name at least one column for each row.")
-        self.parameters: Parameters = mixture._parameters()
+        self.parameters: Parameters = mixture._mixture()
         self.names = names_of(mixture)
         self.arithmetic = RowArithmetic.chosen(mixture.missing)
         self.n_columns = min(n_columns, self.parameters.n_features)

@@ -31,6 +31,7 @@ class FittedMixture(Showing, Explaining, HandOver, DensityMixin, BaseEstimator):
 
     missing: Missing
     random_state: Any
+    lower_bounds_: list[float]
     n_clusters: int | None = None
     _known_tree: tuple[tuple[bytes, ...], MergeTree] | None = None
 
@@ -111,6 +112,10 @@ class FittedMixture(Showing, Explaining, HandOver, DensityMixin, BaseEstimator):
     def _mixture(self) -> Parameters:
         """The fitted mixture, whose weights sum to one; raises NotFittedError."""
         return self._parameters()
+
+    def _bounds_per_row(self) -> list[float]:
+        """The lower bounds of all passes, per unit of weight."""
+        return list(self.lower_bounds_)
 
     def _evaluated(self, what: _Criterion, X: Any, sample_weight: Any) -> engine.WeightedSum:
         parameters = self._parameters()

@@ -79,7 +79,7 @@ def record_of(mixture: Any) -> Model:
         names = tuple(f"x{j}" for j in range(parameters.n_features))
         types = (UNNAMED,) * parameters.n_features
     ended = vars(mixture).get("_ended") or (None, 0, 0.0)
-    lower_bounds = tuple(map(float, mixture.lower_bounds_))
+    lower_bounds = tuple(map(float, mixture._bounds_per_row()))
     outcome = Outcome.CONVERGED if mixture.converged_ else Outcome.OUT_OF_ITERATIONS
     versions = software_versions()
     facts: dict[str, Any] = {
