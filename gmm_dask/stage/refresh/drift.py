@@ -98,7 +98,7 @@ class Moved:
         ]
         for baseline, other in baselines.items():
             found += [(baseline, *each) for each in self._against(sums, other)]
-        if sums.statistics.sum_weight > 0:
+        if sums.statistics.sum_resp.sum() > 0:
             model = _Gaussian.of_mixture(self.parameters)
             value = divergence(_Gaussian.of(sums, self.parameters), model)
             found.append(("model", "divergence", None, None, value))
@@ -120,7 +120,7 @@ class Moved:
         self, sums: PartitionSums, other: PartitionSums
     ) -> Iterator[tuple[str, int | None, str | None, float]]:
         mine, theirs = sums.statistics, other.statistics
-        if mine.sum_weight <= 0 or theirs.sum_weight <= 0:
+        if mine.sum_resp.sum() <= 0 or theirs.sum_resp.sum() <= 0:
             return
         yield "psi", None, None, stability_index(mine.sum_resp, theirs.sum_resp)
         if sums.n_by_severity.any() and other.n_by_severity.any():
@@ -207,7 +207,7 @@ def stability_index(found: Array, expected: Array) -> float:
 
 
 class _Gaussian(NamedTuple):
-    """Mean (d,) and covariance (d, d) of rows, and how many there are."""
+    """Mean (d,) and covariance (d, d) of rows that are no noise, and how many there are."""
 
     mean: Array
     covariance: Array
@@ -216,10 +216,8 @@ class _Gaussian(NamedTuple):
     @classmethod
     def of(cls, sums: PartitionSums, parameters: Parameters) -> _Gaussian:
         """The summary of rows; of families that keep no products of columns, without them."""
-        found, weight = sums.statistics, sums.statistics.sum_weight
-        means = parameters.means
-        centre = parameters.weights @ means
-        offsets = means - centre
+        found, weight = sums.statistics, float(sums.statistics.sum_resp.sum())
+        centre, offsets, _ = _centred(parameters)
         delta = (found.sum_x + found.sum_resp[:, None] * offsets).sum(axis=0) / weight
         if parameters.covariance_type not in DENSE:
             return cls(centre + delta, np.diag(sums.spread.variances), weight)
@@ -232,12 +230,19 @@ class _Gaussian(NamedTuple):
     @classmethod
     def of_mixture(cls, parameters: Parameters) -> _Gaussian:
         """The summary of a mixture."""
-        offsets = parameters.means - parameters.weights @ parameters.means
-        covariance = np.einsum("k,kde->de", parameters.weights, parameters.dense_covariances())
-        covariance = covariance + (offsets * parameters.weights[:, None]).T @ offsets
+        centre, offsets, weights = _centred(parameters)
+        covariance = np.einsum("k,kde->de", weights, parameters.dense_covariances())
+        covariance = covariance + (offsets * weights[:, None]).T @ offsets
         if parameters.covariance_type not in DENSE:
             covariance = np.diag(np.diagonal(covariance))
-        return cls(parameters.weights @ parameters.means, covariance, np.inf)
+        return cls(centre, covariance, np.inf)
+
+
+def _centred(parameters: Parameters) -> tuple[Array, Array, Array]:
+    """The mean of the Gaussians (d,), their means from there (k, d), and their shares (k,)."""
+    weights = parameters.weights / parameters.weights.sum()  # noise has the rest
+    centre = weights @ parameters.means
+    return centre, parameters.means - centre, weights
 
 
 def divergence(found: _Gaussian, expected: _Gaussian) -> float:

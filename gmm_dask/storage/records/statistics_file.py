@@ -37,7 +37,13 @@ from gmm_dask.storage.records.codec import (
 from gmm_dask.storage.records.contents import FileContent
 from gmm_dask.storage.records.documents import Document
 from gmm_dask.storage.records.labels import LabelSums
-from gmm_dask.storage.records.model_file import ARRAYS, MODEL_KEY, array_shapes, check_mixture
+from gmm_dask.storage.records.model_file import (
+    ARRAYS,
+    MODEL_KEY,
+    array_shapes,
+    check_mixture,
+    kind_of_noise,
+)
 from gmm_dask.storage.store.runs import STATISTICS, RunFolder
 
 MAX_STATISTICS_BYTES = 256 << 20  # of all arrays; more is not kept, so that a driver can hold it
@@ -178,6 +184,7 @@ def _dump(kept: KeptStatistics) -> dict[str, Any]:
         "n_components": k,
         "n_features": d,
         "parameters": {name: getattr(parameters, name) for name in ARRAYS},
+        "noise": parameters.noise,
         "arrays": _stacked(sums),
     }
     return _kind(parameters.covariance_type, k, d, len(sums)).dump(document)  # type: ignore[no-any-return]
@@ -192,7 +199,9 @@ def _load(document: Any, at: At) -> KeptStatistics:
         at.refuse(f"has no meaning here: {error}", "covariance_type")
     files = _FILES.of(document, "files", at)
     found = _kind(covariance_type, k, d, 1 + len(files)).load(document, at)
-    parameters = Parameters.from_arrays(**found["parameters"], covariance_type=covariance_type)
+    parameters = Parameters.from_arrays(
+        **found["parameters"], covariance_type=covariance_type, noise=found["noise"]
+    )
     check_mixture(parameters, at.inside("parameters"))
     if len(found["cut"].features) != d:
         at.refuse(f"are not the {d} of the mixture", "cut.features")
@@ -211,7 +220,7 @@ def _load(document: Any, at: At) -> KeptStatistics:
 _FILES: Kind[tuple[FileContent, ...]] = list_of(record(FileContent))
 _SUMS = ("sum_weight", "log_likelihood", "sum_log_max")  # of LabelSums
 _SPREAD = ("weight", "mean", "scatter", "least", "greatest")
-_COUNTS = ("n_rows", "n_dropped", "n_incomplete")
+_COUNTS = ("n_rows", "n_dropped", "n_incomplete", "n_noise")
 
 
 def _kind(covariance_type: str, k: int, d: int, n: int) -> Kind[dict[str, Any]]:
@@ -240,6 +249,7 @@ def _kind(covariance_type: str, k: int, d: int, n: int) -> Kind[dict[str, Any]]:
             "n_components": COUNT,
             "n_features": COUNT,
             "parameters": shape({name: packed(*shapes[name]) for name in ARRAYS}),
+            "noise": optional(kind_of_noise(packed(d))),
             "cut": record(Cut),
             "files": _FILES,
             "arrays": shape(arrays),
