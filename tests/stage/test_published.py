@@ -290,7 +290,7 @@ def stopped(settings: Settings, monkeypatch: pytest.MonkeyPatch, at: str) -> Pat
 
 def with_other_software(monkeypatch: pytest.MonkeyPatch) -> None:
     """Software whose fit of the same run gives the components in another order."""
-    of_result = fit_module._model
+    of_result = fit_module.model_of
 
     def turned(*arguments: Any) -> Model:
         model = of_result(*arguments)
@@ -302,7 +302,7 @@ def with_other_software(monkeypatch: pytest.MonkeyPatch) -> None:
             ),
         )
 
-    monkeypatch.setattr(fit_module, "_model", turned)
+    monkeypatch.setattr(fit_module, "model_of", turned)
 
 
 @pytest.mark.parametrize("at", ["render_report", "write_manifest", "publish_version"])
