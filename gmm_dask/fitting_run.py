@@ -53,6 +53,9 @@ class FitListener:
     def happened(self, events: Sequence[fitting.Event]) -> None:
         """Components were in trouble, at a start or in a pass."""
 
+    def searched(self, record: fitting.SearchRecord, advice: str) -> None:
+        """A search found the start; there is advice where it did not find the best again."""
+
 
 class FitCheckpoint(Protocol):
     """What an earlier attempt of the same fit kept, and where this attempt keeps its own."""
@@ -233,8 +236,8 @@ def with_cautions(
     narrow = narrow_events(result, guard)
     if narrow:
         listener.caution(gist([event.to_dict() for event in narrow]))
-    if message := _not_replicated(result, settings):
-        listener.caution(message)
+    if result.search is not None:
+        listener.searched(result.search, _advice(result.search, settings))
     return replace(result, events_=(*result.events_, *narrow))
 
 
@@ -243,15 +246,14 @@ def tasks_told(report: fitting.Report) -> engine.Tell:
     return lambda name, done, of: report(OF_TASKS[name], done, of)
 
 
-def _not_replicated(result: fitting.FitResult, settings: FitSettings) -> str | None:
-    """The caution that the best log-likelihood was found once; None where that is not so."""
-    if result.search is None or result.search.n_replicated > 1:
-        return None
-    remedy = "Set effort to high"
+def _advice(search: fitting.SearchRecord, settings: FitSettings) -> str:
+    """What to do where the best was found once; empty where it was found again."""
+    if search.n_replicated > 1:
+        return ""
+    remedy = "set effort to high"
     if settings.effort == "high":
-        remedy = "Fit with another random_state, or set n_components lower"
-    said = result.search.message
-    return f"{said[0].upper()}{said[1:]}: there may be a better one. {remedy}."
+        remedy = "fit with another random_state, or set n_components lower"
+    return f"There may be a better one: {remedy}."
 
 
 def settling_rows(settings: FitSettings, data: FitData) -> int:

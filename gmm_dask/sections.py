@@ -183,7 +183,7 @@ class FitSettings(Section):
     )
     n_init: Count = Field(default=1, ge=1, description="Starts; the best result is kept.")
     init_params: Literal["auto", "kmeans", "k-means++", "random", "random_from_data"] = Field(
-        default="kmeans",
+        default="auto",
         description="How the start is found, on a random sample of rows. auto: by a search among "
         "many starts, with moves from optimum to optimum.",
     )

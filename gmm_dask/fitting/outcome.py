@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from gmm_dask.fitting.events import Event
 from gmm_dask.mixture import Parameters
@@ -139,6 +139,15 @@ class SearchRecord:
         if lower < 0:  # a spurious one, which is not chosen
             return f"{found}; the next has spurious components and is {-lower:.1f} higher"
         return f"{found}; next best {lower:.1f} lower"
+
+    @property
+    def sentence(self) -> str:
+        """The message with a capital and its end."""
+        return f"{self.message[0].upper()}{self.message[1:]}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON document."""
+        return asdict(self) | {"message": self.message}
 
 
 @dataclass(frozen=True, eq=False)

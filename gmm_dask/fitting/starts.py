@@ -21,7 +21,7 @@ from gmm_dask.fitting.initial_values import Given
 from gmm_dask.fitting.initialize import Prepared, initialize, prepare
 from gmm_dask.fitting.m_step import IN_TROUBLE, Maximisation, Step
 from gmm_dask.fitting.outcome import FitResult, Prelude, Report, Watcher, best_of, unheard
-from gmm_dask.fitting.search.best_start import Found, Rows, best_start
+from gmm_dask.fitting.search.best_start import Found, best_start
 from gmm_dask.fitting.state import Keeper, Progress, State
 from gmm_dask.mixture import Parameters, SufficientStatistics, n_free_parameters
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
@@ -295,9 +295,9 @@ class _Starts:
         method = self.method
         if method.init_params != "auto" or method.n_components == 1 or not self.given.is_nothing:
             return None
-        rows = Rows(self._ready, len(self.sample.X), self.sample.threads)
-        kind, guard = method.covariance_type, replace(guard, noise=None)
-        return best_start(rows, method.n_components, kind, guard, seed, method.effort, self.report)
+        k, kind, threads = method.n_components, method.covariance_type, self.sample.threads
+        guard, effort = replace(guard, noise=None), method.effort
+        return best_start(self._ready, k, kind, guard, seed, effort, threads, self.report)
 
     def _start(
         self, guard: Maximisation, seed: np.random.SeedSequence, ready: Prepared | None = None

@@ -266,6 +266,11 @@ class _Listener(FitListener):
         self._watcher.passed(record, self._job.settings.fit)
         self.happened(record.events)
 
+    def searched(self, record: fitting.SearchRecord, advice: str) -> None:
+        """See FitListener."""
+        say = self._watcher.warn if advice else self._watcher.detail
+        say(f"{record.sentence} {advice}".rstrip())
+
     def happened(self, events: Sequence[fitting.Event]) -> None:
         """See FitListener."""
         several = self._job.settings.fit.n_init > 1

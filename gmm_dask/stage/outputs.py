@@ -193,6 +193,7 @@ def _check_metrics(metrics: Any, model: Model, at: At) -> None:
         **kinds(k),
         "selection": optional(_SELECTION),
         "profiles": PROFILES,
+        "search": optional(part(message=TEXT, n_passes=COUNT, budget=COUNT)),
     }
     found = shape(known, later, strict=False).load(metrics, at)
     if len({found[name] is None for name in _OF_ROWS_THAT_COUNT}) > 1:

@@ -281,6 +281,7 @@ def _before_labels(job: Job[Any], fitted: Fitted) -> dict[str, Any]:
         "kernel": fitted.kernel,
         "n_taken_back": fitted.result.n_taken_back,
         "selection": None if fitted.selection is None else fitted.selection.to_dict(),
+        "search": None if fitted.result.search is None else fitted.result.search.to_dict(),
         "chunks_held": fitted.held.n_held,
         "bytes_held": fitted.held.bytes_held,
         "chunks_in_scratch": fitted.held.n_scratch,

@@ -223,7 +223,7 @@ def measures(metrics: Mapping[str, Any]) -> dict[str, str]:
         if refresh is None or metrics["n_reads"]
         else (f", both of the mixture of version {refresh['exact_for_version']}")
     )
-    return {
+    found = {
         "log-likelihood": f"{text.in_total(metrics['log_likelihood'])} in total, "
         f"{text.per_row(metrics['log_likelihood_per_row'])} per row{of_sums}",
         "criteria": ", ".join(
@@ -231,6 +231,10 @@ def measures(metrics: Mapping[str, Any]) -> dict[str, str]:
         ),
         **in_words(metrics),
     }
+    if search := metrics.get("search"):
+        spent = f"{text.numbered(search['n_passes'], 'pass')} over the sample"
+        found["search"] = f"{search['message']}; {spent}"
+    return found
 
 
 class Ranked(NamedTuple):

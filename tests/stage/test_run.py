@@ -259,7 +259,7 @@ def test_the_watcher_hears_every_phase_pass_and_part(iris_settings: MakeSettings
         def warn(self, message: str) -> None:
             heard.append(message)
 
-    published = run(iris_settings(fit={"max_iter": 2}), Listening())
+    published = run(iris_settings(fit={"max_iter": 2, "init_params": "kmeans"}), Listening())
     assert heard[:4] == ["plan", "fit", "pass", "pass"]
     assert any("max_iter" in word for word in heard)
     assert heard[-1] == "publish"

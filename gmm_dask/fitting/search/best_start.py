@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from gmm_dask.errors import SingularCovarianceError
 from gmm_dask.fitting.events import Action, Event
 from gmm_dask.fitting.initialize import Prepared
+from gmm_dask.fitting.kmeans import nearest
 from gmm_dask.fitting.m_step import Maximisation, Step
 from gmm_dask.fitting.outcome import Report, SearchRecord, unheard
 from gmm_dask.fitting.search.ground import FAMILIES, MATRICES, Frame, Ground
@@ -28,14 +29,17 @@ from gmm_dask.fitting.search.rounds import (
 )
 from gmm_dask.fitting.search.views import Views
 from gmm_dask.mixture import Cause
+from gmm_dask.mixture.core.climb import can_climb
 from gmm_dask.mixture.parameters import n_free_parameters
 
 Array = npt.NDArray[np.float64]
 
 SEARCHED_ROWS = 5000  # of a sample, on which basins are told apart
-ROWS_EACH = 40  # and so many at least for each free parameter
-FOLLOWED = 3  # optima that are followed to their ends on all rows of the sample
+ROWS_EACH = 20  # and so many at least for each free parameter
+FOLLOWED = 4  # optima that are followed on the rows as they are
+NEARLY = 25  # passes over many rows that tell which is best; EM on the sample goes on from there
 SLOWER = 8  # times fewer passes where they do not go through the core
+DONORS = 2048  # complete rows that stand in for what others miss
 
 CAUSES = {
     Mark.ROWS: Cause.FEW_ROWS,
@@ -52,65 +56,48 @@ class Found(NamedTuple):
     record: SearchRecord | None
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """The rows of a search.
-
-    Parameters
-    ----------
-    ready : Prepared
-    n_rows : int
-        Before equal ones were counted as one.
-    threads : int
-        That candidates may be advanced in; the results have the same bits for any number.
-    """
-
-    ready: Prepared
-    n_rows: int
-    threads: int = 1
-
-
 def best_start(
-    rows: Rows,
+    ready: Prepared,
     k: int,
     covariance_type: str,
     guard: Maximisation,
     seed: np.random.SeedSequence,
     effort: str,
+    threads: int = 1,
     report: Report = unheard,
 ) -> Found | None:
     """The best admissible optimum on the rows; None where nothing was found that is a mixture.
 
     Parameters
     ----------
-    rows : Rows
+    ready : Prepared
     k : int
     covariance_type : str
     guard : Maximisation
         Of the fit that goes on from there.
     seed : numpy.random.SeedSequence
     effort : {"low", "medium", "high"}
+    threads : int
+        That candidates may be advanced in; the results have the same bits for any number.
     report : Report
-        Hears how many passes over the rows are spent.
     """
-    if covariance_type not in FAMILIES or len(rows.ready.sample) <= k:
+    if covariance_type not in FAMILIES or len(ready.sample) <= k:
         return None
     with np.errstate(all="ignore"):  # what is no number any more is no candidate
         try:
-            ground, standard = _ground(rows, covariance_type, guard)
-            spent = EFFORTS[effort] if ground.is_quick else EFFORTS[effort].by(SLOWER)
-            return _found(ground, standard, k, spent, seed, report)
+            ground, standard = _ground(ready, covariance_type, guard, threads)
+            return _found(ground, standard, k, EFFORTS[effort], seed, report)
         except (np.linalg.LinAlgError, SingularCovarianceError):
             return None
 
 
-def _ground(rows: Rows, covariance_type: str, guard: Maximisation) -> tuple[Ground, Array]:
-    ready = rows.ready
+def _ground(
+    ready: Prepared, covariance_type: str, guard: Maximisation, threads: int
+) -> tuple[Ground, Array]:
+    """The rows to search on as they are, and on standardised columns."""
     X, weight, standard = ready.sample, ready.weight, ready.standard
-    if weight is None:
-        weight = None if len(X) == rows.n_rows else np.full(len(X), rows.n_rows / len(X))
-    else:
-        weight = weight * (rows.n_rows / weight.sum())
+    if weight is not None:  # of one on average: neither their unit nor repeated rows are told
+        weight = weight * (len(X) / weight.sum())
     frame = Frame.of(X, weight, covariance_type)
     if not (np.isfinite(frame.T).all() and np.isfinite(frame.inverse).all()):
         raise np.linalg.LinAlgError("the columns are beyond float64")
@@ -119,8 +106,7 @@ def _ground(rows: Rows, covariance_type: str, guard: Maximisation) -> tuple[Grou
         order = np.argsort((frame.rows(X) ** 2).sum(axis=1).round(9), kind="stable")
         X, standard = X[order], standard[order]
         weight = None if weight is None else weight[order]
-    ground = Ground(X, weight, covariance_type, guard, frame, rows.threads)
-    return ground, np.nan_to_num(standard, nan=0.0)
+    return Ground(X, weight, covariance_type, guard, frame, threads), standard
 
 
 def _found(
@@ -131,74 +117,97 @@ def _found(
     seed: np.random.SeedSequence,
     report: Report,
 ) -> Found | None:
+    """Optima are looked for where passes are quick, and followed on the rows as they are."""
     n_parameters = n_free_parameters(ground.covariance_type, k, ground.X.shape[1])
     few = max(SEARCHED_ROWS, ROWS_EACH * n_parameters)
     quick, chosen = ground, np.arange(len(ground.X))
+    if not can_climb(ground.covariance_type):
+        effort = effort.by(SLOWER)
+    elif not ground.is_quick:
+        guard = replace(ground.guard, prior=None, eigenvalue_ratio=None)
+        quick = replace(ground, X=_filled(ground.X, standard), guard=guard)
     if few < len(ground.X) // 2:
-        quick, chosen = ground.part(few)
-    search = Search(quick, Views(quick, standard[chosen]), k, effort, seed, report)
+        quick, chosen = quick.part(few)
+    is_part, views = len(quick.X) < len(ground.X), Views(quick, np.nan_to_num(standard[chosen]))
+    search = Search(quick, views, k, effort, seed, report, is_rough=is_part)
     optima, spent = search.run(), search.spent * len(quick.X) / len(ground.X)
     if quick is not ground:
-        optima, more = _followed(ground, optima)
+        optima, more = _followed(ground, optima, NEARLY if is_part else LONG)
         spent += more
     if not optima:
         return None
-    best = optima[0]
-    start = Step(ground.parameters(best.candidate), _events(best, ground))
-    others = [
-        each
-        for each in optima[1:]
-        if best.candidate.log_likelihood != each.candidate.log_likelihood
+    start = _start(optima[0], ground)
+    difference, passes = _difference(optima, ground), math.ceil(spent)
+    n_again = len(optima[0].lines)
+    return Found(start, SearchRecord(search.n_starts, n_again, difference, passes, effort.passes))
+
+
+def _difference(optima: Sequence[Optimum], ground: Ground) -> float | None:
+    """By how much the second optimum is lower than the first, in all rows' weight."""
+    if len(optima) < 2:
+        return None
+    spread = ground.guard.spread
+    total = ground.n_rows if spread is None else float(spread.weight.max()) * spread.unit
+    lower = optima[0].candidate.log_likelihood - optima[1].candidate.log_likelihood
+    difference = lower * (total / ground.n_rows)
+    return difference if math.isfinite(difference) else None
+
+
+def _filled(X: Array, standard: Array) -> Array:
+    """The rows with each missing value that of the nearest complete row, or else the mean.
+
+    Nearest by the values that are there, on standardised columns (hot deck; Little and Rubin 2002,
+    Statistical Analysis with Missing Data, 4.3.2).
+    """
+    absent = np.isnan(X)
+    donors = np.flatnonzero(~absent.any(axis=1))
+    donors = donors[:: max(1, len(donors) // DONORS)]
+    means = np.nan_to_num(np.nanmean(X, axis=0))
+    found = np.where(absent, means, X)
+    if not len(donors):
+        return found
+    for pattern in np.unique(absent[absent.any(axis=1)], axis=0):
+        rows, there = np.flatnonzero((absent == pattern).all(axis=1)), ~pattern
+        if there.any():
+            near = nearest(standard[rows][:, there], standard[donors][:, there])
+            found[np.ix_(rows, pattern)] = X[donors[near]][:, pattern]
+    return found
+
+
+def _followed(
+    ground: Ground, optima: Sequence[Optimum], n_steps: int
+) -> tuple[list[Optimum], float]:
+    """The first of the optima on the rows as they are, the best first; and passes made."""
+    judge, first = Judge.of(ground), optima[:FOLLOWED]
+    begun = [replace(each.candidate, rows=None, line=i) for i, each in enumerate(first)]
+    ended = ground.climb(begun, n_steps, tol=SETTLED, accelerate=True)
+    found = [
+        replace(first[each.line], candidate=each, n_marked=judge.n_marked(each)) for each in ended
     ]
-    difference = None
-    if others:
-        total = 1.0 if ground.guard.spread is None else float(ground.guard.spread.weight.max())
-        unit = total * ground.guard.unit / ground.n_rows
-        rival = max(others, key=lambda each: each.rank)
-        difference = (best.candidate.log_likelihood - rival.candidate.log_likelihood) * unit
-        difference = difference if math.isfinite(difference) else None
-    record = SearchRecord(
-        search.n_starts, len(best.lines), difference, math.ceil(spent), effort.passes
-    )
-    return Found(start, record)
-
-
-def _followed(ground: Ground, optima: Sequence[Optimum]) -> tuple[list[Optimum], float]:
-    """The first of the optima on all rows of the sample, the best first; and passes made."""
-    judge, spent, ended = Judge.of(ground), 0.0, []
-    for optimum in optima[:FOLLOWED]:
-        begun = replace(optimum.candidate, rows=None)
-        for found in ground.climb([begun], LONG, tol=SETTLED, accelerate=True):
-            spent += found.n_passes
-            sound = not judge.marks(found)
-            ended.append(replace(optimum, candidate=found, is_admissible=sound))
-    ended.sort(key=lambda each: each.rank, reverse=True)
+    found.sort(key=lambda each: each.rank, reverse=True)
     different: list[Optimum] = []
-    for each in ended:
-        near = [
-            one
-            for one in different
-            if abs(one.candidate.log_likelihood - each.candidate.log_likelihood) < SAME
-        ]
+    for each in found:
+        level = each.candidate.log_likelihood
+        near = [one for one in different if abs(one.candidate.log_likelihood - level) < SAME]
         if near:
             merged = replace(near[0], lines=near[0].lines | each.lines)
             different[different.index(near[0])] = merged
         else:
             different.append(each)
-    return different, spent
+    return different, float(sum(each.n_passes for each in ended))
 
 
-def _events(best: Optimum, ground: Ground) -> tuple[Event, ...]:
-    """An event for each spurious component, where every optimum that was found has some."""
-    guard, tied = ground.guard, ground.covariance_type == "tied"
-    if best.is_admissible:
-        return ()
-    return tuple(
-        Event(0, None if tied else j, CAUSES[mark], Action.LEFT, (), 0, guard.start)
-        for j, mark in Judge.of(ground).marks(best.candidate)
+def _start(best: Optimum, ground: Ground) -> Step:
+    """The mixture, with an event for each spurious component where every optimum has some.
+
+    The largest component comes first, so that it does not matter which start led there.
+    """
+    parameters, guard = ground.parameters(best.candidate), ground.guard
+    order = np.lexsort((*parameters.means.T[::-1], -parameters.weights.round(9)))
+    places, tied = np.argsort(order), ground.covariance_type == "tied"
+    marks = [] if best.is_admissible else Judge.of(ground).marks(best.candidate)
+    events = tuple(
+        Event(0, None if tied else int(places[j]), CAUSES[mark], Action.LEFT, (), 0, guard.start)
+        for j, mark in marks
     )
-
-
-def rows_of(ready: Prepared, sample: npt.NDArray[Any], threads: int) -> Rows:
-    """The prepared rows of a sample."""
-    return Rows(ready, len(sample), threads)
+    return Step(parameters.take(order), events)

@@ -23,6 +23,7 @@ Array = npt.NDArray[np.float64]
 NARROWEST = 1e-10  # of the widest direction's variance: what a direction is taken to have at least
 MATRICES = ("full", "tied")
 FAMILIES = ("full", "tied", "diag", "spherical")  # of which a search knows the covariances
+EXACT = 6  # digits of a log-likelihood by which candidates are ranked
 WORTH_A_THREAD = 1 << 18  # rows times columns times components times steps of a climb
 
 
@@ -54,6 +55,13 @@ class Candidate:
     rows: Array | None = None
     n_passes: int = 0
     converged: bool = False
+
+    @property
+    def level(self) -> float:
+        """The log-likelihood without digits that rounding of the rows or weights could change."""
+        return (
+            round(self.log_likelihood, EXACT) if math.isfinite(self.log_likelihood) else -math.inf
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,8 +186,10 @@ class Ground:
 
     @cached_property
     def is_quick(self) -> bool:
-        """Whether the core climbs here: it does for complete rows without a prior."""
-        if self.guard.prior is not None or not can_climb(self.covariance_type):
+        """Whether the core climbs here: it does for complete rows and the plain M-step."""
+        guard = self.guard
+        is_plain = guard.prior is None and guard.eigenvalue_ratio is None
+        if not (is_plain and can_climb(self.covariance_type)):
             return False
         return not np.isnan(self.X).any()
 
@@ -342,4 +352,4 @@ def grouped(ground: Ground, shares: Array, line: int, prior_rows: float) -> Cand
 
 def best_first(candidates: Sequence[Candidate]) -> list[Candidate]:
     """In the order of their log-likelihoods; the earliest of equals first."""
-    return sorted(candidates, key=lambda each: -each.log_likelihood)
+    return sorted(candidates, key=lambda each: -each.level)

@@ -7,10 +7,9 @@ few rows that happen to lie near a hyperplane (McLachlan and Peel 2000, Finite M
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +47,7 @@ class Judge:
 
     ground: Ground
     gaps: Array
-    _known: dict[Candidate, bool] = field(default_factory=dict)
+    _known: dict[Candidate, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, ground: Ground) -> Judge:
@@ -60,21 +59,21 @@ class Judge:
         return cls(ground, gaps)
 
     def is_admissible(self, candidate: Candidate) -> bool:
-        """Whether no component has a mark; before the end of a climb those of its shape count."""
+        """Whether no component has a mark."""
+        return self.n_marked(candidate) == 0
+
+    def n_marked(self, candidate: Candidate) -> int:
+        """How many components, or covariances, have a mark."""
         if candidate not in self._known:
-            found = any(self._of_shape(candidate))
-            if candidate.converged and not found:
-                found = any(True for _ in self._of_columns(candidate))
-            self._known[candidate] = not found
+            self._known[candidate] = len(self.marks(candidate))
         return self._known[candidate]
 
     def marks(self, candidate: Candidate) -> list[tuple[int, Mark]]:
         """The marked components, and the first mark of each; a tied covariance is component 0."""
-        found: dict[int, Mark] = {}
-        shape = ((j, mark) for j, mark in enumerate(self._of_shape(candidate)) if mark)
-        for j, mark in (*shape, *self._of_columns(candidate)):
-            found.setdefault(j, mark)
-        return sorted(found.items())
+        of_columns = self._of_columns(candidate)
+        of_shape = self._of_shape(candidate)[: len(of_columns)]
+        both = enumerate(zip(of_shape, of_columns, strict=True))
+        return [(j, one or other) for j, (one, other) in both if one or other]  # type: ignore[misc]
 
     def _of_shape(self, candidate: Candidate) -> list[Mark | None]:
         """Which components have too few different rows, or are too thin for them."""
@@ -115,24 +114,34 @@ class Judge:
         lower = np.linalg.inv(np.linalg.cholesky(within))
         return np.asarray(np.linalg.eigvalsh(lower @ mine @ lower.T)[:, 0])
 
-    def _of_columns(self, candidate: Candidate) -> Iterator[tuple[int, Mark]]:
-        """What speaks of `reg_covar` and of the columns as they are."""
-        ground, k = self.ground, len(candidate.weights)
+    def _of_columns(self, candidate: Candidate) -> list[Mark | None]:
+        """Marks that speak of `reg_covar` and of the columns as they are, of each covariance."""
+        ground, total = self.ground, self._total
         kind, reg_covar = ground.covariance_type, ground.guard.reg_covar
-        mine = ground.frame.back(candidate.covariances, kind)
-        total = _covariance(ground)
-        matrices = self._dense(mine, total.shape[0], k)
+        covariances = ground.frame.back(candidate.covariances, kind)
+        matrices = self._dense(covariances, total.shape[0])
         pooled = total if kind == "tied" else np.tensordot(candidate.weights, matrices, axes=1)
-        for j, S in enumerate(matrices):
-            values, vectors = np.linalg.eigh(S)
-            along = vectors[:, 0]
-            if values[0] < FLOORED * reg_covar and along @ pooled @ along > RESOLVED * reg_covar:
-                yield j, Mark.FLOOR
-            deviations = np.sqrt(np.diagonal(S)) * math.sqrt(12)
-            if ((deviations < self.gaps) & (np.diagonal(total) > self.gaps**2 / 6)).any():
-                yield j, Mark.TIE
+        values, vectors = np.linalg.eigh(matrices)
+        along = vectors[:, :, 0]
+        resolved = np.einsum("jd,de,je->j", along, pooled, along) > RESOLVED * reg_covar
+        held_up = (values[:, 0] < FLOORED * reg_covar) & resolved
+        squares = self.gaps**2 / 12  # of rounding
+        narrow = np.diagonal(matrices, axis1=1, axis2=2) < squares
+        tied = np.any(narrow & (np.diagonal(total) > 2 * squares), axis=1)
+        return [
+            Mark.FLOOR if floor else Mark.TIE if tie else None
+            for floor, tie in np.stack([held_up, tied], axis=1)
+        ]
 
-    def _dense(self, covariances: Array, d: int, k: int) -> Array:
+    @cached_property
+    def _total(self) -> Array:
+        """The covariance of the rows in the coordinates of the data, (d, d)."""
+        ground = self.ground
+        D = ground.rows @ ground.frame.inverse
+        W = D if ground.weight is None else D * ground.weight[:, None]
+        return np.asarray(W.T @ D / ground.n_rows)
+
+    def _dense(self, covariances: Array, d: int) -> Array:
         kind = self.ground.covariance_type
         if kind == "full":
             return covariances
@@ -140,10 +149,3 @@ class Judge:
             return covariances[None]
         each = covariances if kind == "diag" else np.repeat(covariances[:, None], d, axis=1)
         return np.asarray(each[:, :, None] * np.eye(d))
-
-
-def _covariance(ground: Ground) -> Array:
-    """Of the rows, in the coordinates of the data, (d, d)."""
-    Y = ground.rows @ ground.frame.inverse
-    W = Y if ground.weight is None else Y * ground.weight[:, None]
-    return np.asarray(W.T @ Y / ground.n_rows)

@@ -19,6 +19,8 @@ Array = npt.NDArray[np.float64]
 
 SAME = 0.1  # log-likelihood that two climbs to the same optimum may end apart
 SETTLED = 0.01  # change of the log-likelihood at which an optimum is reached
+ROUGHLY = 20.0  # times both where optima are followed on more rows
+STRONGER = 4.0  # times the weak prior of a start, where spurious components are to be left
 LONG = 400  # passes of a climb to its end
 
 
@@ -34,6 +36,8 @@ class Effort:
         Of a round.
     n_swaps : int
         Of each attempt to leave an optimum.
+    n_followed : int
+        Starts of a round that are followed to their ends.
     n_attempts : int
         In vain, after which an optimum is not left any more.
     n_rounds : int
@@ -43,6 +47,7 @@ class Effort:
     passes: int
     n_starts: int
     n_swaps: int
+    n_followed: int
     n_attempts: int
     n_rounds: int
 
@@ -57,9 +62,9 @@ class Effort:
 
 
 EFFORTS = {
-    "low": Effort(150, 10, 8, 1, 2),
-    "medium": Effort(1200, 12, 16, 2, 4),
-    "high": Effort(6000, 24, 32, 3, 10),
+    "low": Effort(90, 6, 4, 1, 1, 1),
+    "medium": Effort(2400, 12, 16, 2, 2, 8),
+    "high": Effort(12000, 24, 32, 3, 3, 20),
 }
 
 
@@ -74,18 +79,24 @@ class Optimum:
         The starts that led to it.
     rounds : frozenset of int
         And the rounds that these are of.
-    is_admissible : bool
+    n_marked : int
+        Spurious components.
     """
 
     candidate: Candidate
     lines: frozenset[int]
     rounds: frozenset[int]
-    is_admissible: bool
+    n_marked: int
 
     @property
-    def rank(self) -> tuple[bool, float]:
-        """Admissible ones are better than others, then those of larger log-likelihood."""
-        return self.is_admissible, self.candidate.log_likelihood
+    def is_admissible(self) -> bool:
+        """Whether no component is spurious."""
+        return self.n_marked == 0
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """The fewer spurious components the better, then the larger the log-likelihood."""
+        return -self.n_marked, self.candidate.level
 
 
 class Search:
@@ -99,15 +110,18 @@ class Search:
         effort: Effort,
         seed: np.random.SeedSequence,
         report: Report = unheard,
+        *,
+        is_rough: bool = False,
     ) -> None:
         self.ground, self.views, self.k, self.effort = ground, views, k, effort
         self.report = report
         self.rng = np.random.default_rng(seed)
         self.judge = Judge.of(ground)
+        self.same, self.settled = (each * (ROUGHLY if is_rough else 1) for each in (SAME, SETTLED))
         self.prior_rows = 1.0 + ground.rows.shape[1]
         self.spent, self.n_starts = 0.0, 0
         self.optima: list[Optimum] = []
-        self.trace: list[str] = []
+        self.left_in_vain: list[float] = []  # log-likelihoods of optima that swaps do not improve
 
     def run(self) -> list[Optimum]:
         """The optima found, the best first."""
@@ -124,17 +138,16 @@ class Search:
         return again or self.spent >= self.effort.passes
 
     def _round(self, number: int) -> None:
-        live = self._halved(self._starts(number))
-        ended = self._climb(live[:2], LONG, tol=SETTLED, accelerate=True)
+        live = self._halved(self._starts(number), number)
+        ended = self._climb(live, LONG, tol=self.settled, accelerate=True)
         for each in best_first(ended):
             self._keep(each, number)
         if not ended:
             return
-        best = self._better(ended)[0]
-        self.trace.append(f"{best.log_likelihood:.1f}")
-        best = self._moved(best)
-        self.trace.append(f">{best.log_likelihood:.1f}")
-        self._keep(best, number)
+        best = self._better(ended, 1)[0]
+        if not any(abs(best.log_likelihood - each) < self.same for each in self.left_in_vain):
+            best = self._moved(best)
+            self._keep(best, number)
         if number and self.optima[0].candidate is not best:
             self._crossed(best, number)
 
@@ -151,7 +164,6 @@ class Search:
             shares[np.arange(len(V)), labels] = 1.0
             found = grouped(ground, shares, self.n_starts, self.prior_rows)
             self.n_starts += 1
-            self._tell(f"start {self.n_starts}")
             if found is not None:
                 made.append(found)
         return made
@@ -177,27 +189,37 @@ class Search:
         most = self.effort.passes
         self.report("search for the start", min(int(self.spent), most), most, note)
 
-    def _halved(self, live: list[Candidate]) -> list[Candidate]:
+    def _halved(self, live: list[Candidate], number: int) -> list[Candidate]:
         live = self._climb(live, 3, prior_rows=self.prior_rows)
+        if number % 2 or (number and self.optima and not self.optima[0].is_admissible):
+            # Where the likelihood draws components into spurious optima, a prior holds them back.
+            live = self._climb(live, 8, prior_rows=STRONGER * self.prior_rows)
+            live = self._climb(live, 4, prior_rows=1.0)
         live = self._chosen(live, math.ceil(len(live) / 2))
         live = self._climb(live, 6)
         live = self._chosen(live, math.ceil(len(live) / 2))
-        live = self._climb(live, 15, accelerate=True)
-        return self._chosen(live, 2)
+        n = self.effort.n_followed
+        if n == 1:
+            return self._chosen(live, n)
+        return self._chosen(self._climb(live, 15, accelerate=True), n)
 
     def _chosen(self, live: Sequence[Candidate], n: int) -> list[Candidate]:
-        """The best n of these; half of the places are for admissible ones."""
-        order, places = best_first(live), (n + 1) // 2
-        kept = order[: n - places]
-        for each in order[n - places :]:
-            if len(kept) < n and self.judge.is_admissible(each):
-                kept.append(each)
-        rest = [each for each in order if all(each is not one for one in kept)]
-        return best_first([*kept, *rest[: n - len(kept)]])
+        """The best n of these; half of the places are for those of fewest spurious components."""
+        order = best_first(live)
+        kept = order[: n // 2]
+        kept += self._better(order[n // 2 :], n - len(kept))
+        return best_first(kept)
 
-    def _better(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """The admissible first, then by log-likelihood."""
-        return sorted(best_first(candidates), key=lambda each: not self.judge.is_admissible(each))
+    def _better(self, candidates: Sequence[Candidate], n: int) -> list[Candidate]:
+        """The best n: those of fewest spurious components, then of largest log-likelihood."""
+        order = best_first(candidates)
+        sound: list[Candidate] = []
+        for each in order:  # most need not be judged
+            if len(sound) < n and self.judge.is_admissible(each):
+                sound.append(each)
+        if len(sound) == n:
+            return sound
+        return sorted(order, key=self.judge.n_marked)[:n]
 
     def _moved(self, best: Candidate) -> Candidate:
         """Where swaps lead to from an optimum."""
@@ -208,6 +230,7 @@ class Search:
             failed = failed + 1 if better is best else 0
             if better is not best:
                 best, ways = better, self._swaps(better)
+        self.left_in_vain.append(best.log_likelihood)
         return best
 
     def _swaps(self, parent: Candidate) -> Swaps:
@@ -220,40 +243,59 @@ class Search:
         """The best of what some tries end at, if that is better than what is known."""
         if not tried:
             return best
-        live = self._climb(self._climb(tried, 2, prior_rows=1.0), 3)
-        live = self._climb(self._chosen(live, max(2, len(live) * 2 // 5)), 6)
-        live = self._climb(self._chosen(live, 2), 20, accelerate=True)
-        margin = 0.02 * self.ground.n_rows**0.5 + 5.0
-        live = [each for each in live if each.log_likelihood > best.log_likelihood - margin]
-        ended = self._climb(live, LONG, tol=SETTLED, accelerate=True)
-        for each in self._better([*ended, best]):
-            if each is best:
-                return best
-            is_more = each.log_likelihood > best.log_likelihood + SAME
-            if is_more or not self.judge.is_admissible(best):
-                return replace(each, line=best.line)
+        held = 0 if self.judge.is_admissible(best) else 8
+        live = self._climb(tried, held, prior_rows=STRONGER * self.prior_rows) if held else tried
+        live = self._climb(self._climb(live, 2, prior_rows=1.0), 3)
+        live = self._promising(self._chosen(live, max(2, len(live) * 2 // 5)), best, 6, 6)
+        live = self._promising(self._chosen(live, 2), best, 20, 3, accelerate=True)
+        ended = self._climb(live, LONG, tol=self.settled, accelerate=True)
+        if not ended:
+            return best
+        found = self._better(ended, 1)[0]
+        mine, marked = self.judge.n_marked(found), self.judge.n_marked(best)
+        is_more = found.log_likelihood > best.log_likelihood + self.same
+        if mine < marked or (mine == marked == 0 and is_more):
+            return replace(found, line=best.line)
         return best
+
+    def _promising(
+        self,
+        tried: Sequence[Candidate],
+        best: Candidate,
+        n_steps: int,
+        more: int,
+        *,
+        accelerate: bool = False,
+    ) -> list[Candidate]:
+        """Those that after some steps may come up to the best, with so many such gains more."""
+        margin = 0.02 * self.ground.n_rows**0.5 + 5.0
+        found = []
+        for each in tried:
+            for after in self._climb([each], n_steps, accelerate=accelerate):
+                gain = max(0.0, after.log_likelihood - each.log_likelihood)
+                if after.log_likelihood + more * gain + margin > best.log_likelihood:
+                    found.append(after)
+        return found
 
     def _crossed(self, best: Candidate, number: int) -> None:
         other = self.optima[0].candidate
-        if abs(other.log_likelihood - best.log_likelihood) < SAME and other is not best:
+        if abs(other.log_likelihood - best.log_likelihood) < self.same and other is not best:
             return
         if other is best:
             if len(self.optima) < 2:
                 return
             other = self.optima[1].candidate
-        top = self._better([best, other])[0]
+        top = self._better([best, other], 1)[0]
         tried = crossings(self.ground, (best, other), max(2, self.effort.n_swaps // 2), self.rng)
         found = self._tried(top, tried)
         if found is not top:
-            self.trace.append(f"x{found.log_likelihood:.1f}")
             self._keep(self._moved(found), number)
 
     def _keep(self, found: Candidate, number: int) -> None:
         """Count an optimum: as one that is known already, or as a new one."""
         for i, known in enumerate(self.optima):
-            if abs(known.candidate.log_likelihood - found.log_likelihood) < SAME:
-                better = max(known.candidate, found, key=lambda each: each.log_likelihood)
+            if abs(known.candidate.log_likelihood - found.log_likelihood) < self.same:
+                better = best_first([known.candidate, found])[0]
                 self.optima[i] = replace(
                     known,
                     candidate=better,
@@ -262,6 +304,7 @@ class Search:
                 )
                 break
         else:
-            sound = self.judge.is_admissible(found)
-            self.optima.append(Optimum(found, frozenset({found.line}), frozenset({number}), sound))
+            n_marked = self.judge.n_marked(found)
+            line, rounds = frozenset({found.line}), frozenset({number})
+            self.optima.append(Optimum(found, line, rounds, n_marked))
         self.optima.sort(key=lambda each: each.rank, reverse=True)

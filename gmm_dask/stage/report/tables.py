@@ -168,6 +168,10 @@ def facts(data: ReportData, certain: float | None) -> list[tuple[str, str, str]]
         total = metrics.get("log_likelihood")
         remark = "" if total is None else f"{text.signed(total, text.IN_TOTAL)} in total"
         found.append(("Log-likelihood per row", text.signed(bound, text.PER_ROW), remark))
+    if search := metrics.get("search"):
+        reached = f"{search['n_replicated']:,} of {search['n_starts']:,}"
+        _, _, other = search["message"].partition("; ")
+        found.append(("Starts that reached it", reached, other))
     if certain is not None:
         found.append(("Clear cases", text.percent(certain), "of the rows drawn"))
     if (published := metrics.get("published")) is not None:
