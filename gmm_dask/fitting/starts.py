@@ -20,7 +20,15 @@ from gmm_dask.fitting.events import Event
 from gmm_dask.fitting.initial_values import Given
 from gmm_dask.fitting.initialize import Prepared, initialize, prepare
 from gmm_dask.fitting.m_step import IN_TROUBLE, Maximisation, Step
-from gmm_dask.fitting.outcome import FitResult, Prelude, Report, Watcher, best_of, unheard
+from gmm_dask.fitting.outcome import (
+    FitResult,
+    Prelude,
+    Report,
+    SearchRecord,
+    Watcher,
+    best_of,
+    unheard,
+)
 from gmm_dask.fitting.search.best_start import Found, best_start
 from gmm_dask.fitting.state import Keeper, Progress, State
 from gmm_dask.mixture import Parameters, SufficientStatistics, n_free_parameters
@@ -380,12 +388,15 @@ class _Starts:
         """
         expectation, tol = self.sample.expectation, self.method.tol
         assert expectation is not None
-        if (searched := self._searched(guard, seed)) is not None:
-            watch = self._watch("EM on the sample")
+        searched, watch = self._searched(guard, seed), self._watch("EM on the sample")
+        if searched is not None:
             settled = refine(expectation, searched.start, guard, tol=tol, watch=watch)
+            with suppress(*IN_TROUBLE):
+                start = self._start(guard, seed, self._ready)
+                plain = refine(expectation, start, guard, tol=tol, watch=watch)
+                return _better_of(settled, plain, searched.record)
             return replace(settled, search=searched.record)
         start = self._start(guard, seed, self._ready)
-        watch = self._watch("EM on the sample")
         settled = refine(expectation, start, guard, tol=tol, watch=watch)
         runs = self._quick.short_runs(guard, seed)
         if not runs:
@@ -428,6 +439,21 @@ def rule_of(sample: Sample, method: Method) -> Rule:
     """When a fit over all rows ends that starts from this sample."""
     is_part = sample.expectation is not None
     return Rule(method.tol, method.max_iter, method.accelerates(is_part))
+
+
+def _better_of(settled: FitResult, plain: FitResult, record: SearchRecord | None) -> FitResult:
+    """The end of a search on a part of the sample, or that of a start on all of it if it leads."""
+    if record is None:
+        return settled
+    record = replace(record, n_starts=record.n_starts + 1)
+    if plain.events_ or _leads(settled, plain):
+        return replace(settled, search=record)
+    if not _leads(plain, settled):
+        again = record.n_replicated + 1
+        return replace(settled, search=replace(record, n_replicated=again))
+    lower = (plain.lower_bounds[-1] - settled.lower_bounds[-1]) * plain.sum_weight
+    record = replace(record, n_replicated=1, runner_up_difference=lower)
+    return replace(plain, search=record)
 
 
 def _leads(one: FitResult, other: FitResult) -> bool:

@@ -36,6 +36,7 @@ Array = npt.NDArray[np.float64]
 
 SEARCHED_ROWS = 5000  # of a sample, on which basins are told apart
 ROWS_EACH = 20  # and so many at least for each free parameter
+ROUNDS_OF_MANY = 3  # at most where the rows are many: what is best on a part of them is a guess
 FOLLOWED = 4  # optima that are followed on the rows as they are
 NEARLY = 25  # passes over many rows that tell which is best; EM on the sample goes on from there
 SLOWER = 8  # times fewer passes where they do not go through the core
@@ -128,6 +129,7 @@ def _found(
         quick = replace(ground, X=_filled(ground.X, standard), guard=guard)
     if few < len(ground.X) // 2:
         quick, chosen = quick.part(few)
+        effort = replace(effort, n_rounds=min(effort.n_rounds, ROUNDS_OF_MANY))
     is_part, views = len(quick.X) < len(ground.X), Views(quick, np.nan_to_num(standard[chosen]))
     search = Search(quick, views, k, effort, seed, report, is_rough=is_part)
     optima, spent = search.run(), search.spent * len(quick.X) / len(ground.X)
