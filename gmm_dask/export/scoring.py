@@ -17,7 +17,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.errors import SettingsError
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.covariance.matrices import Tied
 from gmm_dask.mixture.covariance.variances import Variances
@@ -65,12 +64,7 @@ class Scoring:
 
     @classmethod
     def of(cls, parameters: Parameters) -> Scoring:
-        """The numbers of a mixture; raises SettingsError where it has a noise component."""
-        if parameters.noise is not None:
-            raise SettingsError(
-                "A mixture with a noise component has no form in ONNX and SQL. Score with it by "
-                "load_model, or fit without noise."
-            )
+        """The numbers of a mixture."""
         means, family = parameters.means, parameters.family
         constants, noise = log_densities_at_means(parameters), None
         if parameters.noise is not None:
