@@ -294,7 +294,7 @@ QUICK = {
         replacing("_settle", lambda *_: None, versions), return_killed_before, LOST
     ),
     "name that is found taken": (
-        replacing("put_if_absent", taken_unflushed, LocalStore), killed_before, PARTIAL
+        replacing("put_if_absent", taken_unflushed, LocalStore), killed_before, f"{PARTIAL}|{LOST}"
     ),
     "name whose flush failed": (
         replacing("create_once", read_back, runs, manifest, versions), flush_refused, LOST
