@@ -369,6 +369,17 @@ def test_many_problems_are_counted(tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 22
 
 
+@pytest.mark.parametrize("text", ["2:12", "010", "0o10"])
+def test_what_is_written_as_no_number_becomes_none(text: str, tmp_path: Path) -> None:
+    # YAML 1.1 has numbers to the base of 60, and octal ones: 132 and 8.
+    path = tmp_path / "settings.yaml"
+    path.write_text(
+        f"data: {{path: x, features: [a]}}\nfit: {{max_iter: {text}}}\noutput: {{path: y}}\n"
+    )
+    with pytest.raises(SettingsError, match=f"whole number.*{text}"):
+        load_settings(path)
+
+
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001", "+1e-3"])
 def test_a_number_may_be_written_as_people_write_it(text: str, tmp_path: Path) -> None:
     path = tmp_path / "settings.yaml"
