@@ -42,7 +42,7 @@ def fitted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fitted")
     done = call(
         "fit", IRIS, "--features", FEATURES, "--id-columns", "flower", "--n-components", 3,
-        "--tol", 1e-9, "--max-iter", 500, "--out", "out", cwd=folder,
+        "--tol", 1e-9, "--max-iter", 500, "--init-params", "kmeans", "--out", "out", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Published version 1" in done.stdout
