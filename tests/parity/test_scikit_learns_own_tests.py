@@ -33,6 +33,13 @@ EXCEPTIONS = {
         "test_gaussian_mixture_precisions_init_diag": (
             "takes the groups of a start to have the numbers that scikit-learn's K-means gives them"
         ),
+        "test_warm_start": (
+            "expects five passes not to converge; the start that is searched for has by then"
+        ),
+        "test_score": (
+            "expects more passes to end higher than one; one is enough from a start that is "
+            "searched for, and the rest is rounding"
+        ),
         "test_regularisation": (
             "expects an error where components collapse; ours goes on with a floor, and raises it "
             "where component_policy is 'raise' (tests/test_estimator.py)"
