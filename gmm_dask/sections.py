@@ -275,6 +275,22 @@ class FitSettings(Section):
             )
         return self
 
+    @property
+    def clusters_problem(self) -> str | None:
+        """Why so many clusters cannot be made of the components; None where they can."""
+        if self.n_clusters is None or self.n_clusters <= self.n_components:
+            return None
+        return (
+            f"n_clusters is {self.n_clusters}; {self.n_components} components cannot be merged "
+            "into more clusters than there are components"
+        )
+
+    @model_validator(mode="after")
+    def _clusters_are_of_components(self) -> FitSettings:
+        if (problem := self.clusters_problem) is not None:
+            raise ValueError(problem)
+        return self
+
     @model_validator(mode="after")
     def _the_sample_can_start_it(self) -> FitSettings:
         if self.init_rows < self.n_components:

@@ -354,7 +354,7 @@ def deploy(
     overrides: options.Overrides = None,
     debug: Debug = False,
 ) -> None:
-    """Deploy a settings file as a Prefect flow that workers run; needs gmm-dask[flows]."""
+    """Deploy a settings file as a Prefect flow that workers run; needs the extra `flows`."""
     with ending(debug, prints=True):
         from gmm_dask.command.console import make_console, print_line
 

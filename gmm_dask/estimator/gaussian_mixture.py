@@ -265,7 +265,10 @@ class GaussianMixture(FittedMixture):
     def _settings(self) -> FitSettings:
         """The parameters as settings of a fit; scikit-learn's wrapper of `fit` has checked them."""
         names = FitSettings.model_fields.keys() & self.get_params(deep=False).keys()
-        return FitSettings.model_construct(**{name: getattr(self, name) for name in names})
+        settings = FitSettings.model_construct(**{name: getattr(self, name) for name in names})
+        if (problem := settings.clusters_problem) is not None:
+            raise SettingsError(f"{problem}.")
+        return settings
 
     @property
     def _objective(self) -> str:

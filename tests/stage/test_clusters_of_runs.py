@@ -14,8 +14,8 @@ from scipy.special import entr
 from sklearn.datasets import make_moons
 from sklearn.metrics import adjusted_rand_score
 
-from gmm_dask import load_model
-from gmm_dask.errors import DataError
+from gmm_dask import GaussianMixture, load_model
+from gmm_dask.errors import DataError, SettingsError
 from gmm_dask.mixture import responsibilities
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.outputs import Published, label_parts
@@ -119,3 +119,12 @@ def test_a_column_that_is_called_like_one_of_ours_is_refused(moons: Path, tmp_pa
     plan(settings_from(settings | {"labels": labels}))
     with pytest.raises(DataError, match="'cluster' cannot be kept"):
         plan(settings_from(settings | {"labels": labels | {"clusters": True}}))
+
+
+def test_more_clusters_than_components_are_refused() -> None:
+    said = "n_clusters is 4; 3 components cannot be merged into more clusters"
+    with pytest.raises(SettingsError, match=said):
+        GaussianMixture(3, n_clusters=4).fit(np.eye(20))
+    fit = {"n_components": 3, "n_clusters": 4}
+    with pytest.raises(SettingsError, match=said):
+        settings_from({"data": {"path": "x"}, "output": {"path": "y"}, "fit": fit})
