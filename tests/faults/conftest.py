@@ -46,7 +46,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def drive(settings: Settings, monkeypatch: pytest.MonkeyPatch, no_pictures: None) -> Drive:
-    """Run the stage on a store."""
+    """Run the stage on a store; a run's content is its own, whatever the version before."""
     stores: dict[str, Store] = {}
     monkeypatch.setattr(job, "open_store", lambda url, **_: stores[url])
 
@@ -54,7 +54,7 @@ def drive(settings: Settings, monkeypatch: pytest.MonkeyPatch, no_pictures: None
         stores[name] = store
         changed = settings.model_copy(
             update={
-                "output": settings.output.model_copy(update={"path": name}),
+                "output": settings.output.model_copy(update={"path": name, "follows": "none"}),
                 "fit": settings.fit.model_copy(update=fit),
             }
         )
