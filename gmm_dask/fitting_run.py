@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask import engine, fitting
-from gmm_dask.cautions import Caution, column_cautions, gist, narrow_events
+from gmm_dask.cautions import Caution, column_cautions, narrow_events
 from gmm_dask.engine.passes.expectation import Expectations
 from gmm_dask.mixture import Parameters, PriorSettings
 from gmm_dask.mixture.parameters import Noise
@@ -43,6 +43,9 @@ class FitListener:
 
     def caution(self, message: str) -> None:
         """Something can be fitted, but is hardly what was meant."""
+
+    def narrow(self, events: Sequence[fitting.Event]) -> None:
+        """Components of the result, numbered as there, that `reg_covar` made wide."""
 
     def progress(self, phase: str, done: int, of: int | None = None, note: str = "") -> None:
         """Something that may take more than a second came so far; see `fitting.Report`."""
@@ -235,7 +238,7 @@ def with_cautions(
     """The result with an event for each component that `reg_covar` made wide, all told of."""
     narrow = narrow_events(result, guard)
     if narrow:
-        listener.caution(gist([event.to_dict() for event in narrow]))
+        listener.narrow(narrow)
     if result.search is not None:
         listener.searched(result.search, _advice(result.search, settings))
     return replace(result, events_=(*result.events_, *narrow))

@@ -406,6 +406,24 @@ def test_what_is_said_of_many_columns_and_components_is_short() -> None:
     assert len(said) < 1000
 
 
+def test_narrow_components_have_the_numbers_of_the_model(tmp_path: Path) -> None:
+    """They are told of as they are numbered in the model, whatever the fit called them."""
+    rng = np.random.default_rng(0)
+    for n_wide, number in ((240, 1), (60, 0)):
+        narrow = 50 + 1e-6 * rng.normal(size=(N - n_wide, 2))
+        X = np.vstack([narrow, rng.normal(size=(n_wide, 2))])
+        folder, watcher = tmp_path / str(n_wide), Hearing()
+        folder.mkdir()
+        # Drawn rows are the first means, and the largest cluster has not always the first of them.
+        data, fit = {"features": ["x", "y"]}, {"init_params": "random_from_data"}
+        rows = pa.table({"x": X[:, 0], "y": X[:, 1]})
+        published = stage(folder, rows, watcher, data=data, fit=fit)
+        (event,) = published.metrics["events"]
+        weights = read_model(published.path("model")).parameters.weights
+        assert weights[number] == pytest.approx(1 - n_wide / N)
+        assert (event["component"], watcher.warnings) == (number, [event["message"]])
+
+
 def test_narrow_components_stand_on_the_first_screen(tmp_path: Path) -> None:
     X, watcher = clusters(1e-6), Hearing()
     rows = pa.table({"x": X[:, 0], "y": X[:, 1]})

@@ -26,7 +26,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.estimator_checks import check_estimator
 
-from gmm_dask import GaussianMixture
+from gmm_dask import BayesianGaussianMixture as Inferred
+from gmm_dask import GaussianMixture, GaussianMixtureSelector
 from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
 from gmm_dask.estimator.rows import user_rows
 from gmm_dask.mixture import COVARIANCE_FAMILIES
@@ -366,6 +367,16 @@ def test_the_warning_points_at_the_users_line(call: str) -> None:
     with pytest.warns(ConvergenceWarning) as caught:
         getattr(GaussianMixture(3, max_iter=1, random_state=0), call)(IRIS.data)
     assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_warnings_point_past_scikit_learn_and_other_methods() -> None:
+    model = GaussianMixture(3, max_iter=1, random_state=0)
+    selector = GaussianMixtureSelector([3], estimator=model)
+    inferred = Inferred(n_components=3, max_iter=1, random_state=0)
+    for each in (make_pipeline(model), selector, inferred, make_pipeline(inferred)):
+        with pytest.warns(ConvergenceWarning) as caught:
+            each.fit_predict(IRIS.data)
+        assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_a_random_state_is_whatever_scikit_learn_takes() -> None:

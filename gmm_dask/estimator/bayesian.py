@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -17,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from gmm_dask.errors import SettingsError
 from gmm_dask.estimator.fitted import FittedMixture
 from gmm_dask.estimator.gaussian_mixture import seed_sequence
-from gmm_dask.estimator.listening import rows_to_fit
+from gmm_dask.estimator.listening import rows_to_fit, warn_user
 from gmm_dask.fitting.variational import Posterior, VariationalFit, VariationalPrior
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.covariance import family
@@ -176,11 +175,10 @@ covariance_prior_ : the prior
             )
         self._keep(found.fit, found.prior)
         if not self.converged_ and self.max_iter > 0:
-            warnings.warn(
+            warn_user(
                 "Best performing initialization did not converge. Try different init parameters, "
                 "or increase max_iter, tol, or check for degenerate data.",
                 ConvergenceWarning,
-                stacklevel=4,  # past the public method and the wrapper that checks the parameters
             )
         return self
 

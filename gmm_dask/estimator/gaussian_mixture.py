@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from inspect import signature
 from numbers import Integral
 from typing import Any, ClassVar
@@ -19,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from gmm_dask import engine, fitting
 from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
 from gmm_dask.estimator.fitted import FittedMixture
-from gmm_dask.estimator.listening import rows_to_fit
+from gmm_dask.estimator.listening import rows_to_fit, warn_user
 from gmm_dask.estimator.rows.forms import in_order_of, names_of
 from gmm_dask.estimator.sklearn_form import COMMON, constraints, copied, documentation, sklearn_form
 from gmm_dask.fitting_run import WarmStart, fit_rows
@@ -254,11 +253,10 @@ class GaussianMixture(FittedMixture):
                 raise SingularCovarianceError(message, error.component, error.features) from None
         self._keep(found.result)
         if not self.converged_ and self.max_iter > 0:
-            warnings.warn(
+            warn_user(
                 "Best performing initialization did not converge. Try different init parameters, "
                 "or increase max_iter, tol, or check for degenerate data.",
                 ConvergenceWarning,
-                stacklevel=4,  # past the public method and the wrapper that checks the parameters
             )
         return self
 

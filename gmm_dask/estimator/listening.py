@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmm_dask import engine, fitting
+from gmm_dask.cautions import gist
 from gmm_dask.errors import FeatureWarning
 from gmm_dask.estimator.rows.forms import check_survey, names_of
 from gmm_dask.estimator.rows.user_rows import backend_of, checked_chunks, is_path
@@ -26,6 +27,18 @@ NAME_THEM = (
     "To choose the columns, read the path with dask.dataframe.read_parquet and fit the frame of "
     "those that are to be clustered."
 )
+
+
+def warn_user(message: str, category: type[Warning]) -> None:
+    """Warn of the line that called this package, through scikit-learn or not, at any depth."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _is_ours(module: str | None) -> bool:
+    return str(module).partition(".")[0] in ("gmm_dask", "sklearn")
 
 
 @contextmanager
@@ -71,8 +84,11 @@ class Listening(FitListener):
 
     def caution(self, message: str) -> None:
         """See FitListener."""
-        # Past `fit_rows`, two methods and the wrapper that checks the parameters.
-        warnings.warn(message, FeatureWarning, stacklevel=6)
+        warn_user(message, FeatureWarning)
+
+    def narrow(self, events: Sequence[fitting.Event]) -> None:
+        """See FitListener."""
+        self.caution(gist([event.to_dict() for event in events]))
 
     def progress(self, phase: str, done: int, of: int | None = None, note: str = "") -> None:
         """See FitListener."""

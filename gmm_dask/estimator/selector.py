@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any, ClassVar
@@ -16,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from gmm_dask.errors import SettingsError
 from gmm_dask.estimator.fitted import FittedMixture
 from gmm_dask.estimator.gaussian_mixture import GaussianMixture, seed_sequence
-from gmm_dask.estimator.listening import rows_to_fit
+from gmm_dask.estimator.listening import rows_to_fit, warn_user
 from gmm_dask.fitting.choice import CRITERIA, Candidate
 from gmm_dask.grid_run import Grid, SelectedRows, select_rows
 from gmm_dask.mixture import Parameters
@@ -146,10 +145,8 @@ class GaussianMixtureSelector(FittedMixture):
         self.bootstrap_ = selection.bootstrap
         self.n_reads_ = found.fitted.n_reads
         if not best.converged and base.max_iter > 0:
-            warnings.warn(
-                f"The best candidate did not converge: {best.outcome.advice}",
-                ConvergenceWarning,
-                stacklevel=3,  # past the wrapper that checks the parameters
+            warn_user(
+                f"The best candidate did not converge: {best.outcome.advice}", ConvergenceWarning
             )
         return self
 

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask import fitting
-from gmm_dask.cautions import Caution
+from gmm_dask.cautions import Caution, gist
 from gmm_dask.engine import Backend, Held, Survey, hold, release, survey
 from gmm_dask.fitting.choice import Selection
 from gmm_dask.fitting_run import FitData, FitListener, tasks_told
 from gmm_dask.mixture import core, merge_tree
+from gmm_dask.mixture.estimate import Cause
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints import Keeper
@@ -129,6 +130,7 @@ def fit(
     result, surveyed = numbered(found.result, before), found.surveyed
     largest = max((abs(bound) for bound in result.lower_bounds), default=0.0) * result.sum_weight
     check_total(largest, result.sum_weight, plan.root, plan.weight_column)
+    _tell_narrow(result, watcher)
     if not result.converged:
         watcher.warn(result.outcome.advice)
     model = write_model(job, model_of(job, result))
@@ -153,6 +155,13 @@ def fit(
         _severities(surveyed, result, settings),
         selection,
     )
+
+
+def _tell_narrow(result: fitting.FitResult, watcher: Watcher) -> None:
+    """Not told by the listener: only in the result the components have the model's numbers."""
+    narrow = [each.to_dict() for each in result.events_ if each.cause is Cause.NARROW]
+    if narrow:
+        watcher.warn(gist(narrow))
 
 
 def _rows_in_chunks(plan: Plan) -> str:

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import SingularCovarianceError
-from gmm_dask.fitting import Action, FitResult
+from gmm_dask.fitting import Action, Event, FitResult
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.classification import Migration
+from gmm_dask.mixture.estimate import Cause
 from gmm_dask.mixture.matching import SEPARATE, Matching, match, matching_distances, shifts
 from gmm_dask.storage import (
     Document,
@@ -213,19 +214,26 @@ def renumbered(result: FitResult, order: Sequence[int]) -> FitResult:
     def taken(path: Sequence[Parameters]) -> tuple[Parameters, ...]:
         return tuple(each.take(order) if each.n_components == k else each for each in path)
 
+    events = [
+        replace(each, component=int(new[each.component]))
+        if each.component is not None and (each.cause is Cause.NARROW or each.pass_number > last)
+        else each
+        for each in result.events_
+    ]
+    events.sort(key=_narrow_last)
     prelude = result.prelude
     return replace(
         result,
         parameters=result.parameters.take(order),
         trajectory=taken(result.trajectory),
         prelude=prelude and replace(prelude, trajectory=taken(prelude.trajectory)),
-        events_=tuple(
-            each
-            if each.component is None or each.pass_number <= last
-            else replace(each, component=int(new[each.component]))
-            for each in result.events_
-        ),
+        events_=tuple(events),
     )
+
+
+def _narrow_last(event: Event) -> int:
+    """Narrow components are those of the result: they come last, in the order of their numbers."""
+    return -1 if event.component is None or event.cause is not Cause.NARROW else event.component
 
 
 def first_descents(model: Model, names: Sequence[str | None] = ()) -> tuple[Descent, ...]:
