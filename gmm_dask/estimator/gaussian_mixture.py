@@ -263,10 +263,15 @@ class GaussianMixture(FittedMixture):
     def _settings(self) -> FitSettings:
         """The parameters as settings of a fit; scikit-learn's wrapper of `fit` has checked them."""
         names = FitSettings.model_fields.keys() & self.get_params(deep=False).keys()
-        settings = FitSettings.model_construct(**{name: getattr(self, name) for name in names})
-        if (problem := settings.clusters_problem) is not None:
+        return FitSettings.model_construct(**{name: getattr(self, name) for name in names})
+
+    @property
+    def clusters_(self) -> npt.NDArray[np.int32]:
+        """The cluster of each component; SettingsError where more are asked for than components."""
+        # Not when it is fitted: scikit-learn's checks fit one component with n_clusters=2.
+        if (problem := self._settings().clusters_problem) is not None:
             raise SettingsError(f"{problem}.")
-        return settings
+        return super().clusters_
 
     @property
     def _objective(self) -> str:

@@ -123,8 +123,10 @@ def test_a_column_that_is_called_like_one_of_ours_is_refused(moons: Path, tmp_pa
 
 def test_more_clusters_than_components_are_refused() -> None:
     said = "n_clusters is 4; 3 components cannot be merged into more clusters"
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    model = GaussianMixture(3, n_clusters=4, random_state=0).fit(X)
     with pytest.raises(SettingsError, match=said):
-        GaussianMixture(3, n_clusters=4).fit(np.eye(20))
+        model.predict_clusters(X)
     fit = {"n_components": 3, "n_clusters": 4}
     with pytest.raises(SettingsError, match=said):
         settings_from({"data": {"path": "x"}, "output": {"path": "y"}, "fit": fit})
