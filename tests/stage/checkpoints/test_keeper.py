@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gmm_dask import engine
 from gmm_dask.errors import CheckpointError
 from gmm_dask.stage import fit as stage_fit
 from gmm_dask.stage.checkpoints import keeper
@@ -26,6 +27,10 @@ def checkpoints(out: Path) -> list[str]:
 
 WAYS: dict[str, dict[str, Any]] = {
     "one start": {},
+    "a start that was searched for": {"fit": {"init_params": "auto", "tol": 0.0, "max_iter": 12}},
+    "two that were searched for on a part": {
+        "fit": {"init_params": "auto", "n_init": 2, "init_rows": 200, "tol": 0.0, "max_iter": 8}
+    },
     "three starts": {"fit": {"n_init": 3, "init_params": "random"}},
     "the best of three on the sample": {
         "fit": {"n_init": 3, "init_rows": 100, "init_params": "random", "tol": 1e-9}
@@ -85,7 +90,7 @@ def test_killed_after_the_fit_none_is_made_again_and_nothing_decoded_for_one(
     held: list[int] = []
     monkeypatch.setattr(stage_fit, "hold", remembering(held, stage_fit.hold))
     with monkeypatch.context() as patch:
-        patch.setattr(stage_fit, "_write", stop)
+        patch.setattr(stage_fit, "write_model", stop)
         with pytest.raises(Stopped):
             run(make(tmp_path / "out"))
     attempt = Watching()
@@ -115,7 +120,7 @@ def test_a_survey_that_was_kept_is_not_made_again(
     with pytest.raises(Stopped):
         run(make(tmp_path / "out", **sections), Watching(PASSES))
     assert "survey.json" in checkpoints(tmp_path / "out")
-    monkeypatch.setattr(stage_fit, "survey", stop)
+    monkeypatch.setattr(engine, "survey", stop)  # whence a fit takes it
     resumed = run(make(tmp_path / "out", **sections))
     assert_same_run(resumed, undisturbed)
 
