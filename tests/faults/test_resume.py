@@ -52,12 +52,18 @@ QUICK = ["chunk of a pass", "link checkpoints/00001.json", "labelled 2"]
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Settings of two starts, with extrapolated steps, in six chunks."""
+    """Settings of two plain starts, with extrapolated steps, in six chunks."""
     path = tmp_path_factory.mktemp("data") / "rows.parquet"
     write_rows(path, 0)
     return {
         "data": {"path": str(path)},
-        "fit": {"n_components": 3, "tol": 1e-4, "acceleration": "anderson", "n_init": 2},
+        "fit": {
+            "n_components": 3,
+            "init_params": "kmeans",
+            "tol": 1e-4,
+            "acceleration": "anderson",
+            "n_init": 2,
+        },
         "memory": {"chunk_bytes": 1600},
         "cluster": {"workers": 1},
         "output": {"checkpoint_seconds": 0},
