@@ -9,7 +9,6 @@ import pytest
 
 from gmm_dask import GaussianMixture
 from gmm_dask.errors import SettingsError
-from gmm_dask.export.scoring import Scoring
 from gmm_dask.fitting.clutter import clustered
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.parameters import Noise
@@ -194,5 +193,3 @@ def test_the_class_says_how_much_noise_there_is(family: str) -> None:
     assert np.isfinite(model.score_samples(rows)).all()
     with pytest.raises(SettingsError, match="no noise"):
         model.to_sklearn()
-    with pytest.raises(SettingsError, match="without noise"):
-        Scoring.of(model._parameters())

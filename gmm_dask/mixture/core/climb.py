@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.mixture import steps
-from gmm_dask.mixture.core.library import Climb, Task, address, call, library
+from gmm_dask.mixture.core.library import Climb, Task, address, call, is_there
 
 Array = npt.NDArray[np.float64]
 
@@ -118,6 +118,5 @@ class Slope:
 
 
 def can_climb(covariance_type: str) -> bool:
-    """Whether the library is there, has this function, and knows the family."""
-    loaded = library()
-    return loaded is not None and hasattr(loaded, "gmm_climb_up") and covariance_type in FAMILIES
+    """Whether the library is there and knows the family."""
+    return is_there() and covariance_type in FAMILIES
