@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
@@ -116,9 +118,11 @@ def test_a_fit_keeps_the_ratio_and_its_log_likelihood_rises(name: str) -> None:
         [rng.normal(size=(200, 3)), rng.normal(5, 1, size=(60, 3)), [[9.0, 9.0, 9.0]] * 4]
     )
     X *= np.array([1.0, 100.0, 1e-3]) if name != "spherical" else 1.0
-    settings = {"covariance_type": name, "random_state": 0, "tol": 1e-4, "max_iter": 300}
-    # From a plain start: a search leaves optima on a few equal rows alone.
-    free = GaussianMixture(4, reg_covar=0, init_params="kmeans", **settings)
+    settings: dict[str, Any] = {"covariance_type": name, "random_state": 0, "tol": 1e-4}
+    settings["max_iter"] = 300
+    # From plain starts: a search leaves optima on a few equal rows alone, or tells of them.
+    settings["init_params"] = "kmeans"
+    free = GaussianMixture(4, reg_covar=0, **settings)
     bound = GaussianMixture(4, reg_covar=0, eigenvalue_ratio=4.0, **settings).fit(X)
     assert np.diff(bound.lower_bounds_).min() > -1e-10
     covariances = family(name)(4, 3, bound.covariances_)
