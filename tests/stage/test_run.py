@@ -98,7 +98,8 @@ def test_the_folder_holds_what_the_readme_says(iris_settings: MakeSettings) -> N
     names = {path.name for path in folder.iterdir()}
     assert {
         "attempt.json", "run.json", "contents.json", "model.json", "parameters.parquet",
-        "metrics.json", "changes.json", "report.html", "labels", "receipts", "checkpoints", "MANIFEST.json",
+        "metrics.json", "changes.json", "report.html", "labels", "receipts", "checkpoints",
+        "MANIFEST.json",
     } == names  # fmt: skip
     assert len(label_parts(published.folder.store.url)) == len(list((folder / "labels").iterdir()))
     assert verify(published.folder.store, published.version) == []

@@ -233,6 +233,11 @@ def test_the_report_of_a_label_run_speaks_of_no_fit(stage: Stage, tmp_path: Path
 # Components in trouble
 
 
+def _but_number(message: str) -> str:
+    """The message without the component's number, which during a fit is the fit's own."""
+    return re.sub(r"Component \d+ ", "", message)
+
+
 def test_the_floor_is_the_default_and_is_told(stage: Stage) -> None:
     hearing = Hearing()
     published = stage(with_point(), hearing, fit={"n_components": 3, "reg_covar": 0})
@@ -242,7 +247,7 @@ def test_the_floor_is_the_default_and_is_told(stage: Stage) -> None:
         "floored",
         ["x", "y"],
     )
-    assert told(event) in hearing.warnings
+    assert _but_number(told(event)) in map(_but_number, hearing.warnings)
     assert event["message"] in report_of(published)
     j = event["component"]
     assert published.metrics["n_labelled"][j] == 5
@@ -264,7 +269,7 @@ def test_other_policies_end_in_a_model_too(stage: Stage, policy: str) -> None:
     assert set(labels_of(published)["label"]) <= set(range(parameters.n_components))
     said = report_of(published)
     for event in metrics["events"]:
-        assert told(event) in hearing.warnings
+        assert _but_number(told(event)) in map(_but_number, hearing.warnings)
         assert event["message"] in said
     drops = [event["pass"] for event in metrics["events"] if event["action"] == "dropped"]
     assert ("until then there were other components" in said) is any(drops)
