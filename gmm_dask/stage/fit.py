@@ -130,9 +130,7 @@ def fit(
     result, surveyed = numbered(found.result, before), found.surveyed
     largest = max((abs(bound) for bound in result.lower_bounds), default=0.0) * result.sum_weight
     check_total(largest, result.sum_weight, plan.root, plan.weight_column)
-    _tell_narrow(result, watcher)
-    if not result.converged:
-        watcher.warn(result.outcome.advice)
+    _tell_ending(result, watcher)
     model = write_model(job, model_of(job, result))
     changes = changes_of(model, before)
     for change in changes.changes:
@@ -157,11 +155,13 @@ def fit(
     )
 
 
-def _tell_narrow(result: fitting.FitResult, watcher: Watcher) -> None:
-    """Not told by the listener: only in the result the components have the model's numbers."""
+def _tell_ending(result: fitting.FitResult, watcher: Watcher) -> None:
+    """Warn of narrow components, which have the model's numbers only now, and of no convergence."""
     narrow = [each.to_dict() for each in result.events_ if each.cause is Cause.NARROW]
     if narrow:
         watcher.warn(gist(narrow))
+    if not result.converged:
+        watcher.warn(result.outcome.advice)
 
 
 def _rows_in_chunks(plan: Plan) -> str:
