@@ -38,6 +38,7 @@ Array = npt.NDArray[np.float64]
 # about clusters: the best optimum of 1,600 rows in 100 columns parts two clusters six standard
 # deviations apart in another way.
 LEAST_ROWS = 0.2
+PASS_COST = 8e6  # multiplications of a pass on average, over which a search makes fewer of them
 SEARCHED_ROWS = 5000  # of a sample, on which basins are told apart
 ROWS_EACH = 20  # and so many at least for each free parameter
 ROUNDS_OF_MANY = 3  # at most where the rows are many: what is best on a part of them is a guess
@@ -127,7 +128,8 @@ def _found(
 ) -> Found | None:
     """Optima are looked for where passes are quick, and followed on the rows as they are."""
     n_parameters = n_free_parameters(ground.covariance_type, k, ground.X.shape[1])
-    few = max(SEARCHED_ROWS, ROWS_EACH * n_parameters)
+    few = max(SEARCHED_ROWS, min(ROWS_EACH * n_parameters, _affordable_rows(ground, k, effort)))
+    effort = _affordable(effort, ground, k, min(few, len(ground.X)))
     quick, chosen = ground, np.arange(len(ground.X))
     if not can_climb(ground.covariance_type):
         effort = effort.by(SLOWER)
@@ -149,6 +151,26 @@ def _found(
     difference, passes = _difference(optima, ground), math.ceil(spent)
     n_again = len(optima[0].lines)
     return Found(start, SearchRecord(search.n_starts, n_again, difference, passes, effort.passes))
+
+
+def _row_cost(ground: Ground, k: int) -> int:
+    """Multiplications that a row costs in a pass, half of the E-step's and half of the sums'."""
+    d = int(ground.X.shape[1])
+    return k * d * (d if ground.covariance_type in MATRICES else 1)
+
+
+def _affordable_rows(ground: Ground, k: int, effort: Effort) -> int:
+    """Rows that a search can go over in its fewest passes."""
+    return int(effort.passes * PASS_COST / (EFFORTS["low"].passes * _row_cost(ground, k)))
+
+
+def _affordable(effort: Effort, ground: Ground, k: int, n_rows: int) -> Effort:
+    """The effort with fewer passes where they are dear: of many columns or components."""
+    low = EFFORTS["low"]
+    passes = int(effort.passes * PASS_COST / (n_rows * _row_cost(ground, k)))
+    if passes >= effort.passes:
+        return effort
+    return replace(effort if passes > 4 * low.passes else low, passes=max(passes, low.passes))
 
 
 def _difference(optima: Sequence[Optimum], ground: Ground) -> float | None:
