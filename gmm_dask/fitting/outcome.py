@@ -170,7 +170,7 @@ class Prelude:
 
     @classmethod
     def of(cls, *results: FitResult) -> Prelude:
-        """Of fits one after the other; early states are remembered more closely."""
+        """The prelude of fits made one after the other; of early passes more states are kept."""
         bounds: list[float] = []
         states: list[tuple[int, Parameters]] = []
         for result in results:

@@ -165,7 +165,7 @@ class Ground:
         return float(len(self.X)) if self.weight is None else float(self.weight.sum())
 
     def part(self, n_rows: int) -> tuple[Ground, npt.NDArray[np.intp]]:
-        """So many of the rows at most, at equal steps of weight, and which these are."""
+        """A ground of at most `n_rows` of the rows, at equal steps of weight, and their indices."""
         total = np.arange(1.0, len(self.X) + 1) if self.weight is None else np.cumsum(self.weight)
         places = (np.arange(n_rows) + 0.5) * (total[-1] / n_rows)
         chosen, counts = np.unique(np.searchsorted(total, places), return_counts=True)
@@ -177,7 +177,7 @@ class Ground:
 
     @cached_property
     def variances(self) -> Array:
-        """Of the columns of Y, (d,)."""
+        """Variances of the columns of the rows in the ground's coordinates, (d,)."""
         return (
             np.asarray((self.rows**2).mean(axis=0))
             if self.weight is None
@@ -252,7 +252,7 @@ class Ground:
     def _asked_climb(
         self, candidates: Sequence[Candidate], n_steps: int, tol: float, *, accelerate: bool
     ) -> list[Candidate]:
-        """The same through Fit, for missing values, priors, and without the core."""
+        """The climb pass by pass through Fit: for missing values, priors, and without the core."""
         rule = Rule(max(tol, 0.0) / self.n_rows, n_steps, accelerate)
         found = []
         for each in candidates:
@@ -313,7 +313,7 @@ class Ground:
         return self._arithmetic.responsibilities(self.X, self.parameters(candidate))
 
     def log_densities(self, candidate: Candidate) -> Array:
-        """Of the rows, (m,), in the data's coordinates; raises SingularCovarianceError."""
+        """Log-densities of the rows in the data's units, (m,); raises SingularCovarianceError."""
         return self._arithmetic.score(self.X, self.parameters(candidate)).log_density
 
 

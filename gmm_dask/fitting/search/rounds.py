@@ -52,7 +52,7 @@ class Effort:
     n_rounds: int
 
     def by(self, divisor: int) -> Effort:
-        """So many times less, where passes are slow."""
+        """An effort of `divisor` times fewer passes, and half the starts and swaps."""
         return replace(
             self,
             passes=self.passes // divisor,

@@ -87,7 +87,7 @@ class VariationalFit:
 
     @property
     def change(self) -> float:
-        """Of the lower bound in the last pass; infinite before two are known."""
+        """Change of the lower bound in the last pass; infinite before two bounds are known."""
         *before, last = (self.previous, *self.lower_bounds)
         return last - before[-1] if before else math.inf
 
