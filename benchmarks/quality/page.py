@@ -23,7 +23,7 @@ A solution is *inadmissible* if a component has one of four marks: it holds fewe
 its shape needs (rows), it is thinner than so few rows are evidence for (thin), `reg_covar` alone
 holds it up (floor), or it sits on one repeated value of a column (tie). Its likelihood says nothing
 of the data: that of full, diagonal and spherical mixtures has no bound (Day 1969; Kiefer, Wolfowitz
-1956). *Run on* are the same fits continued by EM until it has converged. *All seeds* is the share
+1956). *Run on* are the same fits continued by EM for at most 300 passes. *All seeds* is the share
 of tasks that are within from each seed. Seconds are CPU time on one core, all contenders in turn in
 the same run.
 """
