@@ -21,7 +21,6 @@ from rich.console import Console
 from sklearn.datasets import load_iris
 
 from gmm_dask import GaussianMixture
-from gmm_dask.cautions import gist, narrow_events
 from gmm_dask.command.results import print_model, print_published
 from gmm_dask.errors import FeatureWarning
 from gmm_dask.fitting import Event, FitResult, Maximisation, Outcome
@@ -29,6 +28,7 @@ from gmm_dask.fitting.events import MAX_COLUMNS, MAX_LISTED, Action
 from gmm_dask.flows.artifacts import outputs_markdown
 from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters
 from gmm_dask.mixture.estimate import Cause
+from gmm_dask.roads.cautions import gist, narrow_events
 from gmm_dask.sampling import ColumnSpread
 from gmm_dask.stage import text
 from gmm_dask.stage.outputs import Published, open_output, read_model

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gmm_dask.dataset import planned_array, planned_rows
 from gmm_dask.engine import Backend, LocalBackend, expectation, hold, row_chunks, survey
 from gmm_dask.engine.passes import chunk_map as passes_module
 from gmm_dask.engine.passes.chunk_map import ChunkMap
 from gmm_dask.errors import DataError
 from gmm_dask.mixture import Parameters
+from gmm_dask.roads.dataset import planned_array, planned_rows
 from gmm_dask.stage.labels.row_checks import check_survey
 from gmm_dask.storage.input.parquet import reader
 from gmm_dask.storage.input.plan import Plan

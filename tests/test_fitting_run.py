@@ -12,7 +12,7 @@ import pytest
 
 from gmm_dask import GaussianMixture
 from gmm_dask.engine import LocalBackend, row_chunks
-from gmm_dask.fitting_run import FitData, FitListener, fit_rows
+from gmm_dask.roads.fitting_run import FitData, FitListener, fit_rows
 from gmm_dask.sections import FitSettings
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import settings_from

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import LocalBackend, expectation
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
+from gmm_dask.roads.dataset import planned_rows
 from gmm_dask.storage import plan_dataset
 
 N_ROWS = 1237  # that nothing else has as many of

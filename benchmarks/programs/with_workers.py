@@ -101,7 +101,7 @@ def peak_of(pid: int) -> float:
 
 def imported() -> float:
     """Resident memory of this process, in MiB, with all that a worker imports."""
-    import gmm_dask.dataset
+    import gmm_dask.roads.dataset
     import gmm_dask.stage.labels.labelling  # noqa: F401
 
     return resident_mib()

@@ -21,10 +21,10 @@ from gmm_dask.estimator.fitted import FittedMixture
 from gmm_dask.estimator.listening import rows_to_fit, warn_user
 from gmm_dask.estimator.rows.forms import in_order_of, names_of
 from gmm_dask.estimator.sklearn_form import COMMON, constraints, copied, documentation, sklearn_form
-from gmm_dask.fitting_run import WarmStart, fit_rows
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.parameters import Noise
 from gmm_dask.mixture.row_arithmetic import Missing
+from gmm_dask.roads.fitting_run import WarmStart, fit_rows
 from gmm_dask.sections import MISSING, FitSettings
 
 # scikit-learn's words, which its users look for.

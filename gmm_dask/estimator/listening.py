@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmm_dask import engine, fitting
-from gmm_dask.cautions import gist
 from gmm_dask.errors import FeatureWarning
 from gmm_dask.estimator.rows.forms import check_survey, names_of
 from gmm_dask.estimator.rows.user_rows import backend_of, checked_chunks, is_path
-from gmm_dask.fitting_run import FitData, FitListener, tasks_told
 from gmm_dask.pace import Pace, in_words
+from gmm_dask.roads.cautions import gist
+from gmm_dask.roads.fitting_run import FitData, FitListener, tasks_told
 
 if TYPE_CHECKING:
     from gmm_dask.estimator.gaussian_mixture import GaussianMixture

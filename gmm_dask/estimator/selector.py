@@ -17,10 +17,10 @@ from gmm_dask.estimator.fitted import FittedMixture
 from gmm_dask.estimator.gaussian_mixture import GaussianMixture, seed_sequence
 from gmm_dask.estimator.listening import rows_to_fit, warn_user
 from gmm_dask.fitting.choice import CRITERIA, Candidate
-from gmm_dask.grid_run import Grid, SelectedRows, select_rows
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.covariance import family
 from gmm_dask.mixture.row_arithmetic import Missing
+from gmm_dask.roads.grid_run import Grid, SelectedRows, select_rows
 
 RANGE = tuple(range(1, 11))
 

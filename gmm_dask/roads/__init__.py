@@ -1,1 +1,1 @@
-"""Roads of other fits than those of `fitting_run`."""
+"""The roads from rows to a fit: of one fit, of a grid of fits, of variational inference."""

@@ -18,7 +18,9 @@ from gmm_dask.fitting.variational import (
     begin,
     infer,
 )
-from gmm_dask.fitting_run import (
+from gmm_dask.mixture import Estimate, Parameters, SufficientStatistics
+from gmm_dask.mixture.row_arithmetic import RowArithmetic
+from gmm_dask.roads.fitting_run import (
     LEAST_GAIN,
     FitData,
     FitListener,
@@ -27,8 +29,6 @@ from gmm_dask.fitting_run import (
     surveyed_rows,
     tasks_told,
 )
-from gmm_dask.mixture import Estimate, Parameters, SufficientStatistics
-from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.sampling import ColumnSpread
 from gmm_dask.sections import FitSettings
 

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask import fitting
-from gmm_dask.cautions import Caution, gist
 from gmm_dask.engine import Backend, Held, Survey, hold, release, survey
 from gmm_dask.fitting.choice import Selection
-from gmm_dask.fitting_run import FitData, FitListener, tasks_told
 from gmm_dask.mixture import core, merge_tree
 from gmm_dask.mixture.estimate import Cause
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
+from gmm_dask.roads.cautions import Caution, gist
+from gmm_dask.roads.fitting_run import FitData, FitListener, tasks_told
 from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints import Keeper
 from gmm_dask.stage.job import Job, settings_hash, software_versions

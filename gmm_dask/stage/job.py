@@ -15,7 +15,6 @@ from importlib.metadata import version as installed_version
 from typing import Any, Generic, TypeVar
 from urllib.parse import unquote
 
-from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import Backend, Listener, RowChunks, check_folder, open_backend
 from gmm_dask.engine.cluster.address import check_certificates
 from gmm_dask.errors import OutputError, SettingsError
@@ -23,6 +22,7 @@ from gmm_dask.kinds import element_of
 from gmm_dask.mixture import core
 from gmm_dask.pace import Count
 from gmm_dask.redaction import redacted, redacted_document
+from gmm_dask.roads.dataset import planned_rows
 from gmm_dask.stage import text
 from gmm_dask.stage.identity import begin, run_folder
 from gmm_dask.stage.labels.scorer import scorer_of

@@ -8,8 +8,8 @@ import numpy as np
 
 from gmm_dask.engine import Backend
 from gmm_dask.fitting.choice import Candidate, Selection
-from gmm_dask.fitting_run import FitCheckpoint, FitData, FitListener, FittedRows, fit_rows
-from gmm_dask.grid_run import Grid, select_rows
+from gmm_dask.roads.fitting_run import FitCheckpoint, FitData, FitListener, FittedRows, fit_rows
+from gmm_dask.roads.grid_run import Grid, select_rows
 from gmm_dask.stage.settings import Settings
 from gmm_dask.stage.watch import Watcher
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.cautions import gist
 from gmm_dask.errors import GmmDaskError, OutputError
 from gmm_dask.fitting import Outcome
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.estimate import Cause
 from gmm_dask.pictures.telling import most_telling
+from gmm_dask.roads.cautions import gist
 from gmm_dask.sampling import Oddity
 from gmm_dask.sections import Section
 from gmm_dask.stage import text

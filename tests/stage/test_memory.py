@@ -13,9 +13,9 @@ from benchmarks import memory
 from benchmarks.memory import write_files
 from benchmarks.programs.memory import resident_mib
 from benchmarks.programs.with_workers import told, worker_processes
-from gmm_dask.dataset import planned_rows
 from gmm_dask.engine import ClusterSpec, expectation, open_backend
 from gmm_dask.mixture import Parameters
+from gmm_dask.roads.dataset import planned_rows
 from gmm_dask.storage import plan_dataset
 
 PER_PASS = 0.05  # MiB that a process may grow by

@@ -102,7 +102,7 @@ def test_a_stopped_grid_keeps_its_survey_and_says_that_passes_begin_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("gmm_dask.grid_run._Running.selection", stopped)
+        patch.setattr("gmm_dask.roads.grid_run._Running.selection", stopped)
         with pytest.raises(KeyboardInterrupt):
             run(asked)
     looked: list[Survey] = []

@@ -110,7 +110,7 @@ def lazy_chunks(
                 "sample_weight cannot go with a path to Parquet: give the rows as a Dask "
                 "DataFrame, or use the stage with data.weight_column."
             )
-        from gmm_dask.dataset import planned_rows
+        from gmm_dask.roads.dataset import planned_rows
 
         return planned_rows(_plan(estimator, X, missing, reset))
     chunks = row_chunks(lazy_features(estimator, X, reset=reset), sample_weight)
@@ -220,7 +220,7 @@ def lazy_array(estimator: Any, X: Any, missing: Missing) -> da.Array:
     """Rows of Dask, or of Parquet, as a Dask array of features (n, d)."""
     if not is_path(X):
         return lazy_features(estimator, X, reset=False)
-    from gmm_dask.dataset import planned_array
+    from gmm_dask.roads.dataset import planned_array
 
     return planned_array(_plan(estimator, X, missing, reset=False))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gmm_dask.engine import Backend, counting, map_items
-from gmm_dask.fitting_run import tasks_told
+from gmm_dask.roads.fitting_run import tasks_told
 from gmm_dask.stage.identity import note_contents
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.watch import Watcher

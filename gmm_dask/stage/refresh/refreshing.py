@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from gmm_dask import fitting
 from gmm_dask.engine import Backend, Held, hold, survey
-from gmm_dask.fitting_run import maximisation, tasks_told
 from gmm_dask.mixture import Parameters, SufficientStatistics, core
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
+from gmm_dask.roads.fitting_run import maximisation, tasks_told
 from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted, fit, holding, model_of, write_model
 from gmm_dask.stage.job import Job, plan

@@ -8,8 +8,8 @@ import numpy as np
 
 from gmm_dask import fitting
 from gmm_dask.errors import SettingsError
-from gmm_dask.fitting_run import maximisation
 from gmm_dask.mixture import Parameters
+from gmm_dask.roads.fitting_run import maximisation
 from gmm_dask.sections import FitSettings
 from gmm_dask.stage.outputs import open_output
 from gmm_dask.stage.refresh.partition_sums import total_of

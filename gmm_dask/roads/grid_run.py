@@ -18,7 +18,8 @@ from gmm_dask.fitting import choice
 from gmm_dask.fitting.choice import Candidate, Measured, Member, Selection
 from gmm_dask.fitting.m_step import IN_TROUBLE
 from gmm_dask.fitting.starts import FINER, rule_of
-from gmm_dask.fitting_run import (
+from gmm_dask.mixture import Parameters, SufficientStatistics
+from gmm_dask.roads.fitting_run import (
     FitCheckpoint,
     FitData,
     FitListener,
@@ -30,7 +31,6 @@ from gmm_dask.fitting_run import (
     surveyed_rows,
     with_cautions,
 )
-from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.sampling import Fold, row_keys
 from gmm_dask.sections import FitSettings
 

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask import engine, fitting
-from gmm_dask.cautions import Caution, column_cautions, narrow_events
 from gmm_dask.engine.passes.expectation import Expectations
 from gmm_dask.mixture import Parameters, PriorSettings
 from gmm_dask.mixture.parameters import Noise
 from gmm_dask.mixture.prior import in_one_unit
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
+from gmm_dask.roads.cautions import Caution, column_cautions, narrow_events
 from gmm_dask.sampling import ColumnSpread
 from gmm_dask.sections import FitSettings
 
