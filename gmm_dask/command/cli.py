@@ -6,20 +6,22 @@ Heavy imports are inside the commands, so that help answers at once.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 from gmm_dask import __version__
-from gmm_dask.command import options, upkeep
-from gmm_dask.command.ending import INTERRUPTED, Debug, Show, carry_out, ending
+from gmm_dask.command import upkeep
+from gmm_dask.command.ending import INTERRUPTED, Debug, Overrides, Show, carry_out, ending
 from gmm_dask.command.process import settle
 from gmm_dask.command.upkeep import Output, Ref
 from gmm_dask.errors import OutputError, SettingsError, shown
-from gmm_dask.stage.settings import ScoreSettings, Settings
 
 
 class _Plain:
@@ -37,11 +39,13 @@ class _Plain:
                 error.message = shown(error.message)
             raise
 
-    def get_help_option(self, ctx: Any) -> Any:
-        """The option --help."""
-        option = super().get_help_option(ctx)  # type: ignore[misc]
-        option.metavar = ""
-        return option
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Arguments and options."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for each in params:
+            if getattr(each, "is_flag", False):
+                each.metavar = ""
+        return params
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The words of the line `Usage:`."""
@@ -94,6 +98,36 @@ Shown = Annotated[
 ]
 
 
+def _of_settings(schema: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command that takes every key of such settings.
+
+    Its options are made when it is called: they need pydantic, for which the help of all commands
+    would have to wait.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @cache
+        def whole() -> Any:
+            from gmm_dask.command import options
+            from gmm_dask.stage import settings
+
+            alone = typer.Typer(add_completion=False)
+            takes = options.takes(getattr(settings, schema))
+            alone.command(cls=Command)(takes(function))
+            return get_command(alone)
+
+        class Called(Command):
+            def make_context(
+                self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+            ) -> Any:
+                return whole().make_context(info_name, args, parent, **extra)
+
+        app.command(function.__name__, cls=Called, help=function.__doc__)(lambda: None)
+        return function
+
+    return register
+
+
 def main() -> None:
     """The entry point of `gmm-dask`."""
     settle()
@@ -115,7 +149,6 @@ def _root(
         bool,
         typer.Option(
             "--version",
-            metavar="",
             help="Show the version.",
             callback=_print_version,
             is_eager=True,
@@ -128,14 +161,14 @@ def _root(
 @app.command(cls=Command)
 def run(
     settings: Annotated[Path, typer.Argument(metavar="SETTINGS.yaml", help="A settings file.")],
-    overrides: options.Overrides = None,
+    overrides: Overrides = None,
     progress: Shown = Show.AUTO,
     debug: Debug = False,
 ) -> None:
     """Carry out a settings file: fit and label, or label with the model that it names."""
     with ending(debug):
         from gmm_dask.stage import run as stage
-        from gmm_dask.stage.settings import load_settings
+        from gmm_dask.stage.settings import ScoreSettings, load_settings
 
         loaded = load_settings(settings, overrides or (), schema=None)
         what = stage.score if isinstance(loaded, ScoreSettings) else stage.run
@@ -145,7 +178,7 @@ def run(
 @app.command(cls=Command)
 def refresh(
     settings: Annotated[Path, typer.Argument(metavar="SETTINGS.yaml", help="Those of the fit.")],
-    overrides: options.Overrides = None,
+    overrides: Overrides = None,
     progress: Shown = Show.AUTO,
     debug: Debug = False,
 ) -> None:
@@ -157,30 +190,34 @@ def refresh(
         carry_out(stage.refresh, load_settings(settings, overrides or ()), progress)
 
 
-@app.command(cls=Command)
-@options.takes(Settings)
+@_of_settings("Settings")
 def fit(
-    overrides: options.Overrides = None,
+    overrides: Overrides = None,
     progress: Shown = Show.AUTO,
     debug: Debug = False,
     **given: Any,
 ) -> None:
     """Plan, fit, label and publish from options alone, without a settings file."""
+    from gmm_dask.command import options
+    from gmm_dask.stage.settings import Settings
+
     with ending(debug, explained=options.explained(Settings)):
         from gmm_dask.stage import run as stage
 
         carry_out(stage.run, options.settings_of(Settings, given, overrides), progress)
 
 
-@app.command(cls=Command)
-@options.takes(Settings)
+@_of_settings("Settings")
 def select(
-    overrides: options.Overrides = None,
+    overrides: Overrides = None,
     progress: Shown = Show.AUTO,
     debug: Debug = False,
     **given: Any,
 ) -> None:
     """Choose the number of components and the family: all candidates share every read."""
+    from gmm_dask.command import options
+    from gmm_dask.stage.settings import Settings
+
     with ending(debug, explained=options.explained(Settings)):
         from gmm_dask.stage import run as stage
 
@@ -193,15 +230,17 @@ def select(
         carry_out(stage.run, settings, progress)
 
 
-@app.command(cls=Command)
-@options.takes(ScoreSettings)
+@_of_settings("ScoreSettings")
 def label(
-    overrides: options.Overrides = None,
+    overrides: Overrides = None,
     progress: Shown = Show.AUTO,
     debug: Debug = False,
     **given: Any,
 ) -> None:
     """Label other data with a published model, and publish the labels."""
+    from gmm_dask.command import options
+    from gmm_dask.stage.settings import ScoreSettings
+
     with ending(debug, explained=options.explained(ScoreSettings)):
         from gmm_dask.stage import run as stage
 
@@ -220,7 +259,7 @@ class Part(StrEnum):
 @app.command(cls=Command)
 def show(
     ref: Ref,
-    as_json: Annotated[bool, typer.Option("--json", metavar="", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     debug: Debug = False,
 ) -> None:
     """Show the components, the outcome and the paths of a version, or of a model.json."""
@@ -349,9 +388,9 @@ def deploy(
         str | None, typer.Option(metavar="IMAGE", help="With gmm-dask, for pools of containers.")
     ] = None,
     refreshes: Annotated[
-        bool, typer.Option("--refresh", metavar="", help="Refresh, instead of fitting anew.")
+        bool, typer.Option("--refresh", help="Refresh, instead of fitting anew.")
     ] = False,
-    overrides: options.Overrides = None,
+    overrides: Overrides = None,
     debug: Debug = False,
 ) -> None:
     """Deploy a settings file as a Prefect flow that workers run; needs the extra `flows`."""

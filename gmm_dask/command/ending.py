@@ -33,7 +33,15 @@ class Show(StrEnum):
     NONE = "none"
 
 
-Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Replace one setting, whatever the other options say; repeatable.",
+    ),
+]
 
 
 def carry_out(

@@ -22,14 +22,6 @@ from gmm_dask.stage.settings.settings_file import override, put
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Keys = tuple[str, ...]  # a section of the settings and its key
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="SECTION.KEY=VALUE",
-        help="Replace one setting, whatever the other options say; repeatable.",
-    ),
-]
 
 _NUMBERS, _FAMILIES = ("fit", "n_components"), ("fit", "covariance_type")  # or candidates
 _DATA, _CLUSTER, _ADDRESS = ("data", "path"), ("cluster", "kind"), ("cluster", "address")
@@ -149,8 +141,6 @@ class _Setting:
     def _metavar(self) -> str | None:
         if self.keys in _METAVARS:
             return _METAVARS[self.keys]
-        if bool in self.types:
-            return ""
         if self.words:
             names = ["A,B"] if self.is_list and self.default is not None else []
             return ("," if self.is_list and not names else "|").join([*self.words, *names])

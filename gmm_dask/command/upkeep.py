@@ -34,11 +34,9 @@ def promote(
     ] = None,
     back: Annotated[
         bool,
-        typer.Option("--back", metavar="", help="Have the alias point to where it did before."),
+        typer.Option("--back", help="Have the alias point to where it did before."),
     ] = False,
-    unchecked: Annotated[
-        bool, typer.Option("--unchecked", metavar="", help="Ask for no criteria.")
-    ] = False,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="Ask for no criteria.")] = False,
     debug: Debug = False,
 ) -> None:
     """Make the run of an earlier version the latest again, or point an alias to a version."""
@@ -132,9 +130,7 @@ def gc(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run", metavar="", help="Say what would be removed, and remove nothing."
-        ),
+        typer.Option("--dry-run", help="Say what would be removed, and remove nothing."),
     ] = False,
     debug: Debug = False,
 ) -> None:

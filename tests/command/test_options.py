@@ -257,8 +257,8 @@ def test_an_advice_says_by_which_options_it_is_followed(
 
 
 def test_the_help_shows_what_the_settings_say() -> None:
-    commands = typer.main.get_command(cli.app).commands
-    shown = {option.name: option for option in commands["fit"].params}
+    fit = typer.main.get_command(cli.app).commands["fit"].make_context("fit", FIT[1:]).command
+    shown = {option.name: option for option in fit.params}
     for section, schema in (("data", DataSettings), ("fit", FitSettings)):
         for name, field in schema.model_fields.items():
             option = shown[f"{section}__{name}"]
