@@ -138,3 +138,14 @@ def element_of(feature: str) -> tuple[str, int] | None:
     """The column of lists and the place in them that a name of that form stands for."""
     found = _ELEMENT.fullmatch(feature)
     return (found[1], int(found[2])) if found else None
+
+
+def lies_between(value: str, first: str, last: str) -> bool:
+    """Whether a key's value lies in a range, ends included: of integers, or else of texts.
+
+    Dates as 2026-11-30 are texts in the order of time.
+    """
+    try:
+        return int(first) <= int(value) <= int(last)
+    except ValueError:
+        return first <= value <= last

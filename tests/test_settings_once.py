@@ -56,8 +56,8 @@ def test_the_words_are_those_that_the_method_knows(name: str) -> None:
         assert getattr(settings_from(section(**{name: word})).fit, name) == word
 
 
-IN_OTHERS = {  # a mapping, and what options of other settings give
-    *(("cluster", "address"), ("cluster", "options")),
+IN_OTHERS = {  # mappings, and what options of other settings give
+    *(("cluster", "address"), ("cluster", "options"), ("data", "between")),
     *(("select", "n_components"), ("select", "covariance_types")),
 }
 

@@ -387,9 +387,13 @@ def deploy(
     image: Annotated[
         str | None, typer.Option(metavar="IMAGE", help="With gmm-dask, for pools of containers.")
     ] = None,
-    refreshes: Annotated[
-        bool, typer.Option("--refresh", help="Refresh, instead of fitting anew.")
-    ] = False,
+    flow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FLOW",
+            help="Another one than cluster or label: refresh or compare, or with a model backfill.",
+        ),
+    ] = None,
     overrides: Overrides = None,
     debug: Debug = False,
 ) -> None:
@@ -411,7 +415,7 @@ def deploy(
             timezone=timezone,
             image=image,
             overrides=overrides or (),
-            refreshes=refreshes,
+            flow=flow,
         )
         print_line(
             make_console(), f"Deployed {deployed}. Run it: prefect deployment run {deployed}"

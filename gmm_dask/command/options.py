@@ -40,7 +40,8 @@ _METAVARS: dict[Keys, str] = {
 _OF_FILES = {"refresh"}  # a section of a command that takes a settings file
 _WITHOUT_OPTION = {
     _ADDRESS,  # in --cluster
-    ("cluster", "options"),  # a mapping, for --set
+    ("cluster", "options"),  # mappings, for --set
+    ("data", "between"),
     ("select", "n_components"),  # in --n-components and --covariance-type
     ("select", "covariance_types"),
 }

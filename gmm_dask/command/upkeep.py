@@ -80,7 +80,13 @@ def name(
 
 def compare(
     first: Ref,
-    second: Ref,
+    second: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="OUT[@VERSION]",
+            help="The later one; where not given, the first is compared with the one it follows.",
+        ),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a report there, too.")
     ] = None,
@@ -92,7 +98,8 @@ def compare(
         from gmm_dask.stage.lineage import comparison
         from gmm_dask.stage.report.html import render_comparison
 
-        found = comparison.compare(first, second)
+        pair = (comparison.one_before(first), first) if second is None else (first, second)
+        found = comparison.compare(*pair)
         console = make_console()
         for line in found.events:
             print_line(console, line)

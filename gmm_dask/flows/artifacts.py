@@ -15,6 +15,7 @@ from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.job import Job
+from gmm_dask.stage.lineage.comparison import Comparison
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import report_data
 from gmm_dask.stage.report.figures import cluster_figure, likelihood_figure
@@ -26,6 +27,7 @@ LOG_LIKELIHOOD = "gmm-log-likelihood"
 CLUSTERS = "gmm-clusters"
 OUTPUTS = "gmm-outputs"
 LABELLED = "gmm-labelled"
+COMPARISON = "gmm-comparison"
 HEADS = ("component", "weight", "rows")  # of the table of components, before the features
 
 MAX_CANDIDATES = 12  # of a choice, on the same page
@@ -74,6 +76,27 @@ def show_labels(published: Published) -> None:
         _show_outputs(published)
     except Exception as error:
         _warn(error)
+
+
+def show_comparison(found: Comparison) -> None:
+    """Create the artifact of two versions that were compared."""
+    try:
+        create_markdown_artifact(
+            comparison_markdown(found), key=COMPARISON, description="Two versions side by side."
+        )
+    except Exception as error:
+        get_run_logger().warning("What was compared cannot be shown: %s", error)
+
+
+def comparison_markdown(found: Comparison) -> str:
+    """What happened to components, and every table of the comparison."""
+    lines = [f"## {_code(found.title)}", "", *(f"- {_code(each)}" for each in found.events)]
+    for sheet in found.sheets:
+        table = [sheet.heads, ("---",) * len(sheet.heads), *sheet.rows]
+        cells = [[cell if cell == "---" else _plain(cell) for cell in line] for line in table]
+        lines += ["", f"### {sheet.title}", "", *(f"| {' | '.join(line)} |" for line in cells)]
+        lines += ["", sheet.remark]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def component_rows(published: Published) -> Rows:
@@ -168,6 +191,11 @@ def _code(words: str) -> str:
 def _cell(words: str) -> str:
     """Markdown code for a table, where a bar would end the cell."""
     return _code(words).replace("|", "\\|")
+
+
+def _plain(words: str) -> str:
+    """A cell in which no character of a name has a meaning of its own."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~!&])", r"\\\1", shown(redacted(words)))
 
 
 def _components_say(published: Published) -> str:

@@ -1,7 +1,8 @@
-"""The flows that can be deployed, from any folder: plan, fit or check, label, publish."""
+"""The flows that can be deployed, from any folder."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -13,7 +14,7 @@ from pydantic import Field
 from gmm_dask.errors import DriftError, SettingsError
 from gmm_dask.flows import tasks
 from gmm_dask.flows.announcing import announce, announce_drift
-from gmm_dask.flows.artifacts import show_fit, show_labels
+from gmm_dask.flows.artifacts import show_comparison, show_fit, show_labels
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.settings import ScoreSettings, Settings, with_overrides
 
@@ -23,6 +24,14 @@ OVERRIDES: Any = Field(
     default=None,
     description="Single settings that replace those above in this run, each as section.key=value, "
     "such as fit.n_components=4.",
+)
+KEY: Any = Field(description="Of the folders key=value of partitions, such as day.")
+FIRST: Any = Field(description="The first value of the key to label, such as 2026-11-01.")
+LAST: Any = Field(description="The last value.")
+VERSION: Any = Field(description="Output folder, OUT@7 or OUT@champion.")
+AGAINST: Any = Field(
+    default=None,
+    description="The version to compare it with; where not given, the one that it follows.",
 )
 
 
@@ -42,10 +51,7 @@ def _named(name: Callable[[Any], str]) -> Callable[[], str]:
 @flow(
     name="cluster",
     flow_run_name=_named(
-        lambda settings: (
-            f"{settings.data.in_short}, n_components {settings.fit.n_components}, "
-            f"{settings.fit.covariance_type}"
-        )
+        lambda settings: f"{settings.data.in_short}, n_components {settings.in_short}"
     ),
     persist_result=False,
 )
@@ -83,6 +89,40 @@ def refresh(settings: Settings, overrides: list[str] | None = OVERRIDES) -> Stat
     Called directly it returns the Published record, or raises the error the run failed with.
     """
     return _ended(_refresh, settings, overrides)
+
+
+@flow(
+    name="backfill",
+    flow_run_name="{key} {first} to {last} by the model of {settings.model}",
+    persist_result=False,
+)
+def backfill(
+    settings: ScoreSettings,
+    key: str = KEY,
+    first: str = FIRST,
+    last: str = LAST,
+    overrides: list[str] | None = OVERRIDES,
+) -> State[Any]:
+    """Label a range of partitions with a model that was published before, as one version.
+
+    Called directly it returns the Published record, or raises the error the run failed with.
+    """
+    ranged = (*(overrides or ()), f"data.between={json.dumps({key: [first, last]})}")
+    return _ended(_label, settings, ranged)
+
+
+@flow(name="compare", flow_run_name="{version}", persist_result=False)
+def compare(version: str = VERSION, against: str | None = AGAINST) -> State[Any]:
+    """Show two versions side by side: components, movers, criteria, drift.
+
+    Called directly it returns the Comparison, or raises the error the run failed with.
+    """
+    try:
+        found = tasks.compare(version, against)
+    except tasks.EXPECTED as error:
+        return tasks.failed(error)
+    show_comparison(found)
+    return tasks.compared(found)
 
 
 def _ended(

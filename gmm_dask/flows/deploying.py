@@ -16,7 +16,7 @@ from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
 from gmm_dask.errors import SettingsError
-from gmm_dask.flows.deployable import cluster, label, refresh
+from gmm_dask.flows.deployable import backfill, cluster, compare, label, refresh
 from gmm_dask.flows.script import check_server
 from gmm_dask.stage.settings import (
     AnySettings,
@@ -42,7 +42,7 @@ def deploy(
     timezone: str = "UTC",
     image: str | None = None,
     overrides: Sequence[str] = (),
-    refreshes: bool = False,
+    flow: str | None = None,
 ) -> str:
     """Create or replace the deployment of a settings file; its name, as `deployment run` takes it.
 
@@ -63,8 +63,10 @@ def deploy(
         That has this package, for pools that run containers.
     overrides : sequence of str
         As `--set` takes them; they become part of the deployment.
-    refreshes : bool
-        Whether settings of a fit become a deployment of `refresh` instead.
+    flow : {"cluster", "label", "refresh", "backfill", "compare"}, optional
+        Which flow. Settings of a fit are also deployed as `refresh`, or as `compare`, of the latest
+        version of their output with the one that it follows; settings that name a model also as
+        `backfill`, which asks for the range when it is run.
 
     Raises
     ------
@@ -77,12 +79,13 @@ def deploy(
     loaded = load_settings(path, overrides, schema=None)
     document = read_settings_file(path)
     override(document, overrides)
-    deployment = _deployment(
-        _flow_of(loaded, refreshes=refreshes),
-        name or path.stem,
-        document,
-        _schedule(cron, timezone),
-    )
+    chosen = _flow_of(loaded, flow)
+    if chosen is backfill and cron is not None:
+        raise SettingsError("A backfill is asked for with its range: leave out the cron.")
+    parameters: dict[str, Any] = {"settings": document}
+    if chosen is compare:
+        parameters = {"version": loaded.output.path}
+    deployment = _deployment(chosen, name or path.stem, parameters, _schedule(cron, timezone))
     check_server()
     if _pool_type(pool) == "process":
         deployment.storage = LocalStorage(str(Path.cwd()))
@@ -93,21 +96,27 @@ def deploy(
     return deployment.full_name
 
 
-def _flow_of(settings: AnySettings, *, refreshes: bool) -> Flow[Any, Any]:
-    if not isinstance(settings, ScoreSettings):
-        return refresh if refreshes else cluster
-    if refreshes:
-        raise SettingsError("Settings that name a model label rows; there is no fit to refresh.")
-    return label
+OF_A_FIT = {each.name: each for each in (cluster, refresh, compare)}
+OF_LABELS = {each.name: each for each in (label, backfill)}
+
+
+def _flow_of(settings: AnySettings, name: str | None) -> Flow[Any, Any]:
+    """The flow of that name, or the first that takes the settings."""
+    labels = isinstance(settings, ScoreSettings)
+    taken = OF_LABELS if labels else OF_A_FIT
+    if name is not None and name not in taken:
+        kind = "Settings that name a model" if labels else "Settings of a fit"
+        raise SettingsError(f"flow {name!r}: {kind} are deployed as one of {', '.join(taken)}.")
+    return taken[name or next(iter(taken))]
 
 
 def _deployment(
-    flow: Flow[Any, Any], name: str, document: dict[str, Any], schedule: Any
+    flow: Flow[Any, Any], name: str, parameters: dict[str, Any], schedule: Any
 ) -> RunnerDeployment:
     deployment = flow.to_deployment(
         name=name,
         schedule=schedule,
-        parameters={"settings": document},
+        parameters=parameters,
         description=flow.description,
         tags=["gmm_dask"],
         job_variables={"env": dict(ENVIRONMENT)},

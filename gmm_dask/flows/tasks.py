@@ -32,6 +32,8 @@ from gmm_dask.stage.job import Job
 from gmm_dask.stage.job import plan as stage_plan
 from gmm_dask.stage.labels.labelling import Labelled
 from gmm_dask.stage.labels.labelling import label as stage_label
+from gmm_dask.stage.lineage import comparison
+from gmm_dask.stage.lineage.comparison import Comparison
 from gmm_dask.stage.lineage.registry import promote_if_asked
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import make_latest as stage_make_latest
@@ -43,7 +45,7 @@ from gmm_dask.stage.refresh.refreshing import Refresh, Refreshed
 from gmm_dask.stage.refresh.refreshing import begin as stage_begin
 from gmm_dask.stage.refresh.refreshing import refreshed as stage_refreshed
 from gmm_dask.stage.settings import ScoreSettings, Settings
-from gmm_dask.stage.text import table_versions
+from gmm_dask.stage.text import numbered, table_versions
 
 # What ends a run with one clear message; anything else is a defect and keeps its traceback.
 EXPECTED = (GmmDaskError, OSError)
@@ -115,8 +117,7 @@ def _tell_plan(job: Job[Any]) -> None:
 
 
 @task(
-    task_run_name="fit n_components {job.settings.fit.n_components}, "
-    "{job.settings.fit.covariance_type}, to rows {job.plan.n_rows}",
+    task_run_name="fit n_components {job.settings.in_short}, to rows {job.plan.n_rows}",
     **_PHASE,
 )
 def fit(job: Job[Settings]) -> Fitted:
@@ -184,6 +185,12 @@ def make_latest(job: Job[Any]) -> Published:
     return _handed_on(job, published)
 
 
+@task(task_run_name="compare {version}", **_PHASE)
+def compare(version: str, against: str | None) -> Comparison:
+    """Read both versions and match their components."""
+    return comparison.compare(against or comparison.one_before(version), version)
+
+
 def _handed_on(job: Job[Any], published: Published) -> Published:
     if line := write_delta_table(job.settings, published):
         get_run_logger().info("%s", shown(line))
@@ -235,6 +242,13 @@ def failed(error: Exception) -> State[Any]:
     A flow that raised would log a traceback and write the error as a pickle to Prefect's storage.
     """
     return Failed(message=printable(str(error)), data=error)
+
+
+def compared(found: Comparison) -> State[Comparison]:
+    """The flow's state after two versions were compared."""
+    first, *others = found.events
+    more = f" And {numbered(len(others), 'change')} more." if others else ""
+    return Completed(message=shown(f"{found.title}: {first}{more}"), data=found)
 
 
 def completed(published: Published) -> State[Published]:

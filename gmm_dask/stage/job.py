@@ -224,6 +224,7 @@ def _planned(settings: Settings | ScoreSettings, model: Model | None, tell: Coun
         cast=data.cast,
         ignore=data.ignore,
         version=data.version,
+        between=data.between,
         to_fit=model is None,
         tell=tell,
     )
@@ -354,7 +355,7 @@ def _read_columns(settings: Settings | ScoreSettings, dataset: Plan) -> tuple[st
 
 
 def _data_that_matters(settings: Settings | ScoreSettings) -> dict[str, Any]:
-    return settings.data.model_dump(mode="json", exclude={"path", "version"})
+    return settings.data.model_dump(mode="json", exclude={"path", "version", "between"})
 
 
 def _describe(settings: Settings | ScoreSettings, dataset: Plan, identity: str) -> dict[str, Any]:

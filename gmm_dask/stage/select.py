@@ -39,7 +39,10 @@ def fit_or_select(
         return fit_rows(data, backend, settings.fit, listener, checkpoint, seeds=seeds), None
     select = settings.select
     candidates = [Candidate(*each) for each in settings.candidates]
-    watcher.detail(_of_grid(candidates, select.criterion))
+    watcher.detail(
+        f"{len(candidates)} candidates share every read: n_components {settings.in_short}; the "
+        f"choice is by {select.criterion.replace('_', ' ')}."
+    )
     if checkpoint.survey() is not None:
         watcher.detail(ANEW)
     grid = Grid(candidates, select.criterion, select.n_bootstrap)
@@ -47,13 +50,3 @@ def fit_or_select(
     for line in found.selection.reason:
         watcher.detail(line)
     return found.fitted, found.selection
-
-
-def _of_grid(candidates: Sequence[Candidate], criterion: str) -> str:
-    numbers = sorted({each.n_components for each in candidates})
-    families = ", ".join(dict.fromkeys(each.covariance_type for each in candidates))
-    several = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
-    return (
-        f"{len(candidates)} candidates share every read: {several} components, {families}; the "
-        f"choice is by {criterion.replace('_', ' ')}."
-    )

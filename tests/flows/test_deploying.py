@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,17 +18,46 @@ from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import load_settings, settings_from, with_overrides
 from tests.flows.conftest import ROOT
 
-IRIS = ROOT / "config" / "iris.yaml"
+IRIS, LABEL = ROOT / "config" / "iris.yaml", ROOT / "config" / "label.yaml"
 TRIGGERS = re.findall(r"```yaml\n(triggers:.*?)```", (ROOT / "docs/prefect.md").read_text(), re.S)
 
 
-@pytest.mark.parametrize("flow", [deployable.cluster, deployable.label, deployable.refresh])
+FLOWS = [
+    getattr(deployable, name) for name in ("cluster", "refresh", "label", "backfill", "compare")
+]
+
+
+@pytest.mark.parametrize("flow", FLOWS)
 def test_a_deployment_is_found_by_the_installed_package_alone(flow: Any) -> None:
     made = deploying._deployment(flow, "nightly", {}, deploying._schedule("0 3 * * *", "UTC"))
     assert load_flow_from_entrypoint(made.entrypoint) is flow
     assert made.full_name == f"{flow.name}/nightly"
     (schedule,) = made.schedules
     assert schedule.schedule.cron == "0 3 * * *"
+
+
+@pytest.mark.parametrize(
+    ("settings", "taken"),
+    [(IRIS, ("cluster", "refresh", "compare")), (LABEL, ("label", "backfill"))],
+)
+def test_settings_are_deployed_as_flows_that_take_them(settings: Path, taken: Any) -> None:
+    loaded = load_settings(settings, schema=None)
+    assert deploying._flow_of(loaded, None).name == taken[0]
+    for flow in FLOWS:
+        if flow.name in taken:
+            assert deploying._flow_of(loaded, flow.name) is flow
+        else:
+            with pytest.raises(SettingsError, match=f"one of {', '.join(taken)}"):
+                deploying._flow_of(loaded, flow.name)
+    with pytest.raises(SettingsError, match="leave out the cron"):
+        deploying.deploy(LABEL, "gmm", flow="backfill", cron="0 3 * * *")
+
+
+def test_every_flow_has_its_entry_in_a_checkout() -> None:
+    for flow in FLOWS:
+        assert (
+            load_flow_from_entrypoint(f"{ROOT}/flows/{flow.name}.py:{flow.name}").name == flow.name
+        )
 
 
 def test_overrides_replace_what_they_name_and_leave_the_rest() -> None:
@@ -68,6 +98,7 @@ def test_the_triggers_of_the_page_are_what_prefect_takes(example: str) -> None:
 
 def test_the_page_has_a_trigger_for_each_event_to_act_on() -> None:
     assert [next(iter(yaml.safe_load(each)["triggers"]))["expect"] for each in TRIGGERS] == [
+        [announcing.PUBLISHED],
         [announcing.PUBLISHED],
         [announcing.DRIFTED],
         ["flights.file.arrived"],

@@ -16,7 +16,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from gmm_dask import load_model
-from gmm_dask.flows.deployable import cluster, label, refresh
+from gmm_dask.flows.deployable import backfill, cluster, compare, label, refresh
 from gmm_dask.stage.outputs import label_parts, open_output
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import ScoreSettings, load_settings
@@ -266,6 +266,40 @@ def test_a_refresh_goes_on_from_the_latest_and_tells_drift_as_an_event(
         return {each["payload"]["version"] for each in events} == {3, None}
 
     wait_until(are_told, PATIENCE)
+
+
+def test_a_grid_a_comparison_and_a_backfill_leave_what_they_are_for(
+    server: Server, tmp_path: Path
+) -> None:
+    lake = Lake(tmp_path / "lake", tmp_path / "out")
+    for day in range(4):
+        (lake.folder / f"day={day}").mkdir(parents=True)
+        lake.write(f"day={day}/a", rows(day))
+    asked = {"n_components": {"from": 1, "to": 3}, "init_params": "kmeans"}
+    grid = lake.settings(fit=asked)
+    scoring = ScoreSettings.model_validate(
+        {
+            "data": {"path": str(tmp_path / "lake")},
+            "model": str(tmp_path / "out"),
+            "output": {"path": str(tmp_path / "labels")},
+        }
+    )
+    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        assert cluster(grid, return_state=True).is_completed()
+        assert cluster(grid, ["data.between={day: [0, 2]}"], return_state=True).is_completed()
+        told = compare(str(tmp_path / "out"), return_state=True).message
+        first = compare(f"{tmp_path}/out@1", return_state=True)
+        filled = backfill(scoring, "day", "1", "2", return_state=True)
+    assert f"{tmp_path}/out@1 and {tmp_path}/out@2: " in told
+    assert first.is_failed()
+    assert "is the first version" in first.message
+    assert filled.is_completed(), filled.message
+    published = open_output(str(tmp_path / "labels"))
+    names = [part["name"] for part in published.folder.get_json("run.json")["plan"]["partitions"]]
+    assert [name.partition("/")[0] for name in names] == ["day=1", "day=2"]
+    pages = {(each["key"], str(each["data"])) for each in ask(server, "artifacts/filter")}
+    assert any(key == "gmm-outputs" and "Candidates by" in page for key, page in pages)
+    assert any(key == "gmm-comparison" and "### Components" in page for key, page in pages)
 
 
 def test_each_flow_ends_with_its_run_as_the_latest_and_says_how(

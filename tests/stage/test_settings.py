@@ -15,7 +15,7 @@ from gmm_dask.stage.settings import (
     load_settings,
     settings_from,
 )
-from gmm_dask.stage.settings.settings_file import MAX_SETTINGS_BYTES
+from gmm_dask.stage.settings.settings_file import MAX_SETTINGS_BYTES, parse_yaml
 
 MINIMAL: dict[str, Any] = {"data": {"path": "data"}, "output": {"path": "out"}}
 
@@ -394,3 +394,20 @@ def test_an_alias_may_save_writing_a_list_twice(tmp_path: Path) -> None:
         "data: {path: data, id_columns: &ids [a, b]}\nlabels: {keep: *ids}\noutput: {path: out}\n"
     )
     assert load_settings(path).labels.keep == ("a", "b")
+
+
+def test_ends_of_a_range_are_what_folders_are_called() -> None:
+    """YAML has types for dates and integers; folders have texts."""
+    written = "data: {path: x, between: {day: [2026-11-01, 2026-11-30], hour: [7, 10]}}"
+    document = parse_yaml(f"{written}\noutput: {{path: y}}", "a.yaml")
+    between = settings_from(document).data.between
+    assert between == {"day": ("2026-11-01", "2026-11-30"), "hour": ("7", "10")}
+
+
+@pytest.mark.parametrize("ends", ["[10, 7]", "[2026-12-01, 2026-11-01]", "[1]", "7", "[1.5, 2]"])
+def test_what_is_no_range_is_refused(ends: str) -> None:
+    document = parse_yaml(
+        f"data: {{path: x, between: {{day: {ends}}}}}\noutput: {{path: y}}", "a.yaml"
+    )
+    with pytest.raises(SettingsError, match=r"data\.between"):
+        settings_from(document)

@@ -436,3 +436,28 @@ def test_what_must_not_be_looked_at_above_is_taken_for_a_folder(
 
     with service.spoilt(spoil):
         assert names(f"{bucket.root}/a/b") == ["c.parquet"]
+
+
+DAYS = [f"day=2026-11-{day:02}/h={hour}/a.parquet" for day in (1, 2, 3) for hour in (9, 10)]
+
+
+def test_ranges_of_keys_take_what_lies_between_ends_included(lake: Lake) -> None:
+    lake.put(*DAYS)
+    for between, expected in (
+        ({"day": ("2026-11-02", "2026-11-30")}, DAYS[2:]),
+        ({"h": ("9", "9")}, DAYS[::2]),  # numbers, not texts
+        ({"h": ("10", "99"), "day": ("2026-11-01", "2026-11-02")}, [DAYS[1], DAYS[3]]),
+    ):
+        assert {*list_files(lake.root, Problems(), between=between).names} == {*expected}
+
+
+def test_a_range_that_no_file_lies_in_says_what_there_is(lake: Lake) -> None:
+    lake.put(*DAYS, "day=2026-11-04/a.parquet")
+    problems = Problems()
+    list_files(lake.root, problems, between={"day": ("2025-01-01", "2025-12-31")})
+    (line,) = problems.lines()
+    assert "no file has day from 2025-01-01 to 2025-12-31; there are 2026-11-01" in line
+    problems = Problems()
+    list_files(lake.root, problems, between={"h": ("9", "10")})
+    (line,) = problems.lines()
+    assert line.startswith("day=2026-11-04/a.parquet: no folder h=... is above it")

@@ -13,6 +13,7 @@ from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
 from gmm_dask.stage.lineage.changes import Changes, Followed, Predecessor, changes_of
 from gmm_dask.stage.outputs import Published, open_output
+from gmm_dask.storage import version_numbers
 
 MAX_FEATURES = 12  # side by side; those whose means moved farthest
 NONE = "–"
@@ -103,6 +104,28 @@ def compare(first: str, second: str) -> Comparison:
     assert before.changes is not None
     predecessor = Predecessor(followed, parameters, before.model.n_rows, before.changes.components)
     return Comparison(before, now, changes_of(now.model, predecessor))
+
+
+def one_before(ref: str) -> str:
+    """The version that a version follows; the one before it where it follows none.
+
+    Raises
+    ------
+    OutputError
+        There is no such version, or it is the first.
+    """
+    found = open_output(ref)
+    store, number = found.folder.store, found.version.number
+    follows = None if found.changes is None else found.changes.follows
+    if follows is not None:
+        return f"{follows.output or store.url}@{follows.version}"
+    earlier = [n for n in version_numbers(store) if n < number]
+    if not earlier:
+        raise OutputError(
+            f"{store.url}@{number} is the first version, and follows none: name the version to "
+            "compare it with."
+        )
+    return f"{store.url}@{max(earlier)}"
 
 
 def _criteria(found: Comparison) -> Sheet:

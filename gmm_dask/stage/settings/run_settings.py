@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from gmm_dask.kinds import lies_between
 from gmm_dask.sections import MISSING, ClusterSpec, Count, FitSettings, Flag, Number, Section
 from gmm_dask.stage import text
 from gmm_dask.stage.settings.complaints import no_text
 from gmm_dask.stage.settings.grid_settings import SelectSettings, with_candidates
+
+_ENDS = (str, int, date)  # of a range
 
 
 class DataSettings(Section):
@@ -47,10 +51,39 @@ class DataSettings(Section):
         description="Version of the Delta table to read; its latest where not given.",
     )
 
+    between: dict[str, tuple[str, str]] = Field(
+        default_factory=dict,
+        description="Partitions to read, by the first and the last value of keys of their folders: "
+        "{day: [2026-11-01, 2026-11-30]} reads those of November; integers count as such.",
+    )
+
     @property
     def in_short(self) -> str:
-        """The paths as one short text."""
-        return text.readable(self.path)
+        """The paths and the range as one short text."""
+        ranges = [f"{key} {first} to {last}" for key, (first, last) in self.between.items()]
+        return ", ".join([text.readable(self.path), *ranges])
+
+    @field_validator("between", mode="before")
+    @classmethod
+    def _ranges_are_texts(cls, between: Any) -> Any:
+        if not isinstance(between, dict):
+            return between
+        found = {}
+        for key, ends in between.items():
+            if not isinstance(ends, list | tuple) or len(ends) != 2:
+                raise ValueError("it must be a key with a first and a last value: day: [1, 31]")
+            if any(isinstance(end, bool) or not isinstance(end, _ENDS) for end in ends):
+                raise ValueError(f"{key}: its values must be texts, integers or dates")
+            found[key] = tuple(map(str, ends))  # dates of YAML in the form that folders have
+        return found
+
+    @field_validator("between")
+    @classmethod
+    def _ranges_begin_before_they_end(cls, between: dict[str, Any]) -> dict[str, Any]:
+        for key, (first, last) in between.items():
+            if not lies_between(first, first, last):
+                raise ValueError(f"{key}: {first} comes after {last}")
+        return between
 
     @field_validator("path", mode="before")
     @classmethod
@@ -391,6 +424,14 @@ class Settings(Section):
     def candidates(self) -> list[tuple[int, str]]:
         """Number of components and family of each candidate: one, where nothing is chosen."""
         return self.select.candidates(self.fit)
+
+    @property
+    def in_short(self) -> str:
+        """Numbers of components and families, as the name of a run has them."""
+        numbers = sorted({n for n, _ in self.candidates})
+        families = ", ".join(dict.fromkeys(family for _, family in self.candidates))
+        several = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
+        return f"{several}, {families}"
 
 
 class ScoreSettings(Section):

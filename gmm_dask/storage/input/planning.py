@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -51,6 +51,7 @@ def plan_dataset(
     cast: Sequence[Cast] = (),
     ignore: Sequence[str] = (),
     version: int | None = None,
+    between: Mapping[str, tuple[str, str]] | None = None,
     to_fit: bool = True,
     tell: Count | None = None,
 ) -> Plan:
@@ -77,6 +78,8 @@ def plan_dataset(
         Globs of files to leave out; see list_files.
     version : int, optional
         Of the Delta table to read; its latest where not given.
+    between : mapping of str to (str, str), optional
+        The first and the last value of keys to read.
     to_fit : bool
         Whether no rows, and a feature of no values, are problems.
     tell : (footers read, of how many) -> object, optional
@@ -96,7 +99,7 @@ def plan_dataset(
         to_fit,
     )
     problems = Problems()
-    listing = list_files(path, problems, ignore, version)
+    listing = list_files(path, problems, ignore, version, between)
     footers = _read_footers(listing, selection, problems, tell)
     return _planned(listing, footers, selection, problems, chunk_bytes)
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from gmm_dask.errors import DataError
-from gmm_dask.storage.input.columns.column_types import Keys, hive_keys
+from gmm_dask.kinds import lies_between
+from gmm_dask.storage.input.columns.column_types import HIVE_NULL, Keys, hive_keys
 from gmm_dask.storage.input.inputs import Problems, check_scheme, is_remote
 from gmm_dask.storage.input.listing import table_formats as delta
 from gmm_dask.storage.input.listing.places import (
@@ -93,7 +94,11 @@ class Listing:
 
 
 def list_files(
-    paths: Paths, problems: Problems, ignore: Sequence[str] = (), version: int | None = None
+    paths: Paths,
+    problems: Problems,
+    ignore: Sequence[str] = (),
+    version: int | None = None,
+    between: Mapping[str, tuple[str, str]] | None = None,
 ) -> Listing:
     """List the Parquet files of folders, files and globs; what cannot be goes to `problems`.
 
@@ -114,6 +119,8 @@ def list_files(
         Globs of files to leave out; see Choice.
     version : int, optional
         Of the Delta table that is read; its latest where not given.
+    between : mapping of str to (str, str), optional
+        The first and the last value of keys: files of other values are left out.
 
     Raises
     ------
@@ -134,6 +141,7 @@ def list_files(
         _check_twice(text, found.keys(), found_by, problems)
         files.update(found)
         found_by.update(dict.fromkeys(found, text))
+    files = _between(files, between or {}, problems)
     if version is not None and len(search.tables) != 1 and not problems:
         problems.add("version", NO_VERSION)
     listing = Listing(
@@ -277,6 +285,33 @@ class _Search:
         """What comes before the names that are relative to the place."""
         inner = place.root.removeprefix(self.root).strip("/")
         return f"{inner}/" if inner else ""
+
+
+def _between(
+    files: dict[str, File], between: Mapping[str, tuple[str, str]], problems: Problems
+) -> dict[str, File]:
+    """The files whose keys have values of the ranges; a file without such a key is a problem."""
+    for key, (first, last) in between.items():
+        values = {name: _value_of(file, key) for name, file in files.items()}
+        for name in sorted(name for name, value in values.items() if value is None):
+            line = f"{name}: no folder {key}=... is above it, by which data.between asks for files."
+            problems.add("files without the key of a range", line)
+        asked = [value for value in values.values() if value is not None]
+        files = {
+            name: files[name]
+            for name, value in values.items()
+            if value is not None and lies_between(value, first, last)
+        }
+        if asked and not files:
+            line = f"data.between: no file has {key} from {first} to {last}; there are "
+            problems.add("empty", f"{line}{min(asked)} to {max(asked)}.")
+    return files
+
+
+def _value_of(file: File, key: str) -> str | None:
+    """The value of a key as text; that of missing values is the name that Hive gives it."""
+    texts = [each.text for each in file.keys if each.name == key]
+    return None if not texts else HIVE_NULL if texts[-1] is None else texts[-1]
 
 
 def _plain_files(names: Iterable[str]) -> dict[str, File]:
