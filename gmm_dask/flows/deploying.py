@@ -52,7 +52,7 @@ def deploy(
     Parameters
     ----------
     settings_file : str or Path
-        Settings of a fit become a deployment of `cluster`, those that name a model one of `label`.
+        Of a fit for a deployment of `cluster`, with a model for one of `label`.
     pool : str
         An existing work pool.
     name : str, optional
@@ -64,9 +64,8 @@ def deploy(
     overrides : sequence of str
         As `--set` takes them; they become part of the deployment.
     flow : {"cluster", "label", "refresh", "backfill", "compare"}, optional
-        Which flow. Settings of a fit are also deployed as `refresh`, or as `compare`, of the latest
-        version of their output with the one that it follows; settings that name a model also as
-        `backfill`, which asks for the range when it is run.
+        Of a fit also `refresh`, and `compare`, of the latest version with the one that it follows;
+        with a model also `backfill`, which asks for the range when it is run.
 
     Raises
     ------
@@ -82,9 +81,8 @@ def deploy(
     chosen = _flow_of(loaded, flow)
     if chosen is backfill and cron is not None:
         raise SettingsError("A backfill is asked for with its range: leave out the cron.")
-    parameters: dict[str, Any] = {"settings": document}
-    if chosen is compare:
-        parameters = {"version": loaded.output.path}
+    of_versions = {"version": loaded.output.path}
+    parameters = of_versions if chosen is compare else {"settings": document}
     deployment = _deployment(chosen, name or path.stem, parameters, _schedule(cron, timezone))
     check_server()
     if _pool_type(pool) == "process":

@@ -67,19 +67,15 @@ def plan_dataset(
         Columns or folder keys.
     weight_column : str, optional
     keep : sequence of str, "ids" or "all"
-        Columns or folder keys that will go to the labels beside the ids.
+        Columns or folder keys that go to the labels.
     chunk_bytes : int
         Size of a chunk's features as float64, at most.
     missing : {"error", "drop", "em"}
         Whether nulls in the features are a problem.
     cast : sequence of {"decimal", "bool"}
         Types that are taken for numbers: decimals are rounded to double, true is 1.
-    ignore : sequence of str
-        Globs of files to leave out; see list_files.
-    version : int, optional
-        Of the Delta table to read; its latest where not given.
-    between : mapping of str to (str, str), optional
-        The first and the last value of keys to read.
+    ignore, version, between
+        As list_files takes them.
     to_fit : bool
         Whether no rows, and a feature of no values, are problems.
     tell : (footers read, of how many) -> object, optional

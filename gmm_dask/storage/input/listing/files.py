@@ -102,14 +102,12 @@ def list_files(
 ) -> Listing:
     """List the Parquet files of folders, files and globs; what cannot be goes to `problems`.
 
-    A folder that is a Delta table stands for the files of one of its versions.
-
-    Names are relative to the folder that all places have in common, and do not depend on the order
-    of the paths. A path with braces stands for several.
+    A folder that is a Delta table stands for the files of one of its versions. Names are relative to
+    the folder that all places have in common, and do not depend on the order of the paths.
 
     Names that start with "_" or "." are skipped, as other readers do; a folder `_key=value` is not,
-    because its rows would be lost without a word. Empty objects that mark a folder are skipped.
-    Below a folder, files must have a suffix of Parquet or none, as Hive and Athena name them.
+    for its rows would be lost without a word; so are empty objects that mark a folder. Below a
+    folder, files must have a suffix of Parquet or none, as Hive and Athena name them.
 
     Parameters
     ----------
@@ -118,9 +116,9 @@ def list_files(
     ignore : sequence of str
         Globs of files to leave out; see Choice.
     version : int, optional
-        Of the Delta table that is read; its latest where not given.
+        Of the Delta table; its latest where not given.
     between : mapping of str to (str, str), optional
-        The first and the last value of keys: files of other values are left out.
+        The first and the last value of keys.
 
     Raises
     ------
@@ -139,8 +137,8 @@ def list_files(
     for text in texts:
         found = search.files_of(text, places[text])
         _check_twice(text, found.keys(), found_by, problems)
-        files.update(found)
-        found_by.update(dict.fromkeys(found, text))
+        files |= found
+        found_by |= dict.fromkeys(found, text)
     files = _between(files, between or {}, problems)
     if version is not None and len(search.tables) != 1 and not problems:
         problems.add("version", NO_VERSION)
