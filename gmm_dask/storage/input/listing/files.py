@@ -102,8 +102,8 @@ def list_files(
 ) -> Listing:
     """List the Parquet files of folders, files and globs; what cannot be goes to `problems`.
 
-    A folder that is a Delta table stands for the files of one of its versions. Names are relative to
-    the folder that all places have in common, and do not depend on the order of the paths.
+    A folder that is a Delta table stands for the files of one of its versions. Names are relative
+    to the folder that all places have in common, and do not depend on the order of the paths.
 
     Names that start with "_" or "." are skipped, as other readers do; a folder `_key=value` is not,
     for its rows would be lost without a word; so are empty objects that mark a folder. Below a
