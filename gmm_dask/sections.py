@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from gmm_dask.redaction import secrets_in
 
@@ -233,10 +241,20 @@ class FitSettings(Section):
         description="A component for rows that belong to no other: uniform over the volume of the "
         "data, its share estimated. Rows that are noise most probably get the label -1.",
     )
+    weight_concentration_prior_type: (
+        Literal["dirichlet_process", "dirichlet_distribution"] | None
+    ) = Field(
+        default=None,
+        description="Where given, variational inference with this prior of the weights, as in "
+        "scikit-learn's BayesianGaussianMixture: of n_components as many are used as the data ask "
+        "for. The other priors then have the defaults of that class, a start is by kmeans where "
+        "init_params is auto, and tol is the change of the lower bound of all rows together.",
+    )
     weight_concentration_prior: Number | None = Field(
         default=None,
-        ge=1,
-        description="Concentration of a Dirichlet prior on the weights; 1 says nothing.",
+        gt=0,
+        description="Concentration of a Dirichlet prior on the weights, at least 1, which says "
+        "nothing. In variational inference below 1, too: the lower, the fewer components are used.",
     )
     mean_precision_prior: Number | None = Field(
         default=None, gt=0, description="Rows that the overall mean counts for in each component."
@@ -262,13 +280,53 @@ class FitSettings(Section):
 
     @property
     def objective(self) -> str:
-        """What EM makes as large as it can."""
+        """What a fit makes as large as it can."""
+        if self.weight_concentration_prior_type is not None:
+            return "lower bound"
         names = (name for name in type(self).model_fields if name.endswith("_prior"))
         has_prior = any(getattr(self, name) is not None for name in names)
         return "log-posterior" if has_prior else "log-likelihood"
 
+    def of_a_row(self, n_rows: int) -> FitSettings:
+        """The same with `tol` as the change per row, which variational inference asks of all."""
+        if self.weight_concentration_prior_type is None:
+            return self
+        return self.model_copy(update={"tol": self.tol / max(1, n_rows)})
+
+    @field_validator("weight_concentration_prior")
+    @classmethod
+    def _a_mode_has_no_less_than_one(
+        cls, value: float | None, info: ValidationInfo
+    ) -> float | None:
+        inferred = info.data.get("weight_concentration_prior_type") is not None
+        if value is not None and value < 1 and not inferred:
+            raise ValueError(
+                f"{value:g} is less than 1, which only variational inference takes: set "
+                "weight_concentration_prior_type"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _inference_knows_no_steps_of_em(self) -> FitSettings:
+        not_known = {
+            "noise": self.noise,
+            "eigenvalue_ratio": self.eigenvalue_ratio is not None,
+            "covariance_type low_rank": self.covariance_type.startswith("low_rank"),
+            "arithmetic single": self.arithmetic == "single",
+            "acceleration anderson": self.acceleration == "anderson",
+        }
+        found = [name for name, is_set in not_known.items() if is_set]
+        if self.weight_concentration_prior_type is not None and found:
+            raise ValueError(
+                f"weight_concentration_prior_type asks for variational inference, which has no "
+                f"{' and no '.join(found)}: leave one of them out"
+            )
+        return self
+
     @model_validator(mode="after")
     def _the_prior_is_whole(self) -> FitSettings:
+        if self.weight_concentration_prior_type is not None:
+            return self
         if self.degrees_of_freedom_prior is not None and self.covariance_prior is None:
             raise ValueError(
                 "degrees_of_freedom_prior needs covariance_prior, the spread that is believed in"

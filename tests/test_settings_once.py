@@ -17,7 +17,7 @@ from gmm_dask.mixture import COVARIANCE_FAMILIES
 from gmm_dask.sections import FitSettings
 from gmm_dask.stage.settings import ClusterSettings, DataSettings, Settings, settings_from
 
-NOT_OF_THE_CLASS = {"random_state", "init_rows"}
+NOT_OF_THE_CLASS = {"random_state", "init_rows", "weight_concentration_prior_type"}
 OF_A_FIT = sorted(FitSettings.model_fields.keys() - NOT_OF_THE_CLASS)
 WORDS = {
     "covariance_type": COVARIANCE_FAMILIES,

@@ -182,7 +182,7 @@ covariance_prior_ : the prior
             )
         return self
 
-    _objective = "lower bound"
+    _objective = "lower bound per row"
 
     def _settings(self) -> FitSettings:
         """Those of a fit that inference has in common with EM."""
@@ -195,11 +195,6 @@ covariance_prior_ : the prior
     def _belief(self, d: int) -> Belief:
         """The prior as it was given, checked with scikit-learn's words."""
         freedom = d if self.degrees_of_freedom_prior is None else self.degrees_of_freedom_prior
-        if not freedom > d - 1:
-            raise SettingsError(
-                f"The parameter 'degrees_of_freedom_prior' should be greater than {d - 1}, but got "
-                f"{freedom:.3f}."
-            )
         of_weights, of_means = self.weight_concentration_prior, self.mean_precision_prior
         return Belief(
             self.weight_concentration_prior_type,  # type: ignore[arg-type]
@@ -286,6 +281,10 @@ covariance_prior_ : the prior
     def _mixture(self) -> Parameters:
         """Expected weights and means, and the inverses of the expected precisions."""
         return self._posterior().mixture
+
+    def _recorded(self) -> Parameters:
+        """The mixture that rows are labelled by, as a model file has it."""
+        return self._posterior().scored
 
 
 def _shaped(value: Any, name: str, shape: tuple[int, ...]) -> Array:

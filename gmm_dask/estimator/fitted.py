@@ -113,6 +113,10 @@ class FittedMixture(Showing, Explaining, HandOver, DensityMixin, BaseEstimator):
         """The fitted mixture, whose weights sum to one; raises NotFittedError."""
         return self._parameters()
 
+    def _recorded(self) -> Parameters:
+        """The mixture of a model file, which labels rows as `predict` does."""
+        return self._mixture()
+
     def _bounds_per_row(self) -> list[float]:
         """The lower bounds of all passes, per unit of weight."""
         return list(self.lower_bounds_)

@@ -72,7 +72,7 @@ def record_of(mixture: Any) -> Model:
     from gmm_dask.stage.job import software_versions
     from gmm_dask.storage import Model
 
-    parameters = mixture._mixture()
+    parameters = mixture._recorded()
     names = names_of(mixture)
     types: tuple[str, ...] = ("double",) * parameters.n_features
     if names is None:

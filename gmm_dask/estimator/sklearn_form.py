@@ -18,7 +18,8 @@ from gmm_dask.mixture import COVARIANCE_FAMILIES
 from gmm_dask.mixture.row_arithmetic import Missing
 from gmm_dask.sections import MISSING, FitSettings
 
-OF_THE_STAGE = ("random_state", "init_rows")  # scikit-learn's is no setting; the other is fixed
+# scikit-learn's seed is no setting, the rows of a start are fixed, and a class of its own infers.
+OF_THE_STAGE = ("random_state", "init_rows", "weight_concentration_prior_type")
 COMMON = frozenset(SklearnMixture().get_params())
 _FITTED = (
     *("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "converged_"),
@@ -66,8 +67,11 @@ def declared() -> dict[str, FieldInfo]:
 def constraints() -> dict[str, list[Any]]:
     """scikit-learn's check of each of these parameters, from its type and range."""
     found = {name: list(_checks(field)) for name, field in declared().items()}
-    # scikit-learn's class takes 0, where a run of the stage would make no model.
-    return found | {"max_iter": [Interval(Integral, 0, None, closed="left")]}
+    return found | {
+        # scikit-learn's class takes 0, where a run of the stage would make no model.
+        "max_iter": [Interval(Integral, 0, None, closed="left")],
+        "weight_concentration_prior": [Interval(Real, 1, None, closed="left"), None],
+    }
 
 
 def documentation() -> str:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from gmm_dask import engine, fitting
 from gmm_dask.engine.passes.expectation import Expectation, OnRows
+from gmm_dask.errors import SettingsError
+from gmm_dask.fitting.outcome import Outcome
 from gmm_dask.fitting.variational import (
     Concentration,
     VariationalFit,
@@ -20,10 +22,13 @@ from gmm_dask.fitting.variational import (
 )
 from gmm_dask.mixture import Estimate, Parameters, SufficientStatistics
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
+from gmm_dask.roads.cautions import Caution
 from gmm_dask.roads.fitting_run import (
     LEAST_GAIN,
+    FitCheckpoint,
     FitData,
     FitListener,
+    FittedRows,
     cautions_of,
     maximisation,
     surveyed_rows,
@@ -33,6 +38,8 @@ from gmm_dask.sampling import ColumnSpread
 from gmm_dask.sections import FitSettings
 
 Array = npt.NDArray[np.float64]
+
+OF_THE_PRIOR = tuple(name for name in FitSettings.model_fields if name.endswith("_prior"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +55,8 @@ class Belief:
         The mean of the data.
     degrees_of_freedom : float
     covariance : array, optional
-        In the shape of one covariance; the covariance of the data.
+        In the shape of one covariance; `scale` times the covariance of the data.
+    scale : float
     """
 
     concentration_type: Concentration
@@ -57,11 +65,42 @@ class Belief:
     mean: Array | None
     degrees_of_freedom: float
     covariance: Array | None
+    scale: float = 1.0
+
+    @classmethod
+    def of(cls, settings: FitSettings, n_features: int) -> Belief:
+        """That of the settings of a fit, with scikit-learn's defaults."""
+        concentration, freedom = (
+            settings.weight_concentration_prior,
+            settings.degrees_of_freedom_prior,
+        )
+        assert settings.weight_concentration_prior_type is not None
+        return cls(
+            settings.weight_concentration_prior_type,
+            1.0 / settings.n_components if concentration is None else concentration,
+            settings.mean_precision_prior or 1.0,
+            None,
+            n_features if freedom is None else freedom,
+            None,
+            settings.covariance_prior or 1.0,
+        )
 
     def resolve(
         self, covariance_type: str, spread: ColumnSpread, expectation: Expectation
     ) -> VariationalPrior:
-        """The prior over these rows, which are read once more for their covariances."""
+        """The prior over these rows, which are read once more for their covariances.
+
+        Raises
+        ------
+        SettingsError
+            The degrees of freedom are of no Wishart distribution of so many features.
+        """
+        least = len(spread.mean) - 1
+        if not self.degrees_of_freedom > least:
+            raise SettingsError(
+                f"The parameter 'degrees_of_freedom_prior' should be greater than {least}, but got "
+                f"{self.degrees_of_freedom:.3f}."
+            )
         covariance = self.covariance
         if covariance is None:
             n = float(spread.weight.max()) * spread.unit
@@ -70,6 +109,7 @@ class Belief:
                 covariance = _covariance(spread, expectation)
             else:
                 covariance = variances if covariance_type == "diag" else np.array(variances.mean())
+            covariance = self.scale * covariance
         return VariationalPrior(
             self.concentration_type,
             self.concentration,
@@ -89,13 +129,28 @@ class InferredRows:
     fit : VariationalFit
         The start of largest lower bound.
     prior : VariationalPrior
+    surveyed : Survey
+    cautions : tuple of Caution
+        Of the columns.
     n_reads : int
         Times that all rows were read.
     """
 
     fit: VariationalFit
     prior: VariationalPrior
+    surveyed: engine.Survey
+    cautions: tuple[Caution, ...]
     n_reads: int
+
+    @property
+    def fitted(self) -> FittedRows:
+        """The same as a fit, of the mixture that rows are labelled by."""
+        fit, mixture = self.fit, self.fit.posterior.scored
+        outcome = Outcome.CONVERGED if fit.converged else Outcome.OUT_OF_ITERATIONS
+        bounds = tuple(bound / fit.sum_weight for bound in fit.lower_bounds)
+        known = (fit.n_rows, fit.sum_weight)
+        result = fitting.FitResult(mixture, bounds, outcome, (mixture,), *known, start=fit.start)
+        return FittedRows(result, self.surveyed, self.cautions, self.n_reads)
 
 
 def infer_rows(
@@ -104,6 +159,7 @@ def infer_rows(
     settings: FitSettings,
     belief: Belief,
     listener: FitListener,
+    checkpoint: FitCheckpoint | None = None,
     *,
     seeds: Sequence[np.random.SeedSequence],
     start: VariationalFit | None = None,
@@ -117,6 +173,8 @@ def infer_rows(
     ----------
     settings : FitSettings
         Number and family of components, `init_params`, `tol`, `max_iter`, `n_init`, `reg_covar`.
+    checkpoint : FitCheckpoint, optional
+        Keeps the survey alone: the passes of an inference that was stopped begin anew.
     seeds : 1 + n_init seeds
         One for the sample of rows, and one for each start.
     start : VariationalFit, optional
@@ -127,10 +185,10 @@ def infer_rows(
     NotFiniteError, SingularCovarianceError, StarvedComponentError
         There is no model.
     """
-    surveyed, rows = surveyed_rows(
-        data, backend, settings, listener, None, seeds[0], larger_rows=[]
-    )
-    for caution in cautions_of(data, surveyed):
+    asked_of = (data, backend, settings, listener, checkpoint)
+    surveyed, rows = surveyed_rows(*asked_of, seeds[0], larger_rows=[])
+    cautions = cautions_of(data, surveyed)
+    for caution in cautions:
         listener.caution(caution.message)
     asked = engine.expectations(
         surveyed,
@@ -147,16 +205,22 @@ def infer_rows(
     if start is not None:
         fits = [replace(start, prior=prior)]
     else:
-        guard = maximisation(settings, spread, surveyed.sample, data.names)
+        guard = _guard(settings, surveyed, data.names)
         fits = _starts(settings, prior, asked.sample, guard, seeds[1:])
-        on_sample = asked.sample.expectation
-        many = surveyed.n_usable >= LEAST_GAIN * len(surveyed.sample)
-        if on_sample is not None and many and not surveyed.replaces_rows:
-            best = infer(fits, _together(on_sample))
-            fits = [replace(best, lower_bounds=())]
+        on_sample = None if surveyed.replaces_rows else asked.sample.expectation
+        if on_sample is not None and surveyed.n_usable >= LEAST_GAIN * len(surveyed.sample):
+            fits = [replace(infer(fits, _together(on_sample)), lower_bounds=())]
     found = infer(fits, _together(over_all), _telling(listener))
-    n_passes = max(len(found.lower_bounds), 1) + (belief.covariance is None)
-    return InferredRows(found, prior, surveyed.n_reads + n_passes)
+    n_reads = surveyed.n_reads + max(len(found.lower_bounds), 1) + (belief.covariance is None)
+    return InferredRows(found, prior, surveyed, cautions, n_reads)
+
+
+def _guard(
+    settings: FitSettings, surveyed: engine.Survey, names: tuple[str, ...] | None
+) -> fitting.Maximisation:
+    """The M-step of starts, which the prior says nothing of."""
+    plain = settings.model_copy(update=dict.fromkeys(OF_THE_PRIOR))
+    return maximisation(plain, surveyed.spread, surveyed.sample, names)
 
 
 def _starts(
@@ -176,7 +240,7 @@ def _starts(
             settings.n_components,
             settings.covariance_type,
             replace(guard, start=number),
-            init_params=settings.init_params,
+            init_params="kmeans" if settings.init_params == "auto" else settings.init_params,
             seed=seed,
             sample_weight=sample.weight,
         )
@@ -195,18 +259,15 @@ def _together(
 
 
 def _telling(listener: FitListener) -> Callable[[VariationalFit], None]:
-    """Tells the listener of each pass, with the lower bound of all rows."""
+    """Tells the listener of each pass, with the lower bound per row."""
     begun = [time.perf_counter()]
 
     def hear(fit: VariationalFit) -> None:
         now = time.perf_counter()
         seconds, begun[0] = now - begun[0], now
-        bounds = fit.lower_bounds
-        listener.passed(
-            fitting.Pass(
-                fit.start, len(bounds), bounds[-1], fit.change, seconds, fit.n_rows, fit.parameters
-            )
-        )
+        bound, change = fit.lower_bounds[-1] / fit.sum_weight, fit.change / fit.sum_weight
+        record = (fit.start, len(fit.lower_bounds), bound, change, seconds, fit.n_rows)
+        listener.passed(fitting.Pass(*record, fit.posterior.scored))
 
     return hear
 

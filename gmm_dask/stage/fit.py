@@ -272,7 +272,7 @@ class _Listener(FitListener):
     def passed(self, record: fitting.Pass) -> None:
         """See FitListener."""
         self._keeper.passed(record)
-        self._watcher.passed(record, self._job.settings.fit)
+        self._watcher.passed(record, self._job.settings.fit.of_a_row(record.n_rows))
         self.happened(record.events)
 
     def searched(self, record: fitting.SearchRecord, advice: str) -> None:

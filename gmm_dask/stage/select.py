@@ -1,4 +1,4 @@
-"""The fit of a run: of one number of components, or the best of candidates that share its reads."""
+"""The fit of a run: EM or variational inference, or the best of candidates that share its reads."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from gmm_dask.engine import Backend
 from gmm_dask.fitting.choice import Candidate, Selection
 from gmm_dask.roads.fitting_run import FitCheckpoint, FitData, FitListener, FittedRows, fit_rows
 from gmm_dask.roads.grid_run import Grid, select_rows
+from gmm_dask.roads.variational_run import Belief, infer_rows
 from gmm_dask.stage.settings import Settings
 from gmm_dask.stage.watch import Watcher
 
 ANEW = (
-    "The survey of an earlier attempt is used again; the passes of a grid keep no checkpoint and "
-    "begin anew."
+    "The survey of an earlier attempt is used again; the passes of a grid and those of variational "
+    "inference keep no checkpoint and begin anew."
 )
 
 
@@ -35,6 +36,12 @@ def fit_or_select(
     candidates, each of which starts on the sample and needs but a few passes: to make them again
     costs less than to keep them.
     """
+    if settings.fit.weight_concentration_prior_type is not None:
+        belief = Belief.of(settings.fit, data.rows.n_features)
+        if checkpoint.survey() is not None:
+            watcher.detail(ANEW)
+        asked = (data, backend, settings.fit, belief, listener, checkpoint)
+        return infer_rows(*asked, seeds=seeds).fitted, None
     if not settings.select.is_asked:
         return fit_rows(data, backend, settings.fit, listener, checkpoint, seeds=seeds), None
     select = settings.select

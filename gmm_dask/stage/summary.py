@@ -231,10 +231,21 @@ def measures(metrics: Mapping[str, Any]) -> dict[str, str]:
         ),
         **in_words(metrics),
     }
+    if used := in_use(metrics):
+        found["in use"] = used
     if search := metrics.get("search"):
         spent = f"{text.numbered(search['n_passes'], 'pass')} over the sample"
         found["search"] = f"{search['message']}; {spent}"
     return found
+
+
+def in_use(metrics: Mapping[str, Any]) -> str:
+    """How many components variational inference uses: those that are the label of a row."""
+    labelled = metrics.get("n_labelled")
+    if metrics.get("objective") != "lower bound" or not labelled:
+        return ""
+    used = sum(n > 0 for n in labelled)
+    return f"{used:,} of {text.numbered(len(labelled), 'component')}"
 
 
 class Ranked(NamedTuple):

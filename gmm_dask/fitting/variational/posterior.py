@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -79,6 +79,15 @@ class Posterior:
         with np.errstate(under="ignore"):
             weights = np.exp(self._log_weights() + self._log_factors())
         return Parameters(weights, self.means, self.family)
+
+    @property
+    def scored(self) -> Parameters:
+        """The same with weights that sum to one, as a record of a model has them.
+
+        Responsibilities are those of `expected`; log-densities are larger by one constant.
+        """
+        found = self.expected
+        return replace(found, weights=found.weights / found.weights.sum())
 
     @property
     def mixture(self) -> Parameters:

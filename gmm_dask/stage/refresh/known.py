@@ -80,10 +80,16 @@ def base_of(store: Store, settings: Settings) -> Base | None:
     Raises
     ------
     SettingsError
-        It was fitted with other settings of data or fit, or holds labels alone.
+        It was fitted with other settings of data or fit, or holds labels alone; or the settings
+        ask for variational inference.
     OutputError
         It is damaged.
     """
+    if settings.fit.weight_concentration_prior_type is not None:
+        raise SettingsError(
+            "A refresh makes a step of EM; with fit.weight_concentration_prior_type the mixture is "
+            "by variational inference. Fit anew (gmm-dask run)."
+        )
     rule, newest = settings.output.follows, latest(store)
     if "@" in rule:
         published = open_output(rule)

@@ -14,7 +14,7 @@ from gmm_dask.pictures.view import CERTAIN
 from gmm_dask.stage import text
 from gmm_dask.stage.labels.profile_record import profile_lines
 from gmm_dask.stage.report.data import ReportData
-from gmm_dask.stage.summary import Components, changed
+from gmm_dask.stage.summary import Components, changed, in_use
 
 BLOCK = 6  # components side by side in one table, so that it fits a screen and a page
 MAX_COMPONENTS = 64
@@ -159,6 +159,7 @@ def facts(data: ReportData, certain: float | None) -> list[tuple[str, str, str]]
             f"{data.parameters.n_components:,}",
             f"{data.parameters.covariance_type} covariances",
         ),
+        *([("In use", used, "are the label of a row")] if (used := in_use(metrics)) else []),
         _passes(data),
     ]
     bound = data.final_lower_bound

@@ -420,6 +420,22 @@ class Settings(Section):
     def _candidates_have_their_section(cls, document: Any) -> Any:
         return with_candidates(document)
 
+    @model_validator(mode="after")
+    def _inference_is_of_one_mixture_and_whole_rows(self) -> Settings:
+        if self.fit.weight_concentration_prior_type is None:
+            return self
+        if self.select.is_asked:
+            raise ValueError(
+                "fit.weight_concentration_prior_type finds how many of n_components are used: give "
+                "one number and one covariance_type, or leave it out to choose among several"
+            )
+        if self.data.missing == "em":
+            raise ValueError(
+                "fit.weight_concentration_prior_type asks for variational inference, which takes "
+                "no missing values: set data.missing to drop"
+            )
+        return self
+
     @property
     def candidates(self) -> list[tuple[int, str]]:
         """Number of components and family of each candidate: one, where nothing is chosen."""
