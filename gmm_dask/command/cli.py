@@ -274,7 +274,7 @@ def versions(out: Output, debug: Debug = False) -> None:
     """List the versions, the latest last: when it was published, which run, and what came of it."""
     with ending(debug, prints=True):
         from gmm_dask.command.results import print_versions
-        from gmm_dask.stage.summary import history
+        from gmm_dask.stage.lineage.history import history
 
         print_versions(history(out))
 

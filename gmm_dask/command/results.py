@@ -12,8 +12,9 @@ from rich.table import Table
 
 from gmm_dask.command.console import fit_text, make_console, print_line
 from gmm_dask.stage import text
+from gmm_dask.stage.lineage.history import Listed
 from gmm_dask.stage.outputs import Published, open_output, read_model
-from gmm_dask.stage.summary import Ending, Listed, Ranked, Summary, measures, rows_used
+from gmm_dask.stage.summary import Ending, Ranked, Summary, measures, rows_used
 from gmm_dask.storage import Model
 
 MAX_FEATURES = 24  # lines of a table that people still read

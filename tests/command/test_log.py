@@ -14,11 +14,11 @@ from typer.testing import CliRunner, Result
 
 from gmm_dask import load_model, read_labels
 from gmm_dask.command.cli import app
+from gmm_dask.stage.lineage.history import in_short
 from gmm_dask.stage.outputs import open_output
 from gmm_dask.stage.publish import promote
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
-from gmm_dask.stage.summary import in_short
 from gmm_dask.storage import list_versions, open_store
 from tests.stage.conftest import IRIS, settings_of_iris
 

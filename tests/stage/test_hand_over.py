@@ -12,10 +12,10 @@ from sklearn.base import clone
 
 from gmm_dask import GaussianMixture, load_model, read_labels
 from gmm_dask.errors import DataError, OutputError
+from gmm_dask.stage.lineage.history import history
 from gmm_dask.stage.outputs import open_output, read_model
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
-from gmm_dask.stage.summary import history
 from gmm_dask.storage import Version, open_store, verify
 from tests.stage.conftest import FEATURES, IRIS, MakeSettings
 

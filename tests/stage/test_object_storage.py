@@ -16,12 +16,12 @@ from gmm_dask.command.cli import app
 from gmm_dask.errors import DataError, InputChangedError, SettingsError
 from gmm_dask.stage import publish
 from gmm_dask.stage.job import plan
+from gmm_dask.stage.lineage.history import history
 from gmm_dask.stage.outputs import label_parts, open_output
 from gmm_dask.stage.publish import promote
 from gmm_dask.stage.report import tables
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
-from gmm_dask.stage.summary import history
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import open_store, verify
 from gmm_dask.storage.input.listing import would_list

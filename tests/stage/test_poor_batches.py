@@ -19,10 +19,10 @@ from gmm_dask import load_model, read_labels
 from gmm_dask.command.results import print_published
 from gmm_dask.errors import DataError
 from gmm_dask.flows.artifacts import labelled_rows, outputs_markdown
+from gmm_dask.stage.lineage.history import history
 from gmm_dask.stage.outputs import Published, open_output
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
-from gmm_dask.stage.summary import history
 from gmm_dask.storage import verify
 
 pytestmark = pytest.mark.usefixtures("nothing_drawn")

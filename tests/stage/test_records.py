@@ -23,11 +23,11 @@ from gmm_dask.command.results import print_published
 from gmm_dask.errors import GmmDaskError, SettingsError
 from gmm_dask.stage import publish as publish_module
 from gmm_dask.stage.job import plan
+from gmm_dask.stage.lineage.history import history
 from gmm_dask.stage.outputs import open_output
 from gmm_dask.stage.publish import promote
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import Settings, settings_from
-from gmm_dask.stage.summary import history
 from gmm_dask.storage import open_store
 from gmm_dask.storage.records.documents import canonical_json, parse_json, sealed, sha256_hex
 from gmm_dask.storage.store.version_log import read_version

@@ -13,8 +13,9 @@ from gmm_dask.pictures.telling import FAR, away, distinctions, strongest_correla
 from gmm_dask.pictures.view import CERTAIN
 from gmm_dask.stage import text
 from gmm_dask.stage.labels.profile_record import profile_lines
+from gmm_dask.stage.lineage.history import changed
 from gmm_dask.stage.report.data import ReportData
-from gmm_dask.stage.summary import Components, changed, in_use
+from gmm_dask.stage.summary import Components, in_use
 
 BLOCK = 6  # components side by side in one table, so that it fits a screen and a page
 MAX_COMPONENTS = 64
