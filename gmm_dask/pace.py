@@ -23,9 +23,10 @@ def counted(items: Iterable[T], of: int, tell: Count | None) -> Iterator[T]:
 
 
 def in_words(phase: str, done: int, of: int | None, note: str = "") -> str:
-    """What is done and how far it is, as a line."""
-    how_far = f"{done:,}" if of is None else f"{done:,} of {of:,}"
-    return ", ".join(filter(None, (f"{phase}: {how_far}", note)))
+    """What is done and how far it is, as a line; what nobody counts has its words alone."""
+    how_far = f": {done:,}" if of is None else f": {done:,} of {of:,}"
+    is_counted = done > 0 or of is not None
+    return ", ".join(filter(None, (phase + how_far * is_counted, note)))
 
 
 def is_round(number: int) -> bool:

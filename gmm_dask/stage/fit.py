@@ -113,6 +113,7 @@ def fit(
     watcher = watcher or Watcher()
     settings, plan = job.settings, job.plan
     watcher.phase("fit", _rows_in_chunks(plan))
+    watcher.progress("looking for an earlier attempt", 0)
     seeds = np.random.SeedSequence(settings.fit.random_state).spawn(1 + settings.fit.n_init)
     keeper = Keeper(job, watcher)
     before = predecessor(job.folder.store, job.follows, plan.features)
@@ -131,6 +132,7 @@ def fit(
     largest = max((abs(bound) for bound in result.lower_bounds), default=0.0) * result.sum_weight
     check_total(largest, result.sum_weight, plan.root, plan.weight_column)
     _tell_ending(result, watcher)
+    watcher.progress("writing the model", 0)
     model = write_model(job, model_of(job, result))
     changes = changes_of(model, before)
     for change in changes.changes:

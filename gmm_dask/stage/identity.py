@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from gmm_dask.errors import InputChangedError, OutputError
+from gmm_dask.pace import Count
 from gmm_dask.storage import (
     CONTENTS,
     Clock,
@@ -35,6 +36,7 @@ def run_folder(
     plan: Plan,
     columns: Sequence[str],
     gone: Collection[str] = (),
+    tell: Count | None = None,
 ) -> RunFolder:
     """The folder of the run of these settings on these data.
 
@@ -51,21 +53,28 @@ def run_folder(
         That the run reads from the files.
     gone : collection of str
         Identities of runs that were removed; done again, such a run has another.
+    tell : callable, optional
+        Told how many chunks are read, of how many, where data are read.
     """
-    folder, n = _folder(store, matters, plan, columns), 0
+    folder, n = _folder(store, matters, plan, columns, tell), 0
     while folder.run_id in gone:
         n += 1
-        folder = _folder(store, {**matters, "again": n}, plan, columns)
+        folder = _folder(store, {**matters, "again": n}, plan, columns, tell)
     return folder
 
 
 def _folder(
-    store: Store, matters: Mapping[str, Any], plan: Plan, columns: Sequence[str]
+    store: Store,
+    matters: Mapping[str, Any],
+    plan: Plan,
+    columns: Sequence[str],
+    tell: Count | None,
 ) -> RunFolder:
     folder = RunFolder(store, run_id(matters, plan.fingerprint))
-    if _is_of(folder, plan, columns):
+    if _is_of(folder, plan, columns, tell):
         return folder
-    contents = [[each.name, each.sha256] for each in read_contents_of(plan, columns)]
+    now = read_contents_of(plan, columns, tell=tell)
+    contents = [[each.name, each.sha256] for each in now]
     return RunFolder(store, run_id(matters, plan.fingerprint, sha256_hex(canonical_json(contents))))
 
 
@@ -125,7 +134,7 @@ def note_contents(folder: RunFolder, contents: Sequence[FileContent]) -> None:
         raise InputChangedError(lines)
 
 
-def _is_of(folder: RunFolder, plan: Plan, columns: Sequence[str]) -> bool:
+def _is_of(folder: RunFolder, plan: Plan, columns: Sequence[str], tell: Count | None) -> bool:
     """Whether the folder is empty, or what is in it was computed from the data of the plan."""
     contents = load_contents(folder)
     noted = contents if contents is not None else _states(folder)
@@ -143,7 +152,7 @@ def _is_of(folder: RunFolder, plan: Plan, columns: Sequence[str]) -> bool:
     if contents is None:
         return False  # an unfinished run of which nobody knows what it read
     known = {name: by_name[name].sha256 for name in same}
-    now = read_contents_of(plan, columns, known)
+    now = read_contents_of(plan, columns, known, tell)
     return all(each.sha256 == by_name[each.name].sha256 for each in now)
 
 

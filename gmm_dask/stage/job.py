@@ -169,25 +169,29 @@ def plan(
     OutputError
         The output folder cannot be written, or the latest version's entry is damaged.
     """
-    begun = time.perf_counter()
+    begun, tell = time.perf_counter(), (watcher or Watcher()).progress
+    tell("opening the output", 0)
     model, descents, severities = scorer_of(settings)
     store = open_store(settings.output.path, private=settings.output.private)
     _check_output_is_no_input(settings.data, store)
-    tell = partial((watcher or Watcher()).progress, "reading footers")
-    dataset = _planned(settings, model, tell)
+    tell("listing the files", 0)
+    dataset = _planned(settings, model, partial(tell, "reading footers"))
     kept, columns = _kept_columns(settings, dataset), _read_columns(settings, dataset)
     check_kept(kept, settings.labels.further)
     check_delta_table(settings, dataset, kept)
     _check_model(settings, dataset)
     matters = _what_matters(settings, dataset, model, severities) | dict(more or {})
+    tell("looking at what was published", 0)
     newest = latest(store)  # if its entry is damaged, that is an error now, not when all is done
     gone = () if newest is None else newest.registry.gone
-    folder = run_folder(store, matters, dataset, columns, gone)
+    hashing = partial(tell, "hashing files")
+    folder = run_folder(store, matters, dataset, columns, gone, hashing)
     published, caution, follows = find_version(store, folder.run_id), None, None
     if published is None:
         cluster = settings.cluster
         check_certificates(cluster.tls_ca_file, cluster.tls_cert, cluster.tls_key)
         _check_scratch(settings)
+        tell("trying whether the output can be written", 0)
         undecided, mixed = store.check_writable(), _mixed_output(store, newest, settings)
         about, unlike = _describe(settings, dataset, folder.run_id), None
         if isinstance(settings, Settings):

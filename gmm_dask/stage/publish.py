@@ -53,6 +53,7 @@ from gmm_dask.storage import (
 )
 
 READING_BACK = "reading back"
+NEXT_VERSION = "making it the latest version"
 
 
 def publish(
@@ -79,6 +80,7 @@ def publish(
     """
     watcher = watcher or Watcher()
     watcher.phase("publish", f"run {job.run_id}")
+    watcher.progress("writing what was measured", 0)
     folder, n_rows = job.folder, labelled.sums.n_rows
     note_contents(folder, labelled.contents)
     model_sha256 = fitted.model.sha256
@@ -88,8 +90,10 @@ def publish(
     changes = CHANGES_FILE.dump(with_movers(fitted.changes, labelled.sums.migration))
     folder.put_of_model(CHANGES, changes, model_sha256)
     data = report_data(job, fitted, metrics)
+    watcher.progress("drawing the report", 0)
     report = html_of_model(render_report(data), model_sha256)
     folder.put_of_model("report.html", report, model_sha256)
+    watcher.progress(READING_BACK, 0)
     manifest_sha256 = write_manifest(
         folder,
         labelled.receipts,
@@ -98,6 +102,7 @@ def publish(
         model_sha256=model_sha256,
         tell=partial(watcher.progress, READING_BACK),
     )
+    watcher.progress(NEXT_VERSION, 0)
     version = publish_version(folder.store, job.run_id, manifest_sha256, n_rows, now)
     return load_published(folder, version, new=True)
 
@@ -125,6 +130,7 @@ def make_latest(
     """
     watcher, store = watcher or Watcher(), folder.store
     watcher.phase("verify", f"run {found.run_id}")
+    watcher.progress(READING_BACK, 0)
     problems = verify(store, found, partial(watcher.progress, READING_BACK))
     if problems:
         first, *others = problems
@@ -133,6 +139,7 @@ def make_latest(
             *others,
             f"Restore the files from a copy, or move {folder.path()} away and run again.",
         )
+    watcher.progress(NEXT_VERSION, 0)
     before = latest(store)
     if before is None or not before.points_to(found.run_id, found.manifest_sha256):
         caution = store.check_writable()

@@ -77,6 +77,8 @@ def _handed_on(
     settings: Settings | ScoreSettings, published: Published, watcher: Watcher
 ) -> Published:
     """Write the Delta table and move the alias, where the settings ask for them."""
+    if settings.labels.delta_table is not None:
+        watcher.progress("writing the Delta table", 0)
     if line := write_delta_table(settings, published):
         watcher.detail(line)
     if line := promote_if_asked(settings, published):

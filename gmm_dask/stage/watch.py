@@ -21,7 +21,10 @@ class Watcher:
         """Something was decided that is worth a line."""
 
     def progress(self, phase: str, done: int, of: int | None = None, note: str = "") -> None:
-        """Something that may take more than a second came so far; see `fitting.Report`."""
+        """Something that may take more than a second came so far; see `fitting.Report`.
+
+        What nobody counts has begun where it is told of, with 0 done.
+        """
 
     def passed(self, record: Pass, settings: FitSettings) -> None:
         """One pass of EM over all rows ended."""

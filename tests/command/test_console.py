@@ -7,6 +7,8 @@ import json
 import math
 import re
 import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -15,9 +17,12 @@ from gmm_dask.command.console import JsonLines, LiveDisplay, LogLines
 from gmm_dask.command.progress import Forecast, forecast, reached
 from gmm_dask.fitting import Pass
 from gmm_dask.mixture import Parameters
-from gmm_dask.stage.settings import FitSettings
+from gmm_dask.stage.run import refresh, run, score
+from gmm_dask.stage.settings import FitSettings, ScoreSettings, settings_from
 from gmm_dask.stage.summary import passes_made
 from gmm_dask.stage.watch import Watcher
+from gmm_dask.storage.store.local_store import LocalStore
+from tests.stage.conftest import IRIS, settings_of_iris
 
 ONE = Parameters.from_covariances([1.0], [[0.0]], [[[1.0]]], "full")
 WARNING = "Component 1 held no rows after pass 2; it was reseeded."
@@ -228,6 +233,39 @@ def test_the_live_display_says_what_is_waited_for_instead_of_what_is_left() -> N
     live.waiting(None)
     assert "waiting" not in rendered(live)
     assert "left" in rendered(live)
+
+
+STORE = ("get", "put", "put_if_absent", "exists", "size", "list", "check_writable")
+
+
+def test_words_stand_there_while_a_store_answers_slowly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_drawn: None
+) -> None:
+    """Whichever request takes long, the display says beneath its phase what is being done."""
+    live = LiveDisplay(console(terminal=True)[0])
+    silent: list[str] = []
+
+    def watched(name: str, request: Any) -> Any:
+        def asked(self: LocalStore, *arguments: Any, **named: Any) -> Any:
+            phase = live._phases[-1]
+            if threading.current_thread() is threading.main_thread() and not (
+                phase.under_way or phase.lines[1:]
+            ):
+                silent.append(f"{phase.name}: {name} {arguments[:1]}")
+            return request(self, *arguments, **named)
+
+        return asked
+
+    for name in STORE:
+        monkeypatch.setattr(LocalStore, name, watched(name, getattr(LocalStore, name)))
+    out = tmp_path / "out"
+    settings = settings_of_iris(out, output={"checkpoint_seconds": 0})
+    run(settings, live)
+    run(settings, live)
+    document = {"data": {"path": str(IRIS)}, "model": str(out), "output": {"path": f"{out}2"}}
+    score(settings_from(document, ScoreSettings), live)
+    refresh(settings_of_iris(tmp_path / "fresh"), live)
+    assert silent == []
 
 
 def test_a_phase_that_fails_is_marked() -> None:

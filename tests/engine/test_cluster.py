@@ -10,6 +10,8 @@ import psutil
 import pytest
 
 from gmm_dask.engine import ClusterSpec, LocalBackend, expectation, open_backend, row_chunks
+from gmm_dask.engine.cluster import opening
+from gmm_dask.engine.cluster.link import Log
 from gmm_dask.engine.cluster.opening import available_cores
 from gmm_dask.errors import ClusterError, SettingsError
 from tests.by_hand import by_hand, free_port
@@ -59,6 +61,23 @@ def test_an_address_where_nobody_listens_is_named_in_time() -> None:
         open_backend(spec),
     ):
         pass
+
+
+def test_whoever_waits_for_a_scheduler_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Heard(Log):
+        def __init__(self) -> None:
+            self.awaited: list[str | None] = []
+
+        def waiting(self, what: str | None, seconds: float = 0.0) -> None:
+            self.awaited.append(what)
+            assert seconds <= 1
+
+    heard, address = Heard(), f"tcp://127.0.0.1:{free_port()}"
+    monkeypatch.setattr(opening, "SOON", 0.1)
+    spec = ClusterSpec("address", address=address, timeout=1)
+    with pytest.raises(ClusterError, match="No scheduler"), open_backend(spec, heard):
+        pass
+    assert heard.awaited == ["the scheduler", None]
 
 
 def test_processes_leave_the_environment_as_it_was(blobs: Blobs) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache, partial
 from threading import Thread
@@ -240,7 +240,7 @@ def _linked(
 ) -> Iterator[Link]:
     """A client of the cluster or address; closed without waiting for what is dead."""
     try:
-        client = _open_client(where, spec.timeout, security)
+        client = _open_client(where, spec.timeout, security, listener)
     except (OSError, TimeoutError, ValueError) as error:
         address = getattr(where, "scheduler_address", where)
         raise NoSchedulerError(
@@ -253,7 +253,7 @@ def _linked(
         _close(client)
 
 
-def _open_client(where: Any, timeout: float, security: Any) -> Any:
+def _open_client(where: Any, timeout: float, security: Any, listener: Listener) -> Any:
     """A client, or an error: of itself it would wait for ever for a scheduler that hangs."""
     from distributed import Client
 
@@ -268,8 +268,13 @@ def _open_client(where: Any, timeout: float, security: Any) -> Any:
             opened.set_result(client)
 
     Thread(target=open_it, daemon=True).start()
+    soon = min(SOON, timeout)
     try:
-        return opened.result(timeout + GRACE_SECONDS)
+        if not wait([opened], soon).done:
+            listener.waiting("the scheduler", timeout - soon)
+            wait([opened], timeout - soon + GRACE_SECONDS)
+            listener.waiting(None)
+        return opened.result(0)
     finally:
         if not opened.done():
             opened.add_done_callback(_close_late)

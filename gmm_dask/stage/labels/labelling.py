@@ -103,6 +103,7 @@ def label(
     tasks = list(_tasks(plan, rows, contents or {}))
     n_rows, n_parts = plan.n_rows, sum(map(len, tasks))
     watcher.phase("label", f"{text.numbered(n_rows, 'row')} in {text.numbered(n_parts, 'part')}")
+    watcher.labelled(0, n_parts)
     # A backend tells that a task is done, and not which: at least so many parts are written.
     written = accumulate(sorted(map(len, tasks)))
     with job.backend(watcher, backend) as backend:

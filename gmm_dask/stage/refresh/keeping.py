@@ -57,8 +57,10 @@ def published(
     ------
     As `keep` and `publish`; nothing was published.
     """
+    watcher = watcher or Watcher()
+    watcher.progress("keeping the sums", 0)
     if line := keep(job, done, labels.contents):
-        (watcher or Watcher()).warn(line)
+        watcher.warn(line)
     return publish(job, done.fitted, labels, watcher, more={"refresh": done.about})
 
 

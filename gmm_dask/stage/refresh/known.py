@@ -8,6 +8,7 @@ from typing import Any
 
 from gmm_dask.errors import SettingsError
 from gmm_dask.mixture import Parameters
+from gmm_dask.pace import Count
 from gmm_dask.stage.job import Job, settings_hash
 from gmm_dask.stage.labels.severity import Severities
 from gmm_dask.stage.lineage.following import LATEST, NONE, of_alias
@@ -140,7 +141,7 @@ class Matched:
         return tuple(next(fresh) if each is None else each for each in self.known)
 
 
-def matched(job: Job[Any], base: Base) -> Matched:
+def matched(job: Job[Any], base: Base, tell: Count | None = None) -> Matched:
     """Tell known partitions by their state, and where that has changed by their content.
 
     A file in the state that was noted is not read. The pages of any other are hashed, and where
@@ -160,7 +161,7 @@ def matched(job: Job[Any], base: Base) -> Matched:
     others = [i for i in with_rows if i not in same]
     hashed: tuple[FileContent, ...] = ()
     if others:
-        hashed = read_contents_of(part_of(plan, others), job.read_columns)
+        hashed = read_contents_of(part_of(plan, others), job.read_columns, tell=tell)
     by_content = {each.sha256: sums for each, sums in noted.items()}
     content = {i: each.sha256 for i, each in same.items()} | {
         i: each.sha256 for i, each in zip(others, hashed, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -137,6 +138,8 @@ def begin(settings: Settings, watcher: Watcher | None = None) -> Refresh:
     ------
     As `plan`, and SettingsError where the latest version was fitted with other settings.
     """
+    tell = (watcher or Watcher()).progress
+    tell("opening the latest version", 0)
     store = open_store(settings.output.path, private=settings.output.private)
     base = base_of(store, settings)
     if base is None:
@@ -145,7 +148,7 @@ def begin(settings: Settings, watcher: Watcher | None = None) -> Refresh:
     job = plan(settings, watcher, {"refresh": {"of": base.of_model, "polish": polish}})
     if job.published is not None:
         return Refresh(job, None)
-    found = matched(job, base)
+    found = matched(job, base, partial(tell, "hashing files"))
     ours = base.folder.store.url == store.url
     if ours and _is_up_to_date(base, found) and _labels(base.folder) == _labels(job.folder):
         return Refresh(replace(job, published=base.version, folder=base.folder), None)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from gmm_dask.pace import Count, counted
 from gmm_dask.storage.input.inputs import readable
 from gmm_dask.storage.input.parquet.reader import OpenChunk, open_planned
 from gmm_dask.storage.input.parquet.row_groups import n_leaves
@@ -127,9 +128,18 @@ def file_contents(plan: Plan, chunk_contents: Sequence[str]) -> tuple[FileConten
 
 
 def read_contents_of(
-    plan: Plan, columns: Sequence[str], known: Mapping[str, str] | None = None
+    plan: Plan,
+    columns: Sequence[str],
+    known: Mapping[str, str] | None = None,
+    tell: Count | None = None,
 ) -> tuple[FileContent, ...]:
-    """Hash the files now, but for those whose hash is known by name."""
+    """Hash the files now, but for those whose hash is known by name.
+
+    Parameters
+    ----------
+    tell : callable, optional
+        Told how many chunks are hashed, of how many.
+    """
     known = known or {}
     chosen = [
         source
@@ -137,7 +147,8 @@ def read_contents_of(
         if plan.partitions[chunk.partition].name not in known
     ]
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        hashed = iter(list(pool.map(lambda source: chunk_content(source, columns), chosen)))
+        each_hashed = pool.map(lambda source: chunk_content(source, columns), chosen)
+        hashed = iter(list(counted(each_hashed, len(chosen), tell)))
     found = [
         "" if plan.partitions[chunk.partition].name in known else next(hashed)
         for chunk in plan.chunks
