@@ -113,7 +113,6 @@ def fit(
     watcher = watcher or Watcher()
     settings, plan = job.settings, job.plan
     watcher.phase("fit", _rows_in_chunks(plan))
-    watcher.progress("looking for an earlier attempt", 0)
     seeds = np.random.SeedSequence(settings.fit.random_state).spawn(1 + settings.fit.n_init)
     keeper = Keeper(job, watcher)
     before = predecessor(job.folder.store, job.follows, plan.features)

@@ -18,9 +18,9 @@ from urllib.parse import unquote
 from gmm_dask.engine import Backend, Listener, RowChunks, check_folder, open_backend
 from gmm_dask.engine.cluster.address import check_certificates
 from gmm_dask.errors import OutputError, SettingsError
+from gmm_dask.fitting import Report
 from gmm_dask.kinds import element_of
 from gmm_dask.mixture import core
-from gmm_dask.pace import Count
 from gmm_dask.redaction import redacted, redacted_document
 from gmm_dask.roads.dataset import planned_rows
 from gmm_dask.stage import text
@@ -174,8 +174,7 @@ def plan(
     model, descents, severities = scorer_of(settings)
     store = open_store(settings.output.path, private=settings.output.private)
     _check_output_is_no_input(settings.data, store)
-    tell("listing the files", 0)
-    dataset = _planned(settings, model, partial(tell, "reading footers"))
+    dataset = _planned(settings, model, tell)
     kept, columns = _kept_columns(settings, dataset), _read_columns(settings, dataset)
     check_kept(kept, settings.labels.further)
     check_delta_table(settings, dataset, kept)
@@ -184,8 +183,7 @@ def plan(
     tell("looking at what was published", 0)
     newest = latest(store)  # if its entry is damaged, that is an error now, not when all is done
     gone = () if newest is None else newest.registry.gone
-    hashing = partial(tell, "hashing files")
-    folder = run_folder(store, matters, dataset, columns, gone, hashing)
+    folder = run_folder(store, matters, dataset, columns, gone, partial(tell, "hashing files"))
     published, caution, follows = find_version(store, folder.run_id), None, None
     if published is None:
         cluster = settings.cluster
@@ -207,8 +205,9 @@ def plan(
     )
 
 
-def _planned(settings: Settings | ScoreSettings, model: Model | None, tell: Count) -> Plan:
+def _planned(settings: Settings | ScoreSettings, model: Model | None, tell: Report) -> Plan:
     """The plan of the input, with the features of the model if there is one."""
+    tell("listing the files", 0)
     data, features = settings.data, settings.data.features
     if model is not None:
         if features is not None and features not in (model.feature_names, _columns_of(model)):
@@ -230,7 +229,7 @@ def _planned(settings: Settings | ScoreSettings, model: Model | None, tell: Coun
         version=data.version,
         between=data.between,
         to_fit=model is None,
-        tell=tell,
+        tell=partial(tell, "reading footers"),
     )
 
 

@@ -60,6 +60,7 @@ class Keeper:
 
     def __init__(self, job: Job[Settings], watcher: Watcher) -> None:
         self._job, self._watcher = job, watcher
+        watcher.progress("looking for an earlier attempt", 0)
         self._begun = self._last = time.perf_counter()
         self._cost = 0.0
         fit, plan = job.settings.fit, job.plan
