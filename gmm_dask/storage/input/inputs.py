@@ -78,7 +78,7 @@ _CHAIN = re.compile(r"[A-Za-z0-9+.\-]+::.*://")
 
 @dataclass(frozen=True)
 class FileState:
-    """What tells whether a file is still the same one.
+    """The state by which a change of a file is noticed.
 
     Parameters
     ----------
@@ -310,7 +310,7 @@ def remote_files(scheme: str) -> Any:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """A named pipe must not hold us up before we see that it is one."""
+    """Open without waiting for a writer, which opening a named pipe would otherwise do for ever."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 

@@ -287,7 +287,7 @@ def _packed(chunks: Iterator[Chunk], max_rows: int) -> Iterator[Shard]:
 
 @dataclass(frozen=True)
 class ChunkSource:
-    """All that a worker needs to read one chunk.
+    """Everything that a worker needs to read one chunk.
 
     Parameters
     ----------
@@ -356,7 +356,7 @@ def shard_sources(plan: Plan) -> tuple[tuple[ChunkSource, ...], ...]:
 
 
 def array_names(plan: Plan) -> tuple[str, ...]:
-    """What each array is called in messages; the first one of a split shard is called as all."""
+    """The name of each array in messages; parts of one row group share the name of the first."""
     names: list[str] = []
     for shard, of_shard in zip(plan.shards, shard_sources(plan), strict=True):
         names.append(name_of(of_shard, plan.row_bytes))

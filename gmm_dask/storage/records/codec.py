@@ -115,7 +115,7 @@ def as_it_is(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Kind(Generic[T]):
-    """What a value may be.
+    """A kind of JSON value: how it is read strictly, and how it is written.
 
     Parameters
     ----------
@@ -269,7 +269,7 @@ def shape(
 
 
 def part(**kinds: Kind[Any]) -> Kind[dict[str, Any]]:
-    """A document of which only these fields matter."""
+    """A document with at least these fields; other fields are ignored."""
     return shape(kinds, strict=False)
 
 

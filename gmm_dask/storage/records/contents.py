@@ -1,4 +1,4 @@
-"""What the bytes of the input were, so that equal footers are never taken for equal data.
+"""Hashes of the input's pages, so that equal footers are never taken for equal data.
 
 Name, size and footer of a file can stay the same while values between its least and greatest are
 rewritten. So a run notes a SHA-256 of the pages it read, and the state each file was in. While a
@@ -163,7 +163,7 @@ def dump_contents(contents: Sequence[FileContent]) -> bytes:
 
 
 def load_contents(folder: RunFolder) -> tuple[FileContent, ...] | None:
-    """What a run noted; None where it noted nothing yet.
+    """The hashes that a run noted; None where it noted none yet.
 
     Raises
     ------

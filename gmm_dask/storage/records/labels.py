@@ -162,7 +162,7 @@ class FileRows:
 
 @dataclass(frozen=True)
 class PartReceipt:
-    """What a written part is: where its rows come from and what its bytes must be.
+    """The receipt of a written part: where its rows come from, and the hash of its bytes.
 
     Parameters
     ----------
@@ -297,7 +297,7 @@ RECEIPT = Document(record(LabelledPart))
 
 
 def labelled_before(folder: RunFolder, index: int, **origin: Any) -> LabelledPart | None:
-    """What an earlier attempt noted of a part that is there, whole and of this origin.
+    """The part that an earlier attempt wrote, where it is whole and of this origin.
 
     None where there is no such part, or its receipt is damaged: then it is made once more.
 
@@ -380,7 +380,7 @@ def content_problem(
 
 
 def _reasons(usable: npt.NDArray[np.bool_], labels: npt.NDArray[np.integer[Any]]) -> pa.Array:
-    """Why rows have no component: null where they have one."""
+    """The reason of each row that has no component; null for rows that have one."""
     is_noise = usable & (labels < 0)
     labelled = usable & ~is_noise
     if labelled.all():

@@ -147,7 +147,7 @@ class LocalStore:
         return sorted(name for name in names if name.startswith(prefix))
 
     def check_writable(self) -> None:
-        """Try what publishing needs, and leave nothing behind; raises OutputError."""
+        """Try every operation that publishing needs, leaving nothing behind; raises OutputError."""
         folder = Path(self.url)
         with _explained(folder, "written"):
             while not os.path.lexists(folder):
@@ -219,7 +219,7 @@ def read_regular(path: Path, at_most: int, flags: int = 0) -> bytes:
 
 @contextmanager
 def _explained(path: Path, done: str) -> Iterator[None]:
-    """Turn what the operating system says into an OutputError with path, reason and remedy."""
+    """Turn errors of the operating system into an OutputError with path, reason and remedy."""
     try:
         yield
     except OutputError:

@@ -169,7 +169,7 @@ class ObjectStore:
 
     @staticmethod
     def _head(path: str) -> dict[str, Any] | None:
-        """What the service says of the object; None where there is none."""
+        """The service's answer to a HEAD request for the object; None where there is no object."""
         service = _service()
         bucket, key, _ = service.split_path(path)
         try:

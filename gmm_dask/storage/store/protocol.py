@@ -1,4 +1,4 @@
-"""What the commit protocol needs of a place to keep objects, and what their names may be."""
+"""The operations that the commit protocol needs of a store, and the names of objects."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Store(Protocol):
 
 
 def create_once(store: Store, name: str, data: bytes) -> bytes:
-    """What the name holds from now on: `data`, or what another writer put there before.
+    """Create an object and return what its name holds: `data`, or what another writer put there.
 
     A failure that leaves the outcome open is resolved by reading back, and by asking once more:
     what is there may not be on the disk yet. Nothing is ever deleted: what looks like a failed
@@ -113,10 +113,10 @@ Names = list[str]  # inside the class, `list` is the method
 
 
 def too_large(path: str, size: int, at_most: int) -> str:
-    """What is said of a file that is not read for its size."""
+    """The message about a file that is too large to be read."""
     return f"{path} has {size} bytes, at most {at_most} belong there: it is damaged or not ours."
 
 
 def absent(path: object) -> str:
-    """What is said of an object that is not there."""
+    """The message about an object that is not there."""
     return f"{path} does not exist: it was moved or deleted, or never published."

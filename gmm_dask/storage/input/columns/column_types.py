@@ -1,4 +1,4 @@
-"""Types of columns, and the one type that holds what files write with several."""
+"""Types of columns, and the one type that holds a column which files write with several types."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def exact_cast(array: pa.Array, type_: pa.DataType) -> pa.Array:
 
 
 def holds_moments(type_: pa.DataType, unit: str, bounds: tuple[int, int]) -> bool:
-    """Whether a type of time holds all from the one bound to the other, in this unit."""
+    """Whether a type of time holds every moment between two bounds, given in this unit."""
     factor = 1000 ** (UNITS.index(type_.unit) - UNITS.index(unit))
     return all(-(2**63) < bound * factor < 2**63 for bound in bounds)
 
@@ -158,7 +158,7 @@ def _of_floats(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
 
 
 def _integer_bits(type_: pa.DataType) -> float:
-    """Bits that the largest magnitude needs; none are enough for what is no integer."""
+    """Bits of the largest magnitude of an integer type; infinitely many for every other type."""
     if not pa.types.is_integer(type_):
         return math.inf
     return float(type_.bit_width) - bool(pa.types.is_signed_integer(type_))
@@ -177,7 +177,7 @@ def _of_decimals(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
 
 
 def _decimal_digits(type_: pa.DataType) -> tuple[int, int] | None:
-    """Digits before and after the point."""
+    """Digits before and after the point of a decimal or integer type; None for every other type."""
     if pa.types.is_decimal(type_):
         return type_.precision - type_.scale, type_.scale
     if pa.types.is_integer(type_):

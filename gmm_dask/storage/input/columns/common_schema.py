@@ -80,7 +80,7 @@ def variants_of(footers: Iterable[Footer]) -> tuple[Variant, ...]:
 def check_one_type(
     name: str, setting: str, variants: Sequence[Variant], problems: Problems
 ) -> None:
-    """Refuse what no type holds, each file that does not fit those before it."""
+    """Report each file whose column fits no type together with those of the files before."""
     expected, witness = pa.null(), variants[0]
     for variant in variants:
         type_ = variant.all_types.get(name, pa.null())
@@ -106,7 +106,7 @@ def check_one_type(
 def widened_columns(
     names: Iterable[str], keys: Sequence[str], variants: Sequence[Variant]
 ) -> Iterator[Column]:
-    """Columns for the labels that a file has with another type than all, and keys with a type."""
+    """Columns of the labels that some file has with a narrower type, and keys that have a type."""
     for name in names:
         types = {each.all_types[name] for each in variants if name in each.all_types}
         shared = common_type(types)
@@ -121,7 +121,7 @@ def widened_columns(
 def check_texts(
     footers: Iterable[Footer], types: Mapping[str, pa.DataType], problems: Problems
 ) -> None:
-    """Keys of files without the column must be values of the type that the column has in others."""
+    """Report folder keys that are no values of the type which the column has in other files."""
     for footer in footers:
         for name, text, type_ in footer.keys:
             if name not in types or name in dict(footer.columns) or not pa.types.is_null(type_):
@@ -231,9 +231,10 @@ def _carried(
 def _of_no_rows(
     variants: Sequence[Variant], selection: Selection, keys: tuple[str, ...]
 ) -> Variant:
-    """The columns that any of the files has; where none has any, those that are asked for.
+    """The columns of a dataset without rows: those of any file, or else those that were asked for.
 
-    What is computed with is of no type: writers do not know the type of no values.
+    Features and the weight get the null type, because a writer that has no values cannot know
+    their type.
     """
     columns = _all_columns(variants)
     features = (column_of(name, columns) for name in selection.features or ())
@@ -327,7 +328,7 @@ def _features(
 
 
 def _would_be_numbers(types: Iterable[Column]) -> Iterator[str]:
-    """Sentences about columns that only have to be asked for."""
+    """A sentence for each setting of `data.cast` that would make features of some columns."""
     words = {name: cast_of(value_type(type_)) for name, type_ in types}
     for word in sorted(set(filter(None, words.values()))):
         names = [name for name in words if words[name] == word]
@@ -335,7 +336,7 @@ def _would_be_numbers(types: Iterable[Column]) -> Iterator[str]:
 
 
 def _check_name(name: str, problems: Problems) -> None:
-    """A model file holds names of 1 to MAX_TEXT characters."""
+    """Report a name that a model file cannot hold: none, or more than MAX_TEXT characters."""
     if not 0 < len(name) <= MAX_TEXT:
         what = f"a name of {len(name)} characters" if name else "no name"
         line = (

@@ -16,7 +16,7 @@ from gmm_dask.storage.input.inputs import Problems
 
 
 def is_list(type_: pa.DataType) -> bool:
-    """Whether each value is a list, which a vector has to be."""
+    """Whether the values of a type are lists, as those of a column of vectors must be."""
     if isinstance(type_, pa.FixedShapeTensorType):
         return len(type_.shape) == 1
     return bool(
@@ -160,7 +160,7 @@ def check_elements(
     setting: str,
     problems: Problems,
 ) -> None:
-    """The elements of a list are features together, in order, or none of them is.
+    """Report lists of which some elements, but not all in their order, are features.
 
     `setting` says where the features are named.
     """
@@ -209,7 +209,7 @@ _KINDS: tuple[tuple[Kind, Callable[[pa.DataType], bool]], ...] = (
 
 @dataclass(frozen=True)
 class Selection:
-    """The columns that were asked for, by what they are for.
+    """The columns that were asked for, by their roles.
 
     Parameters
     ----------
@@ -225,8 +225,8 @@ class Selection:
     cast : tuple of {"decimal", "bool"}
         Types that are taken for numbers.
     to_fit : bool
-        Whether something is to be learnt of the rows: then there must be some, and values in each
-        feature. A batch to score may be without.
+        Whether a model is to be fitted: then there must be rows, and each feature must have values.
+        A batch to score may have neither.
     """
 
     features: tuple[str, ...] | None = None
@@ -272,7 +272,7 @@ class Selection:
         return is_number(type_) or cast_of(type_) in self.cast
 
     def minds(self, kind: str, name: str) -> bool:
-        """Whether an oddity of this kind in this column is a problem."""
+        """Whether values of this kind, such as nulls, are a problem in this column."""
         if not self.may_compute(name):
             return False
         if kind == "negative":
@@ -286,10 +286,11 @@ def kind_of(type_: pa.DataType) -> Kind:
 
 
 def types_of(schema: pa.Schema) -> tuple[tuple[str, pa.DataType], ...]:
-    """Names and types of columns; of what is only stored as a number, not that of the number.
+    """Names and types of columns; what is only stored as a number has another type.
 
-    Categories of numbers are categories by the note of pandas. What has a type of somebody else's
-    is no number: who has not imported pandas has no word for its periods.
+    A category whose values are numbers is told by the note of pandas. An extension type that is
+    not registered is opaque and so no number: without pandas imported, Arrow would give the
+    integers of its periods.
     """
     categories = [
         each.get("field_name", each.get("name"))
@@ -300,7 +301,7 @@ def types_of(schema: pa.Schema) -> tuple[tuple[str, pa.DataType], ...]:
 
 
 def pandas_note(schema: pa.Schema, word: str) -> list[Any]:
-    """What pandas notes in a schema under this word."""
+    """The list that pandas notes in a schema under a key; empty where there is none."""
     try:
         found = json.loads((schema.metadata or {})[b"pandas"])[word]
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -323,11 +324,11 @@ def is_number(type_: pa.DataType) -> bool:
 
 
 def cast_of(type_: pa.DataType) -> Cast | None:
-    """The word that asks to take this type for a number; None where there is none."""
+    """The value of `data.cast` that takes this type for a number; None where there is none."""
     kind = kind_of(type_)
     return kind if kind in ("decimal", "bool") else None
 
 
 def number_type(type_: pa.DataType) -> pa.DataType:
-    """The type whose values a column has once it is taken for numbers."""
+    """The type of a column after `data.cast` has taken its values for numbers."""
     return {"decimal": pa.float64(), "bool": pa.uint8(), None: type_}[cast_of(type_)]

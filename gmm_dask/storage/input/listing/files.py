@@ -46,9 +46,10 @@ class File:
     name : str
         Posix path relative to the root.
     keys : tuple of Key
-        Values that all its rows have.
+        Values of folder keys, the same in all rows of the file.
     columns : tuple of str
-        Of the table that its log makes it a part of; it may be older than one of them.
+        Columns of the Delta table that the file is a part of; the file may be older than a column
+        and then lacks it.
     """
 
     name: str
@@ -177,7 +178,7 @@ def _places(texts: Iterable[str], problems: Problems) -> dict[str, list[Place]]:
 
 
 def _caution(root: str, places: Sequence[Place], problems: Problems) -> str | None:
-    """That files are read which are named one by one, whatever the log of their table says."""
+    """A caution of files that are named one by one inside a table, whose log is not asked."""
     files = [place for place in places if place.kind == "file"]
     if not files or problems:
         return None
@@ -234,7 +235,7 @@ class _Search:
 
     @property
     def _n_told(self) -> int:
-        """Places about which there is no more to say than that they hold no files."""
+        """The number of places that hold no files and have no other problem."""
         return len(self.choice.problems) + len(self.without_files)
 
     def _files_of_place(self, place: Place) -> dict[str, File]:
@@ -280,7 +281,7 @@ class _Search:
         }
 
     def _prefix(self, place: Place) -> str:
-        """What comes before the names that are relative to the place."""
+        """The part of a name, relative to the root, that lies above the place."""
         inner = place.root.removeprefix(self.root).strip("/")
         return f"{inner}/" if inner else ""
 
@@ -350,7 +351,7 @@ def _check_links(listing: Listing, problems: Problems) -> None:
 
 
 def _sound(names: Iterable[str], problems: Problems) -> list[str]:
-    """Only names that can be written down, as the fingerprint and the labels must."""
+    """The names that are valid UTF-8, as fingerprint and labels need; others are problems."""
     sound = []
     for name in names:
         try:

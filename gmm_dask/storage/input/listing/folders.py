@@ -19,13 +19,13 @@ Kind = Literal["folder", "file", "a link to nothing", "other"]
 
 @dataclass(frozen=True)
 class Entry:
-    """What a folder holds under one name.
+    """An entry of a folder: a file, a folder, or something else.
 
     Parameters
     ----------
     name : str
     kind : Kind
-        Of what a link leads to.
+        Kind of the entry; of a link, that of its target.
     is_link : bool
     """
 
@@ -115,7 +115,7 @@ class RemoteFolders:
         return f"{self._prefix}{folder}".rstrip("/") if folder else self._prefix[:-1]
 
     def _note(self, found: Iterable[dict[str, Any]]) -> None:
-        """Put keys into the folders they lie in, but for those that only mark a folder."""
+        """Enter keys into the folders that they lie in, without keys that only mark a folder."""
         infos = [(str(info["name"])[len(self._prefix) :], info) for info in found]
         folders = {name for name, info in infos if info["type"] == "directory"}
         folders.update(above for name, _ in infos for above in _folders_above(name))

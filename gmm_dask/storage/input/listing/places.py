@@ -52,7 +52,7 @@ class Pattern:
         return self._with_skipped(stay | further)
 
     def is_matched(self, states: States) -> bool:
-        """Whether the names so far are what the glob asks for."""
+        """Whether the names that led to these states match the whole glob."""
         return len(self.parts) in states
 
     def is_deep(self, states: States) -> bool:
@@ -72,7 +72,7 @@ class Pattern:
         return accumulate(names, self.after, initial=self.start())
 
     def _with_skipped(self, states: set[int]) -> States:
-        """`**` is also no folder at all."""
+        """The states after `**` has matched no folder at all."""
         found = set[int]()
         for i in states:
             found.add(i)

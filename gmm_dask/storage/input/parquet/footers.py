@@ -117,7 +117,7 @@ Column = tuple[str, pa.DataType]
 
 @dataclass(frozen=True)
 class Footer:
-    """What the end of one file says.
+    """The contents of the footer of one file.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ class Footer:
 
 
 def footer_of_none(name: str, schema: pa.Schema) -> Footer:
-    """What is known of a table that no file is a part of; `name` stands for all of its files."""
+    """The footer that stands for a table without files; `name` is that of the table's log."""
     columns = tuple((field.name, field.type) for field in schema)
     return Footer(name, FileState(0, 0, None), hashlib.sha256().hexdigest(), (), columns, ())
 

@@ -36,7 +36,7 @@ PLAN_AGAIN = "Run again: a new plan takes the file as it is now."
 
 
 class NoFile:
-    """What a chunk of no row groups is read from: there need not be a file."""
+    """The source of a chunk without row groups, for which no file need be there."""
 
     stream: Any = None
     metadata: Any = None
@@ -160,7 +160,7 @@ class OpenFile:
                 yield pa.record_batch([pa.nulls(min(size, n_rows - first))], [""])
 
     def _keep(self, key: tuple[Any, ...], cursor: Cursor) -> None:
-        """Have the cursor for the next part, and as many others as there is room for."""
+        """Keep the cursor for the next part of the row group; drop the oldest beyond a limit."""
         self._cursors[key] = cursor
         while sum(len(columns) for _, columns in self._cursors) > MAX_OPEN_COLUMNS:
             del self._cursors[next(iter(self._cursors))]  # the one that was used least lately
@@ -210,7 +210,7 @@ class Cursor:
 
 
 def with_absent(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
-    """The columns in the order given; those that the batch has not hold missing values."""
+    """The batch with the columns in the order given; columns that it lacks hold missing values."""
     names, absent = batch.schema.names, pa.nulls(batch.num_rows)
     arrays = [batch.column(name) if name in names else absent for name in columns]
     return pa.RecordBatch.from_arrays(arrays, names=list(columns))

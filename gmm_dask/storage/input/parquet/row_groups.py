@@ -245,7 +245,7 @@ def _double(bound: bytes) -> float:
 
 
 def n_leaves(type_: pa.DataType) -> int:
-    """Columns that a file has for one of this type."""
+    """Leaf columns that Parquet stores for a column of this type."""
     if isinstance(type_, pa.BaseExtensionType):
         return n_leaves(type_.storage_type)
     if not pa.types.is_nested(type_):
@@ -259,7 +259,7 @@ def first_leaf(schema: pa.Schema, name: str) -> int:
 
 
 def _fault(chunk: Fields, n_rows: int, leaf: _Leaf, end: int) -> str | None:
-    """Why the bytes of a column chunk cannot be what the footer says."""
+    """Why the byte range of a column chunk is impossible, in words; None where it is possible."""
     metadata = structure(chunk, CHUNK_METADATA)
     if CHUNK_ENCRYPTION in chunk:
         return ENCRYPTED_FILE
@@ -321,7 +321,7 @@ def _can_decompress(codec: int) -> bool:
 
 
 def _oddities(metadata: Fields, leaf: _Leaf, group: int) -> list[Oddity]:
-    """What the statistics of a column chunk give away, as far as it matters."""
+    """The oddities in the statistics of a column chunk that are a problem for the run."""
     return [
         Oddity(kind, group, leaf.column, what)
         for kind, what in _all_oddities(metadata, leaf)
@@ -330,7 +330,7 @@ def _oddities(metadata: Fields, leaf: _Leaf, group: int) -> list[Oddity]:
 
 
 def _all_oddities(metadata: Fields, leaf: _Leaf) -> Iterator[tuple[str, str]]:
-    """Kind and extent of what the statistics of a column chunk give away."""
+    """Kind and extent of every oddity that the statistics of a column chunk show."""
     statistics = structure(metadata, COLUMN_STATISTICS)
     nulls = integer(statistics, STATISTICS_NULLS) if STATISTICS_NULLS in statistics else 0
     if leaf.is_null:
