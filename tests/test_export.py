@@ -146,7 +146,8 @@ def iris(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_every_file_is_as_its_schema_says(iris: Path) -> None:
+@pytest.mark.usefixtures("nothing_drawn")
+def test_every_file_is_as_its_schema_says(iris: Path, tmp_path: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     seen = set()
     for path in iris.rglob("*.json"):
@@ -156,6 +157,11 @@ def test_every_file_is_as_its_schema_says(iris: Path) -> None:
         jsonschema.validate(json.loads(path.read_text()), SCHEMAS[pattern])
         seen.add(pattern)
     assert set(SCHEMAS) - seen <= {"runs/*/statistics.json"}  # of refreshes alone
+    fit = {"n_components": [1, 2], "init_params": "kmeans"}
+    data = {"path": str(ROOT / "examples" / "iris")}
+    chosen = run(settings_from({"data": data, "fit": fit, "output": {"path": str(tmp_path)}}))
+    assert len(chosen.metrics["selection"]["table"]["n_components"]) == 2
+    jsonschema.validate(chosen.metrics, SCHEMAS["runs/*/metrics.json"])
     spoilt = json.loads(next(iris.rglob("model.json")).read_text()) | {"means": "code"}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(spoilt, SCHEMAS["runs/*/model.json"])

@@ -367,6 +367,7 @@ def export(
             to.write_text(written)
 
 
+app.command(cls=Command)(upkeep.merge)
 app.command(cls=Command)(upkeep.gc)
 
 

@@ -1,4 +1,4 @@
-"""The commands that keep an output in order: promote, name, compare, gc.
+"""The commands that keep an output in order: promote, name, compare, merge, gc.
 
 Heavy imports are inside the commands, so that help answers at once.
 """
@@ -110,6 +110,22 @@ def compare(
                 print_line(console, line)
         if html is not None:
             html.write_text(render_comparison(found.title, found.events, found.sheets))
+
+
+def merge(
+    refs: Annotated[
+        list[str],
+        typer.Argument(metavar="OUT[@VERSION]", help="The refreshed output of each site."),
+    ],
+    out: Annotated[str, typer.Option(metavar="OUT", help="Where the mixture is published.")],
+    debug: Debug = False,
+) -> None:
+    """Make one step of EM from the statistics that several sites kept; no row leaves its site."""
+    with ending(debug):
+        from gmm_dask.command.console import make_console, print_line
+        from gmm_dask.stage.refresh import sites
+
+        print_line(make_console(), f"Published {sites.merge(refs, out)}.")
 
 
 def gc(

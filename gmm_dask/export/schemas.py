@@ -174,6 +174,27 @@ SCHEMAS: dict[str, Schema] = {
             "outcome": _TEXT,
             "events": _list({"type": "object", "required": ["kind", "message"]}),
             "published": _or_null(_TIME),
+            "selection": _or_null(
+                {
+                    "type": "object",
+                    "description": "of a model that was chosen: all candidates, the best first, "
+                    "column by column, and why",
+                    "properties": {
+                        "criterion": _TEXT,
+                        "reason": _list(_TEXT),
+                        "elbow": _or_null(_COUNT),
+                        "table": {
+                            "type": "object",
+                            "properties": {
+                                "n_components": _list(_COUNT),
+                                "covariance_type": _list(_TEXT),
+                            },
+                            "additionalProperties": _list(_or_null({})),
+                        },
+                    },
+                    "required": ["criterion", "reason", "table"],
+                }
+            ),
             "severity": _or_null(
                 {
                     "type": "object",
@@ -183,7 +204,7 @@ SCHEMAS: dict[str, Schema] = {
                 }
             ),
         },
-        ("published", "severity", "n_noise"),
+        ("published", "selection", "severity", "n_noise"),
     ),
     "runs/*/run.json": _file(
         "The plan: files, rows, settings and software of the attempt that began the run",

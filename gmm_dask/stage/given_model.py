@@ -41,11 +41,16 @@ from gmm_dask.storage import (
 )
 
 GIVEN = "a mixture that was given"  # in place of the path of data
-NO_RECORD = "This mixture was fitted in Python and published as it is; no rows were labelled."
+IN_PYTHON = "fitted in Python"
 
 
 def publish_model(
-    model: Model, out: str, fit: FitSettings, missing: str, now: Clock = utc_now
+    model: Model,
+    out: str,
+    fit: FitSettings,
+    missing: str,
+    origin: str = IN_PYTHON,
+    now: Clock = utc_now,
 ) -> str:
     """Publish a model as the latest version of an output folder; returns OUT@version.
 
@@ -60,6 +65,8 @@ def publish_model(
     fit : FitSettings
         How the mixture was fitted.
     missing : {"error", "drop", "em"}
+    origin : str
+        How it came about, for people.
     now : Clock
         Tells the times that the files and the version carry.
 
@@ -85,7 +92,7 @@ def publish_model(
     found = find_version(store, folder.run_id)
     if found is not None:
         return f"{out}@{make_latest(folder, found, now=now).version.number}"
-    folder.put_if_absent("run.json", canonical_json(_about(settings, model, folder.run_id)))
+    folder.put_if_absent("run.json", canonical_json(_about(settings, model, folder.run_id, origin)))
     note_contents(folder, ())
     folder.put_if_absent("model.json", dump_model(model))
     folder.put_of_model("parameters.parquet", parameters_bytes(model), model.sha256)
@@ -94,7 +101,7 @@ def publish_model(
     changes = CHANGES_FILE.dump(Changes(model.sha256, None, first_descents(model)))
     folder.put_of_model(CHANGES, changes, model.sha256)
     published = folder.get_json("metrics.json")["published"]
-    report = html_of_model(render_report(_report(model, settings, metrics)), model.sha256)
+    report = html_of_model(render_report(_report(model, settings, metrics, origin)), model.sha256)
     folder.put_of_model("report.html", report, model.sha256)
     manifest_sha256 = write_manifest(
         folder, (), n_rows=model.n_rows, published=published, model_sha256=model.sha256
@@ -103,12 +110,16 @@ def publish_model(
     return f"{out}@{version.number}"
 
 
-def _about(settings: Settings, model: Model, identity: str) -> dict[str, Any]:
+def _no_record(origin: str) -> str:
+    return f"This mixture was {origin} and published as it is; no rows were labelled."
+
+
+def _about(settings: Settings, model: Model, identity: str, origin: str) -> dict[str, Any]:
     return {
         "format": "gmm_dask.run",
         "format_version": 1,
         "run_id": identity,
-        "about": NO_RECORD,
+        "about": _no_record(origin),
         "settings": redacted_document(settings.model_dump(mode="json")),
         "plan": {"root": GIVEN, "partitions": [], "chunks": [], "n_rows": model.n_rows},
         "software": software_versions(),
@@ -145,10 +156,10 @@ def _metrics(model: Model, fit: FitSettings, identity: str) -> dict[str, Any]:
     }
 
 
-def _report(model: Model, settings: Settings, metrics: dict[str, Any]) -> ReportData:
+def _report(model: Model, settings: Settings, metrics: dict[str, Any], origin: str) -> ReportData:
     components = text.numbered(model.parameters.n_components, "component")
     return ReportData(
-        title=f"{components}, fitted in Python",
+        title=f"{components}, {origin}",
         run_id=metrics["run_id"],
         feature_names=model.feature_names,
         parameters=model.parameters,
@@ -159,7 +170,7 @@ def _report(model: Model, settings: Settings, metrics: dict[str, Any]) -> Report
         sample=np.empty((0, model.parameters.n_features)),
         metrics=metrics,
         settings=settings.model_dump(mode="json"),
-        plan={"caution": NO_RECORD},
+        plan={"caution": _no_record(origin)},
         versions=software_versions(),
         events=(),
     )

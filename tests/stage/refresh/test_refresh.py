@@ -17,8 +17,9 @@ from gmm_dask.engine import open_backend
 from gmm_dask.errors import DataError, SettingsError
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage.job import plan
+from gmm_dask.stage.outputs import open_output
 from gmm_dask.stage.refresh.partition_sums import Under, partition_sums
-from gmm_dask.stage.refresh.sites import merged
+from gmm_dask.stage.refresh.sites import merge
 from gmm_dask.stage.run import refresh, run
 from gmm_dask.stage.summary import Ending
 from gmm_dask.stage.watch import Watcher
@@ -213,6 +214,7 @@ def test_other_settings_and_bad_rows_are_refused_and_nothing_is_published(lake: 
     assert len(list_versions(open_store(str(lake.out)))) == 1
 
 
+@pytest.mark.usefixtures("nothing_drawn")
 def test_sums_of_two_sites_make_the_step_that_all_rows_make(tmp_path: Path) -> None:
     """Bit for bit, and no row leaves its site."""
     whole = Lake(tmp_path / "whole", tmp_path / "out")
@@ -227,14 +229,19 @@ def test_sums_of_two_sites_make_the_step_that_all_rows_make(tmp_path: Path) -> N
     for lake in (here, there):
         found = about(refresh(lake.settings(**follows)))
         assert found["exact_for_version"] == 1
-    settings = whole.settings()
-    step = merged([str(here.out), str(there.out)], settings.fit)
-    expected = refresh(settings).model.parameters
-    assert step.means.tobytes() == expected.means.tobytes()
-    assert step.covariances.tobytes() == expected.covariances.tobytes()
+    out = str(tmp_path / "central")
+    assert merge([str(here.out), str(there.out)], out) == f"{out}@1"
+    step, expected = open_output(out), refresh(whole.settings()).model.parameters
+    assert step.model.parameters.means.tobytes() == expected.means.tobytes()
+    assert step.model.parameters.covariances.tobytes() == expected.covariances.tobytes()
+    assert (step.model.n_rows, step.metrics["outcome"]) == (5 * 400, "refreshed")
+    follows = {"output": {"follows": f"{out}@1"}}
+    for lake in (here, there):  # the next step goes on from there
+        assert about(refresh(lake.settings(**follows)))["exact_for_model"] == step.model.sha256
+    assert merge([str(here.out), str(there.out)], out) == f"{out}@2"
     polished = refresh(there.settings(refresh={"polish": 1}, **follows))
     with pytest.raises(SettingsError, match="sums of another mixture"):
-        merged([str(here.out), polished.folder.store.url], settings.fit)
+        merge([str(here.out), polished.folder.store.url], out)
 
 
 @pytest.mark.heavy
