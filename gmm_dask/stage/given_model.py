@@ -27,6 +27,7 @@ from gmm_dask.storage import (
     Clock,
     Model,
     RunFolder,
+    Store,
     canonical_json,
     dump_model,
     find_version,
@@ -84,11 +85,7 @@ def publish_model(
     )
     store = open_store(out)
     matters = {"model": model.sha256, "fit": fit.model_dump(mode="json"), "missing": missing}
-    newest, n = latest(store), 0
-    folder = RunFolder(store, run_id(matters, model.data_fingerprint))
-    while newest is not None and folder.run_id in newest.registry.gone:
-        n += 1
-        folder = RunFolder(store, run_id({**matters, "again": n}, model.data_fingerprint))
+    folder = _folder(store, matters, model)
     found = find_version(store, folder.run_id)
     if found is not None:
         return f"{out}@{make_latest(folder, found, now=now).version.number}"
@@ -108,6 +105,16 @@ def publish_model(
     )
     version = publish_version(store, folder.run_id, manifest_sha256, model.n_rows, now)
     return f"{out}@{version.number}"
+
+
+def _folder(store: Store, matters: dict[str, Any], model: Model) -> RunFolder:
+    """The folder of the run; one that was removed is not taken again."""
+    newest, n = latest(store), 0
+    folder = RunFolder(store, run_id(matters, model.data_fingerprint))
+    while newest is not None and folder.run_id in newest.registry.gone:
+        n += 1
+        folder = RunFolder(store, run_id({**matters, "again": n}, model.data_fingerprint))
+    return folder
 
 
 def _no_record(origin: str) -> str:
