@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +23,8 @@ from gmm_dask.roads.fitting_run import FitData, FitListener, tasks_told
 
 if TYPE_CHECKING:
     from gmm_dask.estimator.gaussian_mixture import GaussianMixture
+
+BAR_SECONDS = 0.1  # between two changes of a bar
 
 logger = logging.getLogger("gmm_dask")
 NAME_THEM = (
@@ -54,7 +58,7 @@ def rows_to_fit(
     """
     chunks = checked_chunks(estimator, X, sample_weight, estimator.missing, reset=reset)
     listening = Listening(estimator, chunks)
-    with backend_of(chunks, X) as backend:
+    with backend_of(chunks, X) as backend, listening.ending():
         if is_path(X):  # of other lazy rows the user decides what stays in memory
             tell = tasks_told(listening.progress)
             chunks = engine.hold(chunks, backend, backend.memory_to_hold, tell=tell).chunks
@@ -75,6 +79,14 @@ class Listening(FitListener):
     def __init__(self, estimator: GaussianMixture, chunks: engine.RowChunks) -> None:
         self._estimator, self._chunks = estimator, chunks
         self.pace, self._objective = Pace(), estimator._objective
+        self._bar = _bar_of_notebook() if estimator.verbose == 1 and not _is_log_read() else None
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """The time of the fit, at whose end a bar is full."""
+        yield
+        if self._bar is not None:
+            self._bar.end()
 
     def surveyed(self, surveyed: engine.Survey) -> None:
         """See FitListener."""
@@ -92,7 +104,9 @@ class Listening(FitListener):
 
     def progress(self, phase: str, done: int, of: int | None = None, note: str = "") -> None:
         """See FitListener."""
-        if self._estimator.verbose and self.pace.is_due:
+        if self._bar is not None:
+            self._bar.show(done, of, in_words(phase, done, of, note))
+        elif self._estimator.verbose and self.pace.is_due:
             self._say(in_words(phase, done, of, note))
 
     def passed(self, record: fitting.Pass) -> None:
@@ -100,13 +114,17 @@ class Listening(FitListener):
         self.happened(record.events)
         verbose, interval = self._estimator.verbose, self._estimator.verbose_interval
         asked_for = record.number == 1 or record.number % interval == 0
-        if not verbose or not (asked_for or self.pace.is_due):
+        is_shown = self._bar is not None or asked_for or self.pace.is_due
+        if not verbose or not is_shown:
             return
         bound = f"{self._objective} {record.lower_bound:.10g}"
         line = f"start {record.start} pass {record.number}: {bound}"
         if np.isfinite(record.change):
             line += f", change {record.change:.3g}"
-        self._say(f"{line}, {record.seconds:.3f} s" if verbose > 1 else line)
+        if self._bar is not None:
+            self._bar.show(record.number, self._estimator.max_iter, line)
+        else:
+            self._say(f"{line}, {record.seconds:.3f} s" if verbose > 1 else line)
 
     def happened(self, events: Sequence[fitting.Event]) -> None:
         """See FitListener."""
@@ -116,8 +134,48 @@ class Listening(FitListener):
     def _say(self, line: str) -> None:
         """A line to the log, or printed where the log has no reader, as in most notebooks."""
         self.pace.told()
-        if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
+        if _is_log_read():
             logger.info("%s", line)
         else:
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
+
+
+def _is_log_read() -> bool:
+    return logger.isEnabledFor(logging.INFO) and logger.hasHandlers()
+
+
+class _Bar:
+    """How far a fit is, as widgets below the cell of a notebook."""
+
+    def __init__(self, widgets: Any, display: Any) -> None:
+        self._bar, self._words = widgets.FloatProgress(max=1.0), widgets.Label()
+        self._last = ""
+        self._shown = (
+            -math.inf
+        )  # when it last changed: a browser takes no thousand changes a second
+        display(widgets.HBox([self._bar, self._words]))
+
+    def show(self, done: int, of: int | None, words: str) -> None:
+        """Show that so many are done, of so many, in words."""
+        now, self._last = time.monotonic(), words
+        if now - self._shown >= BAR_SECONDS:
+            self._shown, self._words.value = now, words
+            self._bar.value = done / of if of else 0.0
+
+    def end(self) -> None:
+        """The fit ended."""
+        self._bar.value, self._words.value = 1.0, self._last
+
+
+def _bar_of_notebook() -> _Bar | None:
+    """A bar, where this runs in a notebook that has ipywidgets."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if not hasattr(shell, "kernel"):
+        return None
+    try:
+        import ipywidgets
+        from IPython.display import display
+    except ImportError:
+        return None
+    return _Bar(ipywidgets, display)
