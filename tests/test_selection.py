@@ -132,6 +132,40 @@ def test_criteria_of_parts_are_those_of_fits_to_these_parts(criterion: str) -> N
     assert grid.best_score_ == table[grid.best_params_["n_components"]]
 
 
+@pytest.mark.parametrize("kind", ["full", "tied", "spherical"])
+def test_components_die_until_the_message_is_shortest(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    with_small_sample(monkeypatch, 800)
+    reads: list[int] = []
+    X = rows_of_dask(rows(4000, seed=3), reads)
+    grid = GaussianMixtureSelector(
+        range(1, 9), covariance_types=kind, criterion="mml", random_state=2
+    ).fit(X)
+    assert grid.best_params_["n_components"] == 3
+    best = grid.best_estimator_
+    assert sorted(np.argmin(((CENTRES[:, None] - best.means_) ** 2).sum(axis=2), axis=1)) == [
+        0,
+        1,
+        2,
+    ]
+    assert best.weights_ == pytest.approx(1 / 3, abs=0.03)
+    assert grid.best_score_ == min(grid.results_["mml"])
+    assert grid.n_reads_ * 7 == len(reads) < 7 * 30  # components die on the sample
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag"])
+def test_the_message_tells_each_parameter(kind: str) -> None:
+    X, k = rows(500), 3
+    grid = GaussianMixtureSelector(k, covariance_types=kind, criterion="bic", random_state=0).fit(X)
+    weights, n = grid.best_estimator_.weights_, len(X)
+    own, shared = {"full": (5, 0), "tied": (2, 3), "diag": (4, 0)}[kind]
+    expected = own / 2 * np.log1p(n * weights / 12).sum() + (k + shared) / 2 * np.log(n / 12)
+    expected += (k * (own + 1) + shared) / 2 - grid.results_["log_likelihood"][0]
+    assert grid.results_["mml"][0] == pytest.approx(expected, rel=1e-12)
+    assert own * k + shared + k - 1 == grid.results_["n_parameters"][0]
+
+
 def test_a_candidate_below_fewer_components_starts_again_from_a_split(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -39,11 +39,14 @@ class GaussianMixtureSelector(FittedMixture):
         The numbers of components that are tried.
     covariance_types : str or list of str, default="full"
         The families that are tried.
-    criterion : {"bic", "icl", "aic", "held_out", "prediction_strength"}, default="bic"
-        What the choice is made by. Of bic, icl and aic the lowest is the best. held_out is the mean
-        log-density of a fifth of the rows, by a hash of their values, under a fit to the others.
+    criterion : {"bic", "icl", "aic", "mml", "held_out", "prediction_strength"}, default="bic"
+        What the choice is made by. Of bic, icl, aic and mml the lowest is the best. held_out is the
+        mean log-density of a fifth of the rows, by a hash, under a fit to the others.
         prediction_strength (Tibshirani and Walther 2005) says whether fits to two halves of the
         rows put the same rows together; the most components of at least 0.8 are chosen.
+        mml is the minimum message length of Figueiredo and Jain 2002: there is one fit of the most
+        components on the sample, of which those die that are not worth their parameters; each
+        number of components starts where that fit came to rest with it, and no other is tried.
     n_init : int, default=1
         Starts of each candidate.
     random_state : int, RandomState or None

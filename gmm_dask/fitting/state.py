@@ -115,6 +115,7 @@ class State:
         """After a pass that counts; rough ones are over where they settle, and the fit is not."""
         settled, events = step
         calm = not any(event.pass_number == self.n_passes + 1 for event in events)
+        calm = calm and settled.n_components == self.parameters.n_components
         change = bound - self.last_bound
         settles = calm and (change if self.is_rough else abs(change)) < tol
         settles = settles and _noise_change(self.settled, settled) < NOISE_TOL

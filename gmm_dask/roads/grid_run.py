@@ -170,6 +170,11 @@ class _Running:
         return self.settings.arithmetic == "single" and self.over_all.in_single() is not None
 
     @property
+    def is_likelihood(self) -> bool:
+        """Whether more components cannot end lower: fits make the likelihood as large as it is."""
+        return self.settings.objective == "log-likelihood" and self.grid.criterion != "mml"
+
+    @property
     def salt(self) -> int:
         """Of the hashes that part the rows: the seed of the first start says it."""
         return int(self.seeds[0].generate_state(1, np.uint64)[0])
@@ -177,7 +182,8 @@ class _Running:
     def selection(self) -> Selection:
         """Starts, shared passes, criteria and the choice."""
         members = self._without_falls(list(self._begun()))
-        self.known = self._measured(choice.at_their_ends([*members, *self._twins()], self._pass))
+        ended = choice.at_their_ends([*members, *self._twins()], self._pass)
+        self.known = self._measured([one for one in ended if one.is_whole])
         if self._falls() and next(iter(self.ready.values())).sample.expectation is None:
             self._repair()  # reading nothing but the rows that are here
         if not self.known:
@@ -199,9 +205,35 @@ class _Running:
         return replace(found, bootstrap=self._bootstrap(found.best))
 
     def _begun(self) -> Iterator[Member]:
+        if self.grid.criterion == "mml":
+            for most in self._of_most():
+                yield from self._annihilated(most)
+            return
         for number, candidate in enumerate(self.ready):
             self.listener.progress("starts of candidates", number, len(self.ready), str(candidate))
             yield from self._members(candidate)
+
+    def _of_most(self) -> list[Candidate]:
+        """The candidate of the most components in each family."""
+        return list({each.covariance_type: each for each in sorted(self.ready)}.values())
+
+    def _annihilated(self, most: Candidate) -> Iterator[Member]:
+        """Candidates of a family from one fit of the most, whose components die one by one."""
+        ready, sample = self.ready[most], self.ready[most].sample
+        numbers = {one.n_components: one for one in self.ready if one[1] == most[1]}
+        plain = "kmeans" if ready.method.init_params == "auto" else ready.method.init_params
+        method = replace(ready.method, init_params=plain, sample_em=False)
+        fewest, tol = min(numbers), FINER * self.settings.tol
+        with suppress(*IN_TROUBLE):
+            for fit in fitting.fits_to_come(sample, method, ready.guards, self.seeds):
+                # A sample tells as much as its rows do, whatever rows it stands for.
+                rows = None if sample.expectation is None else float(len(sample.X))
+                for found in choice.annihilated(fit, self._shared(sample), fewest, rows, tol):
+                    n_left = found.n_components
+                    self.listener.progress("components die", most[0] - n_left, most[0] - fewest)
+                    if (candidate := numbers.get(n_left)) is not None:
+                        step, guard = fitting.Step(found, ()), choice.Annihilation.of(fit.maximise)
+                        yield self._settled(candidate, step, guard, [sample.on_larger])
 
     def _members(self, candidate: Candidate, fold: Fold | None = None) -> list[Member]:
         """The fits of a candidate before their first passes; none where there is no start."""
@@ -305,8 +337,7 @@ class _Running:
         first = next(iter(self.ready.values()))
         on_sample = first.asked.sample.expectation
         are_settled = first.method.sample_em and len(by_candidate) == len(members)
-        is_likelihood = self.settings.objective == "log-likelihood"
-        if on_sample is None or not are_settled or not is_likelihood:
+        if on_sample is None or not are_settled or not self.is_likelihood:
             return members
         asked = [engine.Asked(one.fit.parameters) for one in by_candidate.values()]
         found = on_sample.together(asked)
@@ -331,14 +362,28 @@ class _Running:
         step = choice.split_starts(fewer, candidate.n_components, guard, self._shared(sample))
         if step is None:
             return None
+        of_sample = [sample.expectation, sample.on_larger]
+        return self._settled(candidate, step, guard, of_sample, is_split=True)
+
+    def _settled(
+        self,
+        candidate: Candidate,
+        step: fitting.Step,
+        guard: fitting.Maximisation,
+        of_sample: Sequence[fitting.Expectation | None],
+        *,
+        is_split: bool = False,
+    ) -> Member:
+        """A member that starts where EM on samples leads to from a mixture."""
+        ready = self.ready[candidate]
         with suppress(*IN_TROUBLE):
-            for each in (sample.expectation, sample.on_larger):
+            for each in of_sample:
                 if each is not None:
                     found = fitting.refine(each, step, guard, tol=self.settings.tol)
                     step = fitting.Step(found.parameters, found.events_)
-        rule = rule_of(sample, ready.method)
+        rule = rule_of(ready.sample, ready.method)
         fit = fitting.Fit.begin(step, guard, rule, is_rough=self.is_single)
-        return Member(candidate, fit, is_split=True)
+        return Member(candidate, fit, is_split=is_split)
 
     def _shared(self, sample: fitting.Sample) -> fitting.SharedPass:
         """Passes over the sample, or over all rows where the sample is all."""
@@ -355,7 +400,7 @@ class _Running:
 
     def _falls(self) -> dict[Candidate, Candidate]:
         """Candidates that ended lower than fewer components did, by more than tol per row."""
-        if self.settings.objective != "log-likelihood":
+        if not self.is_likelihood:
             return {}
         values = {each: one.log_likelihood for each, one in self.known.items()}
         weight = max((np.exp(one.log_weight) for one in self.known.values()), default=0.0)

@@ -1,5 +1,6 @@
 """The choice of a model: candidates that share every pass, and the criteria they are ranked by."""
 
+from gmm_dask.fitting.choice.annihilation import Annihilation, annihilated
 from gmm_dask.fitting.choice.bootstrap import Bootstrap, bootstrap_test
 from gmm_dask.fitting.choice.members import Member, at_their_ends, fallen
 from gmm_dask.fitting.choice.ranking import (
@@ -13,11 +14,13 @@ from gmm_dask.fitting.choice.splits import split_starts
 
 __all__ = [
     "CRITERIA",
+    "Annihilation",
     "Bootstrap",
     "Candidate",
     "Measured",
     "Member",
     "Selection",
+    "annihilated",
     "at_their_ends",
     "bootstrap_test",
     "fallen",

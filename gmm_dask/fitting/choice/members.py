@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from gmm_dask.fitting.choice.annihilation import Annihilation
 from gmm_dask.fitting.choice.ranking import Candidate
 from gmm_dask.fitting.em import Fit, advance
 from gmm_dask.fitting.m_step import IN_TROUBLE
@@ -31,6 +32,12 @@ class Member:
     fit: Fit
     fold: Fold | None = None
     is_split: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no component has died of minimum message length; others may be dropped."""
+        dies = isinstance(self.fit.maximise, Annihilation)
+        return not dies or self.fit.parameters.n_components == self.candidate.n_components
 
 
 PassOfMembers = Callable[[Sequence[Member]], Sequence[SufficientStatistics]]

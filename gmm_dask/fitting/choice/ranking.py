@@ -11,19 +11,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gmm_dask.fitting.choice.annihilation import message_length
 from gmm_dask.fitting.choice.bootstrap import Bootstrap
 from gmm_dask.fitting.outcome import FitResult
 
 Array = npt.NDArray[np.float64]
 
-CRITERIA = ("bic", "icl", "aic", "held_out", "prediction_strength")
-LOWER_IS_BETTER = ("bic", "icl", "aic")
+CRITERIA = ("bic", "icl", "aic", "mml", "held_out", "prediction_strength")
+LOWER_IS_BETTER = ("bic", "icl", "aic", "mml")
 STRONG = 0.8  # prediction strength from which on clusters count as found (Tibshirani, Walther)
 MANY_ROWS = 100_000  # from which on no criterion is content with few components
 _NAMES = {
     "bic": "BIC",
     "icl": "ICL",
     "aic": "AIC",
+    "mml": "message length",
     "held_out": "held-out log-likelihood per row",
     "prediction_strength": "prediction strength",
 }
@@ -90,6 +92,11 @@ class Measured:
     def icl(self) -> float:
         """Biernacki, Celeux and Govaert 2000: the BIC of rows and labels together."""
         return self.n_free * self.log_weight - 2 * self.completed
+
+    @property
+    def mml(self) -> float:
+        """Figueiredo and Jain 2002: the length of a message that tells mixture and rows."""
+        return message_length(self.result.parameters, self.log_likelihood, self.log_weight)
 
     def value(self, criterion: str) -> float | None:
         """What a criterion says; None where it was not asked for."""

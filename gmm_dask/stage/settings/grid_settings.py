@@ -28,10 +28,12 @@ class SelectSettings(Section):
         default=(),
         description="Families to choose among. In short a list in fit.covariance_type.",
     )
-    criterion: Literal["bic", "icl", "aic", "held_out", "prediction_strength"] = Field(
+    criterion: Literal["bic", "icl", "aic", "mml", "held_out", "prediction_strength"] = Field(
         default="bic",
         description="What the choice is made by. held_out leaves a fifth of the rows to a fit of "
-        "the others; prediction_strength asks fits to two halves whether they part rows alike.",
+        "the others; prediction_strength asks fits to two halves whether they part rows alike. "
+        "mml, minimum message length, has components of one fit of the most die, and goes on with "
+        "each number that it came to rest with.",
     )
     n_bootstrap: Count = Field(
         default=0,
