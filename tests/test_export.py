@@ -84,6 +84,21 @@ def test_a_query_scores_as_we_do(family: str, scale: float, offset: float) -> No
     np.testing.assert_array_equal(found["label"], scores.labels)
 
 
+def test_a_query_reads_the_elements_of_a_list() -> None:
+    model, X = mixture("full", 1.0, 0.0), rows(1.0, 0.0)
+    model.feature_names = ("emb[0]", "emb[1]", "e")
+    data = pa.table({"emb": X[:, :2].tolist(), "e": X[:, 2], "id": np.arange(len(X))})
+    with duckdb.connect() as connection:
+        connection.register("data", data)
+        found = connection.execute(to_sql(model, "data", ["id"])).df().sort_values("id")
+    scores = score_rows(X, model.parameters)
+    np.testing.assert_allclose(found["log_density"], scores.log_density, rtol=1e-9)
+    assert [*found][:3] == ["id", "emb", "e"]
+    flat = to_sql(model, "data", first=None)
+    assert '"emb[1]"' in flat
+    assert '"emb"[2]' not in flat
+
+
 @pytest.mark.parametrize(("scale", "offset"), SCALES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_onnx_model_scores_as_we_do(family: str, scale: float, offset: float) -> None:

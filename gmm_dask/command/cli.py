@@ -342,6 +342,10 @@ def export(
     keep: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN", help="To select, too; may be repeated.")
     ] = None,
+    first: Annotated[
+        int,
+        typer.Option(metavar="0|1", help="The first place in a list, where features are lists."),
+    ] = 1,
     debug: Debug = False,
 ) -> None:
     """Write a mixture as what scores rows without this package: see docs/formats.md."""
@@ -360,7 +364,7 @@ def export(
         if form is Form.SCHEMA:
             written = json.dumps(SCHEMAS, indent=2) + "\n"
         else:
-            written = to_sql(model, table, keep or ())
+            written = to_sql(model, table, keep or (), first=first)
         if to is None:
             typer.echo(written, nl=False)
         else:

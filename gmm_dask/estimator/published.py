@@ -10,7 +10,7 @@ import numpy as np
 from gmm_dask import fitting
 from gmm_dask.estimator.gaussian_mixture import GaussianMixture
 from gmm_dask.estimator.hand_over import UNNAMED
-from gmm_dask.mixture import MergeTree, Parameters
+from gmm_dask.mixture import Cause, MergeTree, Parameters
 from gmm_dask.storage import Model
 
 WIDTH = 100  # characters of a line that is printed
@@ -83,6 +83,7 @@ class PublishedMixture(GaussianMixture):
         result = fitting.FitResult(
             model.parameters, model.lower_bounds, outcome, (model.parameters,),
             model.n_rows, model.sum_weight, n_taken_back=taken_back,
+            events_=_events(facts["metrics"]),
         )  # fmt: skip
         found._keep(result)
         found.n_features_in_ = model.parameters.n_features
@@ -149,6 +150,13 @@ def load_model(ref: str) -> PublishedMixture:
         source = _Source(facts, about.get("settings") or {})
     found: PublishedMixture = PublishedMixture._of(model, source.facts, _parameters(model, source))
     return found
+
+
+def _events(metrics: Mapping[str, Any]) -> tuple[fitting.Event, ...]:
+    """What metrics.json tells of components in trouble, among events of other kinds."""
+    causes = {str(each) for each in Cause}
+    found = [each for each in metrics.get("events", ()) if each["kind"] in causes]
+    return tuple(map(fitting.Event.of_dict, found))
 
 
 def _parameters(model: Model, source: _Source) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.export.scoring import Described, Scoring
+from gmm_dask.kinds import element_of
 
 Array = npt.NDArray[np.float64]
 
@@ -19,6 +20,7 @@ def to_sql(
     *,
     quote: str = '"',
     number: str = "DOUBLE",
+    first: int | None = 1,
 ) -> str:
     """A SELECT that gives label, log-density and the probability of each component of each row.
 
@@ -36,12 +38,16 @@ def to_sql(
         Of names: " in the standard, ` in BigQuery.
     number : str
         The type of double precision: DOUBLE, DOUBLE PRECISION, or FLOAT64.
+    first : int, optional
+        The place of the first element of a list, for features such as `embedding[0]`: 1 in DuckDB,
+        PostgreSQL and Trino, 0 in Spark and Snowflake. None where these are names of columns.
     """
     scoring, names = Scoring.of(mixture.parameters), mixture.feature_names
     k = len(scoring.means)
-    columns = [_quoted(name, quote) for name in dict.fromkeys((*keep, *names))]
+    read = [_read(name, quote, first) for name in names]
+    columns = dict.fromkeys((*(_quoted(name, quote) for name in keep), *(each for each, _ in read)))
     carried = ", ".join(columns)
-    steps = list(_distances(scoring, [_quoted(name, quote) for name in names], table, number))
+    steps = list(_distances(scoring, [value for _, value in read], table, number))
     shared = scoring.slopes is not None
     labels = [*range(k), *([] if scoring.noise is None else [-1])]  # the label of noise, last
     each = range(len(labels))
@@ -123,6 +129,15 @@ def _products(factor: Array, j: int) -> Iterator[str]:
 def _literal(value: float) -> str:
     """The number with all its digits; with an exponent, since without one it may be a decimal."""
     return f"{value:.16e}"
+
+
+def _read(name: str, quote: str, first: int | None) -> tuple[str, str]:
+    """The column that a feature is read from, and its value there."""
+    found = None if first is None else element_of(name)
+    if found is None or first is None:
+        return (_quoted(name, quote),) * 2
+    column = _quoted(found[0], quote)
+    return column, f"{column}[{found[1] + first}]"
 
 
 def _quoted(name: str, quote: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -54,7 +54,15 @@ class Event:
     @property
     def message(self) -> str:
         """The event as a sentence."""
-        who = "The tied covariance" if self.component is None else f"Component {self.component}"
+        return self._said(f"Component {self.component}")
+
+    @property
+    def under_way(self) -> str:
+        """The event in the course of a fit, before its components have the numbers of a model."""
+        return self._said("A component")
+
+    def _said(self, component: str) -> str:
+        who = "The tied covariance" if self.component is None else component
         says = f"{_SAYS[self.cause]} {columns_called(self.columns)}".rstrip()
         if self.cause is Cause.NARROW:
             return f"{who} {says}: {_NARROW}"
@@ -64,6 +72,19 @@ class Event:
         if self.until > self.pass_number:
             when = f"{when}, and on to pass {self.until}"
         return f"{who} {says} {when}; it was {self.action}."
+
+    @classmethod
+    def of_dict(cls, document: Mapping[str, Any]) -> Event:
+        """The event that `to_dict` made this of; raises KeyError, TypeError or ValueError."""
+        return cls(
+            int(document["pass"]),
+            None if document["component"] is None else int(document["component"]),
+            Cause(document["cause"]),
+            Action(document["action"]),
+            tuple(document["columns"]),
+            int(document["until"]),
+            int(document["start"]),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """For a JSON document, with MAX_COLUMNS columns at most."""

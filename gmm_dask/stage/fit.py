@@ -157,12 +157,16 @@ def fit(
 
 
 def _tell_ending(result: fitting.FitResult, watcher: Watcher) -> None:
-    """Warn of narrow components, which have the model's numbers only now, and of no convergence."""
+    tell_narrow(result, watcher)
+    if not result.converged:
+        watcher.warn(result.outcome.advice)
+
+
+def tell_narrow(result: fitting.FitResult, watcher: Watcher) -> None:
+    """Warn of narrow components, by the numbers that they have in the model."""
     narrow = [each.to_dict() for each in result.events_ if each.cause is Cause.NARROW]
     if narrow:
         watcher.warn(gist(narrow))
-    if not result.converged:
-        watcher.warn(result.outcome.advice)
 
 
 def _rows_in_chunks(plan: Plan) -> str:
@@ -286,7 +290,7 @@ class _Listener(FitListener):
         several = self._job.settings.fit.n_init > 1
         for event in events:
             self._watcher.warn(
-                f"Start {event.start}: {event.message}" if several else event.message
+                f"Start {event.start}: {event.under_way}" if several else event.under_way
             )
 
 

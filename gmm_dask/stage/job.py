@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version as installed_version
 from typing import Any, Generic, TypeVar
@@ -90,6 +90,8 @@ class Job(Generic[SettingsT]):
         Where the components of the model to label with come from; empty where one is fitted.
     severities : Severities or None
         Of the training data of the model to label with, where its version tells them.
+    again : bool
+        Whether an earlier attempt of the run was stopped.
     """
 
     settings: SettingsT
@@ -102,6 +104,7 @@ class Job(Generic[SettingsT]):
     follows: Followed | None = None
     descents: tuple[Descent, ...] = ()
     severities: Severities | None = None
+    again: bool = False
 
     @property
     def run_id(self) -> str:
@@ -171,7 +174,7 @@ def plan(
     """
     begun, tell = time.perf_counter(), (watcher or Watcher()).progress
     tell("opening the output", 0)
-    model, descents, severities = scorer_of(settings)
+    model, descents, severities, drawn = scorer_of(settings)
     store = open_store(settings.output.path, private=settings.output.private)
     _check_output_is_no_input(settings.data, store)
     dataset = _planned(settings, model, tell)
@@ -185,6 +188,7 @@ def plan(
     gone = () if newest is None else newest.registry.gone
     folder = run_folder(store, matters, dataset, columns, gone, partial(tell, "hashing files"))
     published, caution, follows = find_version(store, folder.run_id), None, None
+    again = published is None and folder.exists("run.json")
     if published is None:
         cluster = settings.cluster
         check_certificates(cluster.tls_ca_file, cluster.tls_cert, cluster.tls_key)
@@ -196,13 +200,12 @@ def plan(
             rule = settings.output.follows
             found, unlike = followed(store, rule, dataset.features, folder.run_id)
             about["follows"] = None if found is None else FOLLOWED.dump(found)
-        caution = " ".join(filter(None, (dataset.caution, undecided, mixed, unlike))) or None
+        caution = " ".join(filter(None, (dataset.caution, undecided, mixed, unlike, drawn))) or None
         folder = begin(store, matters, dataset, columns, canonical_json(about), gone)
         follows = noted(folder)
     seconds = time.perf_counter() - begun
-    return Job(
-        settings, dataset, folder, published, model, seconds, caution, follows, descents, severities
-    )
+    job = Job(settings, dataset, folder, published, model, seconds, caution, follows)
+    return replace(job, descents=descents, severities=severities, again=again)
 
 
 def _planned(settings: Settings | ScoreSettings, model: Model | None, tell: Report) -> Plan:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from gmm_dask.errors import ModelFileError, OutputError
-from gmm_dask.fitting import Outcome
+from gmm_dask.fitting import Event, Outcome
 from gmm_dask.mixture import Cause
 from gmm_dask.stage.labels.certainty import kinds
 from gmm_dask.stage.labels.profile_record import PROFILES
 from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE, Changes, first_descents
 from gmm_dask.storage import (
-    ANY,
     COUNT,
     FLAG,
     MAX_MODEL_BYTES,
@@ -49,6 +48,7 @@ from gmm_dask.storage import (
 # What a version is asked the path of, and its name within the folder of the run.
 FILES = {"model": "model.json", "labels": "labels", "report": "report.html", "folder": ""}
 _OF_ROWS_THAT_COUNT = ("log_likelihood_per_row", "bic", "aic", "icl")
+CAUSES = frozenset(map(str, Cause))
 LONGEST = 1 << 24  # characters of what is said of an event: it names columns
 _SELECTION = part(
     heading=TEXT,
@@ -201,8 +201,11 @@ def _check_metrics(metrics: Any, model: Model, at: At) -> None:
     if metrics.get("outcome") != model.outcome or found["n_passes"] != n_passes:
         at.refuse("or n_passes is not that of the model", "outcome")
     for i, event in enumerate(metrics["events"]):
-        if event["kind"] == Cause.NARROW:
-            ANY.of(event, "component", at.inside("events").inside(i))
+        if event["kind"] in CAUSES:
+            try:
+                Event.of_dict(event)
+            except (KeyError, TypeError, ValueError) as error:
+                at.inside("events").inside(i).refuse(f"is no event of a component ({error!r})")
 
 
 def load_model_bytes(ref: str) -> bytes:

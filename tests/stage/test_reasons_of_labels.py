@@ -16,6 +16,7 @@ from gmm_dask.errors import DataError, SettingsError
 from gmm_dask.mixture import Parameters, score_rows
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage.labels.severity import LEVELS, Severities
+from gmm_dask.stage.outputs import open_output
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
 from gmm_dask.stage.settings.run_settings import REASONS
@@ -84,8 +85,23 @@ def test_other_rows_are_compared_with_the_training_data_of_the_version(
     again = score_with(str(tmp_path / "here"), str(IRIS), tmp_path / "again", severity=True)
     np.testing.assert_array_equal(again["severity"], here["severity"])
     load_model(out).save(tmp_path / "model.json")
-    with pytest.raises(SettingsError, match="does not say how dense"):
-        score_with(str(tmp_path / "model.json"), str(IRIS), tmp_path / "none", severity=True)
+
+
+def test_a_model_file_alone_has_the_severity_of_rows_drawn_from_its_mixture(
+    iris_settings: MakeSettings, tmp_path: Path
+) -> None:
+    """As exactly as their number allows: of such rows severity is uniform."""
+    run(iris_settings(labels={"enabled": False}))
+    model = load_model(str(tmp_path / "out"))
+    model.save(tmp_path / "model.json")
+    drawn = model.set_params(random_state=1).sample(5000)[0]
+    names = dict(zip(FEATURES, drawn.T, strict=True))
+    pq.write_table(pa.table(names), tmp_path / "drawn.parquet")
+    model_file, data = str(tmp_path / "model.json"), str(tmp_path / "drawn.parquet")
+    found = score_with(model_file, data, tmp_path / "scored", severity=True)["severity"]
+    np.testing.assert_allclose(found.quantile([0.1, 0.5, 0.9, 0.99]), [10, 50, 90, 99], atol=2.5)
+    caution = open_output(str(tmp_path / "scored")).metrics["caution"]
+    assert "severity compares rows with 65,536 that are drawn from the mixture" in caution
 
 
 def test_rows_with_missing_values_are_explained_by_what_they_hold(tmp_path: Path) -> None:

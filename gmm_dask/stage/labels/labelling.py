@@ -166,7 +166,7 @@ def _further(labels: LabelSettings, model: Model, severities: Severities | None)
     """What stands beside the labels that are written."""
     if not labels.enabled:
         return Further()
-    severities = needed(severities, "the model") if "severity" in labels.further else None
+    severities = needed(severities) if "severity" in labels.further else None
     limit = None if labels.anomaly is None else 100 * labels.anomaly
     clusters = model.known_clusters if labels.clusters else None
     return Further(labels.further, model.feature_names, severities, limit, clusters, labels.reasons)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gmm_dask.stage.labels.severity import Severities, needed
+from gmm_dask.stage.labels.severity import N_DRAWN, Severities
 from gmm_dask.stage.lineage.changes import Descent, first_descents
 from gmm_dask.stage.outputs import open_model, read_model, resolve
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.storage import Model, read_manifest
+
+DRAWN = (
+    "{} does not tell how dense its training data were: severity compares rows with "
+    f"{N_DRAWN:,} that are drawn from the mixture."
+)
 
 
 class Scorer(NamedTuple):
@@ -20,12 +25,16 @@ class Scorer(NamedTuple):
     descents : tuple of Descent
         Where its components come from.
     severities : Severities or None
-        Of its training data; None where its version does not tell them.
+        Of its training data; of rows drawn from the mixture where nobody tells them and they are
+        asked for.
+    caution : str or None
+        That they are of such rows.
     """
 
     model: Model | None = None
     descents: tuple[Descent, ...] = ()
     severities: Severities | None = None
+    caution: str | None = None
 
 
 def scorer_of(settings: Settings | ScoreSettings) -> Scorer:
@@ -35,21 +44,22 @@ def scorer_of(settings: Settings | ScoreSettings) -> Scorer:
     ------
     OutputError, ModelFileError
         There is no such model, or it is damaged.
-    SettingsError
-        Severity is asked for, and nobody knows how dense the training data are.
     """
     if isinstance(settings, Settings):
         return Scorer()
+    severities = None
     if settings.model.endswith(".json"):
         model = read_model(settings.model)
-        found = Scorer(model, first_descents(model))
+        descents = first_descents(model)
     else:
         folder, version = resolve(settings.model)
         model, changes = open_model(folder, version)
         manifest = read_manifest(folder.store, version)
         metrics = folder.get_verified_json("metrics.json", manifest)
         severities = Severities.noted(metrics, folder.path("metrics.json"))
-        found = Scorer(model, changes.components, severities)
-    if settings.labels.enabled and "severity" in settings.labels.further:
-        needed(found.severities, settings.model)
-    return found
+        descents = changes.components
+    asked = settings.labels.enabled and "severity" in settings.labels.further
+    if asked and severities is None:
+        drawn = Severities.of_mixture(model.parameters)
+        return Scorer(model, descents, drawn, DRAWN.format(settings.model))
+    return Scorer(model, descents, severities)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from gmm_dask.errors import SettingsError
 from gmm_dask.mixture import Parameters
+from gmm_dask.mixture.parameters import mixture_sample
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.storage import NUMBER, At, list_of, shape
 
@@ -22,6 +23,7 @@ LEVELS: tuple[float, ...] = (*map(float, range(100)), *(round(each, 9) for each 
 _TABLE = shape(
     {"levels": list_of(NUMBER, len(LEVELS)), "log_density": list_of(NUMBER, len(LEVELS))}
 )
+N_DRAWN = 1 << 16  # of which 65 are beyond a severity of 99.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,12 @@ class Severities:
         return cls(np.interp(LEVELS, 100 * above / total, density[order]))
 
     @classmethod
+    def of_mixture(cls, parameters: Parameters) -> Severities | None:
+        """Those of rows drawn from a mixture, the same whenever they are asked for."""
+        rows, _ = mixture_sample(parameters, N_DRAWN, np.random.RandomState(0))
+        return cls.of_sample(rows, None, parameters, RowArithmetic("error"))
+
+    @classmethod
     def noted(cls, metrics: Mapping[str, Any], path: str) -> Severities | None:
         """Those of a metrics.json; None where it has none, OutputError where they are damaged."""
         if metrics.get("severity") is None:
@@ -76,11 +84,11 @@ class Severities:
         return np.interp(log_density, self.log_density[::-1], LEVELS[::-1])
 
 
-def needed(severities: Severities | None, model: str) -> Severities:
+def needed(severities: Severities | None) -> Severities:
     """The severities of a model; raises SettingsError where nobody knows them."""
     if severities is None:
         raise SettingsError(
-            f"labels.severity, labels.anomaly: {model} does not say how dense its training data "
-            "are. Name a version that was fitted by the stage, as OUT or OUT@7."
+            "labels.severity, labels.anomaly: nobody knows how dense the training data of the "
+            "model are. Name a version that was fitted by the stage, as OUT or OUT@7."
         )
     return severities

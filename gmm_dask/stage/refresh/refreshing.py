@@ -15,9 +15,10 @@ from gmm_dask import fitting
 from gmm_dask.engine import Backend, Held, hold, survey
 from gmm_dask.mixture import Parameters, SufficientStatistics, core
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
+from gmm_dask.roads.cautions import narrow_events
 from gmm_dask.roads.fitting_run import maximisation, tasks_told
 from gmm_dask.stage import text
-from gmm_dask.stage.fit import Fitted, fit, holding, model_of, write_model
+from gmm_dask.stage.fit import Fitted, fit, holding, model_of, tell_narrow, write_model
 from gmm_dask.stage.job import Job, plan
 from gmm_dask.stage.labels.row_checks import check_survey
 from gmm_dask.stage.lineage.changes import changes_of, order_of, renumbered
@@ -36,6 +37,11 @@ from gmm_dask.storage import (
 )
 
 Rows = npt.NDArray[Any]
+
+ANEW = (
+    "An earlier attempt of this refresh did not end. A refresh keeps no checkpoints: it begins "
+    "anew, with the same bits."
+)
 
 
 class Known(NamedTuple):
@@ -200,6 +206,8 @@ def _next(
     job: Job[Settings], base: Base, found: Matched, watcher: Watcher, backend: Backend
 ) -> Refreshed:
     begun, settings = time.perf_counter(), job.settings
+    if job.again:
+        watcher.detail(ANEW)
     n_new, n_all = len(found.to_read), text.numbered(len(found.files), "partition")
     watcher.phase(
         "refresh",
@@ -237,7 +245,7 @@ def _next(
     )
     if settings.refresh.polish:
         parts = _polished(job, base, parts, guard, fresh, watcher, backend, begun)
-    return _written(job, parts, watcher)
+    return _written(job, parts, guard, watcher)
 
 
 def _moved(
@@ -339,12 +347,16 @@ def _polished(
     )
 
 
-def _written(job: Job[Settings], parts: Refreshed, watcher: Watcher) -> Refreshed:
+def _written(
+    job: Job[Settings], parts: Refreshed, guard: fitting.Maximisation, watcher: Watcher
+) -> Refreshed:
     """Number the components as those of the version that is followed, and write the model."""
     before = predecessor(job.folder.store, job.follows, job.plan.features)
     found = parts.fitted.result
+    found = replace(found, events_=(*found.events_, *narrow_events(found, guard)))
     order = order_of(found.parameters, None if before is None else before.parameters)
     result = renumbered(found, order)
+    tell_narrow(result, watcher)
     model = write_model(job, model_of(job, result))
     changes = changes_of(model, before)
     for change in changes.changes:

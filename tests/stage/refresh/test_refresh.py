@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gmm_dask import load_model
 from gmm_dask.engine import open_backend
 from gmm_dask.errors import DataError, SettingsError
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.outputs import open_output
+from gmm_dask.stage.refresh import refreshing
 from gmm_dask.stage.refresh.partition_sums import Under, partition_sums
 from gmm_dask.stage.refresh.sites import merge
 from gmm_dask.stage.run import refresh, run
@@ -200,6 +202,44 @@ def test_weights_and_missing_values_are_in_the_sums(tmp_path: Path, missing: str
     assert [each.n_missing.tolist() for each in found.sums] == [[58, 0]] * 3
     assert second.model.sum_weight < first.model.sum_weight
     assert second.metrics["n_used"] == (1200 if missing == "em" else 1200 - 3 * 58)
+
+
+@pytest.mark.parametrize("polish", [0, 3])
+def test_a_refreshed_model_tells_of_narrow_components_by_its_own_numbers(
+    lake: Lake, polish: int
+) -> None:
+    """As a fit does; a loaded model has what was published."""
+    wide = {"fit": {"reg_covar": 1.5}, "refresh": {"polish": polish}}
+    refresh(lake.settings(**wide))
+    lake.write("day=900", rows(900))
+    found = refresh(lake.settings(**wide))
+    events = [each for each in found.metrics["events"] if each["kind"] == "narrow"]
+    variances = np.einsum("kdd->kd", found.model.parameters.covariances)
+    narrow = set(np.flatnonzero((variances <= 3.0).any(axis=1)).tolist())
+    assert {each["component"] for each in events} == narrow != set()
+    loaded = load_model(str(lake.out)).events_
+    assert [each.to_dict() for each in loaded if each.cause == "narrow"] == events
+
+
+def test_a_refresh_that_was_stopped_says_that_it_begins_anew(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh(lake.settings())
+    lake.write("day=900", rows(900))
+    said: list[str] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher, "detail", said.append)
+
+    def stopped(*_: Any) -> Any:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(refreshing, "write_model", stopped)
+        with pytest.raises(Crash):
+            refresh(lake.settings(), watcher)
+    assert not any("begins anew" in line for line in said)
+    refresh(lake.settings(), watcher)
+    assert sum("begins anew" in line for line in said) == 1
 
 
 def test_other_settings_and_bad_rows_are_refused_and_nothing_is_published(lake: Lake) -> None:
