@@ -15,7 +15,7 @@ from tests.by_hand import ROOT, free_port
 def commands(heading: str) -> list[list[str]]:
     """Those of the first block below the heading, one for each terminal."""
     section = (ROOT / "README.md").read_text().split(f"\n## {heading}\n")[1]
-    block = section.split("```")[1].replace("\\\n", " ")
+    block = section.split("```sh\n")[1].split("```")[0].replace("\\\n", " ")
     return [shlex.split(line, comments=True) for line in block.strip().splitlines()]
 
 
