@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,9 +20,14 @@ from hypothesis import HealthCheck, settings
 from gmm_dask.engine import Backend, ClusterSpec, open_backend
 from gmm_dask.mixture import Parameters
 from tests.object_service import running_service, service  # noqa: F401  (fixtures)
+from tests.undrawn import DRAWN, blank
 
 settings.register_profile(
-    "default", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    "default",
+    max_examples=40,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("default")
 
@@ -87,11 +93,28 @@ def blobs(rng: np.random.Generator) -> Blobs:
     return Blobs(means[component] + noise, component, truth)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def undrawn() -> Iterator[None]:
+    """Reports without pictures, but where a test asks for `drawn`."""
+    with patch("gmm_dask.stage.report.html.pictures", blank):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unflushed() -> Iterator[None]:
+    """Files that are not flushed to the disk: that takes longer than a small run.
+
+    What is written is lost by a power cut alone, and tests/faults/test_power_cut.py has disks that
+    lose what was not flushed.
+    """
+    with patch.object(os, "fsync", lambda descriptor: None):
+        yield
+
+
 @pytest.fixture
-def nothing_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report without its pictures: they take longer than a small run."""
-    names = ("clusters", "densities", "pairs", "certainty", "profile", "curve")
-    monkeypatch.setattr("gmm_dask.stage.report.html.pictures", lambda _: dict.fromkeys(names, b""))
+def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports with their pictures."""
+    monkeypatch.setattr("gmm_dask.stage.report.html.pictures", DRAWN)
 
 
 BACKENDS = {

@@ -36,8 +36,6 @@ from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
 from gmm_dask.stage.watch import Watcher
 
-pytestmark = pytest.mark.usefixtures("nothing_drawn")
-
 N = 300
 ODD = {"constant": ["year"], "code": ["kind", "region"], "key": ["customer"]}
 of_every_family = pytest.mark.parametrize("family", list(COVARIANCE_FAMILIES))

@@ -83,9 +83,8 @@ def test_what_cannot_be_drawn_is_refused_with_the_remedy(model: GaussianMixture)
         draw(model, pd.DataFrame(IRIS.to_numpy(), columns=list("abcd")))
 
 
-@pytest.mark.usefixtures("nothing_drawn")
 def test_clusters_are_those_of_the_estimator_and_of_an_inferred_mixture_too() -> None:
-    axes = new_figure(400, fitted=False).subplots()
+    axes = new_figure(400).subplots()
     inferred = BayesianGaussianMixture(n_components=3, random_state=0, n_clusters=2).fit(IRIS)
     MixtureDisplay.from_estimator(inferred, IRIS, kind="clusters", ax=axes)
     assert axes.get_title(loc="left") == "2 clusters of 3 components"

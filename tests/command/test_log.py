@@ -22,8 +22,6 @@ from gmm_dask.stage.settings import ScoreSettings, settings_from
 from gmm_dask.storage import list_versions, open_store
 from tests.stage.conftest import IRIS, settings_of_iris
 
-pytestmark = pytest.mark.usefixtures("nothing_drawn")
-
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 FIRST, SECOND = 3, 2  # components
 

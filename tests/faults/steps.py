@@ -116,10 +116,18 @@ class Service:
         return self.objects[path]
 
 
+class ServiceStore(ObjectStore):
+    """A store of a service in memory."""
+
+    @property
+    def objects(self) -> dict[str, bytes]:
+        return object_store._service().objects
+
+
 def new_service(patch: pytest.MonkeyPatch, folder: Path) -> Store:
     service = Service()
     patch.setattr(object_store, "_service", lambda: service)
-    return ObjectStore("s3://bucket/some/out")
+    return ServiceStore("s3://bucket/some/out")
 
 
 def intercept(

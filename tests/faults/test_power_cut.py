@@ -39,11 +39,6 @@ Mutate = Callable[[pytest.MonkeyPatch], None]
 Content = tuple[bytes, list[str]]  # a model, and names of label parts, made of their bytes
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_flushed_in_earnest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 @pytest.fixture(scope="module")
 def contents() -> dict[str, Content]:
     return {}

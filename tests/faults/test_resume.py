@@ -96,7 +96,6 @@ def check_it_goes_on(
 ) -> int:
     """Run again where one was killed; the passes that were not made again."""
     monkeypatch.setattr(publish, "render_report", plain_report)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     kept = sorted(path.name for path in out.glob("runs/*/checkpoints/0*.json"))
     told = list(out.glob("runs/*/metrics.json"))  # by the attempt that came so far
     published = run(settings_from(document | {"output": document["output"] | {"path": str(out)}}))

@@ -185,7 +185,6 @@ def test_class_finds_the_factors_on_any_chunks(factors: Factors, rows: Array) ->
     np.testing.assert_allclose(chunks.means_, model.means_, atol=1e-8)
 
 
-@pytest.mark.usefixtures("nothing_drawn")
 def test_stage_publishes_it(tmp_path: Path) -> None:
     published = run(settings_of_iris(tmp_path / "out", fit={"covariance_type": "low_rank:1"}))
     model = load_model(str(tmp_path / "out"))

@@ -21,7 +21,7 @@ def row_of(positions: list[float]) -> Parameters:
 
 @pytest.fixture
 def axes() -> Any:
-    return new_figure(400, fitted=False).subplots()
+    return new_figure(400).subplots()
 
 
 def test_a_tree_has_each_merge_at_its_height_and_no_two_branches_cross(axes: Any) -> None:

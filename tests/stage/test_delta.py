@@ -18,8 +18,6 @@ from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import settings_from
 from gmm_dask.stage.watch import Watcher
 
-pytestmark = pytest.mark.usefixtures("nothing_drawn")
-
 
 def rows(n: int, seed: int, **columns: Any) -> pa.Table:
     rng = np.random.default_rng(seed)

@@ -25,8 +25,6 @@ from gmm_dask.storage.input.inputs import open_input
 from gmm_dask.storage.records.delta_output import TableOrigin, delta_schema, write_table
 from tests.object_service import ObjectService
 
-pytestmark = pytest.mark.usefixtures("nothing_drawn")
-
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:

@@ -23,8 +23,6 @@ from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage.input.inputs import FileState, LocalInput
 from tests.stage.conftest import MakeSettings
 
-pytestmark = pytest.mark.usefixtures("nothing_drawn")
-
 
 def contents(published: Published) -> bytes:
     return Path(published.folder.path("contents.json")).read_bytes()

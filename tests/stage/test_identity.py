@@ -22,8 +22,6 @@ from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage.input.planning import plan_dataset
 from gmm_dask.storage.records import contents
 
-pytestmark = pytest.mark.usefixtures("nothing_drawn")
-
 GROUP = 40
 PLAIN = {"compression": "none", "use_dictionary": False}
 

@@ -19,8 +19,6 @@ from gmm_dask.stage.settings import ScoreSettings, settings_from
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import verify
 
-pytestmark = pytest.mark.usefixtures("nothing_drawn")
-
 N_ROWS, CHUNK_ROWS = 3000, 400
 
 

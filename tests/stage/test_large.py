@@ -24,8 +24,6 @@ from gmm_dask.storage.records.model_file import dump_model
 from tests.by_hand import by_hand
 from tests.engine.test_scratch import open_bytes
 
-pytestmark = pytest.mark.usefixtures("nothing_drawn")
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -20,8 +20,6 @@ from gmm_dask.stage.settings import Settings, settings_from
 from gmm_dask.stage.summary import rows_used
 from gmm_dask.stage.watch import Watcher
 
-pytestmark = pytest.mark.usefixtures("nothing_drawn")
-
 N_ROWS, N_NOISE = 1500, 180
 
 

@@ -27,8 +27,6 @@ from gmm_dask.storage import open_store, verify
 from gmm_dask.storage.input.listing import would_list
 from tests.object_service import SECRET, ObjectService, failure, files
 
-pytestmark = pytest.mark.usefixtures("nothing_drawn")
-
 ROOT = Path(__file__).parents[2]
 IRIS = ROOT / "examples" / "iris"
 ROWS = 150

@@ -25,8 +25,6 @@ from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
 from gmm_dask.storage import verify
 
-pytestmark = pytest.mark.usefixtures("nothing_drawn")
-
 N = 60
 NULLS = [None] * N
 SCHEMA = pa.schema(

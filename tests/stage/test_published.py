@@ -36,8 +36,6 @@ from gmm_dask.storage import list_versions, open_store, read_manifest, verify
 from gmm_dask.storage.records.model_file import Model
 from tests.stage.conftest import FEATURES, IRIS, MakeSettings
 
-pytestmark = pytest.mark.usefixtures("nothing_drawn")
-
 
 @pytest.fixture
 def published(iris_settings: MakeSettings) -> Published:

@@ -23,7 +23,7 @@ from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.covariance.variances import Diag
 from gmm_dask.pictures.view import MAX_FEATURES
 from gmm_dask.stage import text
-from gmm_dask.stage.report import ReportData, html, render_report
+from gmm_dask.stage.report import ReportData, render_report
 from gmm_dask.stage.report.data import MAX_ROWS, WORK
 from gmm_dask.stage.report.figures import cluster_figure, likelihood_figure
 from gmm_dask.stage.report.payload import safe_json
@@ -36,14 +36,6 @@ from tests.strategies import random_mixture
 
 HOSTILE = "</script><script>alert(1)</script>\"'<b>&amp;\u2028 東京 $\\frac{$ {{ 7*7 }}"
 PIXEL = b"\x89PNG"
-PICTURES = html.pictures
-pytestmark = pytest.mark.usefixtures("nothing_drawn")
-
-
-@pytest.fixture
-def drawn(nothing_drawn: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report with its pictures, which take longer than all else of it."""
-    monkeypatch.setattr(html, "pictures", PICTURES)
 
 
 class Page(HTMLParser):

@@ -25,8 +25,6 @@ from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import list_versions, open_store, verify
 from tests.stage.conftest import FEATURES, IRIS, MakeSettings
 
-pytestmark = pytest.mark.usefixtures("nothing_drawn")
-
 TIGHT = {"tol": 1e-9, "max_iter": 500}
 
 

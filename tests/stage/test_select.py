@@ -53,7 +53,6 @@ class Told(Watcher):
         self.details.append(message)
 
 
-@pytest.mark.usefixtures("nothing_drawn")
 def test_a_run_publishes_the_choice_and_its_table(folder: Path) -> None:
     asked = settings(folder, {"n_components": RANGE, "covariance_type": ["full", "diag"]})
     published = run(asked)
@@ -88,7 +87,6 @@ def test_the_picture_is_the_same_for_the_same_table(folder: Path) -> None:
     assert selection_figure(selection) == selection_figure(selection)
 
 
-@pytest.mark.usefixtures("nothing_drawn")
 def test_a_stopped_grid_keeps_its_survey_and_says_that_passes_begin_anew(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

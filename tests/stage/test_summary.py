@@ -19,7 +19,7 @@ from tests.stage.conftest import MakeSettings
 
 
 @pytest.fixture
-def published(iris_settings: MakeSettings, nothing_drawn: None) -> Published:
+def published(iris_settings: MakeSettings) -> Published:
     return run(iris_settings())
 
 

@@ -28,8 +28,6 @@ from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
 from gmm_dask.stage.watch import Watcher
 
-pytestmark = pytest.mark.usefixtures("nothing_drawn")
-
 N = 240
 SMALL = {"chunk_bytes": 2048}  # several chunks, each with rows of several patterns
 

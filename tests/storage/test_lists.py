@@ -177,7 +177,6 @@ def test_long_lists_are_read_in_small_batches(
     assert max(seen) * length * 8 <= BATCH_BYTES
 
 
-@pytest.mark.usefixtures("nothing_drawn")
 def test_a_run_over_lists_is_the_run_over_their_columns(write: Write, tmp_path: Path) -> None:
     X = np.random.default_rng(0).normal(size=(200, 3)) + np.arange(200)[:, None] % 2 * 9
     ids = [f"{i}" for i in range(200)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gmm_dask.pictures.canvas import MUTED, new_figure, png_of, titled
+from gmm_dask.pictures.canvas import MUTED, make_room, new_figure, png_of, titled
 from gmm_dask.pictures.components import draw_components, limit
 from gmm_dask.pictures.measures import (
     draw_candidates,
@@ -39,6 +39,7 @@ def likelihood_figure(
     draw_curve(
         figure.subplots(), lower_bounds, outcome=outcome, objective=objective, of_sample=of_sample
     )
+    make_room(figure)
     return png_of(figure)
 
 
@@ -52,7 +53,7 @@ def selection_figure(selection: Mapping[str, Any]) -> bytes:
     """
     table, criterion = selection["table"], selection["criterion"]
     families, numbers = table["covariance_type"], table["n_components"]
-    figure = new_figure(height=420, fitted=False)
+    figure = new_figure(height=420)
     left, right = figure.subplots(1, 2)
     figure.subplots_adjust(0.09, 0.15, 0.98, 0.96, 0.25)
     up = selection["heading"]
@@ -72,7 +73,7 @@ def drift_figure(curves: Mapping[str, Sequence[float | None]]) -> bytes:
     curves : mapping of metric to (n,)
         As in `refresh.curves` of metrics.json.
     """
-    figure = new_figure(height=420, fitted=False)
+    figure = new_figure(height=420)
     left, right = figure.subplots(1, 2)
     figure.subplots_adjust(0.09, 0.15, 0.98, 0.96, 0.25)
     indices = {"psi": "shares of components", "severity_psi": "tenths of severity"}
@@ -102,6 +103,8 @@ def cluster_figure(data: ReportData) -> bytes:
         axes.label_outer()
     highest = max(all_axes, key=lambda axes: axes.dataLim.ymax)
     limit(highest, data.view, data.rows, final)
+    figure.subplots_adjust(wspace=0.03)
+    make_room(figure)
     return png_of(figure)
 
 
@@ -109,7 +112,7 @@ def density_figure(data: ReportData) -> bytes:
     """PNG of the density of each of the features that tell the components apart best."""
     n_rows, n_columns = shown_densities(data.parameters.n_features)
     height = 20 + 240 * n_rows
-    figure = new_figure(height, fitted=False)
+    figure = new_figure(height)
     grid = figure.subplots(n_rows, n_columns, squeeze=False)
     figure.subplots_adjust(0.02, 62 / height, 0.98, 1 - 12 / height, 0.08, 0.36)
     resp = data.responsibilities(data.parameters)
@@ -120,7 +123,7 @@ def density_figure(data: ReportData) -> bytes:
 def pairs_figure(data: ReportData) -> bytes:
     """PNG of the features that tell the components apart best against each other."""
     height = 80 + 210 * min(data.parameters.n_features, MAX_PAIRED)
-    figure = new_figure(height, fitted=False)
+    figure = new_figure(height)
     grid = pairs_grid(figure, data.parameters.n_features)
     figure.subplots_adjust(0.08, 60 / height, 0.98, 1 - 12 / height, 0.08, 0.08)
     resp = data.responsibilities(data.parameters)
@@ -130,7 +133,7 @@ def pairs_figure(data: ReportData) -> bytes:
 
 def certainty_figure(data: ReportData) -> bytes:
     """PNG of how sure the rows are of their component, and of how likely they are."""
-    figure = new_figure(height=380, fitted=False)
+    figure = new_figure(height=380)
     left, right = figure.subplots(1, 2)
     figure.subplots_adjust(0.07, 0.16, 0.98, 0.9, 0.18)
     draw_uncertainty(left, data.responsibilities(data.parameters))
@@ -143,4 +146,5 @@ def profile_figure(data: ReportData) -> bytes:
     k = data.parameters.n_components
     figure = new_figure(height=int(np.clip(140 + 44 * k, 240, 900)))
     draw_profile(figure.subplots(), data.parameters, data.feature_names)
+    make_room(figure)
     return png_of(figure)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from gmm_dask.errors import shown
 from gmm_dask.pictures.view import CERTAIN
@@ -48,23 +49,26 @@ def render_report(data: ReportData) -> str:
     Everything that came from users is escaped, and the page's own policy lets a browser run the
     script that was put in here and no other, and load nothing.
     """
-    return _environment().from_string(_file("template.html.j2")).render(_context(data))
+    return _template("template.html.j2").render(_context(data))
 
 
 def render_comparison(title: str, events: Sequence[str], sheets: Sequence[Any]) -> str:
     """Tables of a comparison as HTML, without a script; each has title, heads, rows and remark."""
-    page = _environment().from_string(_file("compare.html.j2"))
+    page = _template("compare.html.j2")
     return page.render(title=title, events=events, sheets=sheets, style=_file("report.css"))
 
 
-def _environment() -> Environment:
-    return Environment(
+@cache
+def _template(name: str) -> Template:
+    """A template as code, which takes longer to make than all tables of a report."""
+    environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_on_one_line,
     )
+    return environment.from_string(_file(name))
 
 
 def _on_one_line(value: Any) -> Any:

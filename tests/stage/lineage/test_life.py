@@ -93,7 +93,9 @@ def test_the_life_of_a_local_output(iris_settings: MakeSettings, tmp_path: Path)
     assert "reads as the version" in refused(
         "fit", str(IRIS), "--n-components", "3", "--out", f"{out}@champion"
     )
-    assert "0 files removed" in said("gc", out, "--keep", "30", "--keep-labels", "30")
+    gc = ("gc", out, "--keep", "30", "--keep-labels", "30")
+    said(*gc)  # a survey is left where making it took a while
+    assert "0 files removed" in said(*gc)
 
 
 @pytest.mark.heavy

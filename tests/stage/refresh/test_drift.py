@@ -15,6 +15,7 @@ from gmm_dask.stage.refresh.drift import _Gaussian as Gaussian
 from gmm_dask.stage.run import refresh
 from gmm_dask.storage import list_versions, open_store
 from tests.stage.refresh.nightly import Lake, kept, rows
+from tests.undrawn import DRAWN
 
 
 @pytest.fixture
@@ -96,6 +97,7 @@ def test_the_report_draws_drift_and_says_what_exceeds_a_limit(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
+    monkeypatch.setattr("gmm_dask.stage.report.html.pictures", DRAWN)
     refresh(lake.settings())
     lake.write("day=900", rows(900, moved=5.0))
     found = refresh(lake.settings(refresh={"warn": {"divergence": 0.5}}))
