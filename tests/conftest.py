@@ -8,8 +8,10 @@ import os
 # and most matrices here are small. NumPy reads this when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -124,8 +126,14 @@ BACKENDS = {
 }
 
 
-@pytest.fixture(scope="session", params=list(BACKENDS))
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+@pytest.fixture(scope="session")
+def backends() -> Iterator[Callable[[str], Backend]]:
+    """Each executor, opened when it is first asked for: worker processes take seconds to start."""
+    with ExitStack() as stack:
+        yield cache(lambda name: stack.enter_context(open_backend(BACKENDS[name])))
+
+
+@pytest.fixture(params=list(BACKENDS))
+def backend(request: pytest.FixtureRequest, backends: Callable[[str], Backend]) -> Backend:
     """Every executor: a plain loop, threads, worker processes."""
-    with open_backend(BACKENDS[request.param]) as opened:
-        yield opened
+    return backends(request.param)
