@@ -334,14 +334,14 @@ def test_reading_chunks_into_memory_is_repeated_until_the_chunk_that_kills_is_na
 
 def test_what_is_gone_for_good_is_an_error_in_time_and_a_client_that_was_given_stays() -> None:
     poison = partial(always, partial(os._exit, 1), 300)
-    given = {"timeout": 2, "set_as_default": False}
+    patient = Limits(timeout=10, stuck_after=10, retries=2)  # a busy machine idles for seconds
     with (
         by_hand() as cluster,
-        opened(cluster, timeout=6) as ours,  # a busy machine leaves workers idle for seconds
-        Client(cluster.address, **given) as client,
+        opened(cluster, patient.timeout) as ours,
+        Client(cluster.address, timeout=60, set_as_default=False) as client,
     ):
-        theirs = ClusterBackend(Given(client, QUICK))
-        with pytest.raises(ClusterError, match=r"no worker .* for 6 s; .* at .*chunk 3: rows"):
+        theirs = ClusterBackend(Given(client, patient))
+        with pytest.raises(ClusterError, match=r"no worker .* for 10 s; .* at .*chunk 3: rows"):
             ChunkMap(chunks(), ours)("total", poison, None)
         cluster.start_worker()
         wait_until(lambda: client.nthreads())

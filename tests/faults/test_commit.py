@@ -48,7 +48,7 @@ def new_store(request: pytest.FixtureRequest) -> NewStore:
 EVERYWHERE = [
     pytest.param("memory", 5, id="memory some"),
     pytest.param("memory", 1, id="memory", marks=pytest.mark.heavy),
-    pytest.param("s3", 60, id="s3 some"),
+    pytest.param("s3", 120, id="s3 some"),
     pytest.param("s3", 1, id="s3", marks=[pytest.mark.heavy, pytest.mark.timeout(1800)]),
 ]
 
