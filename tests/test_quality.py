@@ -69,11 +69,15 @@ def test_each_mark_is_found_and_none_on_clusters_of_many_rows() -> None:
     assert Judge(whole, reg_covar=0).marks(on_it) == [{"tie"}]
 
 
-def test_targets_are_there_and_a_contender_is_judged_by_them() -> None:
+def test_each_task_has_a_target() -> None:
     known = targets.load()
-    tasks = list(real.tasks())
-    assert set(known) == {task.key for task in tasks}
+    assert set(known) == {task.key for task in real.tasks()}
     assert all(t.any >= t.admissible - targets.SAME for t in known.values())
+
+
+@pytest.mark.heavy
+def test_a_contender_is_judged_by_the_targets() -> None:
+    known, tasks = targets.load(), list(real.tasks())
     chosen = [task for task in tasks if task.name == "ruspini" and task.family == "tied"]
     contenders = [Contender("scikit-learn", {"n_init": 3})]
     found = on_real_data(chosen, contenders, known, (0,), run_on=True)
