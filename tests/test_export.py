@@ -161,7 +161,6 @@ def iris(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.usefixtures("nothing_drawn")
 def test_every_file_is_as_its_schema_says(iris: Path, tmp_path: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     seen = set()

@@ -239,7 +239,7 @@ STORE = ("get", "put", "put_if_absent", "exists", "size", "list", "check_writabl
 
 
 def test_words_stand_there_while_a_store_answers_slowly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_drawn: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever request takes long, the display says beneath its phase what is being done."""
     live = LiveDisplay(console(terminal=True)[0])

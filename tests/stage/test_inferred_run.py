@@ -18,8 +18,6 @@ from gmm_dask.stage.run import refresh, run
 from gmm_dask.stage.settings import Settings, settings_from
 from gmm_dask.stage.summary import measures
 
-pytestmark = pytest.mark.usefixtures("nothing_drawn")
-
 PROCESS = "dirichlet_process"
 
 

@@ -254,7 +254,6 @@ def test_other_settings_and_bad_rows_are_refused_and_nothing_is_published(lake: 
     assert len(list_versions(open_store(str(lake.out)))) == 1
 
 
-@pytest.mark.usefixtures("nothing_drawn")
 def test_sums_of_two_sites_make_the_step_that_all_rows_make(tmp_path: Path) -> None:
     """Bit for bit, and no row leaves its site."""
     whole = Lake(tmp_path / "whole", tmp_path / "out")
