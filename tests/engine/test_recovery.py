@@ -285,7 +285,7 @@ def test_a_worker_that_hangs_is_given_up(tmp_path: Path) -> None:
         assert disturbed(held.chunks, backend, fault, tmp_path / "token") == EXPECTED
 
 
-@pytest.mark.parametrize("most_tasks", [1024, 4])
+@pytest.mark.parametrize("most_tasks", [pytest.param(1024, marks=pytest.mark.heavy), 4])
 def test_a_chunk_that_kills_workers_is_named(
     most_tasks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,14 +334,14 @@ def test_reading_chunks_into_memory_is_repeated_until_the_chunk_that_kills_is_na
 
 def test_what_is_gone_for_good_is_an_error_in_time_and_a_client_that_was_given_stays() -> None:
     poison = partial(always, partial(os._exit, 1), 300)
-    patient = Limits(timeout=10, stuck_after=10, retries=2)  # a busy machine idles for seconds
+    patient = Limits(timeout=8, stuck_after=8, retries=2)  # a busy machine idles for seconds
     with (
         by_hand() as cluster,
         opened(cluster, patient.timeout) as ours,
         Client(cluster.address, timeout=60, set_as_default=False) as client,
     ):
         theirs = ClusterBackend(Given(client, patient))
-        with pytest.raises(ClusterError, match=r"no worker .* for 10 s; .* at .*chunk 3: rows"):
+        with pytest.raises(ClusterError, match=r"no worker .* for 8 s; .* at .*chunk 3: rows"):
             ChunkMap(chunks(), ours)("total", poison, None)
         cluster.start_worker()
         wait_until(lambda: client.nthreads())
