@@ -112,7 +112,6 @@ def test_the_blocks_of_a_page_run_one_after_the_other(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     service: ObjectService,
-    nothing_drawn: None,
 ) -> None:
     import matplotlib
 
