@@ -1,13 +1,22 @@
-"""Noise in a sample: rows that look like it before a fit, and whether a fit found any."""
+"""Noise in a sample: rows that look like it before a fit, whether a fit found or lacks any."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gmm_dask.fitting.em import Fit, Rule, advance
+from gmm_dask.fitting.initialize import initialize
+from gmm_dask.fitting.m_step import IN_TROUBLE, Maximisation, Step
 from gmm_dask.fitting.outcome import FitResult
+from gmm_dask.mixture import Parameters, SufficientStatistics
+from gmm_dask.mixture.parameters import Noise
+from gmm_dask.mixture.row_arithmetic import RowArithmetic
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
@@ -18,6 +27,9 @@ NEIGHBOURS = 10
 MOST_ROWS = 8192  # of a sample that are looked at
 MOST_NOISE = 0.3  # of these
 STEPS = 50
+TOLD_ROWS = 4096  # of a sample, which tell whether a fit lacks noise
+MOST_FEATURES = 32  # in more of them a box is empty nearly everywhere, and noise is told by nobody
+PASSES = 30
 
 
 def clustered(X: Rows) -> npt.NDArray[np.intp]:
@@ -49,6 +61,57 @@ def finds_noise(one: FitResult | None, plain: FitResult | None) -> bool:
     noise = one.parameters.noise
     has_noise = noise is not None and noise.share > LEAST_SHARE
     return has_noise and one.lower_bounds[-1] > plain.lower_bounds[-1]
+
+
+def lacking_noise(
+    X: Rows, weight: Rows | None, fitted: Parameters, reg_covar: float, seed: np.random.SeedSequence
+) -> float:
+    """The share of noise that makes a fit without it better by far; 0 where none does.
+
+    Noise is uniform over the box of all rows, a density like any other, and is worth its share and
+    the edges of the box by Schwarz's criterion. Fits with it go on from the mixture and from
+    K-means on the rows in dense places; the mixture goes on as well.
+
+    Parameters
+    ----------
+    X : (m, d)
+        The sample; NaN is a missing value.
+    weight : (m,), optional
+    fitted : Parameters
+    reg_covar : float
+    seed : numpy.random.SeedSequence
+    """
+    every, d = -(-len(X) // TOLD_ROWS), X.shape[1]
+    X, weight = X[::every], None if weight is None else weight[::every]
+    if d > MOST_FEATURES or fitted.noise is not None or len(X) <= 4 * NEIGHBOURS:
+        return 0.0
+    weight = None if weight is None else weight * (len(X) / weight.sum())
+    plain, rule = Maximisation(reg_covar), Rule(0.0, PASSES)
+    lower, upper = np.nanmin(X, axis=0), np.nanmax(X, axis=0)
+    if not (upper > lower).all():
+        return 0.0
+    noisy = replace(plain, noise=Noise(SHARE, lower, upper))
+    begun, arithmetic = [Fit.begin(Step(fitted, ()), plain, rule)], RowArithmetic.chosen("em")
+    begun.append(Fit.begin(Step(fitted, ()), noisy, rule))
+    with suppress(*IN_TROUBLE):
+        dense, k = clustered(X), fitted.n_components
+        how: dict[str, Any] = {"init_params": "kmeans", "seed": seed}
+        how["sample_weight"] = None if weight is None else weight[dense]
+        start = initialize(X[dense], k, fitted.covariance_type, plain, **how)
+        begun.append(Fit.begin(start, noisy, rule))
+
+    def shared_pass(fits: Sequence[Fit]) -> list[SufficientStatistics]:
+        return [arithmetic.e_step(X, fit.parameters, weight, unit=1.0) for fit in fits]
+
+    ended = advance(begun, shared_pass, leaving=IN_TROUBLE)
+    least, found = np.inf, 0.0
+    for fit in ended:
+        noise, total = fit.parameters.noise, fit.state.last_bound * len(X)
+        if noise is None:
+            least = total + (1 + 2 * d) / 2 * np.log(len(X))
+        elif total > least and noise.share > LEAST_SHARE:
+            least, found = total, noise.share
+    return found
 
 
 def _scaled(rows: Array) -> Array:

@@ -9,28 +9,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmm_dask.fitting import Action, Event, FitResult, Maximisation, listed, quoted
+from gmm_dask.fitting.clutter import lacking_noise
 from gmm_dask.mixture import Cause
 from gmm_dask.sampling import Oddity, Seen, odd_columns
 
 if TYPE_CHECKING:
     from gmm_dask.engine import Survey
+    from gmm_dask.sections import FitSettings
 
+LACKS_NOISE = "lacks_noise"
 MOST = 2.0  # a variance of at most so many reg_covar is mostly reg_covar
 
 
 @dataclass(frozen=True)
 class Caution:
-    """Columns that stop no fit and are hardly what was meant.
+    """What stops no fit and is hardly what was meant: of columns, or of all rows.
 
     Parameters
     ----------
-    kind : Oddity
+    kind : str
+        An Oddity of columns, or LACKS_NOISE.
     columns : tuple of str
     message : str
         What was seen, and the remedy.
     """
 
-    kind: Oddity
+    kind: str
     columns: tuple[str, ...]
     message: str
 
@@ -53,6 +57,28 @@ _SAYS = {
         "whole numbers that belong to one row each, or are named so, say nothing of clusters",
     ),
 }
+
+
+def noise_caution(surveyed: Survey, result: FitResult, settings: FitSettings) -> list[Caution]:
+    """The caution that a fit lacks a noise component, where the rows of the sample say so.
+
+    There is none where components were dropped or are as wide as `reg_covar`, for that is told.
+    """
+    fitted = result.parameters
+    has_trouble = any(
+        event.cause is Cause.NARROW or event.action is Action.DROPPED for event in result.events_
+    )
+    if settings.noise or settings.weight_concentration_prior_type is not None or has_trouble:
+        return []
+    seed = np.random.SeedSequence(settings.random_state)
+    sample = surveyed.sample, surveyed.sample_weight
+    share = lacking_noise(*sample, fitted, settings.reg_covar, seed)
+    message = (
+        f"About {share:.0%} of the rows look like noise, spread over all of the data, which the "
+        "components are wider for. Set noise to true, which gives such rows the label -1, or more "
+        "components if these rows are clusters."
+    )
+    return [Caution(LACKS_NOISE, (), message)] if share else []
 
 
 def column_cautions(surveyed: Survey, names: Sequence[str], remedy: str) -> tuple[Caution, ...]:

@@ -17,7 +17,7 @@ from gmm_dask.fitting.choice import Selection
 from gmm_dask.mixture import core, merge_tree
 from gmm_dask.mixture.estimate import Cause
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
-from gmm_dask.roads.cautions import Caution, gist
+from gmm_dask.roads.cautions import Caution, gist, noise_caution
 from gmm_dask.roads.fitting_run import FitData, FitListener, tasks_told
 from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints import Keeper
@@ -130,7 +130,7 @@ def fit(
     result, surveyed = numbered(found.result, before), found.surveyed
     largest = max((abs(bound) for bound in result.lower_bounds), default=0.0) * result.sum_weight
     check_total(largest, result.sum_weight, plan.root, plan.weight_column)
-    _tell_ending(result, watcher)
+    lacking = _told_ending(result, surveyed, settings, watcher)
     watcher.progress("writing the model", 0)
     model = write_model(job, model_of(job, result))
     changes = changes_of(model, before)
@@ -150,16 +150,23 @@ def fit(
         keeper.n_resumed,
         contents,
         changes,
-        found.cautions,
+        (*found.cautions, *lacking),
         _severities(surveyed, result, settings),
         selection,
     )
 
 
-def _tell_ending(result: fitting.FitResult, watcher: Watcher) -> None:
+def _told_ending(
+    result: fitting.FitResult, surveyed: Survey, settings: Settings, watcher: Watcher
+) -> list[Caution]:
+    """Tell what the components ended as; the cautions that come of it."""
     tell_narrow(result, watcher)
+    lacking = noise_caution(surveyed, result, settings.fit)
+    for caution in lacking:
+        watcher.warn(caution.message)
     if not result.converged:
         watcher.warn(result.outcome.advice)
+    return lacking
 
 
 def tell_narrow(result: fitting.FitResult, watcher: Watcher) -> None:

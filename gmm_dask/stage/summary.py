@@ -13,7 +13,7 @@ from gmm_dask.fitting import Outcome
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.estimate import Cause
 from gmm_dask.pictures.telling import most_telling
-from gmm_dask.roads.cautions import gist
+from gmm_dask.roads.cautions import LACKS_NOISE, gist
 from gmm_dask.sampling import Oddity
 from gmm_dask.stage import text
 from gmm_dask.stage.labels.certainty import in_words
@@ -290,7 +290,7 @@ def told_apart(
     events: Sequence[Mapping[str, Any]],
 ) -> tuple[list[str], list[Mapping[str, Any]]]:
     """The cautions among the events of metrics.json, in a few lines, and the other events."""
-    odd = tuple(map(str, Oddity))
+    odd = (*map(str, Oddity), LACKS_NOISE)
     lines = [str(each["message"]) for each in events if each.get("kind") in odd]
     narrow = [each for each in events if each.get("kind") == Cause.NARROW]
     others = [each for each in events if each.get("kind") not in (*odd, Cause.NARROW)]

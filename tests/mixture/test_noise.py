@@ -9,7 +9,7 @@ import pytest
 
 from gmm_dask import GaussianMixture
 from gmm_dask.errors import SettingsError
-from gmm_dask.fitting.clutter import clustered
+from gmm_dask.fitting.clutter import clustered, lacking_noise
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.parameters import Noise
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
@@ -167,6 +167,23 @@ def test_without_noise_there_is_none_and_labels_are_those_of_the_plain_fit() -> 
         same.append(np.mean(found.predict(X) == plain.predict(X)))
     assert max(shares) < 0.005
     assert np.mean(same) >= 0.995
+
+
+def lacking(seed: int, *, noise: bool) -> float:
+    """The share of noise that a fit from the truth lacks, of 600 rows."""
+    X, labels = drawn(seed, noise=False, n=600)
+    k, rng = int(labels.max() + 1), np.random.default_rng(seed)
+    means = np.array([X[labels == j].mean(axis=0) for j in range(k)])
+    if noise:
+        X = np.vstack([X, rng.uniform(X.min(axis=0), X.max(axis=0), (67, X.shape[1]))])
+    fitted = GaussianMixture(k, means_init=means, reg_covar=1e-6).fit(X)
+    return lacking_noise(X, None, fitted._parameters(), 1e-6, np.random.SeedSequence(seed))
+
+
+def test_a_fit_that_lacks_noise_is_told_from_one_that_does_not() -> None:
+    assert [lacking(seed, noise=False) for seed in range(40)] == [0.0] * 40
+    found = [lacking(seed, noise=True) for seed in range(10)]
+    assert found == pytest.approx([0.1] * 10, abs=0.04)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

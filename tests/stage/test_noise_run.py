@@ -13,11 +13,12 @@ import pytest
 
 from gmm_dask import load_model
 from gmm_dask.fitting import Pass
+from gmm_dask.roads.cautions import LACKS_NOISE
 from gmm_dask.sections import FitSettings
 from gmm_dask.stage.outputs import label_parts
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import Settings, settings_from
-from gmm_dask.stage.summary import rows_used
+from gmm_dask.stage.summary import rows_used, told_apart
 from gmm_dask.stage.watch import Watcher
 
 N_ROWS, N_NOISE = 1500, 180
@@ -120,3 +121,12 @@ def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(tmp_path:
     again = run(settings(tmp_path, "out"), Counting())
     assert passes[0] == 3
     assert again.folder.get("model.json") == reference.folder.get("model.json")
+
+
+def test_a_run_without_it_proposes_noise_where_rows_look_like_it(tmp_path: Path) -> None:
+    metrics = run(settings(tmp_path, "plain", noise=False)).metrics
+    (told,) = (each for each in metrics["events"] if each["kind"] == LACKS_NOISE)
+    assert "Set noise to true" in told["message"]
+    assert told["message"] in told_apart(metrics["events"])[0]
+    events = run(settings(tmp_path, "with_noise")).metrics["events"]
+    assert LACKS_NOISE not in [each["kind"] for each in events]
