@@ -19,8 +19,10 @@ from typing import Any
 from gmm_dask.engine.passes import expectation as passes
 from gmm_dask.fitting import Pass
 from gmm_dask.stage import publish
+from gmm_dask.stage.lineage.registry import promote_as
+from gmm_dask.stage.lineage.retention import Policy, collect
 from gmm_dask.stage.report import ReportData
-from gmm_dask.stage.run import run
+from gmm_dask.stage.run import refresh, run
 from gmm_dask.stage.settings import FitSettings, settings_from
 from gmm_dask.stage.watch import Watcher
 
@@ -84,6 +86,15 @@ def attempt(
     document["output"]["path"] = f"{out}/{kill_at}"
     run(settings_from(document), Watching(points))
     return points.names
+
+
+def night(document: dict[str, Any], out: str) -> None:
+    """A refresh, the promotion of what it published, and the removal of what is older."""
+    publish.render_report = plain_report
+    document["output"]["path"] = out
+    published = refresh(settings_from(document))
+    promote_as(published.folder, published.version, "champion", unchecked=True)
+    collect(published.folder.store, Policy(runs=1, labels=1, abandoned_days=0.0))
 
 
 def main(path: str, out: str, *kill_at: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,9 @@ from gmm_dask.storage import (
 )
 from gmm_dask.storage.store.runs import MANIFEST
 from tests.faults.scenarios import Overtaken
+from tests.faults.steps import NEW_STORES, led_by
+from tests.faults.test_requests import Nth, after
+from tests.object_service import ObjectService
 from tests.storage.stores import (
     CHUNK,
     FAULTS,
@@ -259,6 +263,94 @@ def test_overtaken_at_any_step_no_alias_points_to_nothing(
         newest = latest(watched.store)
         assert newest is not None
         assert newest.registry.aliases.keys() == {"champion"}
+
+
+@dataclass
+class Killed:
+    """The process ends before the step of that index, and takes no more."""
+
+    at: int = -1
+    n_steps: int = 0
+
+    def __call__(self, name: str, carry_out: Callable[[], Any]) -> Any:
+        if self.n_steps == self.at:
+            raise Crash
+        self.n_steps += 1
+        return carry_out()
+
+
+@contextmanager
+def real_store(kind: str, folder: Path) -> Iterator[Store]:
+    """Five runs in a folder, each system call of which is a step, or in a service of requests."""
+    with pytest.MonkeyPatch.context() as patch:
+        store = NEW_STORES[kind](patch, folder)
+        for name, data in started().items():
+            store.put(name, data)
+        yield store
+
+
+@cache
+def started() -> dict[str, bytes]:
+    left = MemoryStore(five_runs())
+    point(left, "champion", 4)
+    return left.objects
+
+
+def copied(store: Store) -> MemoryStore:
+    return MemoryStore({name: store.get(name) for name in store.list("")})
+
+
+@pytest.mark.parametrize("every", [30, pytest.param(1, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("kind", NEW_STORES)
+@pytest.mark.parametrize("action", ACTIONS)
+def test_killed_at_any_system_call_or_request_it_can_be_done_again(
+    action: str, kind: str, every: int, opened: Callable[[Store], None], tmp_path: Path
+) -> None:
+    with real_store(kind, tmp_path) as store, led_by(lead := Killed()):
+        opened(store)
+        ACTIONS[action](store)
+        expected = latest(store)
+    assert lead.n_steps > 10
+    assert expected is not None
+    for at in range(lead.n_steps - 1, 0, -every):  # the last steps are those that commit
+        with real_store(kind, tmp_path / str(at)) as store:
+            opened(store)
+            with led_by(Killed(at)), suppress(Crash):
+                ACTIONS[action](store)
+            check(copied(store))
+            before = latest(store)
+            assert before is not None
+            if action != "roll-back" or before.registry.aliases["champion"] == 4:
+                ACTIONS[action](store)
+            check(copied(store))
+            ended = latest(store)
+            assert ended is not None
+            assert (ended.run_id, ended.registry) == (expected.run_id, expected.registry)
+
+
+@pytest.mark.parametrize("every", [80, pytest.param(1, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_fault_at_any_request_to_s3_does_not_fail_it(
+    action: str, every: int, opened: Callable[[Store], None], service: ObjectService
+) -> None:
+    """What the library repeats, since it heard no answer, is done once."""
+    expected = None
+    n_requests = at = every // 2
+    while at <= n_requests:  # the first time nothing is spoilt, and requests are counted
+        store = service.store()
+        for name, data in started().items():
+            store.put(name, data)
+        opened(store)
+        with service.spoilt(spoilt := Nth(at if expected else -1, after)):
+            ACTIONS[action](store)
+        check(copied(store))
+        ended = latest(store)
+        assert ended is not None
+        if expected is None:
+            expected, n_requests = ended, spoilt.seen
+            continue
+        assert (ended.run_id, ended.registry) == (expected.run_id, expected.registry)
+        at += every
 
 
 def test_a_name_is_not_lost_to_another_writer() -> None:

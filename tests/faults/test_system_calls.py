@@ -11,16 +11,21 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from gmm_dask.stage import publish
+from gmm_dask.stage.lineage.registry import promote_as
+from gmm_dask.stage.outputs import resolve
 from gmm_dask.stage.run import run
-from gmm_dask.stage.settings import Settings, settings_from
-from gmm_dask.storage import latest, list_versions, verify
+from gmm_dask.stage.settings import FitSettings, Settings, settings_from
+from gmm_dask.storage import RunFolder, find_entry, latest, list_versions, verify
 from gmm_dask.storage.store.local_store import LocalStore
 from tests.faults.conftest import ROWS
-from tests.faults.killed import plain_report
+from tests.faults.killed import night, plain_report
 from tests.stage.checkpoints.conftest import assert_same_run
 from tests.storage.stores import published_rows
 
@@ -29,6 +34,11 @@ DRIVER = """
 import json, os, sys
 from tests.faults.killed import attempt
 attempt(json.loads(sys.argv[1]), sys.argv[2], 0, os.fsync)
+"""
+NIGHT = """
+import json, os, sys
+from tests.faults.killed import night
+night(json.loads(sys.argv[1]), sys.argv[2])
 """
 # A question mark is for a call that not every processor has; of many calls some are tried.
 CALLS = {
@@ -47,13 +57,13 @@ pytestmark = [
 
 
 def drive(
-    settings: Settings, out: Path, calls: str, *options: str
+    settings: Settings, out: Path, calls: str, *options: str, driver: str = DRIVER
 ) -> subprocess.CompletedProcess[bytes]:
     """A whole run in a process of its own under strace, whose log lies beside its output."""
-    out.mkdir()
+    out.mkdir(exist_ok=True)
     document = json.dumps(settings.model_dump(mode="json"))
     tracing = ["strace", "-f", "-o", str(out / "calls"), "-e", f"trace={calls}", *options]
-    command = [*tracing, sys.executable, "-c", DRIVER, document, str(out)]
+    command = [*tracing, sys.executable, "-c", driver, document, str(out)]
     # Files of compiled Python would be written by the first run alone.
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
@@ -90,6 +100,58 @@ def test_a_driver_killed_at_any_such_call_is_followed_by_one_whole_version(
         assert verify(store, published.version) == []
         assert published_rows(store, published.version) == list(range(ROWS))
         assert_same_run(published, expected)
+
+
+def state_of(store: LocalStore) -> tuple[Any, ...]:
+    """Which runs there are, which is the latest and which the champion; all of them whole."""
+    newest = latest(store)
+    assert newest is not None
+    for alias in newest.registry.aliases:
+        version = find_entry(store, alias)
+        assert verify(store, version) == []
+        assert published_rows(store, version) == list(range(ROWS))
+    kept = [each for each in list_versions(store) if each.run_id not in newest.registry.retired]
+    assert [verify(store, each) for each in kept] == [[]] * len(kept)
+    runs = {name.split("/")[1] for name in store.list("runs/")}
+    model = RunFolder(store, newest.run_id).get("model.json")
+    champion = find_entry(store, "champion").run_id
+    return runs, newest.run_id, newest.registry.retired, model, champion
+
+
+@pytest.mark.parametrize("calls", CALLS)
+def test_a_night_killed_at_any_such_call_leaves_what_is_whole_and_is_done_again(
+    calls: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refresh, the promotion of what it published, and what `gc` removes."""
+    monkeypatch.setattr(publish, "render_report", plain_report)
+    rows = Path(settings.data.in_short)
+    for k in (1, 2):  # two nights before this one
+        run(at(settings.model_copy(update={"fit": FitSettings(n_components=k)}), tmp_path / "out"))
+    settings = settings.model_copy(update={"fit": FitSettings(n_components=2)})
+    folder, out = resolve(str(tmp_path / "out"))
+    promote_as(folder, out, "champion", unchecked=True)
+    table = pq.read_table(rows)
+    pq.write_table(table.set_column(0, "x", pc.add(table["x"], 0.1)), rows, row_group_size=4)
+
+    def prepared(name: str) -> Settings:
+        shutil.copytree(tmp_path / "out", tmp_path / name)
+        return at(settings, tmp_path / name)
+
+    undisturbed = prepared("undisturbed")
+    done = drive(undisturbed, tmp_path / "undisturbed", calls, driver=NIGHT)
+    assert done.returncode == 0, done.stderr
+    expected = state_of(LocalStore(str(tmp_path / "undisturbed")))
+    assert len(expected[0]) == 1
+    n_calls = most_calls(tmp_path / "undisturbed" / "calls")
+    for when in range(1, n_calls + 1, 2 * CALLS[calls]):
+        mine = prepared(str(when))
+        kill = ("-e", f"inject={calls}:signal=SIGKILL:when={when}")
+        killed = drive(mine, tmp_path / str(when), calls, *kill, driver=NIGHT)
+        assert killed.returncode == -signal.SIGKILL
+        store = LocalStore(str(tmp_path / str(when)))
+        state_of(store)
+        night(mine.model_dump(mode="json"), store.url)
+        assert state_of(store) == expected
 
 
 def at(settings: Settings, out: Path) -> Settings:
