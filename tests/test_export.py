@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 
 from gmm_dask import load_model
 from gmm_dask.command.cli import app
+from gmm_dask.errors import SettingsError
 from gmm_dask.export import SCHEMAS, to_onnx, to_sql
 from gmm_dask.mixture import Parameters, responsibilities, score_rows
 from gmm_dask.mixture.parameters import Noise
@@ -214,3 +216,37 @@ def test_the_command_prints_a_query_and_writes_a_model(iris: Path, tmp_path: Pat
     assert RUNNER.invoke(app, ["export", str(iris), "--format", "onnx"]).exit_code == 2
     printed = RUNNER.invoke(app, ["export", str(iris), "--format", "schema"])
     assert json.loads(printed.stdout) == SCHEMAS
+
+
+@pytest.mark.filterwarnings("default")  # MLflow has its own
+def test_a_version_is_a_model_of_mlflow(
+    iris: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With parameters, measures and report in a run of its own."""
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlruns")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    printed = RUNNER.invoke(app, ["export", str(iris), "--format", "mlflow"])
+    assert printed.exit_code == 0, printed.output
+    uri = printed.stdout.strip().splitlines()[-1]
+    model = load_model(str(iris))
+    rows = pd.read_parquet(ROOT / "examples" / "iris")[list(model.feature_names)]
+    found = mlflow.pyfunc.load_model(uri).predict(rows[::-1])
+    np.testing.assert_array_equal(found["label"][::-1], model.predict(rows))
+    np.testing.assert_array_equal(found["log_density"][::-1], model.score_samples(rows))
+    np.testing.assert_array_equal(found[["p0", "p1", "p2"]][::-1], model.predict_proba(rows))
+    (run,) = mlflow.MlflowClient().search_runs(["0"])
+    assert run.data.params["n_components"] == "3"
+    assert run.data.metrics["bic"] == model.metrics["bic"]
+    assert run.data.tags["gmm_dask.version"] == "1"
+    names = {each.path for each in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+    assert names >= {"report.html", "metrics.json", "model.json"}
+
+
+def test_without_mlflow_it_is_said_how_to_get_it(
+    iris: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.setitem(sys.modules, "mlflow.pyfunc", None)
+    with pytest.raises(SettingsError, match=r"pip install 'gmm-dask\[mlflow\]'"):
+        load_model(str(iris)).to_mlflow()

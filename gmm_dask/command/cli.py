@@ -320,6 +320,7 @@ class Form(StrEnum):
     SQL = "sql"
     ONNX = "onnx"
     SCHEMA = "schema"
+    MLFLOW = "mlflow"
 
 
 @app.command(cls=Command)
@@ -330,7 +331,8 @@ def export(
     form: Annotated[
         Form,
         typer.Option(
-            "--format", help="A query, a model in ONNX, or the JSON Schema of the files of OUT."
+            "--format",
+            help="A query, a model in ONNX, JSON Schema of the files of OUT, or a run of MLflow.",
         ),
     ],
     to: Annotated[
@@ -355,6 +357,11 @@ def export(
         from gmm_dask.export import SCHEMAS, to_onnx, to_sql
         from gmm_dask.stage.outputs import read_model
 
+        if form is Form.MLFLOW:
+            from gmm_dask.estimator.published import load_model
+
+            typer.echo(load_model(ref).to_mlflow())
+            return
         model = read_model(ref)
         if form is Form.ONNX:
             if to is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmm_dask.errors import DataError
 from gmm_dask.estimator.rows.forms import names_of
 from gmm_dask.fitting import Outcome
+from gmm_dask.redaction import redacted
 from gmm_dask.sections import FitSettings
 
 if TYPE_CHECKING:
@@ -65,6 +67,87 @@ class HandOver:
 
         settings = _fit_settings(self)
         return publish_model(record_of(self), out, settings, getattr(self, "missing", "error"))
+
+    def to_mlflow(self, name: str = "model") -> str:
+        """Log the mixture as a model of MLflow; needs gmm-dask[mlflow].
+
+        The run that is active gets it, or a run of its own, with parameters, measures, the
+        log-likelihood pass by pass, and of a published version its report. What
+        `mlflow.pyfunc.load_model` gives has `predict`, which makes a DataFrame of label,
+        log_density and the probability of each component.
+
+        Parameters
+        ----------
+        name : str
+            Of the model in the run.
+
+        Returns
+        -------
+        The URI of the model, as `mlflow.pyfunc.load_model` takes it.
+
+        Raises
+        ------
+        SettingsError
+            MLflow is not installed.
+        OutputError
+            It does not answer, or takes no run.
+        """
+        from gmm_dask.export.mlflow_model import Logged, to_mlflow
+
+        facts: dict[str, Any] = vars(self)
+        about = {"metrics": facts.get("metrics", {})}
+        if facts.get("version") is not None:
+            about |= _of_version(f"{facts['source']}@{facts['version']}")
+        mine: Any = self
+        return to_mlflow(Logged(record_of(self), mine.get_params(), **about), name, __name__)
+
+
+def _of_version(ref: str) -> dict[str, Any]:
+    """Which version a published mixture is, and what of it is logged beside the model."""
+    from gmm_dask.stage.outputs import open_output
+    from gmm_dask.storage import read_manifest
+
+    published = open_output(ref)
+    manifest = read_manifest(published.folder.store, published.version)
+    names = ("model.json", "metrics.json", "report.html")
+    files = {name: published.folder.get_verified(name, manifest) for name in names}
+    output, number = published.folder.store.url, published.version.number
+    tags = {"output": redacted(output), "version": number, "run_id": published.run_id}
+    return {"files": files, "tags": tags}
+
+
+class Scorer:
+    """What `mlflow.pyfunc.load_model` hands rows to."""
+
+    def __init__(self, mixture: Any) -> None:
+        self._mixture = mixture
+
+    def predict(self, rows: Any, params: dict[str, Any] | None = None) -> Any:
+        """Label, log-density and the probability of each component of each row, a DataFrame.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            With the features as columns, in any order.
+        params : dict, optional
+            MLflow's; there are none.
+        """
+        import pandas as pd
+
+        shares = self._mixture.predict_proba(rows)
+        columns = {"label": self._mixture.predict(rows)}
+        columns |= {"log_density": self._mixture.score_samples(rows)}
+        columns |= {f"p{j}": shares[:, j] for j in range(shares.shape[1])}
+        return pd.DataFrame(columns, index=rows.index)
+
+
+def _load_pyfunc(path: str) -> Scorer:
+    """What MLflow reads a model by that `to_mlflow` made."""
+    from gmm_dask.estimator.published import load_model
+    from gmm_dask.export.mlflow_model import MODEL, PARAMETERS
+
+    mixture = load_model(str(Path(path, MODEL)))
+    return Scorer(mixture.set_params(**json.loads(Path(path, PARAMETERS).read_text())))
 
 
 def record_of(mixture: Any) -> Model:
