@@ -8,11 +8,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from gmm_dask import __version__
 from gmm_dask.errors import OutputError, SettingsError
 from gmm_dask.redaction import redacted
 from gmm_dask.storage import Model, dump_model
@@ -87,7 +87,7 @@ def to_mlflow(logged: Logged, name: str, loader: str) -> str:
                 loader_module=loader,
                 data_path=str(data),
                 signature=_signature(model),
-                pip_requirements=[f"gmm-dask=={__version__}"],
+                pip_requirements=[f"gmm-dask=={version('gmm-dask')}"],
             )
     return str(made.model_uri)
 
