@@ -116,6 +116,14 @@ def prepare(
     return Prepared(sample, weight, _standardised(sample, weight))
 
 
+def start_of_groups(
+    ready: Prepared, resp: Array, covariance_type: str, maximise: Maximisation
+) -> Step:
+    """The start of groups that are known: `resp` (m, k) of the rows that were made ready."""
+    found = _estimate(ready.sample, resp, covariance_type, maximise.reg_covar, ready.weight)
+    return maximise.begin(found)
+
+
 def _weighted(
     sample: npt.NDArray[Any], sample_weight: npt.NDArray[Any] | None
 ) -> tuple[Array, Array | None]:

@@ -18,7 +18,7 @@ from gmm_dask.fitting.clutter import clustered, finds_noise
 from gmm_dask.fitting.em import Expectation, Fit, Rule, advance, go_on, passes
 from gmm_dask.fitting.events import Event
 from gmm_dask.fitting.initial_values import Given
-from gmm_dask.fitting.initialize import Prepared, initialize, prepare
+from gmm_dask.fitting.initialize import Prepared, initialize, prepare, start_of_groups
 from gmm_dask.fitting.m_step import IN_TROUBLE, Maximisation, Step
 from gmm_dask.fitting.outcome import (
     FitResult,
@@ -30,6 +30,7 @@ from gmm_dask.fitting.outcome import (
     unheard,
 )
 from gmm_dask.fitting.search.best_start import Found, best_start
+from gmm_dask.fitting.search.ground import FAMILIES
 from gmm_dask.fitting.state import Keeper, Progress, State
 from gmm_dask.mixture import Parameters, SufficientStatistics, n_free_parameters
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
@@ -304,8 +305,19 @@ class _Starts:
         if method.init_params != "auto" or method.n_components == 1 or not self.given.is_nothing:
             return None
         k, kind, threads = method.n_components, method.covariance_type, self.sample.threads
-        guard, effort = replace(guard, noise=None), method.effort
-        return best_start(self._ready, k, kind, guard, seed, effort, threads, self.report)
+        how = (seed, method.effort, threads, self.report)
+        guard = replace(guard, noise=None)
+        if kind in FAMILIES:
+            return best_start(self._ready, k, kind, guard, *how)
+        for near in ("full", "diag"):  # low_rank is between them
+            if (found := best_start(self._ready, k, near, guard, *how)) is not None:
+                return self._turned(found.start.parameters, guard)
+        return None
+
+    def _turned(self, found: Parameters, guard: Maximisation) -> Found:
+        """The start that a mixture of another family parts the rows for; nobody searched there."""
+        resp = RowArithmetic.chosen("em").responsibilities(self._ready.sample, found)
+        return Found(start_of_groups(self._ready, resp, self.method.covariance_type, guard), None)
 
     def _start(
         self, guard: Maximisation, seed: np.random.SeedSequence, ready: Prepared | None = None
@@ -444,7 +456,7 @@ def rule_of(sample: Sample, method: Method) -> Rule:
 def _better_of(settled: FitResult, plain: FitResult, record: SearchRecord | None) -> FitResult:
     """The end of a search on a part of the sample, or that of a start on all of it if it leads."""
     if record is None:
-        return settled
+        return plain if not plain.events_ and _leads(plain, settled) else settled
     record = replace(record, n_starts=record.n_starts + 1)
     if plain.events_ or _leads(settled, plain):
         return replace(settled, search=record)

@@ -219,3 +219,19 @@ def test_scikit_learn_has_no_such_mixture(rows: Array) -> None:
     model = GaussianMixture(K, covariance_type=f"low_rank:{Q}").fit(rows)
     with pytest.raises(SettingsError, match="scikit-learn's GaussianMixture has no"):
         model.to_sklearn()
+
+
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_a_start_by_search_leads_further_than_kmeans(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    X, labels = np.empty((500, 6)), rng.integers(0, 3, 500)
+    for j in range(3):
+        loadings, mean, mine = 2 * rng.normal(size=(6, 1)), 0.8 * rng.normal(size=6), labels == j
+        noise = rng.normal(size=(mine.sum(), 6)) * rng.uniform(0.3, 1, 6)
+        X[mine] = mean + rng.normal(size=(mine.sum(), 1)) @ loadings.T + noise
+    settings = {"covariance_type": "low_rank:1", "max_iter": 200, "random_state": 0}
+    found, plain = (
+        GaussianMixture(3, init_params=each, **settings).fit(X).score(X)
+        for each in ("auto", "kmeans")
+    )
+    assert found > plain
