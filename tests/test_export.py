@@ -107,7 +107,9 @@ def test_an_onnx_model_scores_as_we_do(family: str, scale: float, offset: float)
     onnxruntime = pytest.importorskip("onnxruntime")
     model, X = mixture(family, scale, offset), rows(scale, offset)
     session = onnxruntime.InferenceSession(to_onnx(model))
-    assert session.get_modelmeta().custom_metadata_map["features"] == 'a b\nc"d\ne'
+    assert session.get_modelmeta().custom_metadata_map["features"] == json.dumps(
+        ["a b", 'c"d', "e"]
+    )
     names = ["label", "probabilities", "log_density"]
     label, shares, density = session.run(names, {"X": X})
     scores = score_rows(X, model.parameters)
@@ -116,10 +118,12 @@ def test_an_onnx_model_scores_as_we_do(family: str, scale: float, offset: float)
     np.testing.assert_array_equal(label, scores.labels)
 
 
-@pytest.mark.parametrize("family", ["full", "tied", "diag"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_noise_is_a_label_of_its_own(family: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    model, X = with_noise(family), rows(1.0, 10.0)[:100]
+    model = with_noise(family)
+    far = 10 + np.multiply.outer([1e10, 1e100, 1e160, 1e300], [1.0, 1.0, -1.0])
+    X = np.concatenate([rows(1.0, 10.0)[:100], far])
     arithmetic = RowArithmetic("error")
     scores = arithmetic.score(X, model.parameters)
     expected = arithmetic.responsibilities(X, model.parameters)
@@ -147,6 +151,45 @@ def test_rows_with_a_missing_value_get_nulls_and_one_component_is_enough() -> No
             for each in (model, one):
                 found = connection.execute(to_sql(each)).df()
                 assert found[["label", "log_density", "p0"]].isna().sum(axis=1).tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_that_cannot_be_scored_have_no_label(family: str) -> None:
+    """The squares of 1e160 are beyond float64: such rows were of component 0, at shares of NaN."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = mixture(family, 1.0, 0.0)
+    X = np.array(
+        [[1e160, 1e160, -1e160], [np.inf, 0, 0], [1.7e308, 0, 0], [np.nan, 0, 0], [0, 0, 0]]
+    )
+    found = by_sql(model, X[[0, 1, 2, 4]])
+    assert found["label"].mask.tolist() == [True, True, True, False]
+    assert found["log_density"].mask.tolist() == found["p0"].mask.tolist() == [True] * 3 + [False]
+    label, shares, _ = onnxruntime.InferenceSession(to_onnx(model)).run(None, {"X": X})
+    assert label[:4].tolist() == [-1] * 4
+    assert label[4] == score_rows(X[4:], model.parameters).labels
+    assert np.isnan(shares[1:4]).all()
+    assert np.isfinite(shares[4]).all()
+
+
+@pytest.mark.parametrize(
+    ("features", "keep", "named"),
+    [
+        (("a", "A", "e"), (), "'a' and 'A' differ in upper and lower case alone"),
+        (("a", "b", "e"), ("B",), "'B' and 'b' differ"),
+        (("a", "p2", "e"), (), "a column p2 of its own"),
+        (("a", "b", "e"), ("Label",), "a column label of its own"),
+        (("a", "b", "gmm_d0_0"), (), "a column gmm_d0_0 of its own"),
+    ],
+)
+def test_names_that_a_database_would_confuse_are_refused(
+    features: tuple[str, ...], keep: tuple[str, ...], named: str
+) -> None:
+    model = mixture("full", 1.0, 0.0)
+    model.feature_names = features
+    with pytest.raises(SettingsError, match=named):
+        to_sql(model, "data", keep)
+    model.feature_names = ("a", "p3", "labels")
+    assert '"p3"' in to_sql(model, "data")
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import SettingsError
-from gmm_dask.export.scoring import Described, Scoring
+from gmm_dask.export.scoring import LARGEST, Described, Scoring
 
 OPSET, IR_VERSION = 17, 8  # of 2022, which every runtime in use reads
 
@@ -17,7 +18,7 @@ def to_onnx(mixture: Described) -> bytes:
     """A model with the input X (n, d) and the outputs label, probabilities and log_density.
 
     All numbers are double, and means are subtracted first, so that offsets cost no digits. The
-    names of the features, in their order, are in the metadata as `features`.
+    names of the features, in their order, are in the metadata as `features`, a list in JSON.
 
     Raises
     ------
@@ -34,21 +35,7 @@ def to_onnx(mixture: Described) -> bytes:
     k, d = scoring.means.shape
     graph = _Graph()
     joint, base = _joint(graph, scoring)
-    if scoring.noise is not None:
-        joint = _with_noise(graph, joint, base, scoring.noise)
-    log_sum = graph.add("ReduceLogSumExp", [joint], axes=[1], keepdims=0)
-    density = log_sum if base is None else graph.add("Add", [base, log_sum])
-    graph.add("Identity", [density], "log_density")
-    if scoring.noise is None:
-        graph.add("Softmax", [joint], "probabilities", axis=1)
-        graph.add("ArgMax", [joint], "label", axis=1, keepdims=0)
-    else:  # the last column is that of noise, whose label is -1
-        shares = graph.add("Softmax", [joint], axis=1)
-        ends = [graph.axes(0), graph.axes(k), graph.axes(1)]
-        graph.add("Slice", [shares, *ends], "probabilities")
-        best = graph.add("ArgMax", [joint], axis=1, keepdims=0)
-        is_noise = graph.add("Equal", [best, graph.axes(k)])
-        graph.add("Where", [is_noise, graph.axes(-1), best], "label")
+    _results(graph, joint, base, scoring.noise)
     double, integer = TensorProto.DOUBLE, TensorProto.INT64
     made = helper.make_graph(
         graph.nodes,
@@ -64,7 +51,7 @@ def to_onnx(mixture: Described) -> bytes:
     opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(made, opset_imports=opset, producer_name="gmm_dask")
     model.ir_version = IR_VERSION
-    helper.set_model_props(model, {"features": "\n".join(mixture.feature_names)})
+    helper.set_model_props(model, {"features": json.dumps(list(mixture.feature_names))})
     checker.check_model(model)
     return bytes(model.SerializeToString())
 
@@ -130,13 +117,35 @@ def _joint(graph: _Graph, scoring: Scoring) -> tuple[str, str | None]:
     return graph.add("Add", [halves, graph.constant(scoring.constants)]), None
 
 
-def _with_noise(graph: _Graph, joint: str, base: str | None, noise: float) -> str:
-    """The log of weight times density of noise as a last column, (n, k + 1)."""
-    if base is None:
-        ends = [graph.axes(0), graph.axes(1), graph.axes(1)]
-        first = graph.add("Slice", [joint, *ends])
-        column = graph.add("Mul", [first, graph.constant(0.0)])  # NaN where a value is missing
+def _results(graph: _Graph, joint: str, base: str | None, noise: float | None) -> None:
+    """The outputs; noise is compared with densities, for against log-odds it loses its digits.
+
+    A row without a finite density, since a value is missing or it is too far off, has the label -1.
+    """
+    along = {"axes": [1], "keepdims": 0}
+    density = _above(graph, graph.add("ReduceLogSumExp", [joint], **along), base)
+    label = graph.add("ArgMax", [joint], axis=1, keepdims=0)
+    nothing = graph.axes(-1)
+    if noise is None:
+        graph.add("Softmax", [joint], "probabilities", axis=1)
     else:
-        column = graph.add("Neg", [graph.add("Unsqueeze", [base, graph.axes(1)])])
-    column = graph.add("Add", [column, graph.constant(noise)])
-    return graph.add("Concat", [joint, column], axis=1)
+        highest = _above(graph, graph.add("ReduceMax", [joint], **along), base)
+        level, of_components = graph.constant(noise), density
+        larger = graph.add("Max", [density, level])
+        parts = [graph.add("Exp", [graph.add("Sub", [a, larger])]) for a in (density, level)]
+        added = graph.add("Log", [graph.add("Add", parts)])
+        density = graph.add("Add", [larger, added])
+        label = graph.add("Where", [graph.add("Less", [highest, level]), nothing, label])
+        share = graph.add("Exp", [graph.add("Sub", [of_components, density])])
+        share = graph.add("Unsqueeze", [share, graph.axes(1)])
+        within = graph.add("Mul", [graph.add("Softmax", [joint], axis=1), share])
+        is_near = graph.add("Greater", [share, graph.constant(0.0)])
+        graph.add("Where", [is_near, within, share], "probabilities")
+    graph.add("Identity", [density], "log_density")
+    is_known = graph.add("Greater", [density, graph.constant(-LARGEST)])
+    graph.add("Where", [is_known, label, nothing], "label")
+
+
+def _above(graph: _Graph, values: str, base: str | None) -> str:
+    """Log-densities (n,) of what may be log-odds above a base (n,)."""
+    return values if base is None else graph.add("Add", [base, values])

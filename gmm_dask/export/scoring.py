@@ -24,6 +24,7 @@ from gmm_dask.mixture.steps import log_densities_at_means
 
 Array = npt.NDArray[np.float64]
 
+LARGEST = 1.7e308  # what is beyond, in size, is no finite double
 NEVER = -1e300  # log of weight times density of a component of weight 0, which SQL has no word for
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.export.scoring import Described, Scoring
+from gmm_dask.errors import SettingsError
+from gmm_dask.export.scoring import LARGEST, Described, Scoring
 from gmm_dask.kinds import element_of
 
 Array = npt.NDArray[np.float64]
@@ -25,7 +26,8 @@ def to_sql(
     """A SELECT that gives label, log-density and the probability of each component of each row.
 
     Means are subtracted first, in double precision, so that offsets cost no digits. Rows with a
-    missing value get nulls. It needs LN, EXP, POWER, GREATEST and WITH, and was tried in DuckDB.
+    missing value get nulls, as do rows too far off to be scored: by 1e150 standard deviations where
+    there is no noise. It needs LN, EXP, POWER, GREATEST and WITH, and was tried in DuckDB.
 
     Parameters
     ----------
@@ -41,35 +43,102 @@ def to_sql(
     first : int, optional
         The place of the first element of a list, for features such as `embedding[0]`: 1 in DuckDB,
         PostgreSQL and Trino, 0 in Spark and Snowflake. None where these are names of columns.
+
+    Raises
+    ------
+    SettingsError
+        Columns that differ in case alone, or have names of the result.
     """
-    scoring, names = Scoring.of(mixture.parameters), mixture.feature_names
+    scoring = Scoring.of(mixture.parameters)
     k = len(scoring.means)
-    read = [_read(name, quote, first) for name in names]
-    columns = dict.fromkeys((*(_quoted(name, quote) for name in keep), *(each for each, _ in read)))
-    carried = ", ".join(columns)
+    read = [_read(name, quote, first) for name in mixture.feature_names]
+    each = range(k)
+    chosen = list(dict.fromkeys((*keep, *(column for column, _ in read))))
+    _check_names(chosen, k)
+    carried = ", ".join(_quoted(name, quote) for name in chosen)
     steps = list(_distances(scoring, [value for _, value in read], table, number))
-    shared = scoring.slopes is not None
-    labels = [*range(k), *([] if scoring.noise is None else [-1])]  # the label of noise, last
-    each = range(len(labels))
-    if scoring.noise is not None:
-        against = "gmm_base" if shared else "0e0 * gmm_j0"  # null where a value is missing
-        noise = f"({_literal(scoring.noise)}) - {against} AS gmm_j{k}"
-        steps.append(("gmm_noise", "gmm_joint", ["*", noise]))
-    top = f"GREATEST({', '.join(f'gmm_j{j}' for j in each)})" if len(labels) > 1 else "gmm_j0"
-    steps.append(("gmm_best", steps[-1][0], ["*", f"{top} AS gmm_top"]))
+    top = f"GREATEST({', '.join(f'gmm_j{j}' for j in each)})" if k > 1 else "gmm_j0"
+    steps.append(("gmm_best", "gmm_joint", ["*", f"{top} AS gmm_top"]))
     shares = [f"EXP(gmm_j{j} - gmm_top) AS gmm_e{j}" for j in each]
     steps.append(("gmm_shares", "gmm_best", ["*", *shares]))
-    total = " + ".join(f"gmm_e{j}" for j in each)
-    steps.append(("gmm_totals", "gmm_shares", ["*", f"{total} AS gmm_total"]))
+    base = "gmm_base + " if scoring.slopes is not None else ""
+    total = f"{' + '.join(f'gmm_e{j}' for j in each)} AS gmm_total"
+    highest = f"{base}gmm_top AS gmm_highest"
+    steps.append(("gmm_totals", "gmm_shares", ["*", total, highest]))
+    density = f"WHEN gmm_highest < {-LARGEST} THEN gmm_highest ELSE gmm_highest + LN(gmm_total)"
+    steps.append(("gmm_densities", "gmm_totals", ["*", f"CASE {density} END AS gmm_density"]))
+    if scoring.noise is not None:
+        steps.extend(_with_noise(_literal(scoring.noise)))
     parts = [_step(*step, carried) for step in steps]
-    cases = " ".join(f"WHEN gmm_j{j} = gmm_top THEN {labels[j]}" for j in each)
-    found = [
-        f"CASE {cases} END AS label",
-        f"{'gmm_base + ' if shared else ''}gmm_top + LN(gmm_total) AS log_density",
-        *(f"gmm_e{j} / gmm_total AS p{j}" for j in range(k)),
+    select = ",\n  ".join([carried, *_results(k, scoring.noise)])
+    return "WITH\n" + ",\n".join(parts) + f"\nSELECT\n  {select}\nFROM {steps[-1][0]}\n"
+
+
+def _check_names(chosen: Sequence[str], k: int) -> None:
+    """Refuse columns that a database may take for one another, or for those that the query makes.
+
+    Most databases do not tell upper from lower case, and would take the wrong one in silence.
+    """
+    made = {"label", "log_density", *(f"p{j}" for j in range(k))}
+    seen: dict[str, str] = {}
+    problems = []
+    for name in chosen:
+        folded = name.casefold()
+        if folded in made or folded.startswith("gmm_"):
+            problems.append(f"The query makes a column {folded} of its own, so {name!r} is taken.")
+        if folded in seen:
+            problems.append(
+                f"{seen[folded]!r} and {name!r} differ in upper and lower case alone, which most "
+                "databases do not see."
+            )
+        seen.setdefault(folded, name)
+    if problems:
+        raise SettingsError(
+            *problems,
+            "Leave out what need not be kept; with features of other names, or as ONNX, a mixture "
+            "can be exported.",
+        )
+
+
+def _with_noise(noise: str) -> Iterator[tuple[str, str, list[str]]]:
+    """The steps that add noise: the density of all, and the share of what is no noise.
+
+    Each is compared with the density of the components: against log-odds, whose base is far below
+    where a row is far off, noise would lose its digits.
+    """
+    larger = f"GREATEST(gmm_density, {noise}) AS gmm_larger"
+    yield "gmm_larger_ones", "gmm_densities", ["*", larger]
+    added = f"LN(EXP(gmm_density - gmm_larger) + EXP({noise} - gmm_larger))"
+    yield "gmm_sums", "gmm_larger_ones", ["*", f"gmm_larger + {added} AS gmm_all"]
+    yield "gmm_ends", "gmm_sums", ["*", "EXP(gmm_density - gmm_all) AS gmm_share"]
+
+
+def _results(k: int, noise: float | None) -> list[str]:
+    """The columns of the result.
+
+    A row whose squared distances are beyond double precision, or that has no finite value, gets
+    nulls, as one with a missing value does. Databases take NaN for larger than all numbers.
+    """
+    labels = [f"WHEN gmm_j{j} = gmm_top THEN {j}" for j in range(k)]
+    if noise is None:
+        known = f"WHEN NOT gmm_highest BETWEEN {-LARGEST} AND {LARGEST} THEN NULL"
+        shares = [f"gmm_e{j} / gmm_total" for j in range(k)]
+        shares = [f"CASE {known} ELSE {each} END" for each in shares]
+        density = f"CASE {known} ELSE gmm_density END"
+    else:  # far from all components a row is noise
+        known = f"WHEN NOT gmm_highest <= {LARGEST} THEN NULL"
+        labels.insert(0, f"WHEN gmm_highest < {_literal(noise)} THEN -1")
+        shares = [
+            f"CASE {known} WHEN gmm_share > 0 THEN gmm_share * gmm_e{j} / gmm_total "
+            "ELSE gmm_share END"
+            for j in range(k)
+        ]
+        density = f"CASE {known} ELSE gmm_all END"
+    return [
+        f"CASE {' '.join((known, *labels))} END AS label",
+        f"{density} AS log_density",
+        *(f"{each} AS p{j}" for j, each in enumerate(shares)),
     ]
-    select = ",\n  ".join([carried, *found])
-    return "WITH\n" + ",\n".join(parts) + f"\nSELECT\n  {select}\nFROM gmm_totals\n"
 
 
 def _distances(
@@ -132,12 +201,11 @@ def _literal(value: float) -> str:
 
 
 def _read(name: str, quote: str, first: int | None) -> tuple[str, str]:
-    """The column that a feature is read from, and its value there."""
+    """The name of the column that a feature is read from, and its value there."""
     found = None if first is None else element_of(name)
     if found is None or first is None:
-        return (_quoted(name, quote),) * 2
-    column = _quoted(found[0], quote)
-    return column, f"{column}[{found[1] + first}]"
+        return name, _quoted(name, quote)
+    return found[0], f"{_quoted(found[0], quote)}[{found[1] + first}]"
 
 
 def _quoted(name: str, quote: str) -> str:
