@@ -129,6 +129,8 @@ def test_reasons_have_the_form_of_the_rows(tmp_path: Path) -> None:
     rows.to_parquet(tmp_path / "rows.parquet", index=False)
     of_path = model.reasons(str(tmp_path / "rows.parquet"), 2).compute(scheduler="sync")
     np.testing.assert_array_equal(of_path["z_1"], found["z_1"])
+    unnamed = GaussianMixture(2, random_state=0).fit(X.to_numpy())
+    assert_same(unnamed.reasons(X.to_numpy().tolist()), unnamed.reasons(X.to_numpy()))
     left_out = fitted(missing="drop").reasons(rows)
     assert list(np.flatnonzero(left_out["label"] == -1)) == [3, 5]
     assert left_out["column_1"].isna().sum() == 2

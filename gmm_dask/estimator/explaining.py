@@ -64,7 +64,8 @@ class Explaining:
             blocks = lazy_array(self, X, self.missing).to_delayed().ravel()
             meta = work(np.empty((0, work.parameters.n_features)), None)
             return dd.from_delayed([delayed(work)(block) for block in blocks], meta=meta)
-        return work(features_of(self, X, reset=False).X, getattr(X, "index", None))
+        index = None if isinstance(X, list | tuple) else getattr(X, "index", None)
+        return work(features_of(self, X, reset=False).X, index)
 
     def marginal(self, features: Sequence[Any]) -> Any:
         """The mixture of some of the features, by name or number and in that order, fitted.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gmm_dask import GaussianMixture
+from gmm_dask.errors import FeatureWarning
 from gmm_dask.fitting import Maximisation, SearchRecord
 from gmm_dask.fitting.initialize import prepare
 from gmm_dask.fitting.search import best_start as searching
@@ -214,3 +215,14 @@ def test_a_given_start_and_one_component_need_no_search() -> None:
     assert given.n_starts_ is None
     assert one.n_starts_ is None
     assert one.runner_up_difference_ is None
+
+
+@pytest.mark.parametrize("family", ["full", "tied", "diag", "spherical", "low_rank:1"])
+def test_values_whose_squares_are_below_float64_end_on_one_component(family: str) -> None:
+    """Variances of 0 left no direction of the rows, and the search an array without columns."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2)) * 1e-170 + np.repeat([[0.0], [8e-170]], 30, axis=0)
+    model = GaussianMixture(2, covariance_type=family, random_state=0)
+    with pytest.warns(FeatureWarning, match="hardly any spread"):
+        model.fit(X)
+    assert model.lower_bound_ == pytest.approx(-np.log(2 * np.pi * 1e-6), rel=1e-9)

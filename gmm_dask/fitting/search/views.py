@@ -75,8 +75,9 @@ class Views:
         )
         W = Y if self.ground.weight is None else Y * self.ground.weight[:, None]
         values, vectors = np.linalg.eigh(W.T @ Y / self.ground.n_rows)
-        kept = values > LEAST_VARIANCE * values[-1]
+        kept = values >= LEAST_VARIANCE * values[-1]
         roots = np.sqrt(values[kept])
+        roots[roots == 0] = 1.0  # squares of such values are below float64
         return np.ascontiguousarray(Y @ (vectors[:, kept] / roots)), roots
 
     @cached_property
@@ -87,8 +88,10 @@ class Views:
     def _half(self) -> Array:
         D = self.standard - self.standard.mean(axis=0)
         _, values, vectors = np.linalg.svd(D.T @ D / len(D))
-        kept = values > LEAST_VARIANCE * values[0]
-        return np.ascontiguousarray(D @ (vectors[kept].T / values[kept] ** 0.25))
+        kept = values >= LEAST_VARIANCE * values[0]
+        roots = values[kept] ** 0.25
+        roots[roots == 0] = 1.0
+        return np.ascontiguousarray(D @ (vectors[kept].T / roots))
 
     @cached_property
     def _directions(self) -> Array:
