@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gmm_dask.errors import SettingsError
+from gmm_dask.errors import DataError, SettingsError
 from gmm_dask.mixture import Parameters
 from gmm_dask.pace import Count
+from gmm_dask.stage import text
 from gmm_dask.stage.job import Job, settings_hash
 from gmm_dask.stage.labels.severity import Severities
 from gmm_dask.stage.lineage.following import LATEST, NONE, of_alias
@@ -18,6 +19,7 @@ from gmm_dask.storage import (
     Cut,
     FileContent,
     KeptStatistics,
+    LabelSums,
     Model,
     PartitionSums,
     Plan,
@@ -176,6 +178,18 @@ def matched(job: Job[Any], base: Base, tell: Count | None = None) -> Matched:
         to_read,
         sum(each.sha256 not in there for each in noted),
         len(now & by_name.keys()),
+    )
+
+
+def check_enough(job: Job[Any], found: LabelSums, n_components: int) -> None:
+    """Raise DataError where what is left is too little for the mixture, as a fit of it would."""
+    n_used = found.n_rows - found.n_dropped
+    if n_used >= n_components and found.sum_weight > 0:
+        return
+    raise DataError(
+        f"{job.plan.root}: {text.numbered(n_used, 'usable row')} of weight "
+        f"{found.sum_weight:g} in all are too few to go on with {n_components} components. Check "
+        "whether partitions are lost, or fit anew with fewer components."
     )
 
 

@@ -24,7 +24,7 @@ from gmm_dask.stage.labels.row_checks import check_survey
 from gmm_dask.stage.lineage.changes import changes_of, order_of, renumbered
 from gmm_dask.stage.lineage.following import predecessor
 from gmm_dask.stage.refresh.drift import Measure, Moved, curves_of, judged
-from gmm_dask.stage.refresh.known import Base, Matched, base_of, matched
+from gmm_dask.stage.refresh.known import Base, Matched, base_of, check_enough, matched
 from gmm_dask.stage.refresh.partition_sums import Under, partition_sums, total_of
 from gmm_dask.stage.report.data import MAX_ROWS, report_sample
 from gmm_dask.stage.settings import Settings
@@ -217,6 +217,7 @@ def _next(
     fresh = _read(job, base, found, watcher, backend)
     sums = found.joined(fresh.sums)
     total, bounds = total_of(sums), base.model.lower_bounds
+    check_enough(job, total.labels, base.parameters.n_components)
     training = total if base.kept is None else base.kept.training
     moved = _moved(job, base.parameters, sums, training, found.to_read)
     exceeded = judged(moved, settings.refresh, watcher.warn)

@@ -254,6 +254,16 @@ def test_other_settings_and_bad_rows_are_refused_and_nothing_is_published(lake: 
     assert len(list_versions(open_store(str(lake.out)))) == 1
 
 
+def test_what_is_left_must_be_enough_for_the_mixture(lake: Lake) -> None:
+    """One row that was left made a version of all components, and nothing was said."""
+    refresh(lake.settings())
+    shutil.rmtree(lake.folder)
+    lake.write("day=900", rows(900, 1))
+    with pytest.raises(DataError, match="1 usable row of weight 1 in all are too few"):
+        refresh(lake.settings())
+    assert len(list_versions(open_store(str(lake.out)))) == 1
+
+
 def test_sums_of_two_sites_make_the_step_that_all_rows_make(tmp_path: Path) -> None:
     """Bit for bit, and no row leaves its site."""
     whole = Lake(tmp_path / "whole", tmp_path / "out")
