@@ -32,7 +32,8 @@ Count = Annotated[int, Strict(), Field(le=MAX_INTEGER)]
 Number = Annotated[float, Strict()]
 Flag = Annotated[bool, Strict()]
 # As `mixture.covariance.family` takes it.
-LowRankName = Annotated[str, Field(pattern=r"^low_rank:[1-9][0-9]{0,3}$")]
+LOW_RANK = r"^low_rank:[1-9][0-9]{0,3}$"
+LowRankName = Annotated[str, Field(pattern=LOW_RANK)]
 
 
 class Section(BaseModel):

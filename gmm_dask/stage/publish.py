@@ -159,9 +159,10 @@ def promote(ref: str, watcher: Watcher | None = None, now: Clock = utc_now) -> P
     OutputError
         There is no such version, or a file of its run is damaged or absent.
     """
-    if parse_ref(ref)[1] is None:
+    url, which = parse_ref(ref)
+    if which is None:
         raise SettingsError(
-            f"{ref} names no version: write {ref}@7 for version 7. "
+            f"{ref} names no earlier version: write {url}@7 for version 7. "
             f"`gmm-dask versions {ref}` lists all."
         )
     published = open_output(ref)

@@ -143,6 +143,7 @@ from gmm_dask.storage.store.runs import (
 )
 from gmm_dask.storage.store.version_log import (
     EMPTY,
+    NO_ALIAS,
     Registry,
     Version,
     find_entry,
@@ -176,8 +177,8 @@ __all__ = [
     "labelled_before", "LabelledPart", "LabelSums", "latest", "lies_in", "list_length",
     "list_of", "list_versions", "literal", "load_contents", "load_model_file",
     "load_statistics", "MANIFEST", "MAX_MODEL_BYTES", "Model", "MODEL_KEY", "Name", "name_of",
-    "NUMBER", "numbers", "OddValuesError", "open_input", "open_store", "OpenChunk", "optional",
-    "or_infinite", "Origin", "overlaps", "packed", "parameters_bytes", "parquet_bytes",
+    "NO_ALIAS", "NUMBER", "numbers", "OddValuesError", "open_input", "open_store", "OpenChunk",
+    "optional", "or_infinite", "Origin", "overlaps", "packed", "parameters_bytes", "parquet_bytes",
     "parse_ref", "part", "part_of", "PartitionSums", "PartReceipt", "Place", "PLACE", "Plan",
     "plan_dataset", "PlannedChunk", "PlannedFiles", "Positive", "publish_version",
     "read_checkpoint", "read_chunks", "read_contents_of", "read_manifest", "read_regular",

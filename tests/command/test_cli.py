@@ -401,7 +401,11 @@ def test_gc_removes_what_it_says_and_says_what_it_would(
     assert capsys.readouterr().out == "1 file removed, 1.2 kB.\n"
     upkeep.gc(str(tmp_path))
     assert capsys.readouterr().out == "0 files removed, 0 bytes.\n"
+    upkeep.gc(str(tmp_path), abandoned_days=float("inf"))  # was an OverflowError
     check_one_whole_version(store)
+    with pytest.raises(typer.Exit):
+        upkeep.gc(f"{tmp_path}@1", abandoned_days=1.0)
+    assert "@1 holds no run and no version" in capsys.readouterr().err
 
 
 def test_help_and_version_answer(tmp_path: Path) -> None:

@@ -43,6 +43,18 @@ WRONG = {
     "unknown key": (with_keys(fit={"n_componentz": 3}), ["fit.n_componentz", "n_components"]),
     "out of range": (with_keys(fit={"n_components": 0}), ["fit.n_components", "got 0"]),
     "wrong word": (with_keys(fit={"covariance_type": "vvv"}), ["fit.covariance_type", "'full'"]),
+    "a family without its number": (
+        with_keys(fit={"covariance_type": "low_rank"}),
+        ["fit.covariance_type: it must be 'full', 'tied'", "did you mean low_rank:5?"],
+    ),
+    "a limit of nothing": (
+        with_keys(refresh={"fail": {"psu": 1.0}}),
+        ["refresh.fail.psu: it must be 'psi'", "did you mean psi?"],
+    ),
+    "compared with nothing": (
+        with_keys(labels={"sticky": 0.5}, output={"path": "out", "follows": "none"}),
+        ["labels.sticky are against the version that the fit follows, and output.follows is none"],
+    ),
     "wrong type": (with_keys(fit={"tol": "little"}), ["fit.tol", "number", "'little'"]),
     "missing path": ({"output": {"path": "out"}}, ["data", "is required"]),
     "a path that is no text": (

@@ -67,7 +67,7 @@ def followed(
     else:
         found = _newest(store, run_id) if rule == LATEST else of_alias(store, rule)
         if found is None:
-            return None, None
+            return None, _not_yet(store, rule)
         folder, version = RunFolder(store, found.run_id), found
     model, _ = open_model(folder, version)
     if set(model.feature_names) == set(features):
@@ -79,6 +79,17 @@ def followed(
     if "@" in rule:
         raise SettingsError(f"output.follows: {said} Name another version, or none.")
     return None, said
+
+
+def _not_yet(store: Store, rule: str) -> str | None:
+    """A word where an output has versions, but not the alias that is to be followed."""
+    if rule == LATEST or (newest := latest(store)) is None:
+        return None
+    known = ", ".join(sorted(newest.registry.aliases)) or "none"
+    return (
+        f"output.follows: {store.url} has no alias {rule!r} yet; its aliases: {known}. No version "
+        "is followed, and numbers of components begin anew."
+    )
 
 
 def noted(folder: RunFolder) -> Followed | None:

@@ -213,7 +213,8 @@ def promote_back(url: str, alias: str, now: Clock = utc_now) -> Version:
 def _check_alias(alias: str) -> None:
     if not is_alias(alias):
         raise SettingsError(
-            f"{alias!r} can be no alias: a letter, then letters, digits, _ and -; not `latest`."
+            f"{alias!r} can be no alias: a letter, then letters, digits, _ and -; not `latest` "
+            "or `none`."
         )
 
 

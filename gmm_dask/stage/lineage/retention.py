@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from gmm_dask.errors import OutputError
 from gmm_dask.stage.identity import attempt, note_attempt
@@ -84,10 +84,13 @@ def collect(
     Raises
     ------
     OutputError
-        A version is damaged: whether its run is to be made again is not known.
+        There is no output, or a version is damaged: whether its run is to be made again is not
+        known.
     """
     checkpoints = find_garbage(store)
     before = latest(store)
+    if before is None and not any(store.list("runs/")):
+        raise OutputError(f"{store.url} holds no run and no version. Give the folder of an output.")
     if before is None:
         return Collected((), (), checkpoints)
     if dry_run:
@@ -172,16 +175,20 @@ def _given_up(
     """
     if policy.abandoned_days is None:
         return []
-    limit, found = timedelta(days=policy.abandoned_days), []
+    limit, found = 86400 * policy.abandoned_days, []
     for run_id in unfinished:
         folder = RunFolder(store, run_id)
         began = attempt(folder)
         if began is None:
             if note:
                 note_attempt(folder, now)
-        elif datetime.fromisoformat(now()) - datetime.fromisoformat(began) > limit:
+        elif _seconds(began, now()) > limit:
             found.append(run_id)
     return found
+
+
+def _seconds(began: str, now: str) -> float:
+    return (datetime.fromisoformat(now) - datetime.fromisoformat(began)).total_seconds()
 
 
 def _followed(store: Store, under_way: Sequence[str]) -> set[str]:

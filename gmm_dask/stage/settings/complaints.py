@@ -12,7 +12,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
+from gmm_dask.sections import LOW_RANK
 from gmm_dask.stage import text
+
+_OF_PYDANTIC = ("literal[", "constrained-str", "[key]")  # which form of a value, and of a mapping
 
 Location = tuple[int | str, ...]  # of a value: keys, and places in lists
 
@@ -48,6 +51,7 @@ def complaints(error: ValidationError, schema: type[BaseModel]) -> list[tuple[Lo
         (_location(item), _complaint(item, schema))
         for item in error.errors()
         if item["type"] != "too_short" or not item["input"]  # else its items are no good
+        if not _is_other_form(item)
     ]
 
 
@@ -121,10 +125,16 @@ def _bounded(lines: list[str]) -> list[str]:
     return [f"  {line}" for line in bounded]
 
 
+def _is_other_form(item: Any) -> bool:
+    """Whether a value has several forms, and the complaint is about another than the first."""
+    return item["type"] == "string_pattern_mismatch" and item["ctx"]["pattern"] == LOW_RANK
+
+
 def _location(item: Any) -> Location:
     if item["type"] == "no_candidates":  # of the whole document, but about one value
         return tuple(item["ctx"]["place"])
-    location: Location = item["loc"]
+    keys = [key for key in item["loc"] if not str(key).startswith(_OF_PYDANTIC)]
+    location: Location = tuple(keys)
     is_of_key = item["type"] == "invalid_key"  # which is called by its number
     return (*location[:-1], as_yaml(item["input"])) if is_of_key else location
 
@@ -145,7 +155,7 @@ def _said_of_no_text(value: Any) -> str:
 
 
 def _complaint(item: Any, schema: type[BaseModel]) -> str:
-    kind, value, location = item["type"], item["input"], item["loc"]
+    kind, value, location = item["type"], item["input"], _location(item)
     if kind == "extra_forbidden":
         return _unknown_key(location, schema)
     if kind == "missing":
@@ -159,6 +169,10 @@ def _complaint(item: Any, schema: type[BaseModel]) -> str:
     if kind == "tuple_type":
         return _no_list(str(location[-1]), value)
     said = str(item["msg"]).removeprefix("Value error, ").replace("Input should", "it must")
+    if location[-1:] == ("covariance_type",):
+        said = said.replace(" or ", ", ") + " or 'low_rank:5', by a number of factors"
+    if kind == "value_error" and isinstance(value, Mapping):
+        return said  # of several settings, which it names
     meant = _word_meant(value, said) if kind == "literal_error" else ""
     return f"{_EXPECTED.get(kind, said)} (got {as_yaml(value)}){meant}"
 

@@ -334,11 +334,11 @@ class FitOutputSettings(OutputSettings):
     @field_validator("follows")
     @classmethod
     def _follows_a_version(cls, follows: str) -> str:
-        from gmm_dask.storage import is_alias, parse_ref
+        from gmm_dask.storage import NO_ALIAS, is_alias, parse_ref
 
         if "@" in follows and parse_ref(follows)[1] is None and not follows.endswith("@latest"):
             raise ValueError(f"{follows!r} names no version: write OUT@7 or OUT@champion")
-        if "@" not in follows and follows != "latest" and not is_alias(follows):
+        if "@" not in follows and not (follows in NO_ALIAS or is_alias(follows)):
             raise ValueError(f"{follows!r} is no alias: letters, digits, _ and -, a letter first")
         return follows
 
@@ -398,7 +398,9 @@ class PromotionSettings(Section):
             from gmm_dask.storage import is_alias
 
             if not is_alias(alias):
-                raise ValueError("it must be a letter, then letters, digits, _ and -; not latest")
+                raise ValueError(
+                    "it must be a letter, then letters, digits, _ and -; not latest or none"
+                )
         return alias
 
 
@@ -433,6 +435,16 @@ class Settings(Section):
             raise ValueError(
                 "fit.weight_concentration_prior_type asks for variational inference, which takes "
                 "no missing values: set data.missing to drop"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_followed_where_labels_are_compared(self) -> Settings:
+        compared = self.labels.compare or self.labels.sticky is not None
+        if compared and self.output.follows == "none":
+            raise ValueError(
+                "labels.compare and labels.sticky are against the version that the fit follows, "
+                "and output.follows is none"
             )
         return self
 

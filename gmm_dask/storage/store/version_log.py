@@ -34,6 +34,7 @@ MAX_NUMBER_DIGITS = 18  # of a version; what has more is no entry
 _ENTRY = re.compile(rf"versions/(\d{{8,{MAX_NUMBER_DIGITS}}})\.json", re.ASCII)
 _ALIAS = re.compile(r"[A-Za-z][0-9A-Za-z_-]{0,63}", re.ASCII)
 LATEST_ALIAS = "latest"  # what every output has, and nobody sets
+NO_ALIAS = (LATEST_ALIAS, "none")  # words that settings have in the place of an alias
 
 
 @dataclass(frozen=True)
@@ -205,8 +206,8 @@ def _entry(store: Store, which: int | str | None) -> Version:
 
 
 def is_alias(word: str) -> bool:
-    """Whether the word can be an alias: a letter, then letters, digits, _ and -; not `latest`."""
-    return word != LATEST_ALIAS and _ALIAS.fullmatch(word) is not None
+    """Whether the word can be an alias: a letter, then letters, digits, _ and -; no NO_ALIAS."""
+    return word not in NO_ALIAS and _ALIAS.fullmatch(word) is not None
 
 
 def parse_ref(ref: str) -> tuple[str, int | str | None]:

@@ -95,6 +95,16 @@ def test_a_version_of_other_features_is_not_followed_and_that_is_said(
         run(iris_settings(data=features, output={"follows": f"{tmp_path / 'out'}@1"}))
 
 
+def test_an_alias_that_is_not_there_is_not_followed_and_that_is_said(
+    iris_settings: MakeSettings,
+) -> None:
+    """A misspelt alias followed nothing, night after night, in silence; the first has none yet."""
+    follows = {"follows": "champoin"}
+    assert run(iris_settings(output=follows)).metrics["caution"] is None
+    second = run(iris_settings(fit={"random_state": 1}, output=follows))
+    assert "has no alias 'champoin' yet; its aliases: none" in second.metrics["caution"]
+
+
 def test_features_in_another_order_are_the_same_features(iris_settings: MakeSettings) -> None:
     first = run(iris_settings())
     names = list(reversed(first.model.feature_names))

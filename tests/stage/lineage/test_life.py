@@ -139,7 +139,7 @@ def test_what_cannot_be_a_name_or_an_alias_is_refused(
     ):
         with pytest.raises(SettingsError, match=message):
             name_component(out, component, name)
-    for alias in ("latest", "7", "a.b", ""):
+    for alias in ("latest", "none", "7", "a.b", ""):
         with pytest.raises(SettingsError, match="can be no alias"):
             promote_as(*resolve(out), alias)
     with pytest.raises(OutputError, match="has no alias 'champion'; its aliases: none"):
