@@ -122,7 +122,7 @@ def _results(graph: _Graph, joint: str, base: str | None, noise: float | None) -
 
     A row without a finite density, since a value is missing or it is too far off, has the label -1.
     """
-    along = {"axes": [1], "keepdims": 0}
+    along: dict[str, Any] = {"axes": [1], "keepdims": 0}
     density = _above(graph, graph.add("ReduceLogSumExp", [joint], **along), base)
     label = graph.add("ArgMax", [joint], axis=1, keepdims=0)
     nothing = graph.axes(-1)

@@ -127,7 +127,7 @@ def _bounded(lines: list[str]) -> list[str]:
 
 def _is_other_form(item: Any) -> bool:
     """Whether a value has several forms, and the complaint is about another than the first."""
-    return item["type"] == "string_pattern_mismatch" and item["ctx"]["pattern"] == LOW_RANK
+    return bool(item["type"] == "string_pattern_mismatch" and item["ctx"]["pattern"] == LOW_RANK)
 
 
 def _location(item: Any) -> Location:
