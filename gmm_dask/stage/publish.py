@@ -346,6 +346,7 @@ def report_data(job: Job[Any], fitted: Fitted, metrics: dict[str, Any]) -> Repor
         versions=software_versions(),
         events=metrics["events"],
         names=fitted.changes.names,
+        merge_tree=model.merge_tree,
     )
 
 

@@ -95,6 +95,18 @@ def test_people_are_shown_which_components_are_one_cluster(found: Published) -> 
     assert not {"clusters", "certainty"} & measures(of_earlier).keys()
 
 
+def test_the_report_shows_the_tree_where_components_are_merged(
+    moons: Path, tmp_path: Path, drawn: None
+) -> None:
+    heading = "Which components are one cluster"
+    for n, is_merged in ((8, True), (2, False)):
+        out = tmp_path / str(n)
+        fit = {"n_components": n, "n_clusters": 2, "init_params": "kmeans"}
+        made = published(moons, out, {"enabled": False}, **fit)
+        page = Path(made.path("report")).read_text()
+        assert (heading in page, "2 clusters are left" in page) == (is_merged, is_merged)
+
+
 def test_as_many_clusters_as_are_asked_for_in_model_and_class(moons: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     found = published(moons, out, {"enabled": False}, n_clusters=8)

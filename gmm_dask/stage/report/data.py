@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.fitting import Prelude
-from gmm_dask.mixture import Parameters, log_density, responsibilities
+from gmm_dask.mixture import MergeTree, Parameters, log_density, responsibilities
 from gmm_dask.pictures.view import View, best_view
 from gmm_dask.stage.summary import Components, told_apart
 
@@ -73,6 +73,8 @@ class ReportData:
         Passes over a sample before those of the trajectory.
     names : sequence of str or None
         Of the components, where any has one.
+    merge_tree : MergeTree, optional
+        Of the components, where the clusters are a level of one.
     """
 
     title: str
@@ -91,6 +93,7 @@ class ReportData:
     events: Sequence[Mapping[str, Any]]
     prelude: Prelude | None = None
     names: Sequence[str | None] = ()
+    merge_tree: MergeTree | None = None
 
     def __post_init__(self) -> None:
         d = self.parameters.n_features
@@ -211,6 +214,11 @@ class ReportData:
     def n_starts(self) -> int:
         """Starts of the fit, of which the best was kept."""
         return int(self.metrics.get("n_starts") or 1)
+
+    @property
+    def n_clusters(self) -> int:
+        """Clusters that the components are merged into; as many as components where none is."""
+        return len(set(self.metrics.get("clusters") or range(self.parameters.n_components)))
 
     @property
     def objective(self) -> str:

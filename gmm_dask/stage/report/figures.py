@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gmm_dask.mixture import MergeTree
 from gmm_dask.pictures.canvas import MUTED, make_room, new_figure, png_of, titled
 from gmm_dask.pictures.components import draw_components, limit
 from gmm_dask.pictures.measures import (
@@ -17,6 +18,7 @@ from gmm_dask.pictures.measures import (
     draw_series,
     draw_uncertainty,
 )
+from gmm_dask.pictures.merges import draw_entropies, draw_tree
 from gmm_dask.pictures.panels import (
     MAX_PAIRED,
     draw_densities,
@@ -62,6 +64,16 @@ def selection_figure(selection: Mapping[str, Any]) -> bytes:
     draw_candidates(right, families, numbers, table["log_likelihood"], up=up, marked=0)
     if selection["elbow"] is not None:
         right.axvline(selection["elbow"], color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
+    return png_of(figure)
+
+
+def merges_figure(tree: MergeTree, n_clusters: int) -> bytes:
+    """PNG of the tree of merges, and of how unsure labels are by the number of clusters."""
+    figure = new_figure(height=420)
+    left, right = figure.subplots(1, 2)
+    figure.subplots_adjust(0.07, 0.15, 0.98, 0.9, 0.2)
+    draw_tree(left, tree, n_clusters)
+    draw_entropies(right, tree, n_clusters)
     return png_of(figure)
 
 

@@ -22,6 +22,7 @@ from gmm_dask.stage.report.figures import (
     density_figure,
     drift_figure,
     likelihood_figure,
+    merges_figure,
     pairs_figure,
     profile_figure,
     selection_figure,
@@ -103,6 +104,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "n_frames": len(sent["frames"]),
         "names": sent["names"],
         "names_left_out": data.parameters.n_features - len(sent["names"]),
+        "n_clusters": data.n_clusters,
         "is_plane": sent["view"] is not None,
         "n_features": data.parameters.n_features,
         "palette": sent["palette"],
@@ -145,6 +147,9 @@ def pictures(data: ReportData) -> dict[str, bytes]:
         found["profile"] = profile_figure(data)
         if len(data.rows):
             found["certainty"] = certainty_figure(data)
+    k = data.parameters.n_components
+    if data.merge_tree is not None and data.n_clusters < k <= MAX_PAIRED:
+        found["merges"] = merges_figure(data.merge_tree, data.n_clusters)
     if (refresh := data.metrics.get("refresh")) and refresh["curves"]:
         found["drift"] = drift_figure(refresh["curves"])
     if (selection := data.metrics.get("selection")) is not None:
