@@ -19,7 +19,7 @@ from gmm_dask.stage.labels.severity import LEVELS, Severities
 from gmm_dask.stage.outputs import open_output
 from gmm_dask.stage.run import run, score
 from gmm_dask.stage.settings import ScoreSettings, settings_from
-from gmm_dask.stage.settings.run_settings import REASONS
+from gmm_dask.stage.settings.output_settings import REASONS
 from gmm_dask.stage.summary import Summary
 from tests.stage.conftest import FEATURES, IRIS, MakeSettings
 

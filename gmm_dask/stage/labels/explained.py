@@ -15,7 +15,7 @@ from gmm_dask.mixture.merging import looked_up, row_entropies
 from gmm_dask.mixture.reasons import LabelReasons, RowReasons, explain, two_best
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage.labels.severity import Severities
-from gmm_dask.stage.settings.run_settings import REASONS
+from gmm_dask.stage.settings.output_settings import REASONS
 from gmm_dask.storage import FURTHER_COLUMNS, to_arrow, to_ragged_lists
 
 Array = npt.NDArray[np.float64]
