@@ -202,7 +202,7 @@ def test_a_record_of_another_shape_ends_no_command_in_a_defect(
     look(out)
     plan_again(taken)
     n_refused, drawn = 0, random.Random(SEED)
-    for place in list(places(document))[::every]:
+    for place in list(places(document))[every // 2 :: every]:
         wrong = changed(document, place, drawn.choice(WRONG))  # another seed draws others
         put(out, name, sealed(_unsealed(wrong)) if name == "contents.json" else wrong)
         for read in (lambda: look(out), lambda: plan_again(taken)):
