@@ -64,7 +64,7 @@ def loaded(folder: RunFolder, method: Method, n_starts: int) -> Checkpoint:
 
 
 @given(st.data(), methods, st.integers(0, 50), st.booleans(), st.fixed_dictionaries(EVERY_WAY))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_gone_on_with_from_a_checkpoint_a_fit_ends_the_same(
     data: st.DataObject, method: Method, seed: int, equal: bool, way: dict[str, Any]
 ) -> None:
@@ -82,7 +82,7 @@ def test_gone_on_with_from_a_checkpoint_a_fit_ends_the_same(
 
 
 @given(methods, st.integers(0, 50), st.integers(3, 6))
-@settings(max_examples=20)
+@settings(max_examples=12)
 def test_a_fit_stopped_again_and_again_ends_the_same(
     method: Method, seed: int, n_kept: int
 ) -> None:
