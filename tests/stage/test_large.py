@@ -232,6 +232,7 @@ def test_every_executor_fits_the_same_from_scratch_and_says_so(
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.heavy
 def test_a_cluster_by_address_says_what_stays_decoded(data: Path, tmp_path: Path) -> None:
     watcher = Listening()
     with by_hand(1) as cluster:

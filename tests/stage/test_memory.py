@@ -63,6 +63,7 @@ def test_two_hundred_passes_leave_nothing_behind(tmp_path: Path, held_bytes: int
     )
 
 
+@pytest.mark.heavy
 def test_passes_on_workers_leave_no_file_and_no_task_behind(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
