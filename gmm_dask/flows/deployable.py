@@ -97,10 +97,11 @@ def refresh(settings: Settings, overrides: list[str] | None = OVERRIDES) -> Stat
     persist_result=False,
 )
 def backfill(
-    settings: ScoreSettings,
     key: str = KEY,
     first: str = FIRST,
     last: str = LAST,
+    *,
+    settings: ScoreSettings,
     overrides: list[str] | None = OVERRIDES,
 ) -> State[Any]:
     """Label a range of partitions with a model that was published before, as one version.

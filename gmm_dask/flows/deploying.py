@@ -22,9 +22,10 @@ from gmm_dask.stage.settings import (
     AnySettings,
     ScoreSettings,
     load_settings,
-    override,
-    read_settings_file,
 )
+from gmm_dask.words import short
+
+MAX_SAID = 600  # characters of a refusal: the server repeats the whole schema
 
 # Prefect sends no usage data from the runs.
 ENVIRONMENT = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
@@ -76,8 +77,7 @@ def deploy(
     """
     path = Path(settings_file)
     loaded = load_settings(path, overrides, schema=None)
-    document = read_settings_file(path)
-    override(document, overrides)
+    document = loaded.model_dump(mode="json", exclude_unset=True)  # the server knows no short forms
     chosen = _flow_of(loaded, flow)
     if chosen is backfill and cron is not None:
         raise SettingsError("A backfill is asked for with its range: leave out the cron.")
@@ -90,7 +90,8 @@ def deploy(
     try:
         deployment.apply(work_pool_name=pool, image=image)
     except (DeploymentApplyError, ValueError) as error:
-        raise SettingsError(f"The deployment is refused: {error}") from error
+        said = short(str(error), MAX_SAID)
+        raise SettingsError(f"The deployment is refused: {said}") from error
     return deployment.full_name
 
 

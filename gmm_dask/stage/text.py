@@ -17,7 +17,8 @@ PER_ROW, IN_TOTAL = 6, 4  # decimals of a log-likelihood, wherever it is shown
 MAX_DECIMALS = 9  # beyond, scientific notation reads better
 
 __all__ = [
-    "bounded", "count", "duration", "features", "flattened", "held_chunks", "in_total", "measured",
+    "bounded", "count", "data", "duration", "features", "flattened", "held_chunks", "in_total",
+    "measured",
     "moment", "numbered", "per_row", "percent", "readable", "short", "signed", "size",
     "table_versions",
 ]  # fmt: skip
@@ -136,6 +137,12 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
             yield from flattened(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", readable(value)
+
+
+def data(path: str | Sequence[str], between: Mapping[str, Sequence[str]]) -> str:
+    """The paths of data and the ranges of keys that are read, as one short text."""
+    ranges = [f"{key} {first} to {last}" for key, (first, last) in between.items()]
+    return ", ".join([readable(path), *ranges])
 
 
 def readable(value: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
 from pydantic import TypeAdapter
@@ -51,6 +52,25 @@ def test_settings_are_deployed_as_flows_that_take_them(settings: Path, taken: An
                 deploying._flow_of(loaded, flow.name)
     with pytest.raises(SettingsError, match="leave out the cron"):
         deploying.deploy(LABEL, "gmm", flow="backfill", cron="0 3 * * *")
+
+
+def test_what_is_deployed_passes_the_schema_that_the_server_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A grid in its short form and dates of YAML among them."""
+    written = "data: {path: x, between: {day: [2026-11-01, 2026-11-30]}}\noutput: {path: y}\n"
+    (tmp_path / "a.yaml").write_text(f"{written}fit: {{n_components: {{from: 1, to: 3}}}}\n")
+    made: list[Any] = []
+    monkeypatch.setattr(deploying, "check_server", lambda: "")
+    monkeypatch.setattr(deploying, "_pool_type", lambda pool: "process")
+    monkeypatch.setattr(RunnerDeployment, "apply", lambda self, **_: made.append(self))
+    assert deploying.deploy(tmp_path / "a.yaml", "gmm") == "cluster/a"
+    (deployment,) = made
+    schema = deployment._parameter_openapi_schema.model_dump_for_openapi()
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate(deployment.parameters, schema)
+    settings = settings_from(deployment.parameters["settings"])
+    assert settings.candidates == [(1, "full"), (2, "full"), (3, "full")]
 
 
 def test_every_flow_has_its_entry_in_a_checkout() -> None:

@@ -289,7 +289,7 @@ def test_a_grid_a_comparison_and_a_backfill_leave_what_they_are_for(
         assert cluster(grid, ["data.between={day: [0, 2]}"], return_state=True).is_completed()
         told = compare(str(tmp_path / "out"), return_state=True).message
         first = compare(f"{tmp_path}/out@1", return_state=True)
-        filled = backfill(scoring, "day", "1", "2", return_state=True)
+        filled = backfill("day", "1", "2", settings=scoring, return_state=True)
     assert f"{tmp_path}/out@1 and {tmp_path}/out@2: " in told
     assert first.is_failed()
     assert "is the first version" in first.message

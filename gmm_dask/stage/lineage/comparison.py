@@ -141,7 +141,8 @@ def _criteria(found: Comparison) -> Sheet:
     for name, said in _MEASURES.items():
         values = [each.metrics.get(name) for each in both]
         if any(value is not None for value in values):
-            rows.append((said, *(NONE if v is None else text.signed(v, 6) for v in values)))
+            digits = text.PER_ROW if name.endswith("per_row") else text.IN_TOTAL
+            rows.append((said, *(NONE if v is None else text.signed(v, digits) for v in values)))
     before = _before(found)
     if before is not None:
         said = text.signed(before["log_likelihood_per_row"], 6)

@@ -33,7 +33,7 @@ SECTIONS: dict[str, type[Section]] = {
     for name, field in (ScoreSettings.model_fields | Settings.model_fields).items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 }
-_SAID_ELSEWHERE = ("path", "n_components", "covariance_type")
+_SAID_ELSEWHERE = ("path", "between", "n_components", "covariance_type")
 
 
 @dataclass(frozen=True)
@@ -122,13 +122,13 @@ def _with_its_run(store: Store, listed: Listed) -> Listed:
     metrics = folder.get_verified_json("metrics.json", manifest)
     about = folder.get_verified_json("run.json", manifest)
     try:
-        paths = about["settings"]["data"]["path"]
+        read = about["settings"]["data"]
         return replace(
             listed,
             n_components=_n_components(metrics),
             log_likelihood=_log_likelihood(metrics),
             settings=in_short(about["settings"]),
-            data=paths if isinstance(paths, str) else ", ".join(paths),
+            data=text.data(read["path"], read.get("between", {})),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise OutputError(

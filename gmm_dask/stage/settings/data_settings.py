@@ -57,8 +57,7 @@ class DataSettings(Section):
     @property
     def in_short(self) -> str:
         """The paths and the range as one short text."""
-        ranges = [f"{key} {first} to {last}" for key, (first, last) in self.between.items()]
-        return ", ".join([text.readable(self.path), *ranges])
+        return text.data(self.path, self.between)
 
     @field_validator("between", mode="before")
     @classmethod
