@@ -105,8 +105,9 @@ def test_features_that_are_not_there_are_named() -> None:
         model.marginal(["a", "a"])
     with pytest.raises(DataError, match="no other one is left"):
         model.conditional(dict.fromkeys(NAMES, 0.0))
-    with pytest.raises(DataError, match="must be finite"):
-        model.conditional({"a": np.nan})
+    for value in ("a", None, np.nan):
+        with pytest.raises(DataError, match="Every given value must be finite"):
+            model.conditional({"a": value})
     by_number = GaussianMixture(2, random_state=0).fit(X.to_numpy())
     assert by_number.conditional({3: 0.0}).n_features_in_ == 3
 

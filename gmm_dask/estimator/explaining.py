@@ -95,7 +95,11 @@ class Explaining:
         """
         check_is_fitted(self)
         parameters: Parameters = self._mixture()  # type: ignore[attr-defined]
-        places, values = self._places(list(given)), np.array([*given.values()], dtype=np.float64)
+        places = self._places(list(given))
+        try:
+            values = np.array([*given.values()], dtype=np.float64)
+        except (TypeError, ValueError):
+            values = np.array([np.nan])
         if len(places) == parameters.n_features:
             raise DataError("All features are given: no other one is left.")
         if not np.isfinite(values).all():

@@ -60,13 +60,15 @@ class HandOver:
         ------
         ModelFileError
             The mixture is none that could be read again.
+        SettingsError
+            The folder has a name that no output can have.
         OutputError
             The folder cannot be written.
         """
         from gmm_dask.stage.given_model import publish_model
 
         settings = _fit_settings(self)
-        return publish_model(record_of(self), out, settings, getattr(self, "missing", "error"))
+        return publish_model(record_of(self), str(out), settings, getattr(self, "missing", "error"))
 
     def to_mlflow(self, name: str = "model") -> str:
         """Log the mixture as a model of MLflow; needs gmm-dask[mlflow].

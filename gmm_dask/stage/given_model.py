@@ -15,13 +15,7 @@ from gmm_dask.stage.labels.profile_record import profile_records
 from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE, Changes, first_descents
 from gmm_dask.stage.publish import make_latest
 from gmm_dask.stage.report import ReportData, render_report
-from gmm_dask.stage.settings import (
-    DataSettings,
-    FitOutputSettings,
-    FitSettings,
-    LabelSettings,
-    Settings,
-)
+from gmm_dask.stage.settings import FitSettings, Settings, settings_from
 from gmm_dask.storage import (
     MODEL_KEY,
     Clock,
@@ -73,15 +67,19 @@ def publish_model(
 
     Raises
     ------
+    SettingsError
+        The folder has a name that no output can have.
     OutputError
         The folder cannot be written.
     """
-    names = model.feature_names
-    settings = Settings(
-        data=DataSettings.model_validate({"path": GIVEN, "features": names, "missing": missing}),
-        fit=fit,
-        labels=LabelSettings(enabled=False),
-        output=FitOutputSettings(path=out),
+    data = {"path": GIVEN, "features": list(model.feature_names), "missing": missing}
+    settings: Settings = settings_from(
+        {
+            "data": data,
+            "fit": fit.model_dump(),
+            "labels": {"enabled": False},
+            "output": {"path": out},
+        }
     )
     store = open_store(out)
     matters = {"model": model.sha256, "fit": fit.model_dump(mode="json"), "missing": missing}

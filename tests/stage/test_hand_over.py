@@ -11,7 +11,7 @@ import pytest
 from sklearn.base import clone
 
 from gmm_dask import GaussianMixture, load_model, read_labels
-from gmm_dask.errors import DataError, OutputError
+from gmm_dask.errors import DataError, OutputError, SettingsError
 from gmm_dask.stage.lineage.history import history
 from gmm_dask.stage.outputs import open_output, read_model
 from gmm_dask.stage.run import run, score
@@ -86,6 +86,9 @@ def test_a_fitted_mixture_can_be_published_and_used(covariance_type: str, tmp_pa
     assert (loaded.n_rows, loaded.random_state) == (300, 3)
     assert loaded.publish(f"{out}2") == f"{out}2@1"
     assert load_model(f"{out}2").sha256 == loaded.sha256
+    for place in ("", f"{out}@7"):
+        with pytest.raises(SettingsError, match=r"output\.path"):
+            loaded.publish(place)
     version = open_output(out).version
     assert isinstance(version, Version)
     assert verify(open_store(out), version) == []

@@ -138,6 +138,9 @@ def test_what_files_disagree_on_is_named(write: Write, data: Path) -> None:
     (data / "a.parquet").unlink()
     (problem,) = problems_of(data, features=NAMES, to_fit=False)
     assert problem.startswith("b.parquet, column 'emb': is double, not a number")
+    write("b.parquet", {"emb": lists(ROWS[:, :1], TYPES["list"])})
+    (problem,) = problems_of(data, features=["emb"], to_fit=False)  # of a model of numbers
+    assert problem.endswith("not a number. Make it a number in each row.")
 
 
 def test_the_elements_are_features_all_together_or_none_is(write: Write, data: Path) -> None:

@@ -178,7 +178,9 @@ def common_schema(footers: Sequence[Footer], selection: Selection, problems: Pro
     of_lists = {slot.column for slot in slots_of(named, columns) if slot.length}
     for name in used:
         if _is_column(name, setting, variants, keys, problems):
-            in_lists = name in of_lists or any(map(is_list, _types_of(name, variants)))
+            # A model says which of its features are elements of lists; the others are numbers.
+            of_a_fit = selection.to_fit and any(map(is_list, _types_of(name, variants)))
+            in_lists = name in of_lists or of_a_fit
             _check_numbers(name, setting, variants, selection, problems, in_lists)
     lengths = {
         name: common_length(name, in_use, named, problems)
@@ -395,6 +397,8 @@ def _check_numbers(
         remedy = f"set data.cast: [{word}]" if word else ""
         if not fits:
             remedy = "make it a list of numbers in all files, or in none"
+            if setting == OF_THE_MODEL:
+                remedy = f"make it {'a list of numbers' if in_lists else 'a number'} in each row"
         for file in variant.files:
             where, kind = f"{file}, column {name!r}", kind_of(value)
             without = None if setting == OF_THE_MODEL else f" of {setting}"
