@@ -143,14 +143,17 @@ def promote_as(
 def _pointed(
     registry: Registry, there: str, version: Version, alias: str, before: int | None
 ) -> Registry:
-    """The registry with the alias at the version; raises OutputError where that may not be."""
+    """The registry with the alias at the version; raises OutputError where that may not be.
+
+    That somebody moved the alias meanwhile is no failure of the run that was to have it.
+    """
     if version.run_id in registry.gone:
         raise OutputError(
             f"{there}, or its labels, were removed, as `gmm-dask gc` was told to. Run its "
             "settings again, and promote that version."
         )
     if registry.aliases.get(alias) not in (before, version.number):
-        raise OutputError(
+        raise NotPromotedError(
             f"{there} is not promoted: {alias} was moved meanwhile, to version "
             f"{registry.aliases.get(alias)}. Look at it, and promote again."
         )

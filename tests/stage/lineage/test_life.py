@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from gmm_dask.command.cli import app
 from gmm_dask.errors import NotPromotedError, OutputError, SettingsError
 from gmm_dask.stage import publish
+from gmm_dask.stage.lineage import registry
 from gmm_dask.stage.lineage.registry import name_component, promote_as, promote_back
 from gmm_dask.stage.lineage.retention import Policy, collect
 from gmm_dask.stage.outputs import label_parts, open_output, read_labels, read_model, resolve
@@ -149,6 +150,24 @@ def test_what_cannot_be_a_name_or_an_alias_is_refused(
         promote_back(out, "champion")
     assert name_component(out, 0, "").number == 4
     assert open_output(out).names == (None, None, None)
+
+
+def test_a_run_whose_alias_somebody_moved_meanwhile_is_published_all_the_same(
+    iris_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended with 1, as if nothing had been published."""
+    out, alias = str(tmp_path / "out"), {"alias": "champion"}
+    run(iris_settings(fit=FEW, promotion=alias))
+    run(iris_settings(fit=FEW | {"random_state": 1}))
+
+    def moved(*_: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        promote_as(*resolve(f"{out}@3"), "champion", unchecked=True)
+        return (), ()
+
+    monkeypatch.setattr(registry, "judged", moved)
+    published = run(iris_settings(fit=FEW | {"random_state": 2}, promotion=alias))
+    assert open_output(out).run_id == published.run_id
+    assert open_output(f"{out}@champion").version.number == 3
 
 
 def test_a_damaged_version_gets_no_alias(iris_settings: MakeSettings, tmp_path: Path) -> None:
