@@ -72,15 +72,7 @@ def publish_model(
     OutputError
         The folder cannot be written.
     """
-    data = {"path": GIVEN, "features": list(model.feature_names), "missing": missing}
-    settings: Settings = settings_from(
-        {
-            "data": data,
-            "fit": fit.model_dump(),
-            "labels": {"enabled": False},
-            "output": {"path": out},
-        }
-    )
+    settings = _settings(model, out, fit, missing)
     store = open_store(out)
     matters = {"model": model.sha256, "fit": fit.model_dump(mode="json"), "missing": missing}
     folder = _folder(store, matters, model)
@@ -103,6 +95,17 @@ def publish_model(
     )
     version = publish_version(store, folder.run_id, manifest_sha256, model.n_rows, now)
     return f"{out}@{version.number}"
+
+
+def _settings(model: Model, out: str, fit: FitSettings, missing: str) -> Settings:
+    """What the settings of a run that came to the model would be; raises SettingsError."""
+    document = {
+        "data": {"path": GIVEN, "features": list(model.feature_names), "missing": missing},
+        "fit": fit.model_dump(),
+        "labels": {"enabled": False},
+        "output": {"path": out},
+    }
+    return settings_from(document)  # type: ignore[no-any-return]
 
 
 def _folder(store: Store, matters: dict[str, Any], model: Model) -> RunFolder:
