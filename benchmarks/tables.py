@@ -134,7 +134,7 @@ def _fits(found: dict[str, Any]) -> str:
             figures = [f"{t:.3f} ({t / o:.1f})" for t, o in zip(times, ours, strict=True)]
             left = (entry["passes"][name], f"{entry['log_likelihood'][name]:.4f}", entry["load"])
             rows.append((f"{entry['rows']:,}", name, *figures, *left))
-    head = ("rows", "", "warm, s (ratio)", "new process, s (ratio)", "passes")
+    head = ("rows", "who", "warm, s (ratio)", "new process, s (ratio)", "passes")
     return (
         f"## Whole fits\n\nDefault settings, d = {found['d']}, K = {found['k']}, all cores, "
         "medians of rounds. A new process counts from the import of\nthe class on.\n\n"
@@ -153,7 +153,16 @@ def _end_to_end(found: list[dict[str, Any]]) -> str:
                 left = (c["passes"], f"{c['log_likelihood']:.6f}", f"{c['peak_mib']:.0f}")
             times = (f"{more}{c['wall']:.1f}", f"{more}{c['wall'] / ours:.1f}")
             rows.append((f"{each['rows']:,}", name, *times, *left, each["load"]))
-    head = ("rows", "", "seconds", "ratio", "passes", "log-likelihood per row", "peak MiB", "load")
+    head = (
+        "rows",
+        "who",
+        "seconds",
+        "ratio",
+        "passes",
+        "log-likelihood per row",
+        "peak MiB",
+        "load",
+    )
     return (
         "## From Parquet to labels on disk\n\n"
         + _picture("end-to-end", "From Parquet to labels")
@@ -251,4 +260,4 @@ def short(results: dict[str, Any]) -> str:
             if name != OURS:
                 of = f"Parquet to labels, {each['found']['rows']:,} rows"
                 rows.append((of, name, f"{c['wall'] / ours:.1f}", ""))
-    return table(("how many times as long as gmm_dask", "", "mean", "least"), rows)
+    return table(("how many times as long as gmm_dask", "who", "mean", "least"), rows)

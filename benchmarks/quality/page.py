@@ -27,7 +27,7 @@ of the data: that of full, diagonal and spherical mixtures has no bound (Day 196
 of tasks that are within from each seed. Seconds are CPU time on one core, all contenders in turn in
 the same run.
 """
-REAL_HEAD = ("", "within", "all seeds", "inadmissible", "within, run on", *FAMILIES)
+REAL_HEAD = ("fits", "within", "all seeds", "inadmissible", "within, run on", *FAMILIES)
 REAL_HEAD += ("replicated", "CPU, s")
 
 
@@ -40,7 +40,7 @@ def page(results: dict[str, Any]) -> str:
         f"## Real data\n\n{_extent(results)}\n",
         table(REAL_HEAD, real_rows(real["contenders"])),
         "### Why fits are inadmissible\n",
-        table(("", "rows", "thin", "floor", "tie", "no model"), _marks(real["contenders"])),
+        table(("fits", "rows", "thin", "floor", "tie", "no model"), _marks(real["contenders"])),
         "### By set\n\nShare of fits within.\n",
         _by_set(real["contenders"]),
     ]
@@ -109,7 +109,7 @@ def _by_set(contenders: dict[str, Any]) -> str:
         (each, *(_percent(of[np.array(sets) == each]) for of in shares.values()))
         for each in dict.fromkeys(sets)
     )
-    return table(("", *contenders), rows)
+    return table(("set", *contenders), rows)
 
 
 def _synthetic(found: dict[str, Any]) -> str:
@@ -123,7 +123,7 @@ def _synthetic(found: dict[str, Any]) -> str:
     rows.append(("same partition", *(_percent(each) for each in same)))
     cpu = (sum(s for kind in kinds for s in of[kind]["cpu"]) for of in found.values())
     rows.append(("CPU, s", *(f"{each:.1f}" for each in cpu)))
-    return table(("", *found), rows)
+    return table(("kind", *found), rows)
 
 
 def _within(gaps: list[float], marks: list[list[str]]) -> np.ndarray:

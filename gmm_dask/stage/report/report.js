@@ -90,7 +90,6 @@ function legendItem(component) {
   const show = (weight) => {
     bar.style.width = `${Math.min(100, 100 * weight)}%`;
     parts[2].textContent = percent(weight);
-    button.setAttribute("aria-label", `Component ${component}, weight ${percent(weight)}`);
   };
   return { component, button, show };
 }

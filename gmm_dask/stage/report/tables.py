@@ -176,9 +176,6 @@ def facts(data: ReportData, certain: float | None) -> list[tuple[str, str, str]]
         found.append(("Starts that reached it", reached, other))
     if certain is not None:
         found.append(("Clear cases", text.percent(certain), "of the rows drawn"))
-    if (published := metrics.get("published")) is not None:
-        day, _, time = text.moment(published).partition(" ")
-        found.append(("Published", day, time))
     return found
 
 

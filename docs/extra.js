@@ -1,0 +1,7 @@
+// The theme wraps wide tables and adds buttons when a page is shown: keys reach them, and each has a name.
+new MutationObserver(() => {
+  for (const each of document.querySelectorAll(".md-typeset__scrollwrap")) each.tabIndex = 0;
+  document.querySelectorAll(".md-code__nav").forEach((each, i) => {
+    if (!each.ariaLabel) each.ariaLabel = `Block ${i + 1}`;
+  });
+}).observe(document.body, { childList: true, subtree: true });
