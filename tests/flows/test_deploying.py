@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import prefect
 import pytest
 import yaml
 from prefect.deployments.runner import RunnerDeployment
@@ -123,3 +125,16 @@ def test_the_page_has_a_trigger_for_each_event_to_act_on() -> None:
         [announcing.DRIFTED],
         ["flights.file.arrived"],
     ]
+
+
+def test_the_page_names_what_the_template_of_kubernetes_has() -> None:
+    views = Path(prefect.__file__).parent / "server/api/collections_data/views"
+    known = json.loads((views / "aggregate-worker-metadata.json").read_text())
+    template = known["prefect-kubernetes"]["kubernetes"]["default_base_job_configuration"]
+    page = (ROOT / "docs/prefect.md").read_text().partition("## On Kubernetes")[2]
+    for name in ("memory_request", "memory_limit", "service_account_name", "env"):
+        assert f"`{name}`" in page
+        assert name in template["variables"]["properties"]
+    job = template["job_configuration"]["job_manifest"]["spec"]
+    assert f"`backoffLimit: {job['backoffLimit']}`" in page
+    assert len(job["template"]["spec"]["containers"]) == 1
