@@ -15,7 +15,7 @@ from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import make_latest, publish, write_delta_table
 from gmm_dask.stage.refresh import keeping, refreshing
 from gmm_dask.stage.settings import ScoreSettings, Settings
-from gmm_dask.stage.watch import Watcher
+from gmm_dask.stage.watch import Watcher, traced
 
 
 def run(settings: Settings, watcher: Watcher | None = None) -> Published:
@@ -24,7 +24,8 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Published:
     A run that is finished is not done again: it is verified, and published again unless it is the
     latest version already.
     """
-    return _carry_out(settings, fit, watcher or Watcher())
+    with traced("run", watcher) as told:
+        return _carry_out(settings, fit, told)
 
 
 def score(settings: ScoreSettings, watcher: Watcher | None = None) -> Published:
@@ -32,7 +33,8 @@ def score(settings: ScoreSettings, watcher: Watcher | None = None) -> Published:
 
     A run that is finished is not done again, as in `run`.
     """
-    return _carry_out(settings, adopt, watcher or Watcher())
+    with traced("score", watcher) as told:
+        return _carry_out(settings, adopt, told)
 
 
 def refresh(settings: Settings, watcher: Watcher | None = None) -> Published:
@@ -42,7 +44,11 @@ def refresh(settings: Settings, watcher: Watcher | None = None) -> Published:
     for. Where nothing was published yet it is a fit that keeps the sums of each partition; where
     nothing changed, the version that is there is the latest, and nothing is written.
     """
-    watcher = watcher or Watcher()
+    with traced("refresh", watcher) as told:
+        return _refresh(settings, told)
+
+
+def _refresh(settings: Settings, watcher: Watcher) -> Published:
     watcher.phase("plan", settings.data.in_short)
     begun = refreshing.begin(settings, watcher)
     job = begun.job
