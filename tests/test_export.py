@@ -257,6 +257,8 @@ def test_the_command_prints_a_query_and_writes_a_model(iris: Path, tmp_path: Pat
     )
     assert onnx.stat().st_size > 500
     assert RUNNER.invoke(app, ["export", str(iris), "--format", "onnx"]).exit_code == 2
+    for more in (["sql", "--first", "2"], ["schema", "--keep", "flower"]):
+        assert RUNNER.invoke(app, ["export", str(iris), "--format", *more]).exit_code == 2
     printed = RUNNER.invoke(app, ["export", str(iris), "--format", "schema"])
     assert json.loads(printed.stdout) == SCHEMAS
 

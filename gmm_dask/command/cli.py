@@ -346,7 +346,12 @@ def export(
     ] = None,
     first: Annotated[
         int,
-        typer.Option(metavar="0|1", help="The first place in a list, where features are lists."),
+        typer.Option(
+            metavar="0|1",
+            min=0,
+            max=1,
+            help="The first place in a list, where features are lists.",
+        ),
     ] = 1,
     debug: Debug = False,
 ) -> None:
@@ -357,6 +362,8 @@ def export(
         from gmm_dask.export import SCHEMAS, to_onnx, to_sql
         from gmm_dask.stage.outputs import read_model
 
+        if form is not Form.SQL and (keep or table != "data"):
+            raise SettingsError(f"--keep and --table are of a query, and not of {form}.")
         if form is Form.MLFLOW:
             from gmm_dask.estimator.published import load_model
 
@@ -375,7 +382,7 @@ def export(
         if to is None:
             typer.echo(written, nl=False)
         else:
-            to.write_text(written)
+            to.write_text(written, encoding="utf-8")
 
 
 app.command(cls=Command)(upkeep.merge)

@@ -109,7 +109,9 @@ def compare(
             for line in comparison.lines_of(sheet):
                 print_line(console, line)
         if html is not None:
-            html.write_text(render_comparison(found.title, found.events, found.sheets))
+            html.write_text(
+                render_comparison(found.title, found.events, found.sheets), encoding="utf-8"
+            )
 
 
 def merge(

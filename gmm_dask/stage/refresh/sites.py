@@ -35,7 +35,8 @@ def merge(refs: Sequence[str], out: str) -> str:
     Raises
     ------
     SettingsError
-        A version kept no sums, or sums of another mixture, features or settings than the first.
+        A version kept no sums, or sums of another mixture, features or settings than the first, or
+        the same partitions as another.
     OutputError
         A version is not there or damaged, or the folder cannot be written.
     """
@@ -44,6 +45,7 @@ def merge(refs: Sequence[str], out: str) -> str:
     first = kept[0], sites[0].model.settings_hash
     for ref, each, site in zip(refs, kept, sites, strict=True):
         _check(ref, refs[0], (each, site.model.settings_hash), first)
+    _check_once(refs, kept)
     settings = sites[0].folder.get_json("run.json")["settings"]
     fit = FitSettings.model_validate(settings["fit"])
     step = _step(kept, fit)
@@ -64,6 +66,19 @@ def merge(refs: Sequence[str], out: str) -> str:
     )
     origin = f"merged from the sums of {len(refs)} sites"
     return publish_model(model, out, fit, settings["data"]["missing"], origin)
+
+
+def _check_once(refs: Sequence[str], kept: Sequence[KeptStatistics]) -> None:
+    """Raise SettingsError where the rows of two sites are the same, and would count twice."""
+    seen: dict[frozenset[str], str] = {}
+    for ref, each in zip(refs, kept, strict=True):
+        contents = frozenset(file.sha256 for file in each.files)
+        if contents in seen:
+            raise SettingsError(
+                f"{ref} has the sums of the same partitions as {seen[contents]}: their rows would "
+                "count twice. Name each site once."
+            )
+        seen[contents] = ref
 
 
 def _sums_of(ref: str, site: Published) -> KeptStatistics:

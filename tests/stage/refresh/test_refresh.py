@@ -288,6 +288,8 @@ def test_sums_of_two_sites_make_the_step_that_all_rows_make(tmp_path: Path) -> N
     for lake in (here, there):  # the next step goes on from there
         assert about(refresh(lake.settings(**follows)))["exact_for_model"] == step.model.sha256
     assert merge([str(here.out), str(there.out)], out) == f"{out}@2"
+    with pytest.raises(SettingsError, match="would count twice"):
+        merge([str(here.out), str(there.out), f"{here.out}@2"], out)
     polished = refresh(there.settings(refresh={"polish": 1}, **follows))
     with pytest.raises(SettingsError, match="sums of another mixture"):
         merge([str(here.out), polished.folder.store.url], out)
