@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger
+from prefect.assets import add_asset_metadata, materialize
+from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from gmm_dask.errors import DriftError
@@ -17,6 +21,7 @@ from gmm_dask.storage import open_store
 PUBLISHED = "gmm_dask.version.published"
 BORN = "gmm_dask.component.born"
 DRIFTED = "gmm_dask.drift.exceeded"
+ASSETS = "GMM_DASK_ASSETS"  # 1 where output folders shall be assets of Prefect
 RESOURCE = "gmm_dask.output.{}"  # the resource of all events of an output folder, by its URL
 
 
@@ -27,6 +32,8 @@ def announce(published: Published) -> None:
     """
     if published.new:
         _emit(published.folder.store.url, events_of(published))
+        if os.environ.get(ASSETS) == "1":
+            _materialize(published)
 
 
 def announce_drift(output: str, error: DriftError) -> None:
@@ -75,3 +82,31 @@ def _emit(url: str, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
             emit_event(event, resource=resource, payload=payload)
     except Exception as error:
         get_run_logger().warning("An event could not be emitted: %s", error)
+
+
+def _materialize(published: Published) -> None:
+    """Tell Prefect of a new version of the output as an asset that depends on the data."""
+    (_, facts), *_ = events_of(published)
+    try:
+        root = published.folder.get_json("run.json")["plan"]["root"]
+        out, data = map(_uri, (published.folder.store.url, root))
+
+        @materialize(
+            out,
+            by="gmm_dask",
+            asset_deps=[data],
+            task_run_name=f"asset {out}",
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+        def version() -> None:
+            add_asset_metadata(out, facts)
+
+        version()
+    except Exception as error:
+        get_run_logger().warning("The asset could not be told of: %s", error)
+
+
+def _uri(place: str) -> str:
+    """The key of an asset, which is a URI."""
+    return redacted(place) if "://" in place else Path(place).as_uri()

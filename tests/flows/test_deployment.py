@@ -269,8 +269,9 @@ def test_a_refresh_goes_on_from_the_latest_and_tells_drift_as_an_event(
 
 
 def test_a_grid_a_comparison_and_a_backfill_leave_what_they_are_for(
-    server: Server, tmp_path: Path
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where that is asked for, an output is an asset, too."""
     lake = Lake(tmp_path / "lake", tmp_path / "out")
     for day in range(4):
         (lake.folder / f"day={day}").mkdir(parents=True)
@@ -287,6 +288,7 @@ def test_a_grid_a_comparison_and_a_backfill_leave_what_they_are_for(
     with temporary_settings({PREFECT_API_URL: server.url, PREFECT_LOGGING_TO_API_ENABLED: False}):
         assert cluster(grid, return_state=True).is_completed()
         assert cluster(grid, ["data.between={day: [0, 2]}"], return_state=True).is_completed()
+        monkeypatch.setenv("GMM_DASK_ASSETS", "1")
         told = compare(str(tmp_path / "out"), return_state=True).message
         first = compare(f"{tmp_path}/out@1", return_state=True)
         filled = backfill("day", "1", "2", settings=scoring, return_state=True)
@@ -300,6 +302,14 @@ def test_a_grid_a_comparison_and_a_backfill_leave_what_they_are_for(
     pages = {(each["key"], str(each["data"])) for each in ask(server, "artifacts/filter")}
     assert any(key == "gmm-outputs" and "Candidates by" in page for key, page in pages)
     assert any(key == "gmm-comparison" and "### Components" in page for key, page in pages)
+    asked_of = {"filter": {"event": {"name": ["prefect.asset.materialization.succeeded"]}}}
+
+    def is_told() -> bool:
+        events = ask(server, "events/filter", asked_of)["events"]
+        assets = [(e["resource"]["prefect.resource.id"], e["payload"]["version"]) for e in events]
+        return assets == [(f"file://{tmp_path}/labels", 1)]
+
+    wait_until(is_told, PATIENCE)
 
 
 def test_each_flow_ends_with_its_run_as_the_latest_and_says_how(

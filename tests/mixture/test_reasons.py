@@ -126,3 +126,17 @@ def test_the_two_best_components_differ() -> None:
     best, second = two_best(resp)
     assert list(best) == [0, 1, 2]
     assert list(second) == [1, 0, 1]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_reasons_of_many_rows_are_those_of_few(missing: bool) -> None:
+    """Equal values among them, of which the first column counts."""
+    X = np.round(rows(600, 3, 0.0, missing))
+    parameters = Parameters.from_covariances([1.0], np.zeros((1, D)), np.ones((1, D)), "diag")
+    components = np.zeros(600, int)
+    many, _ = explain(X, parameters, components, None, 3)
+    for first in range(0, 600, 20):
+        at = slice(first, first + 20)
+        few, _ = explain(X[at], parameters, components[at], None, 3)
+        for one, other in zip(many, few, strict=True):
+            np.testing.assert_array_equal(one[at], other)
