@@ -42,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def published(data: Path, out: Path, watcher: Watcher | None = None, **changes: Any) -> Any:
     document: dict[str, Any] = {
         "data": {"path": str(data)},
-        "fit": {"n_components": 3, "init_rows": 600, "tol": 1e-5},
+        "fit": {"n_components": 3, "init_params": "kmeans", "init_rows": 600, "tol": 1e-5},
         "memory": {"chunk_bytes": 24 * 1000},
         "output": {"path": str(out)},
     }
