@@ -52,6 +52,7 @@ VALUES: dict[str, Any] = {
 NO_CASES = (  # given in every case, or by the options of others
     *("data.path", "output.path", "model", "fit.n_components"),
     *("select.n_components", "select.covariance_types"),
+    *("select.criterion", "select.n_bootstrap"),  # need candidates
 )
 OF_FITS = ("labels.compare", "labels.sticky")  # which label runs refuse by name
 
@@ -285,9 +286,14 @@ def test_candidates_are_given_where_one_number_and_one_family_are(
 ) -> None:
     result = CliRunner().invoke(cli.app, [command, "DATA", "--out", "OUT", *given])
     assert result.exit_code == 0, result.output
-    ((_, settings),) = called
+    how = ["--criterion", "aic", "--n-bootstrap", "3"]
+    assert (
+        CliRunner().invoke(cli.app, [command, "DATA", "--out", "OUT", *given, *how]).exit_code == 0
+    )
+    (_, settings), (_, chosen) = called
     assert settings.select.n_components == numbers
     assert settings.select.covariance_types == families
+    assert (chosen.select.criterion, chosen.select.n_bootstrap) == ("aic", 3)
 
 
 def test_select_with_one_candidate_says_how_to_give_more(called: list[tuple[Any, Any]]) -> None:

@@ -51,6 +51,10 @@ WRONG = {
         with_keys(refresh={"fail": {"psu": 1.0}}),
         ["refresh.fail.psu: it must be 'psi'", "did you mean psi?"],
     ),
+    "a choice of one": (
+        with_keys(select={"criterion": "aic"}),
+        ["select.n_bootstrap are of a choice, and there is one candidate"],
+    ),
     "compared with nothing": (
         with_keys(labels={"sticky": 0.5}, output={"path": "out", "follows": "none"}),
         ["labels.sticky are against the version that the fit follows, and output.follows is none"],

@@ -131,6 +131,16 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_choice_has_candidates(self) -> Settings:
+        said = self.select.n_bootstrap > 0 or self.select.criterion != "bic"
+        if said and not self.select.is_asked:
+            raise ValueError(
+                "select.criterion and select.n_bootstrap are of a choice, and there is one "
+                "candidate: give several numbers of components or families"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _something_is_followed_where_labels_are_compared(self) -> Settings:
         compared = self.labels.compare or self.labels.sticky is not None
         if compared and self.output.follows == "none":
