@@ -258,7 +258,11 @@ def test_promoting_the_run_that_is_the_latest_writes_nothing_and_says_so(
 
 @pytest.mark.parametrize(
     ("version", "code", "word"),
-    [("", 2, "names no version"), ("@9", 1, "published: 1, 2, 3, 4, 5"), ("@0", 1, "from 1")],
+    [
+        ("", 2, "names no earlier version"),
+        ("@9", 1, "published: 1, 2, 3, 4, 5"),
+        ("@0", 1, "from 1"),
+    ],
 )
 def test_what_cannot_be_promoted_is_told(version: str, code: int, word: str, three: Path) -> None:
     before = files(three)
