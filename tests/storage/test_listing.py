@@ -461,3 +461,12 @@ def test_a_range_that_no_file_lies_in_says_what_there_is(lake: Lake) -> None:
     list_files(lake.root, problems, between={"h": ("9", "10")})
     (line,) = problems.lines()
     assert line.startswith("day=2026-11-04/a.parquet: no folder h=... is above it")
+
+
+@pytest.mark.parametrize("end", ["2026-1-1", "2026-11", "2026-11-02 03:00", "20261102", "z"])
+def test_the_ends_of_a_range_of_dates_are_written_as_the_dates(lake: Lake, end: str) -> None:
+    """As text 2026-1-1 comes before 2026-11-01, but 2026-2-1 after 2026-12-31."""
+    lake.put(*DAYS)
+    problems = Problems()
+    list_files(lake.root, problems, between={"day": ("2026-11-01", end)})
+    assert f"day {end} is not written as 2026-11-03" in problems.lines()[0]

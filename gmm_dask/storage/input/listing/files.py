@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -296,6 +297,7 @@ def _between(
             line = f"{name}: no folder {key}=... is above it, by which data.between asks for files."
             problems.add("files without the key of a range", line)
         asked = [value for value in values.values() if value is not None]
+        _check_form(key, (first, last), asked, problems)
         files = {
             name: files[name]
             for name, value in values.items()
@@ -305,6 +307,20 @@ def _between(
             line = f"data.between: no file has {key} from {first} to {last}; there are "
             problems.add("empty", f"{line}{min(asked)} to {max(asked)}.")
     return files
+
+
+def _check_form(key: str, ends: Sequence[str], values: Sequence[str], problems: Problems) -> None:
+    """Report ends of a range of dates that are not written as the dates are.
+
+    Texts are compared sign by sign, so that 2026-2-1 would come after 2026-11-01.
+    """
+    forms = {re.sub(r"\d", "0", value) for value in values if value != HIVE_NULL}
+    if len(forms) != 1 or not re.match(r"0000\D", form := forms.pop()):
+        return
+    for end in ends:
+        if re.sub(r"\d", "0", end) != form:
+            line = f"data.between: {key} {end} is not written as {max(values)}, which it is to "
+            problems.add("ends of ranges", f"{line}be compared with. Write it in the same form.")
 
 
 def _value_of(file: File, key: str) -> str | None:
