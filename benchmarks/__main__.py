@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import end_to_end, fits, machine, memory, out_of_core, per_pass, scaling
+from benchmarks import end_to_end, fits, machine, memory, out_of_core, per_pass, report, scaling
 
-NAMES = ("per_pass", "fits", "end_to_end", "out_of_core", "scaling", "memory")
+NAMES = ("per_pass", "fits", "end_to_end", "out_of_core", "scaling", "memory", "report")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "out_of_core": lambda: out_of_core.measure(chosen.quick, chosen.patience),
         "scaling": lambda: scaling.measure(chosen.quick, chosen.patience),
         "memory": lambda: memory.measure(chosen.memory_rows, chosen.quick),
+        "report": lambda: report.measure(chosen.quick),
     }
     about = machine.describe()
     print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, load {about['load']}")

@@ -35,6 +35,8 @@ def goals(results: dict[str, Any]) -> Iterator[Goal]:
         yield from _scaling(results["scaling"]["found"])
     if "out_of_core" in results:
         yield from _out_of_core(results["out_of_core"]["found"])
+    if "report" in results:
+        yield from _report(results["report"]["found"])
 
 
 def _per_pass(found: dict[str, Any]) -> Iterator[Goal]:
@@ -139,4 +141,15 @@ def _out_of_core(found: dict[str, Any]) -> Iterator[Goal]:
             "with scratch takes 1.25 times the larger of decoding and computing at most",
             f"{got:.2f} (best times {e['scratch_overhead']:.2f}); without scratch {without:.2f}",
             got <= 1.25,
+        )
+
+
+def _report(found: dict[str, Any]) -> Iterator[Goal]:
+    for each in found["entries"]:
+        allowed = 2.0 if each["d"] < 5000 else 5.0
+        yield Goal(
+            f"report of {each['d']:,} columns, K = {each['k']}, {each['family']}: 3 MB and "
+            f"{allowed:g} s at most",
+            f"{each['megabytes']:.1f} MB, {each['drawing']:.1f} s of CPU",
+            each["megabytes"] <= 3 and each["drawing"] <= allowed,
         )

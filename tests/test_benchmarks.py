@@ -28,7 +28,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 def test_an_entry_says_what_was_measured(results: dict) -> None:
-    assert set(results) == {"per_pass", "fits", "end_to_end", "out_of_core", "scaling", "memory"}
+    names = {"per_pass", "fits", "end_to_end", "out_of_core", "scaling", "memory", "report"}
+    assert set(results) == names
     entry = results["per_pass"]["found"]["grid"][0]
     assert {"d", "k", "rows", "spacing", "threads", "dgemm_bound", "load", "ns"} <= set(entry)
     assert {"gmm_dask", "scikit-learn"} <= set(entry["ns"])
