@@ -252,6 +252,9 @@ def test_an_unknown_version_lists_the_known(fitted: Path, called: Called) -> Non
     done = called("show", "out@7")
     assert done.returncode == 1
     assert "published: 1" in done.stderr
+    done = called("verify", "out/LATEST")  # was told to be moved away
+    assert done.returncode == 1
+    assert "LATEST is a file. Give the output folder" in done.stderr.replace("\n", " ")
 
 
 def test_plain_terminals_get_plain_text(fitted: Path) -> None:

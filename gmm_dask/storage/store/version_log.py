@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.records.codec import (
@@ -175,6 +176,11 @@ def find_entry(store: Store, which: int | str | None) -> Version:
     OutputError
         There is none, its entry is damaged, or its run was removed.
     """
+    if Path(store.url).is_file():
+        raise OutputError(
+            f"{store.url} is a file. Give the output folder of a run that has ended, or a "
+            "model.json where a model is asked for."
+        )
     version = _entry(store, which)
     if version.run_id in registry_of(store, version).retired:
         raise OutputError(
