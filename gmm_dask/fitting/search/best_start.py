@@ -38,7 +38,7 @@ Array = npt.NDArray[np.float64]
 # about clusters: the best optimum of 1,600 rows in 100 columns parts two clusters six standard
 # deviations apart in another way.
 LEAST_ROWS = 0.2
-PASS_COST = 8e6  # multiplications of a pass on average, over which a search makes fewer of them
+PASS_COST = 5.5e4  # multiplications of a pass, over which a search makes fewer of them
 SEARCHED_ROWS = 5000  # of a sample, on which basins are told apart
 ROWS_EACH = 20  # and so many at least for each free parameter
 ROUNDS_OF_MANY = 3  # at most where the rows are many: what is best on a part of them is a guess
@@ -161,16 +161,25 @@ def _row_cost(ground: Ground, k: int) -> int:
 
 def _affordable_rows(ground: Ground, k: int, effort: Effort) -> int:
     """Rows that a search can go over in its fewest passes."""
-    return int(effort.passes * PASS_COST / (EFFORTS["low"].passes * _row_cost(ground, k)))
+    return int(effort.passes * PASS_COST / _row_cost(ground, k))
 
 
 def _affordable(effort: Effort, ground: Ground, k: int, n_rows: int) -> Effort:
     """The effort with fewer passes where they are dear: of many columns or components."""
     low = EFFORTS["low"]
-    passes = int(effort.passes * PASS_COST / (n_rows * _row_cost(ground, k)))
+    passes = int(effort.passes * math.sqrt(PASS_COST / (n_rows * _row_cost(ground, k))))
     if passes >= effort.passes:
         return effort
-    return replace(effort if passes > 4 * low.passes else low, passes=max(passes, low.passes))
+    if passes <= 4 * low.passes:
+        return replace(low, passes=max(passes, low.passes))
+    share = math.sqrt(passes / effort.passes)
+    return replace(
+        effort,
+        passes=passes,
+        n_starts=max(low.n_starts, int(share * effort.n_starts)),
+        n_swaps=max(low.n_swaps, int(share * effort.n_swaps)),
+        n_followed=max(2, int(share * effort.n_followed)),
+    )
 
 
 def _difference(optima: Sequence[Optimum], ground: Ground) -> float | None:

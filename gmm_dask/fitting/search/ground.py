@@ -24,7 +24,7 @@ NARROWEST = 1e-10  # of the widest direction's variance: what a direction is tak
 MATRICES = ("full", "tied")
 FAMILIES = ("full", "tied", "diag", "spherical")  # of which a search knows the covariances
 EXACT = 6  # digits of a log-likelihood by which candidates are ranked
-WORTH_A_THREAD = 1 << 18  # rows times columns times components times steps of a climb
+WORTH_A_THREAD = 1 << 24  # rows times columns times components times steps of a climb
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,6 +311,17 @@ class Ground:
     def responsibilities(self, candidate: Candidate) -> Array:
         """Shares of the components in each row, (m, k); raises SingularCovarianceError."""
         return self._arithmetic.responsibilities(self.X, self.parameters(candidate))
+
+    def different_rows(self, candidate: Candidate) -> Array:
+        """How many of the different rows each component holds, (k,); nothing where it has none."""
+        mixture = candidate.weights, candidate.means, candidate.covariances
+        if self._slope is not None:
+            once = replace(self._slope, weight=None).climb(mixture, 1)
+            return np.zeros(len(mixture[0])) if once.in_trouble else once.sum_resp
+        try:
+            return np.asarray(self.responsibilities(candidate).sum(axis=0))
+        except np.linalg.LinAlgError:
+            return np.zeros(len(mixture[0]))
 
     def log_densities(self, candidate: Candidate) -> Array:
         """Log-densities of the rows in the data's units, (m,); raises SingularCovarianceError."""

@@ -7,6 +7,7 @@ few rows that happen to lie near a hyperplane (McLachlan and Peel 2000, Finite M
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -14,15 +15,14 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.fitting.search.ground import Candidate, Ground
+from gmm_dask.fitting.search.ground import MATRICES, Candidate, Ground
 
 Array = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 CARRIED = 6.0  # each such factor of smallness must be carried by as many rows as a shape takes
-FLOORED, RESOLVED = (
-    2.0,
-    100.0,
-)  # reg_covar that a variance is at most, and that of the data at least
+FLOORED = 2.0  # times reg_covar is a variance that is held up by it
+RESOLVED = 100.0  # times reg_covar is what is beside such a variance, at least
 
 
 class Mark(StrEnum):
@@ -64,74 +64,88 @@ class Judge:
 
     def n_marked(self, candidate: Candidate) -> int:
         """How many components, or covariances, have a mark."""
-        if candidate not in self._known:
-            self._known[candidate] = len(self.marks(candidate))
+        self.look_at([candidate])
         return self._known[candidate]
+
+    def look_at(self, candidates: Sequence[Candidate]) -> None:
+        """Judge all of them at once, which takes hardly longer than one."""
+        new = [each for each in candidates if each not in self._known]
+        if new:
+            marked = np.any(list(self._marked(new).values()), axis=0)
+            self._known.update(zip(new, marked.sum(axis=1).tolist(), strict=True))
 
     def marks(self, candidate: Candidate) -> list[tuple[int, Mark]]:
         """The marked components, and the first mark of each; a tied covariance is component 0."""
-        of_columns = self._of_columns(candidate)
-        of_shape = self._of_shape(candidate)[: len(of_columns)]
-        both = enumerate(zip(of_shape, of_columns, strict=True))
-        return [(j, one or other) for j, (one, other) in both if one or other]  # type: ignore[misc]
+        marked = self._marked([candidate])
+        flags = np.stack([found[0] for found in marked.values()])
+        names = list(marked)
+        return [(int(j), names[int(flags[:, j].argmax())]) for j in np.flatnonzero(flags.any(0))]
 
-    def _of_shape(self, candidate: Candidate) -> list[Mark | None]:
+    def _marked(self, candidates: Sequence[Candidate]) -> dict[Mark, Flags]:
+        """By mark the covariances that have it, (s, k) or, where they are one, (s, 1)."""
+        covariances = np.stack([each.covariances for each in candidates])
+        if self.ground.covariance_type == "tied":
+            total = np.broadcast_to(self._total, covariances.shape)
+            return self._of_columns(covariances[:, None], total, np.zeros((len(candidates), 1)))
+        weights = np.stack([each.weights for each in candidates])
+        within = np.einsum("sk,sk...->s...", weights, covariances)
+        smallness = self._smallness(covariances, within)
+        of_columns = self._of_columns(covariances, self._outward(within), smallness)
+        return {**self._of_shape(candidates, smallness), **of_columns}
+
+    def _of_shape(self, candidates: Sequence[Candidate], smallness: Array) -> dict[Mark, Flags]:
         """Which components have too few different rows, or are too thin for them."""
-        kind, (k, d) = self.ground.covariance_type, candidate.means.shape
-        if kind == "tied":
-            return [None] * k
-        smallness = self._smallness(candidate)
-        weight, rows = self.ground.weight, candidate.rows
-        if rows is not None:  # a row of weight w counts once: the bounds mostly say enough
-            ends = (1.0, 1.0) if weight is None else (float(weight.max()), float(weight.min()))
-            low, high = (self._verdict(rows / end, smallness, d) for end in ends)
-            if low == high:
-                return low
-        try:
-            rows = self.ground.responsibilities(candidate).sum(axis=0)
-        except np.linalg.LinAlgError:
-            rows = np.zeros(k)
-        return self._verdict(rows, smallness, d)
+        weight = self.ground.weight
+        ends = (1.0, 1.0) if weight is None else (float(weight.max()), float(weight.min()))
+        nothing = np.zeros(smallness.shape[1])
+        rows = np.stack([nothing if each.rows is None else each.rows for each in candidates])
+        # A row of weight w counts once: bounds mostly say enough.
+        low, high = (self._verdict(rows / end, smallness) for end in ends)
+        unsure = np.array([each.rows is None for each in candidates])
+        unsure |= (low != high).any(axis=(0, 2))
+        if unsure.any():
+            chosen = [each for each, one in zip(candidates, unsure, strict=True) if one]
+            rows = np.stack([self.ground.different_rows(each) for each in chosen])
+            low[:, unsure] = self._verdict(rows, smallness[unsure])
+        return {Mark.ROWS: low[0], Mark.THIN: low[1]}
 
-    def _verdict(self, rows: Array, smallness: Array, d: int) -> list[Mark | None]:
-        kind = self.ground.covariance_type
+    def _verdict(self, rows: Array, smallness: Array) -> Flags:
+        """Which components have too few rows and which are too thin for them, (2, s, k)."""
+        kind, d = self.ground.covariance_type, self.ground.rows.shape[1]
         least = d + 1 if kind == "full" else 2
-        free = {"full": rows - d, "diag": rows - 1}.get(kind, (rows - 1) * d)
-        bounds = CARRIED ** -np.clip(free / least, 0.0, 300.0)
-        thin = [Mark.THIN if one else None for one in smallness < bounds]
-        return [
-            Mark.ROWS if few else one for few, one in zip(rows < least + 0.5, thin, strict=True)
-        ]
+        free = rows - d if kind == "full" else rows - 1 if kind == "diag" else (rows - 1) * d
+        thin = smallness < CARRIED ** -np.clip(free / least, 0.0, 300.0)
+        return np.stack([rows < least + 0.5, thin])
 
-    def _smallness(self, candidate: Candidate) -> Array:
-        """Least variance of each component in units of the pooled covariance there, (k,)."""
-        within = np.tensordot(candidate.weights, candidate.covariances, axes=1)
-        mine = candidate.covariances
-        if mine.ndim == 1:
-            return np.asarray(mine / within)
-        if mine.ndim == 2:
-            return np.asarray((mine / within).min(axis=1))
-        lower = np.linalg.inv(np.linalg.cholesky(within))
-        return np.asarray(np.linalg.eigvalsh(lower @ mine @ lower.T)[:, 0])
+    def _smallness(self, covariances: Array, within: Array) -> Array:
+        """Least variance of each component in units of the pooled covariance there, (s, k)."""
+        ratio: Array = covariances
+        if self.ground.covariance_type == "full":
+            lower = np.linalg.inv(np.linalg.cholesky(within))[:, None]
+            return np.asarray(np.linalg.eigvalsh(lower @ ratio @ lower.swapaxes(2, 3))[:, :, 0])
+        ratio = covariances / within[:, None]
+        return ratio if ratio.ndim == 2 else np.asarray(ratio.min(axis=2))
 
-    def _of_columns(self, candidate: Candidate) -> list[Mark | None]:
-        """Marks that speak of `reg_covar` and of the columns as they are, of each covariance."""
-        ground, total = self.ground, self._total
-        kind, reg_covar = ground.covariance_type, ground.guard.reg_covar
-        covariances = ground.frame.back(candidate.covariances, kind)
-        matrices = self._dense(covariances, total.shape[0])
-        pooled = total if kind == "tied" else np.tensordot(candidate.weights, matrices, axes=1)
-        values, vectors = np.linalg.eigh(matrices)
-        along = vectors[:, :, 0]
-        resolved = np.einsum("jd,de,je->j", along, pooled, along) > RESOLVED * reg_covar
-        held_up = (values[:, 0] < FLOORED * reg_covar) & resolved
+    def _of_columns(self, covariances: Array, beside: Array, smallness: Array) -> dict[Mark, Flags]:
+        """Marks that speak of `reg_covar` and of the columns as they are, of each covariance.
+
+        `beside` is (s, d, d), in the coordinates of the data.
+        """
+        reg_covar, total = self.ground.guard.reg_covar, np.diagonal(self._total)
+        own = self._outward(covariances)
         squares = self.gaps**2 / 12  # of rounding
-        narrow = np.diagonal(matrices, axis1=1, axis2=2) < squares
-        tied = np.any(narrow & (np.diagonal(total) > 2 * squares), axis=1)
-        return [
-            Mark.FLOOR if floor else Mark.TIE if tie else None
-            for floor, tie in np.stack([held_up, tied], axis=1)
-        ]
+        narrow = np.diagonal(own, axis1=2, axis2=3) < squares
+        held_up = np.zeros(own.shape[:2], bool)
+        # No variance is less than its smallness times the least variance beside it.
+        least = np.linalg.eigvalsh(beside)[:, 0]
+        doubtful = ~(smallness * least[:, None] > FLOORED * reg_covar)
+        if doubtful.any():
+            values, vectors = np.linalg.eigh(own[doubtful])
+            along, there = vectors[:, :, 0], beside[np.nonzero(doubtful)[0]]
+            resolved = np.einsum("jd,jde,je->j", along, there, along) > RESOLVED * reg_covar
+            held_up[doubtful] = (values[:, 0] < FLOORED * reg_covar) & resolved
+        tied = np.any(narrow & (total > 2 * squares), axis=2)
+        return {Mark.FLOOR: held_up, Mark.TIE: np.asarray(tied)}
 
     @cached_property
     def _total(self) -> Array:
@@ -141,11 +155,12 @@ class Judge:
         W = D if ground.weight is None else D * ground.weight[:, None]
         return np.asarray(W.T @ D / ground.n_rows)
 
-    def _dense(self, covariances: Array, d: int) -> Array:
-        kind = self.ground.covariance_type
-        if kind == "full":
-            return covariances
-        if kind == "tied":
-            return covariances[None]
-        each = covariances if kind == "diag" else np.repeat(covariances[:, None], d, axis=1)
-        return np.asarray(each[:, :, None] * np.eye(d))
+    def _outward(self, covariances: Array) -> Array:
+        """Covariances in the coordinates of the data, as matrices (..., d, d)."""
+        kind, d = self.ground.covariance_type, self.ground.rows.shape[1]
+        found = self.ground.frame.back(covariances, kind)
+        if kind in MATRICES:
+            return found
+        return np.asarray(
+            (found[..., None] if kind == "spherical" else found)[..., None] * np.eye(d)
+        )

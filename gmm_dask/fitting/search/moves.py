@@ -14,11 +14,12 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.fitting.search.ground import Candidate, Ground
+from gmm_dask.fitting.search.ground import MATRICES, Candidate, Ground
 
 Array = npt.NDArray[np.float64]
 
 NOT_ALONE = 1e-12  # what other components have of a row at least, so that a loss is finite
+BACK = 0.2  # standard deviations from a component, and share of its weight: the same one
 PARTS = ("light", "skewed", "wide", "inner")  # how a component is parted in two
 
 
@@ -40,6 +41,7 @@ class Swaps:
         R = ground.responsibilities(parent)
         losses = _losses(ground, R, parent.weights)
         losses[list(spurious)] -= ground.n_rows
+        self._by_loss = np.argsort(losses, kind="stable")
         self._parted, self._rng = _Parted(ground, parent, R), rng
         self._ways = [
             (losses[j] - self._parted.gain(of, how), j, of, how)
@@ -51,13 +53,29 @@ class Swaps:
         self._ways.sort(key=lambda way: way[0])
 
     def next(self, n: int) -> list[Candidate]:
-        """The next n ways, and no more than there are; a quarter of them drawn by their ranks."""
-        drawn = [self._ways.pop(0) for _ in range(min(n - n // 4, len(self._ways)))]
-        while len(drawn) < n and self._ways:
+        """The next n ways, and no more than there are.
+
+        A quarter of them is drawn by their ranks, and another one parts a component at random into
+        the rows about one of them and all others.
+        """
+        n_near, n_drawn = n // 4, n // 4
+        drawn = [self._ways.pop(0) for _ in range(min(n - n_near - n_drawn, len(self._ways)))]
+        while len(drawn) < n - n_near and self._ways:
             at = int(self._rng.exponential(max(1.0, len(self._ways) / 3)))
             drawn.append(self._ways.pop(min(at, len(self._ways) - 1)))
-        made = (self._parted.swapped(j, of, how) for _, j, of, how in drawn)
+        made = [self._parted.swapped(j, of, how) for _, j, of, how in drawn]
+        if drawn:
+            made += [self._near() for _ in range(n_near)]
         return [each for each in made if each is not None]
+
+    def _near(self) -> Candidate | None:
+        """A component that costs little goes to some rows of another one that are near a row."""
+        k, rng = len(self._by_loss), self._rng
+        j = int(self._by_loss[min(int(rng.exponential(max(1.0, k / 3))), k - 1)])
+        heavy = np.cumsum(np.delete(self._parted.rows, j))
+        of = int(np.searchsorted(heavy, rng.uniform() * heavy[-1]))
+        of = min(of, k - 2)
+        return self._parted.near(j, of + (of >= j), rng)
 
 
 def _losses(ground: Ground, R: Array, weights: Array) -> Array:
@@ -72,6 +90,7 @@ class _Parted:
 
     def __init__(self, ground: Ground, parent: Candidate, R: Array) -> None:
         self.ground, self.parent = ground, parent
+        self._roots = _roots(ground, parent)
         self.shares = R if ground.weight is None else R * ground.weight[:, None]
         self.rows = self.shares.sum(axis=0)
         self._along = [self._projected(j) for j in range(len(self.rows))]
@@ -81,7 +100,7 @@ class _Parted:
         mine = np.flatnonzero(self.shares[:, j] > 0.05 * self.shares[:, j].max())
         r = self.shares[mine, j]
         D = self.ground.rows[mine] - self.parent.means[j]
-        Z, d = D @ self._root(j), D.shape[1]
+        Z, d = D @ self._roots[j], D.shape[1]
         total = max(float(r.sum()), 1e-300)
         squares = (Z**2).sum(axis=1)
         fourth = (Z * (r * squares)[:, None]).T @ Z / total
@@ -104,15 +123,6 @@ class _Parted:
         )
         return mine, along, gains
 
-    def _root(self, j: int) -> Array:
-        """A root of the component's precision, (d, d)."""
-        S, d = self.parent.covariances, self.parent.means.shape[1]
-        kind = self.ground.covariance_type
-        if kind in ("full", "tied"):
-            values, vectors = np.linalg.eigh(S[j] if kind == "full" else S)
-            return np.asarray(vectors / np.sqrt(np.maximum(values, 1e-300)))
-        return np.diag(1 / np.sqrt(np.broadcast_to(S[j], (d,))))
-
     def gain(self, j: int, how: int) -> float:
         """A guess of what parting a component in this way is worth."""
         return float(self._along[j][2][how])
@@ -120,8 +130,27 @@ class _Parted:
     def swapped(self, without: int, of: int, how: int) -> Candidate | None:
         """The parent without one component and with two parts of another; None without parts."""
         mine, along, _ = self._along[of]
+        threshold = _threshold(along[how], self.shares[mine, of])
+        return self._of_parts(without, of, along[how] > threshold)
+
+    def near(self, without: int, of: int, rng: np.random.Generator) -> Candidate | None:
+        """The same with a row and those nearest to it as a part, few of them or up to the half."""
+        mine = self._along[of][0]
+        Z = self.ground.rows[mine] @ self._roots[of]
+        squares = ((Z - Z[rng.integers(len(mine))]) ** 2).sum(axis=1)
+        least = min(len(mine), self._least)
+        share = math.exp(rng.uniform() * math.log(max(1.0, len(mine) / (2 * least))))
+        return self._of_parts(without, of, squares <= np.sort(squares)[int(least * share) - 1])
+
+    @property
+    def _least(self) -> int:
+        """Rows that a component has at least."""
+        d = self.parent.means.shape[1]
+        return d + 2 if self.ground.covariance_type == "full" else 3
+
+    def _of_parts(self, without: int, of: int, above: npt.NDArray[np.bool_]) -> Candidate | None:
+        mine = self._along[of][0]
         r = self.shares[mine, of]
-        above = along[how] > _threshold(along[how], r)
         parts = [self._part(mine[side], r[side], of) for side in (above, ~above)]
         if any(part is None for part in parts):
             return None
@@ -160,6 +189,33 @@ class _Parted:
             squares = squares.mean() if kind == "spherical" else squares
             found = (squares + prior * S[of]) / (rows + prior)
         return rows / self.ground.n_rows, np.asarray(mean), np.asarray(found)
+
+
+def _roots(ground: Ground, mixture: Candidate) -> Array:
+    """A root of each component's precision, (k, d, d)."""
+    S, (k, d) = mixture.covariances, mixture.means.shape
+    if ground.covariance_type in MATRICES:
+        values, vectors = np.linalg.eigh(S)
+        roots = vectors / np.sqrt(np.maximum(values, 1e-300))[..., None, :]
+        return np.asarray(np.broadcast_to(roots, (k, d, d)))
+    return np.asarray(np.eye(d) / np.sqrt(S if S.ndim == 2 else S[:, None])[:, None])
+
+
+def leaving(ground: Ground, parent: Candidate, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that are not on their way back to where they come from.
+
+    Those have a component near each of the parent's, of nearly the same weight.
+    """
+    if not candidates:
+        return []
+    means = np.stack([each.means for each in candidates])
+    weights = np.log(np.stack([each.weights for each in candidates]))
+    apart = means[:, None] - parent.means[:, None]  # from each component of the parent
+    squares = ((apart @ _roots(ground, parent)) ** 2).sum(axis=3)
+    nearest = squares.argmin(axis=2)
+    lighter = np.take_along_axis(weights, nearest, 1) - np.log(parent.weights)
+    is_near = (squares.min(axis=2) < BACK**2) & (np.abs(lighter) < BACK)
+    return [each for each, near in zip(candidates, is_near.all(axis=1), strict=True) if not near]
 
 
 def _threshold(values: Array, r: Array) -> float:

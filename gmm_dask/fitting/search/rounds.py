@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gmm_dask.fitting.outcome import Report, unheard
 from gmm_dask.fitting.search.ground import Candidate, Ground, best_first, grouped
 from gmm_dask.fitting.search.marks import Judge
-from gmm_dask.fitting.search.moves import Swaps, crossings
+from gmm_dask.fitting.search.moves import Swaps, crossings, leaving
 from gmm_dask.fitting.search.views import STARTS, Views, by_merging
 
 Array = npt.NDArray[np.float64]
@@ -21,6 +21,9 @@ SAME = 0.1  # log-likelihood that two climbs to the same optimum may end apart
 SETTLED = 0.01  # change of the log-likelihood at which an optimum is reached
 ROUGHLY = 20.0  # times both where optima are followed on more rows
 STRONGER = 4.0  # times the weak prior of a start, where spurious components are to be left
+WEAKER = 0.02  # times the same
+MORE = 3  # times the attempts to leave a spurious optimum
+ALL_OF = 3  # starts at least that end at the same optimum for the first round to be the last
 LONG = 400  # passes of a climb to its end
 
 
@@ -63,8 +66,8 @@ class Effort:
 
 EFFORTS = {
     "low": Effort(90, 6, 4, 1, 1, 1),
-    "medium": Effort(2400, 12, 16, 2, 2, 8),
-    "high": Effort(12000, 24, 32, 3, 3, 20),
+    "medium": Effort(6000, 24, 20, 4, 2, 8),
+    "high": Effort(30000, 48, 40, 6, 4, 20),
 }
 
 
@@ -118,24 +121,29 @@ class Search:
         self.rng = np.random.default_rng(seed)
         self.judge = Judge.of(ground)
         self.same, self.settled = (each * (ROUGHLY if is_rough else 1) for each in (SAME, SETTLED))
-        self.prior_rows = 1.0 + ground.rows.shape[1]
+        self.prior_rows: float = 1.0 + ground.rows.shape[1]
+        self.margin = 0.02 * ground.n_rows**0.5 + 5.0
         self.spent, self.n_starts = 0.0, 0
         self.optima: list[Optimum] = []
-        self.left_in_vain: list[float] = []  # log-likelihoods of optima that swaps do not improve
+        self.swaps: list[tuple[float, Swaps]] = []  # those left from optima by log-likelihood
 
     def run(self) -> list[Optimum]:
         """The optima found, the best first."""
         for number in range(self.effort.n_rounds):
             self._round(number)
-            if number and self._has_enough:
+            if self._has_enough:
                 break
         return self.optima
 
     @property
     def _has_enough(self) -> bool:
-        """Whether the best was found in two rounds, or the passes are spent."""
-        again = bool(self.optima) and len(self.optima[0].rounds) > 1
-        return again or self.spent >= self.effort.passes
+        """Whether the best was found in two rounds or by all of one, or the passes are spent."""
+        if self.spent >= self.effort.passes:
+            return True
+        if not self.optima:
+            return False
+        best, followed = self.optima[0], self.effort.n_followed
+        return len(best.rounds) > 1 or len(best.lines) >= max(followed, ALL_OF)
 
     def _round(self, number: int) -> None:
         live = self._halved(self._starts(number), number)
@@ -144,10 +152,8 @@ class Search:
             self._keep(each, number)
         if not ended:
             return
-        best = self._better(ended, 1)[0]
-        if not any(abs(best.log_likelihood - each) < self.same for each in self.left_in_vain):
-            best = self._moved(best)
-            self._keep(best, number)
+        best = self._moved(self._better(ended, 1)[0])
+        self._keep(best, number)
         if number and self.optima[0].candidate is not best:
             self._crossed(best, number)
 
@@ -162,11 +168,15 @@ class Search:
             labels = start(V, k, self.rng, ground.weight)
             shares = np.zeros((len(V), k))
             shares[np.arange(len(V)), labels] = 1.0
-            found = grouped(ground, shares, self.n_starts, self.prior_rows)
+            found = grouped(ground, shares, self.n_starts, self._prior_of(self.n_starts))
             self.n_starts += 1
             if found is not None:
                 made.append(found)
         return made
+
+    def _prior_of(self, line: int) -> float:
+        """Rows of a start's prior: every other one has hardly any, for the sake of few rows."""
+        return WEAKER * self.prior_rows if line % 2 else self.prior_rows
 
     def _climb(
         self,
@@ -190,7 +200,9 @@ class Search:
         self.report("search for the start", min(int(self.spent), most), most, note)
 
     def _halved(self, live: list[Candidate], number: int) -> list[Candidate]:
-        live = self._climb(live, 3, prior_rows=self.prior_rows)
+        even, odd = ([each for each in live if each.line % 2 == side] for side in (0, 1))
+        live = self._climb(even, 3, prior_rows=self._prior_of(0))
+        live += self._climb(odd, 3, prior_rows=self._prior_of(1))
         if number % 2 or (number and self.optima and not self.optima[0].is_admissible):
             # Where the likelihood draws components into spurious optima, a prior holds them back.
             live = self._climb(live, 8, prior_rows=STRONGER * self.prior_rows)
@@ -212,42 +224,52 @@ class Search:
 
     def _better(self, candidates: Sequence[Candidate], n: int) -> list[Candidate]:
         """The best n: those of fewest spurious components, then of largest log-likelihood."""
-        order = best_first(candidates)
-        sound: list[Candidate] = []
-        for each in order:  # most need not be judged
-            if len(sound) < n and self.judge.is_admissible(each):
-                sound.append(each)
-        if len(sound) == n:
-            return sound
-        return sorted(order, key=self.judge.n_marked)[:n]
+        self.judge.look_at(candidates)
+        return sorted(best_first(candidates), key=self.judge.n_marked)[:n]
 
     def _moved(self, best: Candidate) -> Candidate:
         """Where swaps lead to from an optimum."""
         failed, ways = 0, self._swaps(best)
-        while failed < self.effort.n_attempts and self.spent < 1.5 * self.effort.passes:
+        while failed < self._patience(best) and self.spent < 1.5 * self.effort.passes:
             tried = ways.next(self.effort.n_swaps)
             better = self._tried(best, tried)
             failed = failed + 1 if better is best else 0
             if better is not best:
                 best, ways = better, self._swaps(better)
-        self.left_in_vain.append(best.log_likelihood)
         return best
 
+    def _patience(self, best: Candidate) -> int:
+        """Attempts in vain after which an optimum is left: a spurious one is no place to end."""
+        return self.effort.n_attempts * (1 if self.judge.is_admissible(best) else MORE)
+
     def _swaps(self, parent: Candidate) -> Swaps:
+        """Those that were not tried yet."""
+        for level, known in self.swaps:
+            if abs(level - parent.log_likelihood) < self.same:
+                return known
         marked = []
         if not self.judge.is_admissible(parent) and self.ground.covariance_type != "tied":
             marked = [j for j, _ in self.judge.marks(parent)]
-        return Swaps(self.ground, parent, marked, self.rng)
+        found = Swaps(self.ground, parent, marked, self.rng)
+        self.swaps.append((parent.log_likelihood, found))
+        return found
 
     def _tried(self, best: Candidate, tried: list[Candidate]) -> Candidate:
         """The best of what some tries end at, if that is better than what is known."""
         if not tried:
             return best
-        held = 0 if self.judge.is_admissible(best) else 8
-        live = self._climb(tried, held, prior_rows=STRONGER * self.prior_rows) if held else tried
-        live = self._climb(self._climb(live, 2, prior_rows=1.0), 3)
-        live = self._promising(self._chosen(live, max(2, len(live) * 2 // 5)), best, 6, 6)
-        live = self._promising(self._chosen(live, 2), best, 20, 3, accelerate=True)
+        live, is_sound = tried, self.judge.is_admissible(best)
+        if not is_sound:
+            live = self._climb(live, 8, prior_rows=STRONGER * self.prior_rows)
+        live = self._climb(self._climb(live, 2, prior_rows=1.0), 10, accelerate=True)
+        if is_sound:  # those of the largest likelihood are on their way back, or lead further
+            live = self._chosen(leaving(self.ground, best, live), math.ceil(len(live) / 2))
+            live = self._climb(live, 25, accelerate=True)
+            live = self._chosen(leaving(self.ground, best, live), math.ceil(len(tried) / 4))
+        else:
+            live = self._better(live, math.ceil(len(tried) / 2))
+        bar = self._bar(best) - self.margin
+        live = [each for each in live if each.log_likelihood > bar]
         ended = self._climb(live, LONG, tol=self.settled, accelerate=True)
         if not ended:
             return best
@@ -258,24 +280,12 @@ class Search:
             return replace(found, line=best.line)
         return best
 
-    def _promising(
-        self,
-        tried: Sequence[Candidate],
-        best: Candidate,
-        n_steps: int,
-        more: int,
-        *,
-        accelerate: bool = False,
-    ) -> list[Candidate]:
-        """Those that after some steps may come up to the best, with so many such gains more."""
-        margin = 0.02 * self.ground.n_rows**0.5 + 5.0
-        found = []
-        for each in tried:
-            for after in self._climb([each], n_steps, accelerate=accelerate):
-                gain = max(0.0, after.log_likelihood - each.log_likelihood)
-                if after.log_likelihood + more * gain + margin > best.log_likelihood:
-                    found.append(after)
-        return found
+    def _bar(self, best: Candidate) -> float:
+        """What others must come up to: a spurious optimum is left even for a much lower one."""
+        if self.judge.is_admissible(best):
+            return best.log_likelihood
+        sound = [each.candidate.log_likelihood for each in self.optima if each.is_admissible]
+        return max(sound, default=-math.inf)
 
     def _crossed(self, best: Candidate, number: int) -> None:
         other = self.optima[0].candidate

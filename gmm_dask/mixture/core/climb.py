@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -86,20 +88,24 @@ class Slope:
         prior : rows and (d,) of scatter, optional
             What is added to the rows and to the scatter of each covariance.
         """
-        weights, means, covariances = (np.array(each, dtype=np.float64) for each in mixture)
-        (k, d), sum_resp = means.shape, np.empty(len(means))
-        added, far = np.ascontiguousarray(self.added), np.empty(MOST_FAR, np.int64)
-        rows, scale = (0.0, np.zeros(d)) if prior is None else prior
+        k, d = mixture[1].shape
+        given = [np.ravel(each) for each in mixture]
+        ends = list(accumulate([len(each) for each in given]))
+        # One piece of memory, as it takes long to ask for an address.
+        memory = np.concatenate([*given, np.zeros(k + MOST_FAR)])
+        start = memory.ctypes.data
+        of_means, of_covariances, of_rows = (start + 8 * end for end in ends)
+        rows, scale = (0.0, self._no_scatter) if prior is None else prior
         record = Climb(
-            FAMILIES[self.covariance_type], n_steps, accelerate, tol, address(added),
-            address(scale), rows, address(weights), address(means), address(covariances),
-            address(sum_resp), 0.0, 0, 0,
+            FAMILIES[self.covariance_type], n_steps, accelerate, tol, self._addresses[2],
+            address(scale), rows, start, of_means, of_covariances, of_rows, 0.0, 0, 0,
         )  # fmt: skip
-        call("gmm_climb_up", self._task(k, far), record)
+        call("gmm_climb_up", self._task(k, of_rows + 8 * k), record)
+        weights, means, covariances, sum_resp = np.split(memory[: ends[2] + k], ends)
         return Climbed(
             weights,
-            means,
-            covariances,
+            means.reshape(k, d),
+            covariances.reshape(mixture[2].shape),
             sum_resp,
             float(record.log_likelihood),
             int(record.n_done),
@@ -107,14 +113,27 @@ class Slope:
             record.ending == 2,
         )
 
-    def _task(self, k: int, far: npt.NDArray[Any]) -> Task:
+    def _task(self, k: int, far: int) -> Task:
         task = Task(*self.X.shape, k)
         task.is_matrix = self.covariance_type in ("full", "tied")
-        task.X, task.weights = address(self.X), address(self.weight)
+        task.X, task.weights, _ = self._addresses
         task.far_limit = steps.FAR if k > 1 else -np.inf
         task.worth = 1.0
-        task.far, task.most_far = address(far), len(far)
+        task.far, task.most_far = far, MOST_FAR
         return task
+
+    @cached_property
+    def _addresses(self) -> tuple[int | None, int | None, int | None]:
+        """Of the rows, their weights and what is added to covariances."""
+        return address(self.X), address(self.weight), address(self._added)
+
+    @cached_property
+    def _added(self) -> Array:
+        return np.ascontiguousarray(self.added)
+
+    @cached_property
+    def _no_scatter(self) -> Array:
+        return np.zeros(self.X.shape[1])
 
 
 def can_climb(covariance_type: str) -> bool:
