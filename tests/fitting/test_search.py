@@ -13,10 +13,11 @@ from gmm_dask.errors import FeatureWarning
 from gmm_dask.fitting import Maximisation, SearchRecord
 from gmm_dask.fitting.initialize import prepare
 from gmm_dask.fitting.search import best_start as searching
+from gmm_dask.fitting.search import ground as climbing
 from gmm_dask.fitting.search.best_start import best_start
 from gmm_dask.fitting.search.ground import Candidate, Frame, Ground
 from gmm_dask.fitting.search.marks import Judge, Mark
-from gmm_dask.fitting.search.moves import Swaps, crossings
+from gmm_dask.fitting.search.moves import Swaps, crossings, leaving
 from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, core, m_step
 from gmm_dask.mixture.core.climb import can_climb
 from gmm_dask.sampling import ColumnSpread
@@ -122,6 +123,30 @@ def test_each_mark_of_a_spurious_component_is_told() -> None:
     assert marks(np.diag([0.05, 1.0]), [100.0, 100.0], whole) == [(0, Mark.TIE)]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_candidates_are_judged_together_as_each_alone(family: str) -> None:
+    X = np.repeat(np.round(blobs(n=60, d=2, k=3), 1), 2, axis=0)
+    ground = ground_of(np.unique(X, axis=0), family)
+    ground = replace(ground, weight=np.linspace(1, 3, len(ground.X)))
+    parent = candidate_of(ground, 3)
+    rows = ([1.0, 20.0, 39.0], [20.0, 20.0, 20.0], None)
+    scales = (1e-9, 1.0, 0.3)
+    several = [
+        replace(
+            parent,
+            covariances=parent.covariances * scale,
+            rows=None if held is None else np.array(held),
+        )
+        for scale in scales
+        for held in rows
+    ]
+    judge = Judge.of(ground)
+    judge.look_at(several)
+    for each in several:
+        assert judge.n_marked(each) == len(Judge.of(ground).marks(each))
+    assert len({judge.n_marked(each) for each in several}) > 1
+
+
 @needs_core
 @pytest.mark.parametrize("share", [0.5, 0.2])
 def test_turned_pancakes_are_found(share: float) -> None:
@@ -144,7 +169,8 @@ def test_a_linear_map_of_the_rows_changes_no_partition() -> None:
 
 
 @needs_core
-def test_the_search_is_the_same_in_any_number_of_threads() -> None:
+def test_the_search_is_the_same_in_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(climbing, "WORTH_A_THREAD", 1)
     ready, X = prepare(blobs(n=900, d=6, k=5), 5), blobs(n=900, d=6, k=5)
     guard = Maximisation(spread=ColumnSpread.of(X, None))
     found = [best_start(ready, 5, "full", guard, SEED, "medium", threads) for threads in (1, 4)]
@@ -168,6 +194,9 @@ def test_a_swap_takes_one_component_and_parts_another() -> None:
         assert each.weights.sum() == pytest.approx(1)
         kept = (np.abs(each.means[:, None] - parent.means).max(axis=2) == 0).any(axis=0)
         assert kept.sum() == 2
+    moved = replace(parent, means=parent.means[::-1] + 0.01, weights=parent.weights[::-1])
+    back = replace(moved, covariances=parent.covariances[::-1])
+    assert leaving(ground, parent, [back, tried[0]]) == [tried[0]]
     (child, *_) = crossings(ground, (parent, tried[0]), 2, np.random.default_rng(0))
     assert len(child.weights) == 4
 

@@ -38,7 +38,7 @@ Array = npt.NDArray[np.float64]
 # about clusters: the best optimum of 1,600 rows in 100 columns parts two clusters six standard
 # deviations apart in another way.
 LEAST_ROWS = 0.2
-PASS_COST = 5.5e4  # multiplications of a pass, over which a search makes fewer of them
+PASS_COST = 7e4  # multiplications of a pass, over which a search makes fewer of them
 SEARCHED_ROWS = 5000  # of a sample, on which basins are told apart
 ROWS_EACH = 20  # and so many at least for each free parameter
 ROUNDS_OF_MANY = 3  # at most where the rows are many: what is best on a part of them is a guess

@@ -44,7 +44,7 @@ class Effort:
     n_attempts : int
         In vain, after which an optimum is not left any more.
     n_rounds : int
-        At least, and all of them where the best was not found again.
+        At most; fewer where the best was found again.
     """
 
     passes: int
@@ -66,7 +66,7 @@ class Effort:
 
 EFFORTS = {
     "low": Effort(90, 6, 4, 1, 1, 1),
-    "medium": Effort(6000, 24, 20, 4, 2, 8),
+    "medium": Effort(4500, 24, 20, 4, 2, 8),
     "high": Effort(30000, 48, 40, 6, 4, 20),
 }
 
