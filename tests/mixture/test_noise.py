@@ -169,6 +169,14 @@ def test_without_noise_there_is_none_and_labels_are_those_of_the_plain_fit() -> 
     assert np.mean(same) >= 0.995
 
 
+@pytest.mark.parametrize("gap", [0.0, 1.5])
+def test_there_is_no_noise_in_one_cluster_nor_in_two_that_overlap(gap: float) -> None:
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(3000, 4)) + gap * rng.integers(0, 2, (3000, 1))
+    model = GaussianMixture(1 + (gap > 0), noise=True, random_state=0).fit(X)
+    assert model.noise_share_ < 0.005
+
+
 def lacking(seed: int, *, noise: bool) -> float:
     """The share of noise that a fit from the truth lacks, of 600 rows."""
     X, labels = drawn(seed, noise=False, n=600)
