@@ -71,7 +71,6 @@ def e_step(
     components' current means.
     """
     check_weights(X, sample_weight)
-    add_scatter = parameters.family.add_scatter
     total = SufficientStatistics.zero(parameters)
     log_likelihood, sum_weight = 0.0, 0.0
     for tile in _tiles(X, parameters):
@@ -88,10 +87,8 @@ def e_step(
             sum_weight += float(weight.sum())
             resp *= weight[:, None]
         total.sum_resp[:] += resp.sum(axis=0)
-        for j in range(parameters.n_components):
-            D, resp_j = tile.deviations(j), np.ascontiguousarray(resp[:, j])
-            total.sum_x[j] += resp_j @ D
-            add_scatter(total.sum_xx, j, resp_j, D, tile.work)
+        sums = (total.sum_x, total.sum_xx)
+        parameters.family.add_sums(sums, tile.X, parameters.means, resp, tile.D, tile.work)
     return SufficientStatistics(
         X.shape[0], sum_weight, log_likelihood, total.sum_resp, total.sum_x, total.sum_xx
     )
@@ -161,25 +158,18 @@ class _Tile:
     D: Array
     work: Array
     log_resp: Array
-    distances: Array
 
     @property
     def n_rows(self) -> int:
         return int(self.rows.stop - self.rows.start)
 
-    def deviations(self, j: int) -> Array:
-        """X - means[j] in float64, in the shared workspace."""
-        return np.asarray(np.subtract(self.X, self.parameters.means[j], out=self.D))
-
     def log_responsibilities(self) -> Array:
         """Fill log_resp with log responsibilities and return the log-densities, (n,)."""
         log_resp, parameters = self.log_resp, self.parameters
         with np.errstate(over="ignore", invalid="ignore"):  # far rows are looked at below
-            for j in range(parameters.n_components):
-                D = self.deviations(j)
-                parameters.family.squared_distances(D, j, self.work, self.distances)
-                np.multiply(self.distances, -0.5, out=self.distances)
-                np.add(self.distances, self.log_weights[j], out=log_resp[:, j])
+            parameters.family.measure(self.X, parameters.means, self.D, self.work, log_resp)
+            np.multiply(log_resp, -0.5, out=log_resp)
+            np.add(log_resp, self.log_weights, out=log_resp)
             largest = log_resp.max(axis=1)
             far, density = self._resolve_far(largest)
         log_density = normalise(log_resp, largest)
@@ -246,14 +236,14 @@ def _tiles(X: Rows, parameters: Parameters) -> Iterator[_Tile]:
         raise ValueError(f"X has {d} features, the mixture has {parameters.n_features}")
     size = min(tile_rows(k, d), max(n, 1))
     D, work = np.empty((size, d)), np.empty((size, d))
-    log_resp, distances = np.empty((size, k)), np.empty(size)
+    log_resp = np.empty((size, k))
     log_weights = log_densities_at_means(parameters)
     for start in range(0, n, size):
         stop = min(start + size, n)
         m = stop - start
         yield _Tile(
             X[start:stop], slice(start, stop), parameters, log_weights,
-            D[:m], work[:m], log_resp[:m], distances[:m],
+            D[:m], work[:m], log_resp[:m],
         )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from scipy.stats import multivariate_normal
 
 from gmm_dask import GaussianMixture, load_model, read_labels
 from gmm_dask.errors import SettingsError
-from gmm_dask.mixture import Parameters, core, m_step, steps
+from gmm_dask.mixture import Parameters, SufficientStatistics, core, m_step, steps
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage.run import run
 from tests.stage.conftest import settings_of_iris
@@ -110,23 +110,56 @@ def test_trajectory_is_that_of_a_plain_implementation(factors: Factors, rows: Ar
     np.testing.assert_allclose(parameters.covariances[:, :, -1], plain.noise, atol=1e-8)
 
 
-@pytest.mark.parametrize("level", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
-def test_kernels_agree(
-    factors: Factors, rows: Array, level: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GMM_DASK_LEVEL", level)
+def some_mixture(d: int, q: int) -> Parameters:
+    rng = np.random.default_rng(d)
+    packed = np.concatenate([rng.normal(size=(K, d, q)), rng.uniform(0.2, 1, (K, d, 1))], axis=2)
+    weights = np.array([0.5, 0.3, 0.2])
+    return Parameters.from_covariances(weights, rng.normal(size=(K, d)), packed, f"low_rank:{q}")
+
+
+def sums_at(
+    level: str, X: Array, parameters: Parameters, weight: Array, patched: pytest.MonkeyPatch
+) -> SufficientStatistics:
+    patched.setenv("GMM_DASK_LEVEL", level)
     try:
         core.level_name()
     except SettingsError:
         pytest.skip(f"this processor does not run {level}")
-    X = np.asarray(rows, dtype=np.float32)
-    weight = np.random.default_rng(2).uniform(0, 2, len(X))
-    found = RowArithmetic.chosen("error").e_step(X, factors.parameters, weight)
-    expected = steps.e_step(X, factors.parameters, weight)
+    return RowArithmetic.chosen("error").e_step(X, parameters, weight)
+
+
+SIZES = [(7, 2), (39, 7), (72, 13)]  # columns and factors: fewer and more than registers hold
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize(("d", "q"), SIZES)
+@pytest.mark.parametrize("level", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
+def test_kernels_agree(
+    level: str, d: int, q: int, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters, rng = some_mixture(d, q), np.random.default_rng(2)
+    X = rng.normal(scale=2.0, size=(603, d)).astype(kind)
+    weight = rng.uniform(0, 2, len(X))
+    found = sums_at(level, X, parameters, weight, monkeypatch)
+    expected = steps.e_step(X, parameters, weight)
     assert found.log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-12)
     for name in ("sum_resp", "sum_x", "sum_xx"):
         mine, other = getattr(found, name), getattr(expected, name)
         np.testing.assert_allclose(mine, other, rtol=1e-11, atol=1e-9)
+
+
+@pytest.mark.parametrize(("d", "q"), SIZES)
+def test_levels_with_fused_multiply_add_give_the_same_bits(
+    d: int, q: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters, rng = some_mixture(d, q), np.random.default_rng(2)
+    X, weight = rng.normal(scale=2.0, size=(603, d)), rng.integers(0, 3, 603).astype(float)
+    found, other = (
+        sums_at(level, X, parameters, weight, monkeypatch) for level in ("x86-64-v3", "x86-64-v4")
+    )
+    assert found.log_likelihood == other.log_likelihood
+    for name in ("sum_resp", "sum_x", "sum_xx"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(other, name))
 
 
 def test_sums_lose_nothing_to_an_offset(factors: Factors, rows: Array) -> None:

@@ -114,12 +114,13 @@ class Column(ctypes.Structure):
 
 
 class Factors(ctypes.Structure):
-    """Rows and a low-rank component; the fields are those of gmm_factors in core.h."""
+    """Rows and low-rank components; the fields are those of gmm_factors in core.h."""
 
     _fields_ = [
-        ("n", _INTEGER), ("d", _INTEGER), ("q", _INTEGER), ("D", _POINTER),
+        ("n", _INTEGER), ("d", _INTEGER), ("k", _INTEGER), ("q", _INTEGER),
+        ("has_float_rows", _INTEGER), ("X", _POINTER), ("means", _POINTER),
         ("gains", _POINTER), ("loadings", _POINTER), ("reciprocals", _POINTER),
-        ("roots", _POINTER), ("squares", _POINTER), ("scatter", _POINTER),
+        ("resp", _POINTER), ("squares", _POINTER), ("sum_x", _POINTER), ("scatter", _POINTER),
     ]  # fmt: skip
 
 
@@ -154,8 +155,8 @@ def library() -> ctypes.CDLL | None:
         ("gmm_assign", Groups),
         ("gmm_measure", Distances),
         ("gmm_put_in_order", Column),
-        ("gmm_measure_factors", Factors),
-        ("gmm_sum_factors", Factors),
+        ("gmm_measure_low_rank", Factors),
+        ("gmm_sum_low_rank", Factors),
     ):
         getattr(loaded, name).argtypes = [ctypes.POINTER(of_rows), ctypes.c_int]
     loaded.gmm_exp_log.argtypes = [_POINTER, _POINTER, _POINTER, _INTEGER, ctypes.c_int]

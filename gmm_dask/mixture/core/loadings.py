@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gmm_dask.mixture.core.library import Factors, address, aligned_zeros, call
-from gmm_dask.mixture.covariance.family import Array
+from gmm_dask.mixture.covariance.family import Array, Rows
 from gmm_dask.mixture.covariance.low_rank import LowRank, low_rank
 from gmm_dask.mixture.parameters import Parameters
 
@@ -44,21 +44,33 @@ class CompiledLowRank(LowRank):
         found.reciprocals[:, :d] = factors[:, :, -1]
         return found
 
-    def squared_distances(self, D: Array, j: int, work: Array, out: Array) -> None:
+    def measure(self, X: Rows, means: Array, D: Array, work: Array, out: Array) -> None:
         """See CovarianceFamily."""
-        call("gmm_measure_factors", self._record(D, j, None, out, None))
+        rows = _side_by_side(X)
+        call("gmm_measure_low_rank", self._record(rows, means, None, out, (None, None)))
 
-    def add_scatter(self, scatter: Array, j: int, resp: Array, D: Array, work: Array) -> None:
+    def add_sums(
+        self, sums: tuple[Array, Array], X: Rows, means: Array, resp: Array, D: Array, work: Array
+    ) -> None:
         """See CovarianceFamily."""
-        roots = np.sqrt(resp)
-        call("gmm_sum_factors", self._record(D, j, roots, None, scatter[j]))
+        rows = _side_by_side(X)
+        call("gmm_sum_low_rank", self._record(rows, means, resp, None, sums))
 
     def _record(
-        self, D: Array, j: int, roots: Array | None, squares: Array | None, scatter: Array | None
+        self,
+        X: Rows,
+        means: Array,
+        resp: Array | None,
+        squares: Array | None,
+        sums: tuple[Array | None, Array | None],
     ) -> Factors:
-        of_rows = (address(each) for each in (roots, squares, scatter))
-        of_component = (address(each[j]) for each in self._lines)
-        return Factors(*D.shape, self.rank, address(D), *of_component, *of_rows)
+        sizes = (*X.shape, self.n_components, self.rank, X.dtype == np.float32)
+        return Factors(*sizes, *map(address, (X, means, *self._lines, resp, squares, *sums)))
+
+
+def _side_by_side(X: Rows) -> Rows:
+    kind = np.float32 if X.dtype == np.float32 else np.float64
+    return np.require(X, kind, ("C", "A"))
 
 
 @lru_cache(maxsize=4)

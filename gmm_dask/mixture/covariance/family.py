@@ -24,6 +24,7 @@ from gmm_dask.errors import SettingsError, SingularCovarianceError
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
+Rows = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +169,13 @@ class CovarianceFamily(ABC):
     def squared_distances(self, D: Array, j: int, work: Array, out: Array) -> None:
         """Write |D U_j|^2 to out (n,); work is (n, d) scratch."""
 
+    def measure(self, X: Rows, means: Array, D: Array, work: Array, out: Array) -> None:
+        """Write |(x - m_j) U_j|^2 of rows X (n, d) to out (n, k); D and work are (n, d) scratch."""
+        squares = np.empty(len(X))
+        for j, mean in enumerate(means):
+            self.squared_distances(np.subtract(X, mean, out=D), j, work, squares)
+            out[:, j] = squares
+
     # Sums: what the family keeps of sum r v v^T
 
     @property
@@ -178,6 +186,17 @@ class CovarianceFamily(ABC):
     @abstractmethod
     def add_scatter(self, scatter: Array, j: int, resp: Array, D: Array, work: Array) -> None:
         """Add sum r D D^T of component j to scatter in place; resp (n,), work (n, d) scratch."""
+
+    def add_sums(
+        self, sums: tuple[Array, Array], X: Rows, means: Array, resp: Array, D: Array, work: Array
+    ) -> None:
+        """Add sum r (x - m_j), and the scatter, of rows X (n, d) in place; resp (n, k)."""
+        sum_x, scatter = sums
+        for j, mean in enumerate(means):
+            np.subtract(X, mean, out=D)
+            resp_j = np.ascontiguousarray(resp[:, j])
+            sum_x[j] += resp_j @ D
+            self.add_scatter(scatter, j, resp_j, D, work)
 
     @abstractmethod
     def scatter_of(self, weights: Array, V: Array) -> Array:

@@ -9,8 +9,8 @@
   int gmm_assign_##level(gmm_groups *);                       \
   int gmm_measure_##level(gmm_distances *);                   \
   int gmm_put_in_order_##level(gmm_column *);                 \
-  int gmm_measure_factors_##level(gmm_factors *);             \
-  int gmm_sum_factors_##level(gmm_factors *);                 \
+  int gmm_measure_low_rank_##level(gmm_factors *);            \
+  int gmm_sum_low_rank_##level(gmm_factors *);                \
   void gmm_exp_log_##level(const double *, double *, double *, int64_t);
 
 extern "C" {
@@ -43,7 +43,7 @@ struct Functions {
   {                                                                                                  \
     number, gmm_expect_##level, gmm_climb_up_##level, gmm_score_##level, gmm_look_at_##level,        \
         gmm_assign_##level, gmm_measure_##level, gmm_put_in_order_##level,                           \
-        gmm_measure_factors_##level, gmm_sum_factors_##level, gmm_exp_log_##level                    \
+        gmm_measure_low_rank_##level, gmm_sum_low_rank_##level, gmm_exp_log_##level                  \
   }
 
 #if defined(__x86_64__)
@@ -126,12 +126,12 @@ int gmm_put_in_order(gmm_column *column, int level) {
   return chosen ? chosen->put_in_order(column) : 2;
 }
 
-int gmm_measure_factors(gmm_factors *factors, int level) {
+int gmm_measure_low_rank(gmm_factors *factors, int level) {
   const Functions *chosen = functions_of(level);
   return chosen ? chosen->measure_factors(factors) : 2;
 }
 
-int gmm_sum_factors(gmm_factors *factors, int level) {
+int gmm_sum_low_rank(gmm_factors *factors, int level) {
   const Functions *chosen = functions_of(level);
   return chosen ? chosen->sum_factors(factors) : 2;
 }

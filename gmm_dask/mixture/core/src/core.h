@@ -96,16 +96,19 @@ typedef struct {
   double variance_within; /* out */
 } gmm_column;
 
-/* Rows about the mean of one low-rank component; p is d filled up to whole lines of 8. */
+/* Rows and low-rank components; p is d filled up to whole lines of 8. */
 typedef struct {
-  int64_t n, d, q;
-  const double *D;           /* (n, d) */
-  const double *gains;       /* (q, p): means of the factors are gains times D */
-  const double *loadings;    /* (q, p) */
-  const double *reciprocals; /* (p,): 1 / standard deviation of the noise */
-  const double *roots;       /* (n,) or NULL: roots of the shares of rows */
-  double *squares;           /* out (n,) or NULL: squared distances */
-  double *scatter;           /* (d, q + 1) or NULL: sums to add to */
+  int64_t n, d, k, q;
+  int64_t has_float_rows;    /* X is float32 */
+  const void *X;             /* (n, d) */
+  const double *means;       /* (k, d) */
+  const double *gains;       /* (k, q, p): means of the factors are gains times x - mean */
+  const double *loadings;    /* (k, q, p) */
+  const double *reciprocals; /* (k, p): 1 / standard deviation of the noise */
+  const double *resp;        /* (n, k) or NULL */
+  double *squares;           /* out (n, k) or NULL: squared distances */
+  double *sum_x;             /* (k, d) or NULL: sums to add to */
+  double *scatter;           /* (k, d, q + 1) or NULL: sums to add to */
 } gmm_factors;
 
 /* Steps of EM for a small mixture in float64: the task says which rows, and everything else is here. */
@@ -136,8 +139,8 @@ __attribute__((visibility("default"))) int gmm_look_at(gmm_look *look, int level
 __attribute__((visibility("default"))) int gmm_assign(gmm_groups *groups, int level);
 __attribute__((visibility("default"))) int gmm_measure(gmm_distances *distances, int level);
 __attribute__((visibility("default"))) int gmm_put_in_order(gmm_column *column, int level);
-__attribute__((visibility("default"))) int gmm_measure_factors(gmm_factors *factors, int level);
-__attribute__((visibility("default"))) int gmm_sum_factors(gmm_factors *factors, int level);
+__attribute__((visibility("default"))) int gmm_measure_low_rank(gmm_factors *factors, int level);
+__attribute__((visibility("default"))) int gmm_sum_low_rank(gmm_factors *factors, int level);
 __attribute__((visibility("default"))) int gmm_sums_in_lists(int64_t d, int64_t is_matrix);
 /* For tests: e^x of x <= 0, and log of 1 - x. n is a multiple of 32. */
 __attribute__((visibility("default"))) int gmm_exp_log(const double *x, double *e, double *l, int64_t n, int level);

@@ -25,9 +25,9 @@ int NAME(gmm_measure_, LEVEL)(gmm_distances *distances) { return LEVEL::measure(
 
 int NAME(gmm_put_in_order_, LEVEL)(gmm_column *column) { return LEVEL::put_in_order(*column); }
 
-int NAME(gmm_measure_factors_, LEVEL)(gmm_factors *factors) { return LEVEL::measure_factors(*factors); }
+int NAME(gmm_measure_low_rank_, LEVEL)(gmm_factors *factors) { return LEVEL::measure_factors(*factors); }
 
-int NAME(gmm_sum_factors_, LEVEL)(gmm_factors *factors) { return LEVEL::sum_factors(*factors); }
+int NAME(gmm_sum_low_rank_, LEVEL)(gmm_factors *factors) { return LEVEL::sum_factors(*factors); }
 
 void NAME(gmm_exp_log_, LEVEL)(const double *x, double *e, double *l, int64_t n) {
   typedef LEVEL::Strip<double> S;
