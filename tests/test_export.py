@@ -202,7 +202,11 @@ def iris(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     document = {"data": data, "fit": {"n_components": 3}, "output": {"path": str(out)}}
     document["output"]["checkpoint_seconds"] = 0
-    run(settings_from(document | {"labels": {"anomaly": 0.9, "reasons": "all"}}))
+    run(
+        settings_from(
+            document | {"labels": {"anomaly": 0.9, "reasons": "all", "keep": ["species"]}}
+        )
+    )
     return out
 
 
@@ -238,7 +242,7 @@ def test_the_example_of_the_page_of_formats_scores_a_row(iris: Path) -> None:
     np.testing.assert_allclose(names["probabilities"], model.predict_proba(row)[0], atol=1e-12)
     columns = set(pd.read_parquet(next(iris.rglob("part-*.parquet"))).columns)
     told = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
-    assert columns - {"flower"} <= told
+    assert columns - {"flower", "species"} <= told
 
 
 def test_the_command_prints_a_query_and_writes_a_model(iris: Path, tmp_path: Path) -> None:

@@ -195,6 +195,19 @@ SCHEMAS: dict[str, Schema] = {
                     "required": ["criterion", "reason", "table"],
                 }
             ),
+            "cross_tables": {
+                **_by_name(
+                    _list(
+                        {
+                            "type": "object",
+                            "properties": {"value": _or_null(_TEXT), "counts": _list(_COUNT)},
+                            "required": ["value", "counts"],
+                        }
+                    )
+                ),
+                "description": "for each kept column of few values, rows by value (null: missing) "
+                "and label; those with the label -1 last",
+            },
             "severity": _or_null(
                 {
                     "type": "object",
@@ -204,7 +217,7 @@ SCHEMAS: dict[str, Schema] = {
                 }
             ),
         },
-        ("published", "selection", "severity", "n_noise"),
+        ("published", "selection", "severity", "n_noise", "cross_tables"),
     ),
     "runs/*/run.json": _file(
         "The plan: files, rows, settings and software of the attempt that began the run",

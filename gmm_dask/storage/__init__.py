@@ -85,6 +85,7 @@ from gmm_dask.storage.records.contents import (
     read_contents_of,
     states_of,
 )
+from gmm_dask.storage.records.cross_tables import CrossTables, ValueCounts
 from gmm_dask.storage.records.delta_output import (
     TableOrigin,
     check_target,
@@ -168,8 +169,8 @@ __all__ = [
     "ANY", "append", "array_names", "array_shapes", "ARRAYS", "At", "brief", "by_name",
     "canonical_json", "carried_schema", "check_kept", "check_mixture", "check_target",
     "checkpoint_name", "checkpoint_numbers", "Chunk", "ChunkSource", "Clock", "content_of",
-    "content_problem", "CONTENTS", "COUNT", "count_from", "Cut", "damage_of", "delta_schema",
-    "Document", "DRIFT", "dump_contents", "dump_model", "dump_statistics", "EMPTY",
+    "content_problem", "CONTENTS", "COUNT", "count_from", "CrossTables", "Cut", "damage_of",
+    "delta_schema", "Document", "DRIFT", "dump_contents", "dump_model", "dump_statistics", "EMPTY",
     "file_changed", "file_contents", "FileContent", "FileRows", "find_entry", "find_garbage",
     "find_version", "FLAG", "FURTHER_COLUMNS", "Garbage", "html_of_model", "is_alias",
     "is_list", "is_number", "is_readable", "is_remote", "is_run_id", "is_time",
@@ -185,7 +186,7 @@ __all__ = [
     "read_version", "record", "Registry", "registry_of", "remedied", "remove_garbage", "run_id",
     "RunFolder", "RunId", "Sha256", "sha256_hex", "shape", "shard_sources", "Size", "SIZE",
     "states_of", "STATISTICS", "Store", "SURVEY", "TableOrigin", "TENTHS", "TEXT", "text_of",
-    "TIME", "to_arrow", "to_ragged_lists", "types_of", "utc_now", "value_type", "verify",
-    "Version", "version_numbers", "would_list", "write_checkpoint", "write_manifest",
+    "TIME", "to_arrow", "to_ragged_lists", "types_of", "utc_now", "value_type", "ValueCounts",
+    "verify", "Version", "version_numbers", "would_list", "write_checkpoint", "write_manifest",
     "write_part", "write_table",
 ]  # fmt: skip

@@ -64,6 +64,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "acceleration": "anderson",
             "n_init": 2,
         },
+        "labels": {"keep": ["kind"]},
         "memory": {"chunk_bytes": 1600},
         "cluster": {"workers": 1},
         "output": {"checkpoint_seconds": 0},
@@ -112,6 +113,7 @@ def test_a_run_killed_here_and_there_ends_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     expected, names = undisturbed
+    assert expected.metrics["cross_tables"].keys() == {"kind"}
     points = [first(where, names) for where in QUICK]
     killed(document, tmp_path, points)
     resumed = [

@@ -1,16 +1,30 @@
-"""How surely rows are labelled, and which labels are one cluster, as metrics and in words."""
+"""How surely rows are labelled, which labels are one cluster, and what kept columns say of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import comb
 from typing import Any
 
 import numpy as np
 
 from gmm_dask.stage import text
-from gmm_dask.storage import COUNT, NUMBER, Kind, LabelSums, Model, list_of, optional, part
+from gmm_dask.storage import (
+    COUNT,
+    NUMBER,
+    TEXT,
+    Kind,
+    LabelSums,
+    Model,
+    ValueCounts,
+    by_name,
+    list_of,
+    optional,
+    part,
+)
 
 MAX_NAMED = 12  # clusters whose components are named
+MAX_COLUMNS = 3  # kept columns that a line tells of
 
 
 def certainty(sums: LabelSums, model: Model) -> dict[str, Any]:
@@ -27,7 +41,48 @@ def certainty(sums: LabelSums, model: Model) -> dict[str, Any]:
             "mean_posteriors": surely.mean_posteriors.tolist(),
             "overlaps": surely.overlaps.tolist(),
         },
+        "cross_tables": _cross_tables(sums),
     }
+
+
+def _cross_tables(sums: LabelSums) -> dict[str, Any]:
+    """Labels by the values of each kept column that has few, two rows of each at least."""
+    return {
+        name: [{"value": each.value, "counts": list(each.counts)} for each in _by_size(values)]
+        for name, values in sums.cross_tables.columns.items()
+        if values is not None and 2 <= len(values) <= sums.n_rows / 2
+    }
+
+
+def _by_size(values: Sequence[ValueCounts]) -> Sequence[ValueCounts]:
+    """In the order of numbers, where all values are."""
+    try:
+        return sorted(values, key=lambda each: (each.value is None, int(each.value or 0)))
+    except ValueError:
+        return values
+
+
+def agreement(table: Sequence[Mapping[str, Any]]) -> float | None:
+    """Adjusted Rand index of labels and values, of rows that have both; None where either is one.
+
+    Hubert and Arabie, Journal of Classification 2, 1985.
+    """
+    counts = [each["counts"][:-1] for each in table if each["value"] is not None]
+    rows, columns = map(sum, counts), map(sum, zip(*counts, strict=True))
+    same_value, same_label = (sum(comb(n, 2) for n in sums) for sums in (rows, columns))
+    same = sum(comb(n, 2) for row in counts for n in row)
+    pairs = comb(sum(map(sum, counts)), 2)
+    if not pairs or pairs in (same_value, same_label):
+        return None
+    by_chance, most = same_value * same_label / pairs, (same_value + same_label) / 2
+    return None if most == by_chance else (same - by_chance) / (most - by_chance)
+
+
+def agreements(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    """The agreement of each kept column that was counted, the largest first."""
+    tables = metrics.get("cross_tables") or {}
+    found = {name: agreement(table) for name, table in tables.items()}
+    return dict(sorted(found.items(), key=lambda each: (each[1] is None, -(each[1] or 0))))
 
 
 def kinds(k: int) -> dict[str, Kind[Any]]:
@@ -43,6 +98,7 @@ def kinds(k: int) -> dict[str, Kind[Any]]:
                 overlaps=list_of(list_of(NUMBER, k), k),
             )
         ),
+        "cross_tables": by_name(list_of(part(value=optional(TEXT), counts=list_of(COUNT, k + 1)))),
     }
 
 
@@ -59,6 +115,13 @@ def in_words(metrics: Mapping[str, Any]) -> dict[str, str]:
     entropy = (metrics["classification"] or {}).get("relative_entropy")
     if entropy is not None:
         found["certainty"] = f"{entropy:.3f} of 1 (relative entropy): 1 where every label is sure"
+    named = ", ".join(
+        f"{text.short(name)} {text.signed(index, 3)}"
+        for name, index in list(agreements(metrics).items())[:MAX_COLUMNS]
+        if index is not None
+    )
+    if named:
+        found["agreement"] = f"{named} (adjusted Rand index: 1 where labels say the same)"
     return found
 
 

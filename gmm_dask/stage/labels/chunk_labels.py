@@ -26,6 +26,7 @@ from gmm_dask.stage.labels.row_checks import check_total
 from gmm_dask.storage import (
     Chunk,
     ChunkSource,
+    CrossTables,
     FileRows,
     LabelledPart,
     LabelSums,
@@ -160,9 +161,11 @@ def label_chunk(
         content = _content(work, rows, content)
     if not work.write:
         return _Labels(content, sums, None)
+    kept = rows.table(work.kept)
+    sums = replace(sums, cross_tables=CrossTables.of(kept, scored.score.labels, k))
     table = label_table(
         chunk.first_row,
-        rows.table(work.kept),
+        kept,
         scored.score,
         usable=scored.usable,
         responsibilities=scored.responsibilities,

@@ -125,6 +125,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "certainty": tables.certainty_lines(data) if k > 1 else [],
         "unlikely": tables.unlikely_rows(data),
         "n_drawn": n_rows,
+        "kept_columns": tables.kept_columns(data),
         "drifted": (data.metrics.get("refresh") or {}).get("exceeded") or [],
         "ranked": Ranked.of(data.metrics, MAX_CANDIDATES),
         "payload": safe_json(sent),

@@ -12,6 +12,7 @@ import numpy as np
 from gmm_dask.pictures.telling import FAR, away, distinctions, strongest_correlations
 from gmm_dask.pictures.view import CERTAIN
 from gmm_dask.stage import text
+from gmm_dask.stage.labels.certainty import agreements
 from gmm_dask.stage.labels.profile_record import profile_lines
 from gmm_dask.stage.lineage.history import changed
 from gmm_dask.stage.report.data import ReportData
@@ -23,6 +24,7 @@ MAX_CELLS = 4000  # about half a megabyte of HTML
 MAX_KNOWN = 12  # components that are told in words
 MAX_CORRELATIONS, LEAST_CORRELATION = 12, 0.2
 MAX_UNLIKELY, MAX_UNLIKELY_FEATURES = 8, 6  # rows, and columns of them
+MAX_KEPT, MAX_COUNTED = 6, 24  # kept columns, and components that their rows are counted by
 MAX_LINES = 200  # settings, events and versions listed
 
 
@@ -148,6 +150,57 @@ def unlikely_rows(data: ReportData) -> tuple[list[str], list[tuple[str, ...]]]:
         density = text.signed(float(data.log_density[row]), 2)
         lines.append((density, str(labels[row]), *values))
     return heads, lines
+
+
+@dataclass(frozen=True)
+class KeptColumn:
+    """A kept column against the labels.
+
+    Parameters
+    ----------
+    name, agreement : str
+        Empty where the index says nothing.
+    components : tuple of int
+        Whose rows are counted, of all labels.
+    without : bool
+        Whether rows without a component are counted in a last column.
+    lines : tuple of (value, counts, most)
+        What the rows of each value mostly are, in words.
+    """
+
+    name: str
+    agreement: str
+    components: tuple[int, ...]
+    without: bool
+    lines: tuple[tuple[str, tuple[str, ...], str], ...]
+
+
+def kept_columns(data: ReportData) -> list[KeptColumn]:
+    """Kept columns of few values, those that agree most with the labels first."""
+    components = tuple(data.components.heaviest(MAX_COUNTED))
+    found = []
+    for name, index in islice(agreements(data.metrics).items(), MAX_KEPT):
+        table = data.metrics["cross_tables"][name]
+        without = any(each["counts"][-1] for each in table)
+        shown = [*components, *([-1] if without else [])]
+        lines = []
+        for each in table:
+            counts, value = each["counts"], each["value"]
+            word = (
+                "(missing)" if value is None else text.short(value) if value.strip() else "(empty)"
+            )
+            lines.append((word, tuple(text.count(counts[j]) for j in shown), _most(counts)))
+        said = "" if index is None else text.signed(index, 3)
+        found.append(KeptColumn(text.short(name), said, components, without, tuple(lines)))
+    return found
+
+
+def _most(counts: Sequence[int]) -> str:
+    """Where most of these rows are, and which share of them."""
+    most = max(counts)
+    where = counts.index(most)
+    named = "no component" if where == len(counts) - 1 else f"component {where}"
+    return f"{named}, {text.percent(most / sum(counts))}"
 
 
 def facts(data: ReportData, certain: float | None) -> list[tuple[str, str, str]]:

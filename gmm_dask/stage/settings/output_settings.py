@@ -21,7 +21,9 @@ class LabelSettings(Section):
 
     enabled: Flag = Field(default=True, description="Write labels; false gives the model alone.")
     keep: Literal["ids", "all"] | tuple[str, ...] = Field(
-        default="ids", description="Input columns to keep: the ids, all, or a list of names."
+        default="ids",
+        description="Input columns to keep: the ids, all, or a list of names. Rows are counted by "
+        "label and the values of those that have few, in metrics.json and the report.",
     )
     responsibilities: Flag = Field(
         default=False, description="Also write each row's responsibilities as a list column."

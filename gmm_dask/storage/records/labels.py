@@ -22,6 +22,7 @@ from gmm_dask.storage.arrow import (
     to_numpy,
 )
 from gmm_dask.storage.records.codec import Name, Place, Sha256, Size, record
+from gmm_dask.storage.records.cross_tables import NO_TABLES, CrossTables
 from gmm_dask.storage.records.documents import Document, sha256_hex
 from gmm_dask.storage.records.model_file import MODEL_KEY
 from gmm_dask.storage.store.runs import RunFolder, damage_of, wrong_model
@@ -230,12 +231,10 @@ class LabelSums:
         Rows of each component.
     n_anomalies : int
         Rows that were flagged.
-    classification : Classification
-        How surely they are labelled.
     n_noise : int
         Rows that belong to no component most probably.
-    migration : Migration
-        By the label that they had under the version before.
+    classification, migration, cross_tables : Classification, Migration, CrossTables
+        How surely they are labelled; by label under the version before; by values of kept columns.
     """
 
     n_rows: int
@@ -249,6 +248,7 @@ class LabelSums:
     classification: Classification = NO_COMPONENTS
     n_noise: int = 0
     migration: Migration = NOT_COMPARED
+    cross_tables: CrossTables = NO_TABLES
 
     @property
     def largest(self) -> float:

@@ -64,10 +64,11 @@ def assert_same_run(one: Published, other: Published) -> None:
 
 
 def write_rows(path: Path, seed: int) -> None:
-    """Overlapping groups, in chunks of 100 rows."""
+    """Overlapping groups and their names, in chunks of 100 rows."""
     rng = np.random.default_rng(seed)
     X = np.concatenate([rng.normal(at, 1, (200, 2)) for at in (0, 2, 4)])
-    table = pa.table({name: X[:, i] for i, name in enumerate(FEATURES)})
+    kind = np.repeat(["near", "middle", "far"], 200).tolist()
+    table = pa.table({name: X[:, i] for i, name in enumerate(FEATURES)} | {"kind": kind})
     pq.write_table(table, path, row_group_size=100)
 
 
