@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from itertools import pairwise
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,19 @@ def test_counts_of_pieces_add_up_to_those_of_pandas_in_any_order(
         assert by_value(table) == by_value(crosstab(rows[name], labels)), name
     for name in ("key", "week", "long", "score"):
         assert total.columns[name] is None
+
+
+def test_many_rows_in_uneven_pieces_are_all_counted() -> None:
+    rng = np.random.default_rng(0)
+    n, edges = 150_000, [0, 3, 3, 5000, 5001, 149_000, 150_000]
+    words, labels = rng.choice(["a", "b", "c"], n), rng.integers(-1, K, n).astype(np.int32)
+    pieces = [pa.array(words[i:j].tolist(), pa.string()) for i, j in pairwise(edges)]
+    late = pa.array(np.where(np.arange(n) < n - 50, 0, np.arange(n)))
+    kept = pa.table({"word": pa.chunked_array(pieces), "late": late})
+    found = CrossTables.of(kept, labels, K).columns
+    table = [{"value": e.value, "counts": [*e.counts]} for e in found["word"] or ()]
+    assert table == crosstab(pd.Series(words), labels)
+    assert found["late"] is None
 
 
 def published(data: Path, out: Path, chunk_bytes: int, workers: int) -> Published:

@@ -13,7 +13,10 @@ from gmm_dask.storage.arrow import to_numpy
 from gmm_dask.storage.records.codec import MAX_TEXT
 
 MAX_VALUES = 30  # of a category, a missing value among them; a column of more is none
-AT_ONCE = 1 << 16  # rows that are looked at together: their numbers stay in a processor's cache
+FIRST_LOOK = 1 << 12  # rows, in which a column of keys shows itself
+AT_ONCE = (
+    1 << 16
+)  # rows after them that are looked at together: their numbers stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,13 @@ def _counted(
     found: tuple[ValueCounts, ...] | None = ()
     if not _is_category(column.type):
         return None
-    first = 0
+    first, step = 0, FIRST_LOOK
     while found is not None and first < len(column):
-        for block in column.slice(first, AT_ONCE).chunks:
+        for block in column.slice(first, step).chunks:
             here = labels[first : first + len(block)]
             found = _added(found, _of_block(block, here, n_labels))
             first += len(block)
+        step = AT_ONCE
     return found
 
 
