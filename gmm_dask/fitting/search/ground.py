@@ -227,27 +227,25 @@ class Ground:
             return self._asked_climb(candidates, n_steps, tol, accelerate=accelerate)
         prior = (prior_rows, prior_rows * self.variances) if prior_rows else None
 
-        def climbed(each: Candidate) -> Candidate | None:
-            mixture = each.weights, each.means, each.covariances
-            found = slope.climb(mixture, n_steps, tol=tol, accelerate=accelerate, prior=prior)
-            if found.in_trouble:
-                return None
-            return Candidate(
-                *found[:3], each.line, found.log_likelihood, found.sum_resp, found.n_passes,
-                found.converged,
-            )  # fmt: skip
+        def climbed(some: Sequence[Candidate]) -> list[Candidate]:
+            mixtures = [(each.weights, each.means, each.covariances) for each in some]
+            ended = slope.climb(mixtures, n_steps, tol=tol, accelerate=accelerate, prior=prior)
+            return [
+                Candidate(
+                    *found[:3], each.line, found.log_likelihood, found.sum_resp, found.n_passes,
+                    found.converged,
+                )
+                for each, found in zip(some, ended, strict=True)
+                if not found.in_trouble
+            ]  # fmt: skip
 
-        k = len(candidates[0].weights) if candidates else 0
-        if (
-            self.threads > 1
-            and self.rows.size * k * n_steps > WORTH_A_THREAD
-            and len(candidates) > 1
-        ):
+        if not candidates:
+            return []
+        size = self.rows.size * len(candidates[0].weights) * n_steps
+        if self.threads > 1 and len(candidates) > 1 and size > WORTH_A_THREAD:
             with ThreadPoolExecutor(self.threads) as pool:
-                ended = list(pool.map(climbed, candidates))
-        else:
-            ended = [climbed(each) for each in candidates]
-        return [each for each in ended if each is not None]
+                return [one for (one,) in filter(None, pool.map(climbed, zip(candidates)))]
+        return climbed(candidates)
 
     def _asked_climb(
         self, candidates: Sequence[Candidate], n_steps: int, tol: float, *, accelerate: bool
@@ -316,7 +314,7 @@ class Ground:
         """How many of the different rows each component holds, (k,); nothing where it has none."""
         mixture = candidate.weights, candidate.means, candidate.covariances
         if self._slope is not None:
-            once = replace(self._slope, weight=None).climb(mixture, 1)
+            (once,) = replace(self._slope, weight=None).climb([mixture], 1)
             return np.zeros(len(mixture[0])) if once.in_trouble else once.sum_resp
         try:
             return np.asarray(self.responsibilities(candidate).sum(axis=0))

@@ -1,10 +1,10 @@
-"""Many steps of EM for one small mixture in one call of the core."""
+"""Many steps of EM for small mixtures in one call of the core."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -67,18 +67,18 @@ class Slope:
 
     def climb(
         self,
-        mixture: tuple[Array, Array, Array],
+        mixtures: Sequence[tuple[Array, Array, Array]],
         n_steps: int,
         *,
         tol: float = -1.0,
         accelerate: bool = False,
         prior: tuple[float, Array] | None = None,
-    ) -> Climbed:
-        """EM from weights, means and covariances; the same start gives the same bits.
+    ) -> list[Climbed]:
+        """EM from each mixture; the same start gives the same bits, whatever others there are.
 
         Parameters
         ----------
-        mixture : weights (k,) positive, means (k, d), covariances
+        mixtures : sequence of weights (k,) positive, means (k, d), covariances
         n_steps : int
             Passes at most.
         tol : float
@@ -88,30 +88,25 @@ class Slope:
         prior : rows and (d,) of scatter, optional
             What is added to the rows and to the scatter of each covariance.
         """
-        k, d = mixture[1].shape
-        given = [np.ravel(each) for each in mixture]
-        ends = list(accumulate([len(each) for each in given]))
-        # One piece of memory, as it takes long to ask for an address.
-        memory = np.concatenate([*given, np.zeros(k + MOST_FAR)])
-        start = memory.ctypes.data
-        of_means, of_covariances, of_rows = (start + 8 * end for end in ends)
+        n, k = len(mixtures), mixtures[0][1].shape[0]
+        weights, means, covariances = map(np.array, zip(*mixtures, strict=True))
+        sum_resp, levels = np.zeros((n, k)), np.zeros(n)
+        counts, far = np.zeros((2, n), np.int64), np.zeros(MOST_FAR, np.int64)
         rows, scale = (0.0, self._no_scatter) if prior is None else prior
+        at = counts.ctypes.data
         record = Climb(
             FAMILIES[self.covariance_type], n_steps, accelerate, tol, self._addresses[2],
-            address(scale), rows, start, of_means, of_covariances, of_rows, 0.0, 0, 0,
+            address(scale), rows, n, address(weights), address(means), address(covariances),
+            address(sum_resp), address(levels), at, at + 8 * n,
         )  # fmt: skip
-        call("gmm_climb_up", self._task(k, of_rows + 8 * k), record)
-        weights, means, covariances, sum_resp = np.split(memory[: ends[2] + k], ends)
-        return Climbed(
-            weights,
-            means.reshape(k, d),
-            covariances.reshape(mixture[2].shape),
-            sum_resp,
-            float(record.log_likelihood),
-            int(record.n_done),
-            record.ending == 1,
-            record.ending == 2,
-        )
+        call("gmm_climb_all", self._task(k, far.ctypes.data), record)
+        n_done, endings = counts.tolist()
+        return [
+            Climbed(*found, ending == 1, ending == 2)
+            for *found, ending in zip(
+                weights, means, covariances, sum_resp, levels.tolist(), n_done, endings, strict=True
+            )
+        ]
 
     def _task(self, k: int, far: int) -> Task:
         task = Task(*self.X.shape, k)

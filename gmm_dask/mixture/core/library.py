@@ -54,14 +54,14 @@ class Sums(ctypes.Structure):
 
 
 class Climb(ctypes.Structure):
-    """Steps of EM for one small mixture; the fields are those of gmm_climb in core.h."""
+    """Steps of EM for small mixtures; the fields are those of gmm_climb in core.h."""
 
     _fields_ = [
         ("family", _INTEGER), ("n_steps", _INTEGER), ("is_accelerated", _INTEGER),
         ("tol", _NUMBER), ("added", _POINTER), ("prior_scale", _POINTER), ("prior_rows", _NUMBER),
-        ("weights", _POINTER), ("means", _POINTER), ("covariances", _POINTER),
-        ("sum_resp", _POINTER), ("log_likelihood", _NUMBER), ("n_done", _INTEGER),
-        ("ending", _INTEGER),
+        ("n_mixtures", _INTEGER), ("weights", _POINTER), ("means", _POINTER),
+        ("covariances", _POINTER), ("sum_resp", _POINTER), ("log_likelihood", _POINTER),
+        ("n_done", _POINTER), ("ending", _POINTER),
     ]  # fmt: skip
 
 
@@ -144,8 +144,8 @@ def library() -> ctypes.CDLL | None:
             ctypes.POINTER(record),
             ctypes.c_int,
         ]
-    if hasattr(loaded, "gmm_climb_up"):  # a library of an older build has none
-        loaded.gmm_climb_up.argtypes = [
+    if hasattr(loaded, "gmm_climb_all"):  # a library of an older build has none
+        loaded.gmm_climb_all.argtypes = [
             ctypes.POINTER(Task),
             ctypes.POINTER(Climb),
             ctypes.c_int,

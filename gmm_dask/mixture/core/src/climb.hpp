@@ -98,16 +98,16 @@ class Climb {
     double last = -__builtin_inf();
     bool is_ahead = false;
     int calm = 0;
-    c_.ending = GOES_ON;
-    c_.n_done = 0;
-    while (c_.n_done < c_.n_steps) {
+    *c_.ending = GOES_ON;
+    *c_.n_done = 0;
+    while (*c_.n_done < c_.n_steps) {
       if (!factor(x_)) {
         if (!is_ahead) return end(IN_TROUBLE);
         step_back(is_ahead);
         continue;
       }
       if (expect_all()) return 1;
-      c_.n_done++;
+      ++*c_.n_done;
       const double found = sums_.log_likelihood;
       if (t_.n_far || !(found - found == 0.0)) {
         if (!is_ahead) return end(IN_TROUBLE);
@@ -118,7 +118,7 @@ class Climb {
         step_back(is_ahead);
         continue;
       }
-      c_.log_likelihood = found;
+      *c_.log_likelihood = found;
       if (!maximise(x_, settled_)) return end(IN_TROUBLE);
       calm = __builtin_fabs(found - last) < c_.tol ? calm + 1 : 0;
       last = found;
@@ -130,7 +130,7 @@ class Climb {
   }
 
   int end(Ending ending) {
-    c_.ending = ending;
+    *c_.ending = ending;
     return 0;
   }
 
@@ -441,6 +441,21 @@ class Climb {
   gmm_sums sums_;
 };
 
-inline int climb(gmm_task &task, gmm_climb &asked) { return Climb(task, asked).run(); }
+inline int climb(gmm_task &task, gmm_climb &asked) {
+  const int64_t size = asked.family == SPHERICAL ? 1 : asked.family == DIAG ? task.d : task.d * task.d;
+  const int64_t n_covariances = asked.family == TIED ? size : task.k * size;
+  gmm_climb one = asked;
+  for (int64_t i = 0; i < asked.n_mixtures; i++) {
+    one.weights = asked.weights + i * task.k;
+    one.means = asked.means + i * task.k * task.d;
+    one.covariances = asked.covariances + i * n_covariances;
+    one.sum_resp = asked.sum_resp + i * task.k;
+    one.log_likelihood = asked.log_likelihood + i;
+    one.n_done = asked.n_done + i;
+    one.ending = asked.ending + i;
+    if (Climb(task, one).run()) return 1;
+  }
+  return 0;
+}
 
 }  // namespace LEVEL

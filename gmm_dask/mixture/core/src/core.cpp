@@ -3,7 +3,7 @@
 
 #define LEVELS_OF(level)                                      \
   int gmm_expect_##level(gmm_task *, gmm_sums *);             \
-  int gmm_climb_up_##level(gmm_task *, gmm_climb *);          \
+  int gmm_climb_all_##level(gmm_task *, gmm_climb *);          \
   int gmm_score_##level(gmm_task *, gmm_scores *);            \
   int gmm_look_at_##level(gmm_look *);                        \
   int gmm_assign_##level(gmm_groups *);                       \
@@ -28,7 +28,7 @@ namespace {
 struct Functions {
   int level;
   int (*expect)(gmm_task *, gmm_sums *);
-  int (*climb_up)(gmm_task *, gmm_climb *);
+  int (*climb_all)(gmm_task *, gmm_climb *);
   int (*score)(gmm_task *, gmm_scores *);
   int (*look_at)(gmm_look *);
   int (*assign)(gmm_groups *);
@@ -41,7 +41,7 @@ struct Functions {
 
 #define FUNCTIONS(number, level)                                                                     \
   {                                                                                                  \
-    number, gmm_expect_##level, gmm_climb_up_##level, gmm_score_##level, gmm_look_at_##level,        \
+    number, gmm_expect_##level, gmm_climb_all_##level, gmm_score_##level, gmm_look_at_##level,        \
         gmm_assign_##level, gmm_measure_##level, gmm_put_in_order_##level,                           \
         gmm_measure_low_rank_##level, gmm_sum_low_rank_##level, gmm_exp_log_##level                  \
   }
@@ -96,9 +96,9 @@ int gmm_expect(gmm_task *task, gmm_sums *sums, int level) {
   return chosen ? chosen->expect(task, sums) : 2;
 }
 
-int gmm_climb_up(gmm_task *task, gmm_climb *climb, int level) {
+int gmm_climb_all(gmm_task *task, gmm_climb *climb, int level) {
   const Functions *chosen = functions_of(level);
-  return chosen ? chosen->climb_up(task, climb) : 2;
+  return chosen ? chosen->climb_all(task, climb) : 2;
 }
 
 int gmm_score(gmm_task *task, gmm_scores *scores, int level) {

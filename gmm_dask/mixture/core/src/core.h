@@ -111,7 +111,7 @@ typedef struct {
   double *scatter;           /* (k, d, q + 1) or NULL: sums to add to */
 } gmm_factors;
 
-/* Steps of EM for a small mixture in float64: the task says which rows, and everything else is here. */
+/* Steps of EM for small mixtures in float64: the task says which rows, and everything else is here. */
 typedef struct {
   int64_t family;         /* 0 full, 1 tied, 2 diag, 3 spherical */
   int64_t n_steps;        /* passes at most */
@@ -120,20 +120,21 @@ typedef struct {
   const double *added;       /* to every covariance: (d, d) where they are matrices, else (d,) */
   const double *prior_scale; /* (d,): to every scatter */
   double prior_rows;         /* to the rows that a scatter is divided by */
-  double *weights;        /* in and out (k,), positive */
-  double *means;          /* in and out (k, d) */
-  double *covariances;    /* in and out, in the shape of the family */
-  double *sum_resp;       /* out (k,): of the last pass */
-  double log_likelihood;  /* out: of the last pass that counts, so of the state before the last M-step */
-  int64_t n_done;         /* out: passes */
-  int64_t ending;         /* out: 0 goes on, 1 converged, 2 a component is no density */
+  int64_t n_mixtures;     /* one after the other, each as if it were alone */
+  double *weights;        /* in and out (n_mixtures, k), positive */
+  double *means;          /* in and out (n_mixtures, k, d) */
+  double *covariances;    /* in and out (n_mixtures, ...), in the shape of the family */
+  double *sum_resp;       /* out (n_mixtures, k): of the last pass */
+  double *log_likelihood; /* out (n_mixtures,): of the last pass that counts, so before the last M-step */
+  int64_t *n_done;        /* out (n_mixtures,): passes */
+  int64_t *ending;        /* out (n_mixtures,): 0 goes on, 1 converged, 2 a component is no density */
 } gmm_climb;
 
 /* Levels: 2, 3, 4 are x86-64-v2, v3 and v4; 8 is aarch64. 0 asks for the best that this processor runs.
  * The functions return 0, or 1 where there is no memory, or 2 where the level is none of this processor. */
 __attribute__((visibility("default"))) int gmm_level(void);
 __attribute__((visibility("default"))) int gmm_expect(gmm_task *task, gmm_sums *sums, int level);
-__attribute__((visibility("default"))) int gmm_climb_up(gmm_task *task, gmm_climb *climb, int level);
+__attribute__((visibility("default"))) int gmm_climb_all(gmm_task *task, gmm_climb *climb, int level);
 __attribute__((visibility("default"))) int gmm_score(gmm_task *task, gmm_scores *scores, int level);
 __attribute__((visibility("default"))) int gmm_look_at(gmm_look *look, int level);
 __attribute__((visibility("default"))) int gmm_assign(gmm_groups *groups, int level);
