@@ -64,7 +64,8 @@ class Judge:
 
     def n_marked(self, candidate: Candidate) -> int:
         """How many components, or covariances, have a mark."""
-        self.look_at([candidate])
+        if candidate not in self._known:
+            self.look_at([candidate])
         return self._known[candidate]
 
     def look_at(self, candidates: Sequence[Candidate]) -> None:

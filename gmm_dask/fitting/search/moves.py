@@ -160,14 +160,9 @@ class _Parted:
         means = np.concatenate([parent.means[kept], [m1, m2]])
         covariances = parent.covariances
         if self.ground.covariance_type != "tied":
-            covariances = np.concatenate([covariances[kept], np.stack([s1, s2])])
-        return replace(
-            parent,
-            weights=weights / weights.sum(),
-            means=means,
-            covariances=covariances,
-            rows=None,
-            converged=False,
+            covariances = np.concatenate([covariances[kept], [s1, s2]])
+        return Candidate(
+            weights / weights.sum(), means, covariances, parent.line, parent.log_likelihood
         )
 
     def _part(
@@ -176,8 +171,9 @@ class _Parted:
         rows, d = float(r.sum()), self.parent.means.shape[1]
         if len(mine) < 2 or not rows > 0:
             return None
-        mean = r @ self.ground.rows[mine] / rows
-        D = self.ground.rows[mine] - mean
+        Y = self.ground.rows[mine]
+        mean = r @ Y / rows
+        D = Y - mean
         S, kind = self.parent.covariances, self.ground.covariance_type
         prior = min(float(d + 1), 0.2 * rows)
         if kind == "full":

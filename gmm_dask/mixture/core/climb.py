@@ -93,28 +93,29 @@ class Slope:
         sum_resp, levels = np.zeros((n, k)), np.zeros(n)
         counts, far = np.zeros((2, n), np.int64), np.zeros(MOST_FAR, np.int64)
         rows, scale = (0.0, self._no_scatter) if prior is None else prior
-        at = counts.ctypes.data
+        at = address(counts) or 0
         record = Climb(
             FAMILIES[self.covariance_type], n_steps, accelerate, tol, self._addresses[2],
             address(scale), rows, n, address(weights), address(means), address(covariances),
             address(sum_resp), address(levels), at, at + 8 * n,
         )  # fmt: skip
-        call("gmm_climb_all", self._task(k, far.ctypes.data), record)
+        call("gmm_climb_all", self._task(k, far), record)
         n_done, endings = counts.tolist()
         return [
-            Climbed(*found, ending == 1, ending == 2)
-            for *found, ending in zip(
-                weights, means, covariances, sum_resp, levels.tolist(), n_done, endings, strict=True
+            Climbed(
+                weights[i], means[i], covariances[i], sum_resp[i], levels[i].item(), n_done[i],
+                endings[i] == 1, endings[i] == 2,
             )
-        ]
+            for i in range(n)
+        ]  # fmt: skip
 
-    def _task(self, k: int, far: int) -> Task:
+    def _task(self, k: int, far: npt.NDArray[np.int64]) -> Task:
         task = Task(*self.X.shape, k)
         task.is_matrix = self.covariance_type in ("full", "tied")
         task.X, task.weights, _ = self._addresses
         task.far_limit = steps.FAR if k > 1 else -np.inf
         task.worth = 1.0
-        task.far, task.most_far = far, MOST_FAR
+        task.far, task.most_far = address(far), MOST_FAR
         return task
 
     @cached_property

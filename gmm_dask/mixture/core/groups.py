@@ -65,4 +65,6 @@ def variance_within(values: Array, weight: Array | None = None) -> float:
 
 
 def _double(values: npt.NDArray[Any]) -> Array:
+    if values.dtype == np.float64 and values.flags.carray:  # what `require` takes long to see
+        return values
     return np.require(values, np.float64, ("C", "A"))

@@ -227,4 +227,4 @@ def address(array: npt.NDArray[Any] | None) -> int | None:
     """Where the values of a C-contiguous array lie; the caller keeps the array alive."""
     if array is None or not array.size:
         return None
-    return array.ctypes.data
+    return int(array.__array_interface__["data"][0])  # `ctypes.data` takes four times as long
