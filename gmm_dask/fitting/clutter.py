@@ -63,6 +63,11 @@ def finds_noise(one: FitResult | None, plain: FitResult | None) -> bool:
     return has_noise and one.lower_bounds[-1] > plain.lower_bounds[-1]
 
 
+def price(n_rows: int, n_features: int) -> float:
+    """What noise has to add to the log-likelihood for its share and its box (Schwarz 1978)."""
+    return (1 + 2 * n_features) / 2 * float(np.log(n_rows))
+
+
 def lacking_noise(
     X: Rows, weight: Rows | None, fitted: Parameters, reg_covar: float, seed: np.random.SeedSequence
 ) -> float:
@@ -108,7 +113,7 @@ def lacking_noise(
     for fit in ended:
         noise, total = fit.parameters.noise, fit.state.last_bound * len(X)
         if noise is None:
-            least = total + (1 + 2 * d) / 2 * np.log(len(X))
+            least = total + price(len(X), d)
         elif total > least and noise.share > LEAST_SHARE:
             least, found = total, noise.share
     return found

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.fitting.clutter import clustered, finds_noise
+from gmm_dask.fitting.clutter import clustered, finds_noise, price
 from gmm_dask.fitting.em import Expectation, Fit, Rule, advance, go_on, passes
 from gmm_dask.fitting.events import Event
 from gmm_dask.fitting.initial_values import Given
@@ -297,7 +297,22 @@ class _Starts:
                 ends.append(refine(expectation, start, guard, tol=self.method.tol))
             except IN_TROUBLE:
                 ends.append(None)
-        return others if finds_noise(ends[1], ends[0]) else plain
+        chosen = int(finds_noise(ends[1], ends[0]))
+        found, end = (plain, others)[chosen], ends[chosen]
+        if end is None or self._is_worth_it(end, expectation, guard):
+            return found
+        return found._replace(start=_noiseless(found.start, guard))
+
+    def _is_worth_it(self, noisy: FitResult, expectation: Expectation, guard: Maximisation) -> bool:
+        """Whether noise explains the sample so much better than EM from there without noise."""
+        start = Step(replace(noisy.parameters, noise=None), ())
+        plain = replace(guard, noise=None)
+        try:
+            other = refine(expectation, start, plain, tol=self.method.tol)
+        except IN_TROUBLE:
+            return True
+        m, d = self.sample.X.shape
+        return bool((noisy.lower_bounds[-1] - other.lower_bounds[-1]) * m > price(m, d))
 
     def _searched(self, guard: Maximisation, seed: np.random.SeedSequence) -> Found | None:
         """The start that a search finds; None where none is asked for, or all of it failed."""
@@ -389,7 +404,12 @@ class _Starts:
                 errors.append(error)
         if not found:
             raise errors[0]
-        return found[-1] if finds_noise(found[-1], found[0]) else found[0]
+        best = found[-1] if finds_noise(found[-1], found[0]) else found[0]
+        assert self.sample.expectation is not None
+        if self._is_worth_it(best, self.sample.expectation, guard):
+            return best
+        plain = self._followed(replace(guard, noise=None), seed)
+        return replace(plain, parameters=_noiseless(_end(plain), guard).parameters)
 
     def _followed(self, guard: Maximisation, seed: np.random.SeedSequence) -> FitResult:
         """EM on the sample from the start, or from another that leads further.
@@ -472,6 +492,13 @@ def _leads(one: FitResult, other: FitResult) -> bool:
     """Whether a fit is better by more than chance adds, half a row for each parameter."""
     lead = other.parameters.n_free_parameters / (2 * max(1, other.n_rows))
     return one.lower_bounds[-1] > other.lower_bounds[-1] + lead
+
+
+def _noiseless(start: Step, guard: Maximisation) -> Step:
+    """A start whose noise has no share, and so gets none."""
+    assert guard.noise is not None
+    noise = guard.noise.with_share(0.0)
+    return start._replace(parameters=replace(start.parameters, noise=noise))
 
 
 def _end(result: FitResult) -> Step:

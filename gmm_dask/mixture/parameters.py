@@ -17,7 +17,7 @@ Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
 
 NOISE_LABEL = -1  # of a row that is noise most probably
-FENCE = 3.0  # interquartile ranges beyond the quartiles, past which values are far out (Tukey)
+FENCE = 2.0  # interquartile ranges beyond the quartiles, past which values are outliers
 
 
 def mixture_sample(
@@ -85,9 +85,10 @@ class Noise:
     def over(cls, X: Rows, weight: Array | None, share: float, reg_covar: float) -> Noise:
         """Noise over the box of rows (m, d), of which NaN is a missing value.
 
-        The box of a column reaches from the least to the largest value inside of the outer fences
-        (Tukey 1977, Exploratory Data Analysis), which values of one Gaussian do not pass. It is as
-        wide at least as a Gaussian of variance `reg_covar`.
+        The box of a column reaches from the least to the largest value inside of fences beyond its
+        quartiles (Tukey 1977, Exploratory Data Analysis), between those of outliers, which cut the
+        tails of a Gaussian, and those of values far out. It is as wide at least as a Gaussian of
+        variance `reg_covar`.
         """
         edges = np.array([_edges(X[:, j], weight) for j in range(X.shape[1])])
         least = np.sqrt(12 * reg_covar) + np.finfo(np.float64).tiny ** 0.5

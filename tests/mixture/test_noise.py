@@ -170,10 +170,12 @@ def test_without_noise_there_is_none_and_labels_are_those_of_the_plain_fit() -> 
 
 
 @pytest.mark.parametrize("gap", [0.0, 1.5])
-def test_there_is_no_noise_in_one_cluster_nor_in_two_that_overlap(gap: float) -> None:
+@pytest.mark.parametrize("n", [500, 3000, 40_000])
+def test_there_is_no_noise_in_one_cluster_nor_in_two_that_overlap(n: int, gap: float) -> None:
     rng = np.random.default_rng(5)
-    X = rng.normal(size=(3000, 4)) + gap * rng.integers(0, 2, (3000, 1))
-    model = GaussianMixture(1 + (gap > 0), noise=True, random_state=0).fit(X)
+    X = rng.normal(size=(n, 2)) + gap * rng.integers(0, 2, (n, 1))
+    settings = {"init_params": "kmeans", "random_state": 0}
+    model = GaussianMixture(1 + (gap > 0), noise=True, **settings).fit(X)
     assert model.noise_share_ < 0.005
 
 
