@@ -87,7 +87,8 @@ def test_overrides_replace_what_they_name_and_leave_the_rest() -> None:
     changed = with_overrides(settings, ["fit.n_components=4", "labels.enabled=false"])
     assert (changed.fit.n_components, changed.labels.enabled) == (4, False)
     document = settings.model_dump(mode="json", exclude_unset=True)
-    document["fit"]["n_components"], document["labels"] = 4, {"enabled": False}
+    document["fit"]["n_components"] = 4
+    document["labels"]["enabled"] = False
     assert changed == settings_from(document)
     assert with_overrides(settings, []) == settings
     with pytest.raises(SettingsError, match="n_componentz"):
