@@ -289,7 +289,7 @@ class FitSettings(Section):
         return "log-posterior" if has_prior else "log-likelihood"
 
     def of_a_row(self, n_rows: int) -> FitSettings:
-        """The same with `tol` as the change per row, which variational inference asks of all."""
+        """These settings with `tol` per row, which variational inference has of all rows."""
         if self.weight_concentration_prior_type is None:
             return self
         return self.model_copy(update={"tol": self.tol / max(1, n_rows)})

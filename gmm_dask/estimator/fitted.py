@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -105,9 +106,9 @@ class FittedMixture(Showing, Explaining, HandOver, DensityMixin, BaseEstimator):
         tags.input_tags.allow_nan = self.missing != "error"
         return tags
 
+    @abstractmethod
     def _parameters(self) -> Parameters:
         """The fitted mixture; raises NotFittedError where there is none."""
-        raise NotImplementedError
 
     def _mixture(self) -> Parameters:
         """The fitted mixture, whose weights sum to one; raises NotFittedError."""

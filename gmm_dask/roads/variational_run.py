@@ -144,7 +144,7 @@ class InferredRows:
 
     @property
     def fitted(self) -> FittedRows:
-        """The same as a fit, of the mixture that rows are labelled by."""
+        """The inference as the record of a fit, with the mixture that rows are labelled by."""
         fit, mixture = self.fit, self.fit.posterior.scored
         outcome = Outcome.CONVERGED if fit.converged else Outcome.OUT_OF_ITERATIONS
         bounds = tuple(bound / fit.sum_weight for bound in fit.lower_bounds)

@@ -134,7 +134,10 @@ class _Parted:
         return self._of_parts(without, of, along[how] > threshold)
 
     def near(self, without: int, of: int, rng: np.random.Generator) -> Candidate | None:
-        """The same with a row and those nearest to it as a part, few of them or up to the half."""
+        """The parent without one component, and with another parted: near a row, and the rest.
+
+        The part near the row, which is drawn, has from a few rows up to half of the component's.
+        """
         mine = self._along[of][0]
         Z = self.ground.rows[mine] @ self._roots[of]
         squares = ((Z - Z[rng.integers(len(mine))]) ** 2).sum(axis=1)

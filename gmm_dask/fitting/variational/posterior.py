@@ -82,7 +82,7 @@ class Posterior:
 
     @property
     def scored(self) -> Parameters:
-        """The same with weights that sum to one, as a record of a model has them.
+        """The mixture of `expected` with weights that sum to one, as a record of a model has them.
 
         Responsibilities are those of `expected`; log-densities are larger by one constant.
         """

@@ -120,7 +120,7 @@ class Slope:
 
     @cached_property
     def _addresses(self) -> tuple[int | None, int | None, int | None]:
-        """Of the rows, their weights and what is added to covariances."""
+        """Addresses of the rows, of their weights, and of what is added to covariances."""
         return address(self.X), address(self.weight), address(self._added)
 
     @cached_property

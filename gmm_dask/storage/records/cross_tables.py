@@ -50,7 +50,7 @@ class CrossTables:
 
     @classmethod
     def of(cls, kept: pa.Table, labels: npt.NDArray[np.int32], n_components: int) -> CrossTables:
-        """Of n rows: their kept columns and their labels, (n,)."""
+        """The cross-tables of n rows, made of their kept columns and their labels, (n,)."""
         at = np.where(labels < 0, np.int32(n_components), labels)
         pairs = zip(kept.column_names, kept.columns, strict=True)
         return cls({name: _counted(column, at, n_components + 1) for name, column in pairs})
