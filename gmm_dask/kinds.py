@@ -75,7 +75,7 @@ def refusal(where: str, what: str, kind: Kind, without: str | None = "", remedy:
     without : str or None
         Where it can be left out of, such as " of data.features"; None where it is needed.
     remedy : str
-        That of the kind, unless there is a better one.
+        What the user can do; where not given, the remedy that belongs to the kind.
     """
     remedy = remedy or REMEDIES[kind]
     if without is None:

@@ -100,7 +100,8 @@ class _Decoded:
     ----------
     text : str
     spans : list of (start, stop), optional
-        Of the original, for each character; those of the text itself where not given.
+        Span of the original text for each character; where not given, the characters are the
+        original's own.
     """
 
     text: str

@@ -54,7 +54,7 @@ def dask_in_our_words(kind: str) -> Iterator[None]:
     Parameters
     ----------
     kind : str
-        Of the cluster; without one Dask has nothing to say.
+        Kind of the cluster; without a cluster Dask has nothing to say.
     """
     import dask
 

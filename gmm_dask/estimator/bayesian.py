@@ -57,11 +57,12 @@ class BayesianGaussianMixture(FittedMixture):
     mean_prior : (d,), optional
         The mean of the data where not given.
     degrees_of_freedom_prior : float, optional
-        Of the Wishart distribution of a precision; the number of features where not given.
+        Degrees of freedom of the Wishart prior of a precision; where not given, the number of
+        features.
     covariance_prior : float or array, optional
         In the shape of one covariance; the covariance of the data where not given.
     random_state : int, RandomState or None
-        The same integer gives the same bits.
+        Seed of the starts; the same integer gives the same bits.
     warm_start : bool, default=False
         Start from the last fit.
     verbose, verbose_interval : int
@@ -82,7 +83,8 @@ covariance_prior_ : the prior
     converged_ : bool
     n_iter_ : int
     lower_bound_ : float
-        Of all rows together, after the last pass; `lower_bounds_` of all passes.
+        Lower bound of the evidence of all rows together, after the last pass; `lower_bounds_` has
+        those of all passes.
     merge_tree_, clusters_, n_clusters_
         Components that overlap as one cluster, (k,); made when they are asked for.
     n_features_in_ : int
@@ -185,7 +187,7 @@ covariance_prior_ : the prior
     _objective = "lower bound per row"
 
     def _settings(self) -> FitSettings:
-        """Those of a fit that inference has in common with EM."""
+        """The settings that inference has in common with EM."""
         names = (
             *("n_components", "covariance_type", "tol", "reg_covar"),
             *("max_iter", "n_init", "init_params", "n_clusters"),

@@ -56,7 +56,7 @@ class GaussianMixture(FittedMixture):
     weights_init, means_init, precisions_init : array-like, optional
         Start values; columns of means that have names go by these.
     random_state : int, RandomState or None
-        The same integer gives the same bits.
+        Seed of the starts and of the sample; the same integer gives the same bits.
     warm_start : bool, default=False
         Start from the last fit.
     verbose : int, default=0
@@ -67,8 +67,9 @@ class GaussianMixture(FittedMixture):
     Attributes
     ----------
     weights_, means_, covariances_, precisions_, precisions_cholesky_ : arrays
-        Of shapes as in scikit-learn. With `low_rank:q` covariances are (k, d, q + 1), the loadings
-        and in a last column the variances of noise, and precisions are matrices (k, d, d).
+        The fitted mixture, in the shapes of scikit-learn. With `low_rank:q` covariances are (k, d,
+        q + 1), the loadings and in a last column the variances of noise, and precisions are
+        matrices (k, d, d).
     noise_share_ : float
         Share of the rows that belong to no component; weights are shares of the others. 0 without
         the setting `noise`. `predict` gives -1 where a row is noise most probably, and the rows of

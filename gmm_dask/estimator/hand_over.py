@@ -81,7 +81,7 @@ class HandOver:
         Parameters
         ----------
         name : str
-            Of the model in the run.
+            Name of the model within the MLflow run.
 
         Returns
         -------

@@ -31,7 +31,7 @@ class PublishedMixture(GaussianMixture):
     published : str or None
         When the version was made: UTC, ISO 8601.
     log_likelihood : float or None
-        Of all rows of the run; None where nobody measured it.
+        Log-likelihood of all rows of the run together; None where nobody measured it.
     metrics : dict
         The content of metrics.json; empty for a model.json.
     parameters : Parameters

@@ -29,7 +29,7 @@ class Logged:
     ----------
     model : Model
     parameters : mapping
-        Of the estimator; `missing` goes along with the model.
+        Parameters of the estimator that are logged; `missing` is stored with the model as well.
     metrics : mapping
         The content of metrics.json; empty where there is none.
     files : mapping of str to bytes
@@ -51,7 +51,7 @@ def to_mlflow(logged: Logged, name: str, loader: str) -> str:
     ----------
     logged : Logged
     name : str
-        Of the model in the run.
+        Name of the model within the MLflow run.
     loader : str
         The module whose `_load_pyfunc` reads the model again.
 

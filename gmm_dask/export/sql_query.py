@@ -37,7 +37,7 @@ def to_sql(
     keep : sequence of str
         Columns of the table to select beside the features.
     quote : str
-        Of names: " in the standard, ` in BigQuery.
+        Character that quotes names: " in standard SQL, ` in BigQuery.
     number : str
         The type of double precision: DOUBLE, DOUBLE PRECISION, or FLOAT64.
     first : int, optional

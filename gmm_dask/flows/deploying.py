@@ -53,20 +53,21 @@ def deploy(
     Parameters
     ----------
     settings_file : str or Path
-        Of a fit for a deployment of `cluster`, with a model for one of `label`.
+        Settings of a fit for a deployment of `cluster`, settings with a model for one of `label`.
     pool : str
         An existing work pool.
     name : str, optional
-        Of the deployment; that of the file where not given.
+        Name of the deployment; the name of the settings file where not given.
     cron, timezone : str
         When it runs by itself; never where no cron is given.
     image : str, optional
-        That has this package, for pools that run containers.
+        Container image that has this package, for work pools that run containers.
     overrides : sequence of str
         As `--set` takes them; they become part of the deployment.
     flow : {"cluster", "label", "refresh", "backfill", "compare"}, optional
-        Of a fit also `refresh`, and `compare`, of the latest version with the one that it follows;
-        with a model also `backfill`, which asks for the range when it is run.
+        Flow to deploy. Settings of a fit also go with `refresh` and with `compare`, which compares
+        the latest version with the version it follows; settings with a model also go with
+        `backfill`, which asks for the range when it is run.
 
     Raises
     ------

@@ -37,7 +37,7 @@ class FlowWatcher(Progress):
     Parameters
     ----------
     key : str
-        Of the progress artifact.
+        Key of the progress artifact.
     """
 
     def __init__(self, key: str) -> None:

@@ -41,7 +41,7 @@ class Classification:
 
     @classmethod
     def none(cls, k: int) -> Classification:
-        """That of no rows of k components, the neutral element of `+`; unknown where k is 0."""
+        """The table of no rows of k components, the neutral element of `+`; k of 0 is unknown."""
         return cls(((0.0,) * k,) * k, (0.0,) * k)
 
     @classmethod
@@ -53,7 +53,7 @@ class Classification:
         arithmetic: RowArithmetic,
         weight: Array | None = None,
     ) -> Classification:
-        """Of usable rows X (n, d) and their scores; rows with label -1 are left out.
+        """The table of usable rows X (n, d) and their scores; rows with label -1 are left out.
 
         Of more than MOST_ROWS one is drawn in every so many, and counts for as many: which ones
         follows from their number alone.
@@ -146,7 +146,7 @@ class Migration:
         sizes: tuple[int, int],
         weight: Array | None,
     ) -> Migration:
-        """Of usable rows: scores under the mixture before, labels now, components of each."""
+        """The table of usable rows: scores by the mixture before, labels now, sizes of both."""
         table = np.zeros((sizes[0] + 1, sizes[1] + 1), dtype=np.int64)
         np.add.at(table, (before.labels, labels), 1)  # a row in no component has the label -1
         density = np.maximum(before.log_density, LEAST_DENSITY)
@@ -184,7 +184,8 @@ def kept_labels(
     wanted : (n,)
         The component in which each row was; -1 where there is none to stay in.
     least_gain : float
-        Of the log-posterior of the row: the logarithm of the ratio of both probabilities.
+        Gain in the row's log-posterior from which on it moves: the logarithm of the ratio of both
+        probabilities.
     """
     labels = found.labels.copy()
     torn = np.flatnonzero((wanted >= 0) & (found.labels >= 0) & (wanted != found.labels))

@@ -214,7 +214,7 @@ def find_faults(
     resolved : bool
         Whether something was added to every variance, so that none can be mere rounding.
     floored : causes by component
-        Those under a floor: they need it until they are clearly sound.
+        Components that are held up by a floor: they need it until they are clearly sound.
 
     Raises
     ------

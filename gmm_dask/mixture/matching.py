@@ -29,7 +29,7 @@ class Matching:
     pairs : tuple of (int, int)
         A component of the first and its partner in the second, ascending by the first.
     distances : tuple of float
-        Of each pair, as `matching_distances` has them.
+        Distance of the components of each pair, as `matching_distances` gives it.
     only_first, only_second : tuple of int
         Components without a partner, ascending.
     """
@@ -50,7 +50,7 @@ def match(first: Parameters, second: Parameters, limit: float = math.inf) -> Mat
     Parameters
     ----------
     first, second : Parameters
-        Of the same features; families and numbers of components may differ.
+        Mixtures of the same features; their families and numbers of components may differ.
     limit : float
         A distance; `-log(SEPARATE)` pairs no components that are separate.
 

@@ -44,7 +44,7 @@ class MergeTree:
     pairs : k - 1 pairs of int
         The two clusters of each merge, the one that gives the name first.
     overlaps : k - 1 floats
-        Of these two, as `overlaps_of` has them.
+        Overlap of the two nodes that each merge joins, as `overlaps_of` gives it.
     entropies : k floats
         Expected entropy of a row's posterior probabilities of k, k - 1, ..., 1 clusters.
     """

@@ -65,7 +65,7 @@ class Noise:
     Parameters
     ----------
     share : float
-        Of the rows; the weights of the Gaussians are shares of the others.
+        Share of the rows that are noise; the weights of the Gaussians are shares of the other rows.
     lower, upper : (d,)
         Edges of the box, in units of the data.
     """
@@ -111,7 +111,7 @@ class Noise:
         X : (n, d)
             NaN is a missing value, which says nothing of noise either.
         log_density : (n,)
-            Of the Gaussians alone.
+            Log-density of the Gaussians alone.
         """
         narrow = -np.log(self.upper - self.lower)
         present = ~np.isnan(X)

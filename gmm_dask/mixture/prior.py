@@ -31,12 +31,13 @@ class Prior:
     Parameters
     ----------
     weight_concentration : float
-        Of the Dirichlet, at least 1; 1 says nothing.
+        Concentration of the Dirichlet prior of the weights, at least 1; a concentration of 1 says
+        nothing.
     mean_precision : float
         Rows that the prior mean counts for in each component; 0 says nothing.
     mean : (d,)
     degrees_of_freedom : float
-        Of the inverse Wishart.
+        Degrees of freedom of the inverse Wishart prior of the covariances.
     variances : (d,) or None
         Diagonal of its scale matrix; None says nothing about covariances.
     row : float

@@ -121,7 +121,7 @@ def two_best(responsibilities: Array) -> tuple[Indices, Indices]:
     Parameters
     ----------
     responsibilities : (n, k)
-        Of more than one component.
+        Responsibilities of more than one component.
     """
     first, second = _foremost(responsibilities, 2).T
     return first, second
@@ -135,11 +135,11 @@ class _Given(NamedTuple):
     z : (n, d)
         z-scores; NaN where there is no value.
     components : (n,)
-        Of the rows.
+        The component that each row is explained by.
     known : (k, d)
         Standard deviations where no value is missing.
     spread : (n, d) or None
-        The same of each value, where some are missing.
+        Spread of each value given the row's other values, where some values are missing.
     """
 
     z: Array

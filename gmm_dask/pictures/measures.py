@@ -35,11 +35,12 @@ def draw_curve(
     Parameters
     ----------
     lower_bounds : sequence of float
-        Of the passes over all rows.
+        Log-likelihood per row in each pass over all rows.
     outcome : str
         How the fit ended, for the title.
     of_sample : sequence of float
-        Of the passes over a sample before them, which go on the same axis to the left.
+        Log-likelihood per row in the passes over a sample before them, which go on the same axis to
+        the left.
     """
     bounds, before = np.asarray(lower_bounds, dtype=np.float64), len(of_sample)
     passes = np.arange(1, len(bounds) + 1) + before
@@ -78,7 +79,8 @@ def draw_candidates(
     Parameters
     ----------
     families, numbers, values : (n,)
-        Of each candidate; one without a value is left out.
+        Family, number of components and value of the criterion of each candidate; one without a
+        value is left out.
     up : str
         What the values are, and which of them are good.
     marked : int, optional
@@ -199,7 +201,7 @@ def draw_profile(axes: Any, parameters: Parameters, names: Sequence[str]) -> Non
 
 
 def _diverging() -> Any:
-    """From the report's blue over white to its orange, both light enough for black letters."""
+    """Colours from the report's blue over white to its orange, light enough for black letters."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("away", ["#66aad6", "#ffffff", "#ee9a5c"])

@@ -99,7 +99,7 @@ def draw_boundaries(
     ----------
     clusters : (k,)
     view : View
-        Such as `best_view` with `shapes`.
+        View to draw in, such as `best_view` with `shapes` gives.
     limits : (2, 2)
         Lower and upper end of each axis.
 

@@ -35,7 +35,7 @@ def draw_densities(
     Parameters
     ----------
     grid : array of axes
-        Of the shape of `shown_densities`; axes that are not needed are hidden.
+        Axes in the shape of `shown_densities`; axes that are not needed are hidden.
     """
     features = _telling_in_order(parameters, MAX_DENSITIES)
     for axes, feature in zip(np.ravel(grid), features, strict=False):

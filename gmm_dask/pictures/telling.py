@@ -21,7 +21,7 @@ RIDGE = 1e-9  # in squared standard deviations: collinear columns leave W barely
 
 
 class Spreads(NamedTuple):
-    """Of each feature alone.
+    """The spread of each feature alone, and how far it separates the components.
 
     Parameters
     ----------

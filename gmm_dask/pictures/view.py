@@ -30,7 +30,7 @@ class View:
     origin : (f,)
     directions : (f, q), q 1 or 2
     titles : tuple of str
-        Of the axes, feature names as they came.
+        Titles of the axes, with feature names as they came.
     separation : float or None
         Share of the components' separation that the view keeps; None where it keeps everything or
         there is none.

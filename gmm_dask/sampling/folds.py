@@ -23,7 +23,7 @@ class Fold:
     Parameters
     ----------
     salt : int
-        Of the hash.
+        Salt of the hash of the rows.
     start, stop : float
         Shares of all hashes, from 0 to 1: the part begins at the one and ends before the other.
     """

@@ -53,13 +53,13 @@ class Seen(NamedTuple):
     rows : (m, d)
         NaN is a missing value.
     least, greatest : (d,)
-        Of all rows.
+        Least and greatest value of each column, over all rows.
     n_rows : int
         All rows that `rows` stand for.
     is_drawn : bool
         Whether they are different rows, drawn at random; else they are all rows, in their order.
     copies : float
-        Of all rows, those that are equal to a different one, that one among them.
+        Number of rows that are equal to a different row, counting that one as well.
     """
 
     rows: Rows
@@ -86,7 +86,7 @@ def odd_columns(seen: Seen, names: Sequence[str]) -> dict[Oddity, tuple[int, ...
 
 
 def _bounded(seen: Seen) -> Rows:
-    """As many of the rows as are quickly looked at; they keep their order."""
+    """At most as many of the rows as can be looked at quickly; the rows keep their order."""
     rows = seen.rows
     most = max(LEAST_ROWS, MOST_VALUES // max(1, rows.shape[1]))
     if len(rows) <= most:
@@ -104,13 +104,13 @@ class _Column:
     Parameters
     ----------
     values : (m,) int64
-        Those that were looked at, without the missing ones.
+        Values that were looked at, without the missing ones.
     gaps : (m - 1,) int64
         Between each value and the next larger one.
     n_rows : float
         All rows that have a value.
     length : float
-        From the least value of all rows to the greatest.
+        Distance from the least value of all rows to the greatest.
     seen : Seen
     """
 

@@ -35,7 +35,7 @@ class Draw:
     Parameters
     ----------
     salt : int
-        From the seed.
+        Salt of the hash of the rows, which is drawn from the seed.
     size : int
         Rows of the sample at most.
     least : int

@@ -69,9 +69,9 @@ class Fitted:
     changes : Changes
         Where the components come from.
     cautions : tuple of Caution
-        Of the columns.
+        Cautions about the columns.
     severities : Severities or None
-        Of the training data; None where nobody knows them.
+        Severities of the training data; None where nobody knows them.
     selection : Selection or None
         The candidates that the model was chosen among.
     """
@@ -304,7 +304,7 @@ class _Listener(FitListener):
 def _severities(
     surveyed: Survey, result: fitting.FitResult, settings: Settings
 ) -> Severities | None:
-    """Those of the training data, from the sample of the survey."""
+    """The severities of the training data, from the sample of the survey."""
     arithmetic = RowArithmetic.chosen(settings.data.missing)
     sample, weight = surveyed.sample, surveyed.sample_weight
     return Severities.of_sample(sample, weight, result.parameters, arithmetic)

@@ -50,7 +50,7 @@ def run_folder(
         The settings that decide the output.
     plan : Plan
     columns : sequence of str
-        That the run reads from the files.
+        Columns that the run reads from the files.
     gone : collection of str
         Identities of runs that were removed; done again, such a run has another.
     tell : callable, optional

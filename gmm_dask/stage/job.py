@@ -89,7 +89,7 @@ class Job(Generic[SettingsT]):
     descents : tuple of Descent
         Where the components of the model to label with come from; empty where one is fitted.
     severities : Severities or None
-        Of the training data of the model to label with, where its version tells them.
+        Severities of the training data of the model to label with, where its version tells them.
     again : bool
         Whether an earlier attempt of the run was stopped.
     """

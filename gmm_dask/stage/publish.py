@@ -117,7 +117,7 @@ def make_latest(
     Parameters
     ----------
     folder : RunFolder
-        Of the run.
+        Folder of the run.
     found : Version
         Any version of the run.
     now : Clock
@@ -267,7 +267,7 @@ def _per_row_and_criteria(sums: LabelSums, n_free: int) -> dict[str, float | Non
 
 
 def _before_labels(job: Job[Any], fitted: Fitted) -> dict[str, Any]:
-    """Those entries of metrics.json that are known before the labels: of plan and fit."""
+    """The entries of metrics.json about plan and fit: they are known before the labels."""
     model, settings = fitted.model, job.settings
     labels_alone = isinstance(settings, ScoreSettings)
     return {

@@ -32,7 +32,7 @@ class Components:
     Parameters
     ----------
     names : (d,)
-        Of the features.
+        Names of the features.
     parameters : Parameters
     n_rows : int or None
         Rows that the weights are shares of; None if sizes are not to be shown.
@@ -94,7 +94,7 @@ class Ending(NamedTuple):
     Parameters
     ----------
     outcome : str
-        That of the fit, or "labelled" in a run that fitted nothing.
+        Outcome of the fit, or "labelled" in a run that fitted nothing.
     passes : str
         The passes that were made; where nothing was fitted, which model it is.
     advice : str
@@ -125,7 +125,7 @@ class Summary:
     ----------
     components : Components
     features : str
-        Their names, and whether somebody chose them.
+        Names of the features, and whether somebody chose them.
     cautions : tuple of str
         What ought to be known before anything else.
     events : tuple of dict

@@ -25,9 +25,9 @@ def numbers(array: pa.Array, length: int | None = None) -> npt.NDArray[Any]:
     Parameters
     ----------
     array : (n,)
-        Of a type that is a number, or that was asked to be taken for one.
+        Values of a type that is a number, or that was asked to be taken for one.
     length : int, optional
-        Of each list, where the array is one of lists.
+        Length of each list, where the array is one of lists.
 
     Returns
     -------

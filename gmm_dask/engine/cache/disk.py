@@ -63,11 +63,11 @@ class Place:
     ----------
     file : _File
     start : int
-        Of the first byte.
+        Place of the block's first byte in the file, in bytes.
     layout : tuple of (shape, dtype)
         One after the other, each aligned.
     sums : tuple of int
-        Of each block of each array.
+        Checksum of each block of each array.
     """
 
     file: _File
@@ -100,7 +100,7 @@ class Disk:
     Attributes
     ----------
     places : dict
-        Of what is there, by the number of its task.
+        Places of the blocks that are on the disk, by the number of the task that wrote them.
     troubles : dict
         Why something is not.
     is_over : bool
@@ -197,9 +197,9 @@ class Scratch:
     ----------
     folder : str
     fit : str
-        Those of one fit share a file.
+        Name of the fit; units of one fit share a file.
     number : int
-        Of the unit among those of the fit.
+        Position of the unit among the units of the fit.
     n_chunks, n_bytes : int
         Chunks of the unit, and bytes that they take on the disk.
     """
@@ -341,7 +341,7 @@ class _File:
             view, start = view[n:], start + n
 
     def read(self, data: Bytes, start: int) -> None:
-        """As many bytes as there is room for; raises OSError, which a mapped file could not."""
+        """Fill the data from the file; raises OSError, where a mapped file would kill us."""
         view = data.data
         while len(view):
             n = os.preadv(self._number, [view], start)
@@ -375,7 +375,7 @@ def _cut(span: slice) -> Iterator[slice]:
 
 
 def _sum(data: Bytes) -> int:
-    """Of its words, which wraps: as quick as memory, and other when any one bit is."""
+    """Wrapping sum of the words of the data: as quick as memory, and another if one bit is."""
     whole = len(data) // 8 * 8
     rest = int.from_bytes(data[whole:].tobytes(), "little")
     return int(np.add.reduce(data[:whole].view(np.uint64))) + rest

@@ -33,7 +33,7 @@ class Held:
     bytes_once : int
         Decoded before the first pass.
     bytes_read : int
-        That every pass decodes again.
+        Bytes that every pass decodes again.
     trouble : str or None
         Why some that were to be in scratch are not.
     """
@@ -169,7 +169,7 @@ class _FromMemory:
     Parameters
     ----------
     index : int
-        Of the unit within the run.
+        Position of the unit within the run.
     """
 
     index: int
@@ -197,7 +197,7 @@ class _ThroughScratch:
     read : Read
         How the unit is read without scratch.
     index : int
-        Of the unit within its run.
+        Position of the unit within its run.
     """
 
     read: Read

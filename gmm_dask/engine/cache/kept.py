@@ -263,7 +263,7 @@ def moves(
     sizes : sequence of float
         Bytes of each chunk, positive.
     threads : mapping
-        Of each worker.
+        Number of threads of each worker, by its address.
     """
     at = [holder if holder in threads else None for holder in holders]
     before, load = list(at), dict.fromkeys(threads, 0.0)

@@ -82,7 +82,7 @@ class Roll:
         Parameters
         ----------
         there : collection of str, optional
-            Their addresses; the scheduler is asked where not given.
+            Addresses of the workers; the scheduler is asked for them where they are not given.
         """
         now = frozenset(await scheduler.ncores() if there is None else there)
         gone, n_before, self._there = self._there - now, len(self._there), now

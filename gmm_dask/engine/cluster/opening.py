@@ -97,7 +97,7 @@ def open_backend(
 
 
 def _threads(n_threads: int, chunk_bytes: int, listener: Listener) -> LocalBackend:
-    """As many threads as the free memory allows to decode chunks of so many bytes at once."""
+    """The number of threads whose chunks, decoded at once, fit the free memory."""
     fitting = tasks_at_once(n_threads, chunk_bytes)
     if fitting < n_threads:
         listener.warn(

@@ -104,7 +104,7 @@ def in_one_line(error: BaseException) -> str:
 
 
 def last_tasks(link: Link, among: Collection[Any], names: Mapping[Any, Any]) -> set[Any]:
-    """Those tasks that most of the workers which ended were at, if the scheduler still knows."""
+    """Tasks that most of the workers which ended were at, if the scheduler still knows them."""
     try:
         events = asked(link, lambda: link.client.scheduler.events(topic="all"))
     except LostError:

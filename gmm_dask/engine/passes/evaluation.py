@@ -29,9 +29,9 @@ class Scored:
     weight : float
         Sum of the weights.
     log_likelihood : float
-        Of the log-densities.
+        Weighted sum of the log-densities of the rows.
     completed : float
-        Of log-density plus log largest responsibility.
+        Weighted sum of each row's log-density plus the logarithm of its largest responsibility.
     """
 
     weight: float

@@ -287,7 +287,7 @@ class OnRows(NamedTuple):
     ----------
     X : (m, d)
     weight : (m,), optional
-        Of which only the ratios matter.
+        Weights of the rows, of which only the ratios matter.
     expectation : Expectation, optional
         A pass over them, as heavy as all rows; None where they are all.
     """
@@ -305,7 +305,7 @@ class Expectations(NamedTuple):
     over_all : Expectation
         A pass over all rows; over the sample, where that says all that they say.
     sample : OnRows
-        That starts are found on.
+        Rows that starts are found on.
     part : OnRows, optional
         Fewer of its rows, where it is large.
     on_larger : Expectation, optional

@@ -46,9 +46,9 @@ class ChunkSurvey:
     n_counted : int
         Usable rows of positive weight.
     n_eligible : int
-        Those of them with at least one value: a start can be found on them.
+        Usable rows with at least one value: a start can be found on them.
     spread : ColumnSpread
-        Of the usable rows.
+        Spread of the columns over the usable rows.
     """
 
     n_rows: int
@@ -78,7 +78,7 @@ class Survey:
     sample : (m, d)
         Rows to start from: all that can be, in their order, or a sample; see `gmm_dask.sampling`.
     sample_weight : (m,) or None
-        Of these rows, in `unit`.
+        Weights of the rows of the sample, in `unit`.
     unit : float
     n_reads : int
         Times that all rows were read for it.
@@ -122,7 +122,7 @@ class Survey:
 
     @property
     def sum_weight(self) -> float:
-        """Of the usable rows; infinite where it is beyond float64."""
+        """Total weight of the usable rows; infinite where the total is beyond float64."""
         return sum(chunk.sum_weight for chunk in self.chunks)
 
     @property
@@ -309,7 +309,7 @@ class _OddRows:
     ----------
     rows : (m,), ascending
     absent, infinite : (m, d)
-        Which of their values are NaN, and infinite.
+        Which values of the odd rows are NaN, and which are infinite.
     """
 
     rows: npt.NDArray[np.intp]
@@ -318,7 +318,7 @@ class _OddRows:
 
     @classmethod
     def of(cls, X: Rows) -> _OddRows:
-        """Of rows X (n, d): a sum is finite only where all values are."""
+        """The odd ones of rows X (n, d): the sum of a row is finite only if all values are."""
         with np.errstate(over="ignore", invalid="ignore"):
             rows = np.flatnonzero(~np.isfinite(X @ np.ones(X.shape[1], X.dtype)))
         values = X[rows]

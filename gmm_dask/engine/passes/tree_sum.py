@@ -60,7 +60,7 @@ class Several(Generic[T]):
     Parameters
     ----------
     items : tuple
-        The same number, in the same order, in all that are added.
+        The things to be added; all that are added have the same number of items, in the same order.
     """
 
     items: tuple[T, ...]

@@ -49,7 +49,7 @@ def check_survey(
     Parameters
     ----------
     names : sequence, optional
-        Of the features.
+        Names of the features.
     chunks : sequence of str, optional
         What each chunk of the rows is called.
     """
@@ -89,7 +89,7 @@ def checked_values(X: Values, missing: Missing, names: Names, where: str | None 
     X : (n, d)
     missing : {"error", "drop", "em"}
     names : (d,), optional
-        Of the features.
+        Names of the features.
     where : str, optional
         What these rows are called, such as "partition 3".
     """
@@ -154,8 +154,8 @@ class Features:
     ----------
     X : (n, d), float64 or float32
     order : tuple of int, optional
-        Which column of the rows as they came each feature is; where not given the first is the
-        first, and so on.
+        For each feature its column among the rows as they came; where not given, the features are
+        the columns in their order. first, and so on.
     """
 
     X: Values

@@ -29,7 +29,7 @@ class Numbers(NamedTuple):
     ----------
     values : (n, d)
     names : tuple or None
-        Of the columns, where they have names; an element of a column of lists is one.
+        Names of the columns, where they have names; each element of a column of lists has its own.
     """
 
     values: Values
@@ -58,7 +58,7 @@ def frame_values(frame: Any, within: str = "", lengths: Lengths | None = None) -
     within : str
         Where it is, for messages.
     lengths : mapping, optional
-        Of the lists of columns of lists, where they are known.
+        Length of the lists of each column of lists, where it is known.
 
     Raises
     ------
@@ -177,9 +177,9 @@ def check_unique(names: Sequence[Any], within: str = "", *, lists: Collection[An
     Parameters
     ----------
     names : sequence
-        Of columns, and of elements of columns of lists.
+        Names of columns, and of the elements of columns of lists.
     within : str
-        Where they are, for the message.
+        Where the columns are, for the message.
     lists : collection
         Names of the columns of lists.
     """

@@ -45,15 +45,15 @@ class FramePart:
     Parameters
     ----------
     columns : tuple
-        That the DataFrame declares.
+        Columns that the DataFrame declares.
     own : tuple
         The features as these columns give them: an element of a list is one.
     features : tuple
-        The same in the model's order.
+        The features among the columns, in the order of the model.
     lengths : tuple of (name, int)
-        Of the lists of columns of lists.
+        Length of the lists of each column of lists.
     dtype : str
-        That the result has at least.
+        Type of numbers that the result has at least.
     """
 
     columns: tuple[Any, ...]
@@ -118,7 +118,7 @@ class ArrayBlock:
     ----------
     n_features : int
     dtype : str
-        That the result has at least.
+        Type of numbers that the result has at least.
     """
 
     n_features: int
@@ -262,7 +262,7 @@ def _lengths(X: Any, fitted: Names, n_features: int | None) -> dict[Any, int]:
     fitted : sequence, optional
         The names of the model's features.
     n_features : int, optional
-        Their number.
+        Number of features of the model.
     """
     known = {name: n for name, n in lengths_of(fitted or ()).items() if name in X.columns}
     open_ones = []

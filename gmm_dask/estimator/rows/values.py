@@ -33,9 +33,9 @@ class Headings:
     Parameters
     ----------
     within : str
-        Where they are, such as "partition 3, ".
+        Where the columns are, such as "partition 3, ", for messages.
     names : sequence, optional
-        Of the columns; their numbers where not given.
+        Names of the columns; their numbers where not given.
     only : str, optional
         What is said in their place where there is but one.
     """
@@ -62,7 +62,7 @@ def array_values(array: Values, headings: Headings) -> Values:
     ----------
     array : (n,), or (n, d)
     headings : Headings
-        Of the columns; where there is one axis, of the only one.
+        Names of the columns; where the array has one axis, of its only column.
 
     Raises
     ------

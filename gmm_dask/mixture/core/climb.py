@@ -30,7 +30,7 @@ class Climbed(NamedTuple):
     sum_resp : (k,)
         Weight of the rows of each component, in the last pass.
     log_likelihood : float
-        Of the last pass that counts, so of the mixture before the last M-step.
+        Log-likelihood in the last pass that counts: that of the mixture before the last M-step.
     n_passes : int
     converged : bool
     in_trouble : bool

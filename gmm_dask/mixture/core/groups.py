@@ -41,7 +41,7 @@ def assigned(X: Array, centres: Array, weight: Array | None = None) -> Assigned:
 
 
 def squared_distances(X: Array, centres: Array, before: Array | None = None) -> Array:
-    """From each row of X (n, d) to centres (c, d), or `before` (n,) where that is less; (c, n)."""
+    """Squared distances (c, n) of rows X (n, d) to centres (c, d), at most `before` (n,)."""
     X, centres, before = _double(X), _double(centres), None if before is None else _double(before)
     found = np.empty((len(centres), len(X)))
     parts = (address(each) for each in (X, centres, before, found))

@@ -38,7 +38,7 @@ class Screen(NamedTuple):
         Discriminant directions in units of the pooled standard deviation, the most separating
         first; columns of 0 fill up the last lanes.
     means : (k, n)
-        Of the components in the n directions that separate.
+        Means of the components in the n directions that separate.
     biases : (k,)
         Log weight less half the squared length of the mean.
     factors : (k or 1, n, n)

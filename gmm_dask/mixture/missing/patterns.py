@@ -20,7 +20,7 @@ class Pattern:
     Parameters
     ----------
     rows : (m,)
-        Their indices, ascending.
+        Indices of the rows that have the pattern, ascending.
     observed, missing : indices of features
     """
 
@@ -40,7 +40,7 @@ class Bundle:
     Parameters
     ----------
     rows : (n,)
-        Those of one pattern stand together.
+        Indices of the rows; rows of one pattern stand together.
     starts : (p,)
         Where the rows of each pattern begin in `rows`.
     observed : (p, o)
@@ -83,7 +83,7 @@ class Patterns:
 
     @classmethod
     def of(cls, absent: Mask) -> Patterns:
-        """Of rows whose missing values are marked, (n, d)."""
+        """The patterns of rows whose missing values are marked, (n, d)."""
         words = _words(absent)
         _, first, inverse = np.unique(words, axis=0, return_index=True, return_inverse=True)
         order = np.argsort(absent[first].sum(axis=1), kind="stable")

@@ -114,11 +114,11 @@ class Kept:
     Parameters
     ----------
     number : int
-        Of the checkpoint.
+        Number of the checkpoint, from 1.
     previous : int or None
         Number of the checkpoint before.
     checkpoint : Checkpoint
-        Its fits are without their states.
+        The checkpoint, whose fits are without their states.
     n_states : tuple of int
         States that each fit remembers: those that are finished, and the one under way.
     trajectories : tuple of Segment

@@ -37,7 +37,7 @@ class Further:
     severities : Severities, optional
         Where severity or a flag is asked for.
     clusters : tuple of int, optional
-        Of each component, where the cluster is asked for.
+        Cluster of each component, where the cluster is asked for.
     limit : float, optional
         The severity above which a row is flagged.
     reasons : {"none", "flagged", "all"}

@@ -90,7 +90,7 @@ def label(
         SHA-256 of the input's pages as they were read before, by chunk. What is read again must
         have the same pages.
     severities : Severities, optional
-        Of the training data; where the settings ask for them they must be known.
+        Severities of the training data; they must be known where the settings ask for severities.
 
     Raises
     ------

@@ -25,10 +25,10 @@ class Scorer(NamedTuple):
     descents : tuple of Descent
         Where its components come from.
     severities : Severities or None
-        Of its training data; of rows drawn from the mixture where nobody tells them and they are
-        asked for.
+        Severities of the model's training data; where nobody tells them and they are asked for, of
+        rows drawn from the mixture.
     caution : str or None
-        That they are of such rows.
+        Caution that the severities are those of rows drawn from the mixture.
     """
 
     model: Model | None = None

@@ -60,13 +60,13 @@ class Severities:
 
     @classmethod
     def of_mixture(cls, parameters: Parameters) -> Severities | None:
-        """Those of rows drawn from a mixture, the same whenever they are asked for."""
+        """Severities of rows drawn from a mixture: the same rows whenever they are drawn."""
         rows, _ = mixture_sample(parameters, N_DRAWN, np.random.RandomState(0))
         return cls.of_sample(rows, None, parameters, RowArithmetic("error"))
 
     @classmethod
     def noted(cls, metrics: Mapping[str, Any], path: str) -> Severities | None:
-        """Those of a metrics.json; None where it has none, OutputError where they are damaged."""
+        """Severities of a metrics.json; None where it has none, OutputError if damaged."""
         if metrics.get("severity") is None:
             return None
         at = At(path).inside("severity")

@@ -56,9 +56,9 @@ class Change:
     ----------
     kind : Kind
     components : tuple of int
-        Of this version; none where one died.
+        Components of this version; none where one died.
     previous : tuple of int
-        Of the version before; none where one was born.
+        Components of the version before; none where one was born.
     message : str
         The change as a sentence.
     """
@@ -81,7 +81,7 @@ class Followed:
     Parameters
     ----------
     output : str or None
-        Its output folder; None where that is the run's own.
+        Output folder of the version that is followed; None where that is the run's own.
     version : int
     run_id, model_sha256 : str
     """
@@ -103,7 +103,8 @@ class Descent:
     name : str or None
         As it was when the model was made; the log of versions has the newest.
     previous : int or None
-        Its number in the version before; None where it was born, or nothing is followed.
+        Number of the component in the version before; None where it was born, or nothing is
+        followed.
     shift : float or None
         How far its mean moved, in standard deviations of the average of both covariances.
     """
@@ -375,7 +376,7 @@ def _parted(
 
 
 def _distance(one: Parameters, parts: Parameters, pair: tuple[int, int]) -> float:
-    """From a component to two others as one; infinite where float64 has no such covariance."""
+    """Distance from a component to two others taken as one; infinite if beyond float64."""
     try:
         return float(matching_distances(one, _sum(parts, *pair))[0, 0])
     except SingularCovarianceError:

@@ -46,7 +46,7 @@ class Comparison:
     ----------
     first, second : Published
     changes : Changes
-        From the first to the second, whichever version the second follows.
+        Changes from the first version to the second, whichever version the second follows.
     """
 
     first: Published

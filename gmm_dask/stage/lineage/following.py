@@ -43,13 +43,13 @@ def followed(
     Parameters
     ----------
     store : Store
-        Of the output.
+        Store of the output.
     rule : str
         `latest`, `none`, an alias of the output, or a version such as OUT@7.
     features : sequence of str
-        Of the run; a version of others is not followed.
+        Features of the run; a version of other features is not followed.
     run_id : str
-        Of the run itself, whose own versions it does not follow.
+        Id of the run itself, whose own versions it does not follow.
 
     Raises
     ------

@@ -48,15 +48,15 @@ class Listed:
     version : Version or None
     n_components : int or None
     log_likelihood : float or None
-        Of all rows together; None also where no row counts.
+        Log-likelihood of all rows together; None also where no row counts.
     settings : str or None
-        Those that are not as by default.
+        Settings that are not as by default, in short.
     data : str or None
         Path of the input, or paths.
     problem : str or None
         What is damaged, and the remedy.
     aliases : tuple of str
-        That point to the version.
+        Aliases that point to the version.
     removed : str or None
         What `gc` removed of it.
     """
@@ -95,7 +95,7 @@ def in_short(settings: Mapping[str, Any]) -> str:
     Parameters
     ----------
     settings : mapping
-        Those of a run, as in its run.json.
+        Settings of a run, as its run.json has them.
     """
     return " ".join(_words(settings))
 
@@ -156,7 +156,7 @@ def changed(settings: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     settings : mapping
-        Those of a run, as in its run.json.
+        Settings of a run, as its run.json has them.
     """
     found = {}
     for name, section in settings.items():

@@ -31,7 +31,7 @@ def judged(
     Parameters
     ----------
     folder : RunFolder
-        Of the version that is to be promoted; its run.json has the limits.
+        Folder of the version that is to be promoted; its run.json has the limits.
     version, champion : Version
         The one that is to be promoted, and the one that has the alias.
 

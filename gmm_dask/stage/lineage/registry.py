@@ -104,7 +104,7 @@ def promote_as(
     folder : RunFolder
     version : Version
     alias : str
-        Such as `champion`.
+        The alias, such as `champion`.
     unchecked : bool
         Whether the criteria are passed over; the version must be whole all the same.
 

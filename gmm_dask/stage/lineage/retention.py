@@ -46,7 +46,7 @@ class Policy:
     runs : int or None
         The latest so many runs; None keeps all.
     labels : int or None
-        Of these, the labels of the latest so many; None keeps all.
+        Number of the latest kept versions whose labels are kept; None keeps the labels of all.
     abandoned_days : float or None
         Runs whose last attempt began longer ago, and that were never published, go; None keeps all.
     """

@@ -58,10 +58,10 @@ class Moved:
         The mixture that all sums are of.
     features : tuple of str
     names : tuple of str
-        Of the partitions.
+        Names of the partitions.
     sums : tuple of PartitionSums
     training : PartitionSums
-        Of the data that the mixture was fitted to.
+        Sums of the data that the mixture was fitted to.
     new : tuple of int
         The partitions that were read now.
     """

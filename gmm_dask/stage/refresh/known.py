@@ -46,7 +46,7 @@ class Base:
     kept : KeptStatistics or None
         None where the version was published without: then all partitions are new.
     severities : Severities or None
-        Of the data that the mixture was fitted to.
+        Severities of the data that the mixture was fitted to.
     """
 
     folder: RunFolder
@@ -128,7 +128,7 @@ class Matched:
     n_gone : int
         Known partitions that are not there any more.
     n_changed : int
-        Of those to be read: partitions of a name that was known.
+        Number of partitions to be read whose names were known before, with other contents.
     """
 
     files: tuple[FileContent, ...]

@@ -54,7 +54,7 @@ def partition_sums(
     ----------
     plan : Plan
     chunks : RowChunks
-        Of the plan.
+        Chunks of the plan.
     backend : Backend
     under : Under
     tell : callable, optional

@@ -63,7 +63,7 @@ class Refresh(NamedTuple):
     Parameters
     ----------
     job : Job
-        Of which `published` is the version that a refresh would only repeat, where there is one.
+        The run; `published` is the version that a refresh would only repeat, where there is one.
     known : Known or None
         None where nothing was published yet, or where nothing is to be done.
     """
@@ -80,7 +80,7 @@ class Refreshed:
     ----------
     fitted : Fitted
     sums : tuple of PartitionSums
-        Of each partition that has rows.
+        Sums of each partition that has rows.
     parameters : Parameters
         The mixture that the sums are of: exact for these, whatever was read.
     of_run, of_model : str
@@ -88,7 +88,7 @@ class Refreshed:
     of_version : int or None
         None where it is this run.
     training : PartitionSums
-        Of the data that it was fitted to.
+        Sums of the data that the mixture was fitted to.
     order : tuple of int
         The component of that step that each of the refreshed mixture is.
     n_polished : int

@@ -55,7 +55,7 @@ class ReportData:
     parameters : Parameters
         The final ones.
     trajectory : tuple of Parameters
-        From the start to the final ones, components in the same order throughout.
+        Mixtures from the start to the final one, with components in the same order throughout.
     lower_bounds : tuple of float
         Objective per row, pass by pass; empty where nothing was fitted.
     outcome, advice : str
@@ -72,9 +72,9 @@ class ReportData:
     prelude : Prelude, optional
         Passes over a sample before those of the trajectory.
     names : sequence of str or None
-        Of the components, where any has one.
+        Names of the components, where any component has one.
     merge_tree : MergeTree, optional
-        Of the components, where the clusters are a level of one.
+        Merge tree of the components; the clusters are a level of it.
     """
 
     title: str
@@ -127,7 +127,7 @@ class ReportData:
         return WORK / self.parameters.precisions_cholesky.size
 
     def responsibilities(self, parameters: Parameters) -> Array:
-        """Of a state, for the rows drawn; those of the final state are found once."""
+        """Responsibilities for the rows drawn; for the final mixture they are found once."""
         return (
             self._final
             if parameters is self.parameters
@@ -140,7 +140,7 @@ class ReportData:
 
     @cached_property
     def log_density(self) -> Array:
-        """Of the rows drawn, under the final mixture."""
+        """Log-density of the rows drawn, under the final mixture."""
         return log_density(self.rows, self.parameters)
 
     @cached_property

@@ -30,9 +30,9 @@ class Origin:
     Parameters
     ----------
     settings_hash : str
-        Of the settings that decide the model.
+        Hash of the settings that decide the model.
     plan_hash : str
-        Of the data and how they are cut.
+        Hash of the data and how they are cut.
     run_id : str
     random_state : int
     """

@@ -90,7 +90,7 @@ class At(NamedTuple):
     file : str
     error : type of error to raise
     field : str
-        Such as `files[3].size`; empty for the whole document.
+        Place of the field, such as `files[3].size`; empty for the whole document.
     """
 
     file: str
@@ -120,9 +120,9 @@ class Kind(Generic[T]):
     Parameters
     ----------
     load : callable
-        From a JSON value and its place, the value; raises the error of the place.
+        Makes the value of a JSON value and its place; raises the error of the place.
     dump : callable
-        From the value, the JSON value.
+        Makes the JSON value of a value.
     """
 
     load: Callable[[Any, At], T]
@@ -224,7 +224,7 @@ def record(cls: type[T], fixed: Mapping[str, Any] | None = None, **kinds: Kind[A
     fixed : mapping of str to value, optional
         Fields that are not in the document, and what they are once it is loaded.
     **kinds : Kind
-        Of the fields whose annotations do not say it.
+        Kinds of the fields whose annotations do not say them.
     """
     hints, left_out = get_type_hints(cls, include_extras=True), dict(fixed or {})
     names = [each.name for each in fields(cls) if each.name not in left_out]  # type: ignore[arg-type]
@@ -246,9 +246,9 @@ def shape(
     Parameters
     ----------
     kinds : mapping of str to Kind
-        Of the fields that must be there.
+        Kinds of the fields that must be there.
     optional_kinds : mapping of str to Kind, optional
-        Of those that may be there.
+        Kinds of the fields that may be there.
     """
     known = {**kinds, **(optional_kinds or {})}
 

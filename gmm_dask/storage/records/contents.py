@@ -56,7 +56,7 @@ class FileContent:
     size, mtime_ns, changed_ns, etag
         As in Partition.
     sha256 : str
-        Of the pages of the columns that the run reads, in the order of its chunks.
+        Hash of the pages of the columns that the run reads, in the order of its chunks.
     """
 
     name: Place

@@ -48,7 +48,7 @@ class TableOrigin:
     output : str
         Where the version is published.
     number : int
-        Of that version.
+        Number of that version.
     run_id : str
     manifest_sha256 : str
     """

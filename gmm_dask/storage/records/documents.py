@@ -143,11 +143,11 @@ class Document(Generic[T]):
     Parameters
     ----------
     kind : Kind
-        Of the fields beside format, version and seal.
+        Kind of the fields beside format, version and seal.
     format : str or None
         What kind of file it says that it is; None where it says nothing.
     version : int
-        Of the format; a newer one is refused.
+        Version of the format; a newer one is refused.
     seal : str or None
         The field with the SHA-256 of all others, so that damage shows in the file alone.
     since : mapping of str to int

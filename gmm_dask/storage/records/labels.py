@@ -63,7 +63,7 @@ def check_kept(names: Iterable[str], further: Collection[str] = ()) -> None:
     ----------
     names : iterable of str
     further : collection of str
-        Which of FURTHER_COLUMNS there will be.
+        The columns of FURTHER_COLUMNS that the labels will have.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def label_table(
     kept : Table
         Columns to carry through; none, or of n rows.
     scores : RowScores
-        Of all n rows; what it says of unusable rows is not looked at.
+        Scores of all n rows; what they say of unusable rows is not looked at.
     usable : (n,)
         Others get label -1, no score, and a reason; noise has a score.
     responsibilities : (n, k), optional
@@ -168,7 +168,7 @@ class PartReceipt:
     Parameters
     ----------
     index : int
-        Of its first chunk.
+        Number of the part's first chunk.
     name : str
         Relative to the run's folder.
     sha256 : str
@@ -304,7 +304,7 @@ def labelled_before(folder: RunFolder, index: int, **origin: Any) -> LabelledPar
     Parameters
     ----------
     index : int
-        Of the chunk.
+        Number of the chunk.
     origin
         As `write_part` takes it.
     """

@@ -72,7 +72,7 @@ class Model:
     n_rows : int
         Rows the fit used.
     sum_weight : float
-        Of those rows.
+        Total weight of those rows.
     data_fingerprint, settings_hash : str
         What it was fitted to, and how.
     created_by : dict of str

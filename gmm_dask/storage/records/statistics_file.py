@@ -63,7 +63,7 @@ class PartitionSums:
     statistics : SufficientStatistics
         In the unit of `spread`.
     spread : ColumnSpread
-        Of the rows that count.
+        Spread of the columns over the rows that count.
     n_missing : (d,)
         Rows in which the feature has no value, those left out among them.
     n_by_severity : (10,)
@@ -127,20 +127,20 @@ class KeptStatistics:
     Parameters
     ----------
     model_sha256 : str
-        Of the version's own model.
+        Hash of the version's own model.
     of_run, of_model : str
         The run whose mixture the sums are of, and the checksum of its model.
     of_version : int or None
         The version of that run; None where it is the very run of this file.
     parameters : Parameters
-        That mixture.
+        The mixture that the sums are of.
     cut : Cut
     files : tuple of FileContent
-        Of the partitions that have rows, in their order.
+        Contents of the partitions that have rows, in their order.
     sums : tuple of PartitionSums
         One for each of them.
     training : PartitionSums
-        Of the data that the mixture was fitted to.
+        Sums of the data that the mixture was fitted to.
     """
 
     model_sha256: str

@@ -75,11 +75,12 @@ def run_id(settings: Mapping[str, Any], fingerprint: str, contents: str | None =
     Parameters
     ----------
     settings : mapping
-        Those that change a byte of the output, and only those.
+        Settings that change a byte of the output, and no others.
     fingerprint : str
-        Of the data.
+        Fingerprint of the data.
     contents : str, optional
-        Of their pages, where other data of the same fingerprint have the identity without it.
+        Hash of the pages of the data, where other data of the same fingerprint have the identity
+        without it.
     """
     formats = {
         "labels": LABELS_FORMAT,

@@ -47,7 +47,7 @@ class Registry:
     aliases : mapping of str to int
         Numbers of versions by a word, such as `champion`.
     names : mapping of str to str
-        Of components, by their identity.
+        Names of components, by the identity of the component.
     retired : tuple of str
         Runs that were removed; none of these identities is ever used again.
     unlabelled : tuple of str
@@ -92,7 +92,7 @@ class Version:
     Parameters
     ----------
     number : int
-        From 1.
+        Number of the version, from 1.
     run_id, manifest_sha256 : str
     rows : int
         Rows of the input.

@@ -176,7 +176,7 @@ class Garbage:
     ----------
     names : tuple of str
     bytes : int
-        Of all of them.
+        Size of all of them, in bytes.
     """
 
     names: tuple[str, ...]

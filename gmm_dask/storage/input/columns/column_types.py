@@ -22,7 +22,7 @@ class Key(NamedTuple):
     text : str or None
         The value as text; None stands for a missing value.
     type : pa.DataType
-        Of the value; null where nobody tells it, as names of folders do not.
+        Type of the value; null where nobody tells it, as names of folders do not.
     """
 
     name: str

@@ -46,9 +46,9 @@ class Variant:
     Parameters
     ----------
     columns : tuple of (name, Arrow type)
-        Of the files.
+        Columns of the files.
     keys : tuple of (name, Arrow type)
-        Of their folders; the type of one that is also a column is that of the column.
+        Keys of their folders; the type of a key that is also a column is the type of the column.
     files : tuple of str
     """
 

@@ -47,7 +47,8 @@ class Slot:
     first : int
         Index of its first feature.
     length : int or None
-        Of its lists, whose elements are features side by side; None where the column is a feature.
+        Length of the column's lists, whose elements are features side by side; None where the
+        column is a feature.
     """
 
     column: str

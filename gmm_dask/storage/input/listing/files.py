@@ -118,7 +118,7 @@ def list_files(
     ignore : sequence of str
         Globs of files to leave out; see Choice.
     version : int, optional
-        Of the Delta table; its latest where not given.
+        Version of the Delta table; its latest where not given.
     between : mapping of str to (str, str), optional
         The first and the last value of keys.
 
@@ -202,10 +202,11 @@ class _Search:
     Parameters
     ----------
     root : str
-        That names are relative to.
+        Folder that names are relative to.
     choice : Choice
     version : int or None
-        Of a Delta table.
+        Version of the Delta table; None where the folder is none, or its latest version is asked
+        for.
     tables : dict of str to int
         Versions of the Delta tables found, by name.
     without_files : dict of str to Schema

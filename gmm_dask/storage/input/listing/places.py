@@ -177,7 +177,7 @@ class Place:
         return is_remote(self.root)
 
     def filesystem(self) -> Any:
-        """That of the store; None for a place of this machine."""
+        """Filesystem of the store; None for a place of this machine."""
         return remote_files(scheme_of(self.root)) if self.is_remote else None
 
     def folders(self) -> Folders:

@@ -39,7 +39,7 @@ def table_format(names: Collection[str], names_in: Callable[[str], Collection[st
     Parameters
     ----------
     names : collection of str
-        Of what the folder holds.
+        Names of what the folder holds.
     names_in : callable
         Gives the same of a folder in it.
     """

@@ -67,7 +67,7 @@ class Found:
     Parameters
     ----------
     names : list of str
-        Of files, relative to the root of the place.
+        Names of the files, relative to the root of the place.
     tables : dict of str to str
         Folders that are tables, which were not entered, and what kind of table each is.
     """

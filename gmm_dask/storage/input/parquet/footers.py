@@ -123,28 +123,28 @@ class Footer:
     ----------
     name : str
     state : FileState
-        Of the open file the footer was read from.
+        State of the open file that the footer was read from.
     sha256 : str
-        Of the footer's bytes.
+        Hash of the footer's bytes.
     row_groups : tuple of int
         Rows of each.
     columns : tuple of (name, Arrow type)
         Top-level columns in the file's order; those that it is older than come last, without type.
     oddities : tuple of Oddity
-        Of the columns of interest.
+        Oddities of the columns of interest.
     index_columns : frozenset of str
         Columns that pandas wrote from the index of a frame.
     lengths : mapping of str to Length
-        Of the lists of each column of lists of numbers.
+        Length of the lists of each column of lists of numbers.
     keys : tuple of Key
-        Of its folders.
+        Keys of the file's folders.
     contradictions : tuple of (name, str)
         Keys that are also columns, with a value of the column that is another.
     absent : tuple of str
         Columns of its table that the file is older than.
     moments : mapping of str to (int, int)
-        Of time stamps that may go to labels, the least and the greatest as far as the statistics
-        tell, in `stored_unit` of their type.
+        Least and greatest value of each column of times that may go to labels, as far as the
+        statistics tell them, in `stored_unit` of the column's type.
     """
 
     name: str

@@ -236,8 +236,8 @@ def is_cut(
     Parameters
     ----------
     microseconds, nanoseconds : ParquetFile
-        The same file, opened with either unit. Nanoseconds of other years wrap round, which does
-        not matter to the comparison.
+        The same file, opened with either unit. Nanoseconds of years beyond their range wrap round,
+        which does not matter to the comparison.
     """
     how: dict[str, Any] = {
         "row_groups": list(groups),

@@ -360,7 +360,7 @@ def carried_table(
     source : ChunkSource
     names : sequence of str
     types : mapping of str to Arrow type
-        Of the columns of the file.
+        Types of the columns of the file.
     batches : iterable of RecordBatch
         The rows of the chunk with the columns that are no keys, where there are such.
 

@@ -78,11 +78,11 @@ class RowGroups(NamedTuple):
     Parameters
     ----------
     rows : tuple of int
-        Of each.
+        Number of rows of each row group.
     oddities : tuple of Oddity
-        That matter, of the columns that may be read.
+        Oddities that matter, of the columns that may be read.
     lengths : mapping of str to Length
-        Of the lists of each column of lists of numbers.
+        Length of the lists of each column of lists of numbers.
     """
 
     rows: tuple[int, ...]
@@ -98,7 +98,7 @@ def check_row_groups(
     Parameters
     ----------
     name : str
-        Of the file.
+        Name of the file.
     content : bytes
         The footer.
     end : int
