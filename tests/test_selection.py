@@ -16,7 +16,7 @@ from gmm_dask import GaussianMixture, GaussianMixtureSelector
 from gmm_dask.errors import SettingsError
 from gmm_dask.fitting import INIT_METHODS, Maximisation, choice, passes
 from gmm_dask.fitting.choice import Candidate
-from gmm_dask.fitting.initialize import _kmeans
+from gmm_dask.fitting.initial.initialize import _kmeans
 from gmm_dask.mixture import e_step
 from gmm_dask.sampling import row_keys
 

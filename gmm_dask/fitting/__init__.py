@@ -1,10 +1,11 @@
 """The method: EM as ask and tell, its starts, its acceleration and what guards its components."""
 
-from gmm_dask.fitting.clutter import SHARE as NOISE_SHARE
 from gmm_dask.fitting.em import Expectation, Fit, Rule, SharedPass, advance, fit, go_on, passes
 from gmm_dask.fitting.events import Action, Event, listed, quoted
-from gmm_dask.fitting.initial_values import Given, checked_start
-from gmm_dask.fitting.initialize import INIT_METHODS, initialize
+from gmm_dask.fitting.from_sample import fit_from_sample, fits_to_come
+from gmm_dask.fitting.initial.clutter import SHARE as NOISE_SHARE
+from gmm_dask.fitting.initial.initial_values import Given, checked_start
+from gmm_dask.fitting.initial.initialize import INIT_METHODS, initialize
 from gmm_dask.fitting.m_step import ComponentPolicy, Maximisation, Step
 from gmm_dask.fitting.outcome import (
     FitResult,
@@ -17,12 +18,10 @@ from gmm_dask.fitting.outcome import (
     best_of,
     unheard,
 )
-from gmm_dask.fitting.starts import (
+from gmm_dask.fitting.sample import (
     ACCELERATIONS,
     Method,
     Sample,
-    fit_from_sample,
-    fits_to_come,
     refine,
     settling_rows,
     telling_rows,

@@ -1,24 +1,19 @@
-"""From a sample of the rows to a fit over all of them: starts, EM on the sample, EM on all."""
+"""Where fits over all rows start: what a search, short runs and EM on the sample find."""
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from gmm_dask.fitting.clutter import clustered, finds_noise, price
-from gmm_dask.fitting.em import Expectation, Fit, Rule, advance, go_on, passes
-from gmm_dask.fitting.events import Event
-from gmm_dask.fitting.initial_values import Given
-from gmm_dask.fitting.initialize import Prepared, initialize, prepare, start_of_groups
+from gmm_dask.fitting.em import Expectation, Fit, Rule, advance, passes
+from gmm_dask.fitting.initial.clutter import clustered, finds_noise, price
+from gmm_dask.fitting.initial.initial_values import Given
+from gmm_dask.fitting.initial.initialize import Prepared, initialize, prepare, start_of_groups
 from gmm_dask.fitting.m_step import IN_TROUBLE, Maximisation, Step
 from gmm_dask.fitting.outcome import (
     FitResult,
@@ -29,208 +24,19 @@ from gmm_dask.fitting.outcome import (
     best_of,
     unheard,
 )
+from gmm_dask.fitting.sample import MAX_PASSES, Method, Sample, refine
 from gmm_dask.fitting.search.best_start import Found, best_start
 from gmm_dask.fitting.search.ground import FAMILIES
-from gmm_dask.fitting.state import Keeper, Progress, State
-from gmm_dask.mixture import Parameters, SufficientStatistics, n_free_parameters
+from gmm_dask.fitting.state import Progress, State
+from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 
 TRIES = 8  # starts on the sample, all but the first of them for a few passes
-TELLING_ROWS, TELLING_VALUES = 2048, 4  # for a component at least, and for each of its parameters
-ALLOWANCE = 1.5  # rows beyond those that are enough on average
-ACCELERATIONS = ("auto", "anderson", "none")
-
-FINER = 0.01  # of tol: a pass over the sample costs next to nothing
-MAX_PASSES = 300  # of EM on the sample
 SHORT = 10  # passes that tell a good start from a poor one
 
 
-@dataclass(frozen=True)
-class Method:
-    """How to fit; scikit-learn's names and meanings, and two switches that save passes.
-
-    Parameters
-    ----------
-    n_components : int
-    covariance_type, init_params : str
-        With "auto" a start is searched for, unless there is one component or a start is given.
-    tol : float
-    max_iter : int
-    sample_em : bool
-        Run EM on the sample first, where that is not all rows, from TRIES starts.
-    acceleration : {"auto", "anderson", "none"}
-        auto extrapolates where the sample is not all rows: where a pass is dear.
-    effort : {"low", "medium", "high"}
-        Of a search.
-    """
-
-    n_components: int
-    covariance_type: str
-    init_params: str
-    tol: float
-    max_iter: int
-    sample_em: bool
-    acceleration: str
-    effort: str = "medium"
-
-    def accelerates(self, is_part: bool) -> bool:
-        """Whether passes are extrapolated from, where the sample is a part of the rows or all."""
-        return is_part if self.acceleration == "auto" else self.acceleration == "anderson"
-
-
 @dataclass(frozen=True, eq=False)
-class Sample:
-    """The rows that starts are found on.
-
-    Parameters
-    ----------
-    X : (m, d)
-    weight : (m,), optional
-    expectation : parameters -> statistics, optional
-        A pass over them, their weights adding up to those of all rows; None where they are all.
-    part : Sample, optional
-        Fewer of these rows, on which starts are compared.
-    on_larger : parameters -> statistics, optional
-        A pass over a larger sample, on which the start that goes on settles once more.
-    threads : int
-        That a search may use.
-    """
-
-    X: npt.NDArray[Any]
-    weight: npt.NDArray[Any] | None
-    expectation: Expectation | None
-    part: Sample | None = None
-    on_larger: Expectation | None = None
-    threads: int = 1
-
-
-def telling_rows(n_components: int, n_features: int) -> int:
-    """Rows of a sample that tell a good start from a poor one, where none is starved."""
-    n_parameters = n_features * (n_features + 3) // 2
-    return n_components * max(TELLING_ROWS, TELLING_VALUES * n_parameters)
-
-
-def settling_rows(method: Method, n_features: int) -> int:
-    """Rows of a sample from whose maximum the first step over all rows gains less than `tol`.
-
-    A maximum of m rows is, with p free parameters, p / 2m a row below that of all (half a
-    chi-square of p degrees; Wilks 1938, Ann. Math. Stat. 9); a half more is for chance. 0 where no
-    EM on a sample is asked for, or no sample is large enough.
-    """
-    if not method.sample_em or method.max_iter == 0 or method.tol == 0:
-        return 0
-    p = n_free_parameters(method.covariance_type, method.n_components, n_features)
-    return math.ceil(min(ALLOWANCE * p / (2 * method.tol), sys.maxsize))
-
-
-def fit_from_sample(
-    sample: Sample,
-    expectation: Expectation,
-    method: Method,
-    guards: Sequence[Maximisation],
-    seeds: Sequence[np.random.SeedSequence],
-    *,
-    rough: Expectation | None = None,
-    given: Given | None = None,
-    watch: Watcher | None = None,
-    tell: Callable[[tuple[Event, ...]], None] | None = None,
-    report: Report = unheard,
-    keep: Keeper | None = None,
-    progress: Progress | None = None,
-) -> list[FitResult]:
-    """A fit over all rows from each start, or from the one that is best on the sample.
-
-    Parameters
-    ----------
-    guards, seeds : one for each start
-        The guards numbered from 1.
-    rough : parameters -> statistics, optional
-        As for `go_on`.
-    given : Given, optional
-        Initial values of the user, from which the sample does not lead away.
-    tell : callable, optional
-        Hears of the events of the starts.
-    report : Report
-        Hears how far the starts are.
-    keep : callable, optional
-        Handed what it takes to go on, before the first pass of a start and after every pass.
-    progress : Progress, optional
-        How far an earlier call with the same arguments came: the results are those that it would
-        have had, but for the trajectories of finished starts other than the best.
-
-    Raises
-    ------
-    As `initialize` and `fit`.
-    """
-    starts, rule = _Starts(sample, method, given or Given(), report), rule_of(sample, method)
-    results = [] if progress is None else list(progress.finished)
-    for state, guard in starts.begun(guards, seeds, progress):
-        if state.n_passes == 0:
-            state = replace(state, is_rough=rough is not None)
-            if tell is not None:
-                tell(state.events)
-        to_come = 0 if starts.one_goes_on else len(guards) - guard.start
-        results.append(
-            go_on(
-                expectation,
-                Fit(state, guard, rule),
-                rough=rough,
-                watch=watch,
-                keep=_kept(keep, guard.start, tuple(results), to_come),
-            )
-        )
-    return results
-
-
-def fits_to_come(
-    sample: Sample,
-    method: Method,
-    guards: Sequence[Maximisation],
-    seeds: Sequence[np.random.SeedSequence],
-    *,
-    report: Report = unheard,
-    is_rough: bool = False,
-) -> list[Fit]:
-    """The fits that `fit_from_sample` makes one after the other, before their first passes."""
-    starts, rule = _Starts(sample, method, Given(), report), rule_of(sample, method)
-    return [
-        Fit(replace(state, is_rough=is_rough), guard, rule)
-        for state, guard in starts.begun(guards, seeds, None)
-    ]
-
-
-def refine(
-    sample_expectation: Expectation,
-    start: Step,
-    maximise: Maximisation,
-    *,
-    tol: float,
-    watch: Watcher | None = None,
-) -> FitResult:
-    """EM on the sample alone, as far as it goes; a fit over all rows starts from what it found.
-
-    Parameters
-    ----------
-    sample_expectation : parameters -> statistics
-        A pass over the sample, whose weights add up to those of all rows: so a prior counts for
-        as much as it will later.
-    start : Step
-    maximise : Maximisation
-    tol : float
-        Of the fit to follow; here a hundredth of it is asked for.
-    watch : callable, optional
-        Told of every pass.
-
-    Raises
-    ------
-    As `fit`.
-    """
-    begun = Fit.begin(start, maximise, Rule(FINER * tol, MAX_PASSES, accelerate=True))
-    return _as_start(go_on(sample_expectation, begun, watch=watch))
-
-
-@dataclass(frozen=True, eq=False)
-class _Starts:
+class Starts:
     """Where fits over all rows start from.
 
     Parameters
@@ -354,7 +160,7 @@ class _Starts:
         return prepare(self.sample.X, self.method.n_components, self.sample.weight)
 
     @cached_property
-    def _quick(self) -> _Starts:
+    def _quick(self) -> Starts:
         """How other starts are tried: quickly, on a part of the sample where there is one."""
         init_params = self.method.init_params
         quick = "k-means++" if init_params in ("kmeans", "auto") else init_params
@@ -363,7 +169,7 @@ class _Starts:
         return replace(self, sample=sample, method=method)
 
     @cached_property
-    def _without_noise(self) -> _Starts:
+    def _without_noise(self) -> Starts:
         """Starts on the rows of the sample that do not look like noise; passes are as before."""
         X, weight = self.sample.X, self.sample.weight
         chosen = clustered(X)
@@ -381,7 +187,7 @@ class _Starts:
         best = best_of(found)
         guard, path = guards[found.index(best)], [best]
         if self.sample.on_larger is not None:
-            with suppress(*IN_TROUBLE):  # of which all rows are to decide
+            with suppress(*IN_TROUBLE):  # all rows decide what becomes of such components
                 start, watch = _end(best), self._watch("EM on a larger sample")
                 path += [
                     refine(self.sample.on_larger, start, guard, tol=self.method.tol, watch=watch)
@@ -459,20 +265,6 @@ class _Starts:
         return [fit.result for fit in ended if not fit.state.events]
 
 
-def _kept(
-    keep: Keeper | None, start: int, finished: tuple[FitResult, ...], n_to_come: int
-) -> Callable[[State], None] | None:
-    if keep is None:
-        return None
-    return lambda state: keep(Progress(start, state, finished, n_to_come))
-
-
-def rule_of(sample: Sample, method: Method) -> Rule:
-    """When a fit over all rows ends that starts from this sample."""
-    is_part = sample.expectation is not None
-    return Rule(method.tol, method.max_iter, method.accelerates(is_part))
-
-
 def _better_of(settled: FitResult, plain: FitResult, record: SearchRecord | None) -> FitResult:
     """The end of a search on a part of the sample, or that of a start on all of it if it leads."""
     if record is None:
@@ -503,9 +295,3 @@ def _noiseless(start: Step, guard: Maximisation) -> Step:
 
 def _end(result: FitResult) -> Step:
     return Step(result.parameters, result.events_)
-
-
-def _as_start(found: FitResult) -> FitResult:
-    """The result with its events as those of a start: each once, whatever the pass."""
-    events = (replace(event, pass_number=0, until=0) for event in found.events_)
-    return replace(found, events_=tuple(dict.fromkeys(events)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmm_dask.fitting import Action, Event, FitResult, Maximisation, listed, quoted
-from gmm_dask.fitting.clutter import lacking_noise
+from gmm_dask.fitting.initial.clutter import lacking_noise
 from gmm_dask.mixture import Cause
 from gmm_dask.sampling import Oddity, Seen, odd_columns
 

@@ -17,7 +17,7 @@ from gmm_dask.errors import DataError, StarvedComponentError
 from gmm_dask.fitting import choice
 from gmm_dask.fitting.choice import Candidate, Measured, Member, Selection
 from gmm_dask.fitting.m_step import IN_TROUBLE
-from gmm_dask.fitting.starts import FINER, rule_of
+from gmm_dask.fitting.sample import FINER, rule_of
 from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.roads.fitting_run import (
     FitCheckpoint,

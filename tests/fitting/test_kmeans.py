@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from gmm_dask.fitting.kmeans import kmeans, kmeans_plusplus, nearest, settled
+from gmm_dask.fitting.initial.kmeans import kmeans, kmeans_plusplus, nearest, settled
 
 SHAPES = st.tuples(st.integers(1, 300), st.integers(1, 5), st.integers(1, 6))
 

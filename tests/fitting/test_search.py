@@ -11,7 +11,7 @@ import pytest
 from gmm_dask import GaussianMixture
 from gmm_dask.errors import FeatureWarning
 from gmm_dask.fitting import Maximisation, SearchRecord
-from gmm_dask.fitting.initialize import prepare
+from gmm_dask.fitting.initial.initialize import prepare
 from gmm_dask.fitting.search import best_start as searching
 from gmm_dask.fitting.search import ground as climbing
 from gmm_dask.fitting.search.best_start import best_start

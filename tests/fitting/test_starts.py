@@ -26,7 +26,7 @@ from gmm_dask.fitting import (
     starts,
     telling_rows,
 )
-from gmm_dask.fitting.initial_values import Given
+from gmm_dask.fitting.initial.initial_values import Given
 from gmm_dask.fitting.starts import SHORT
 from gmm_dask.mixture import Parameters, SufficientStatistics, e_step
 from gmm_dask.sampling import ColumnSpread

@@ -9,7 +9,7 @@ import pytest
 
 from gmm_dask import GaussianMixture
 from gmm_dask.errors import SettingsError
-from gmm_dask.fitting.clutter import clustered, lacking_noise
+from gmm_dask.fitting.initial.clutter import clustered, lacking_noise
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.parameters import Noise
 from gmm_dask.mixture.row_arithmetic import RowArithmetic

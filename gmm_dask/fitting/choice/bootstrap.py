@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from gmm_dask.fitting.choice.splits import split_starts
 from gmm_dask.fitting.em import Fit, Rule, advance, passes
+from gmm_dask.fitting.from_sample import fits_to_come
 from gmm_dask.fitting.m_step import IN_TROUBLE, Maximisation, Step
-from gmm_dask.fitting.starts import Method, Sample, fits_to_come
+from gmm_dask.fitting.sample import Method, Sample
 from gmm_dask.mixture import Parameters, mixture_sample
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.sampling import ColumnSpread

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from gmm_dask.errors import SingularCovarianceError
 from gmm_dask.fitting.events import Action, Event
-from gmm_dask.fitting.initialize import Prepared
-from gmm_dask.fitting.kmeans import nearest
+from gmm_dask.fitting.initial.initialize import Prepared
+from gmm_dask.fitting.initial.kmeans import nearest
 from gmm_dask.fitting.m_step import Maximisation, Step
 from gmm_dask.fitting.outcome import Report, SearchRecord, unheard
 from gmm_dask.fitting.search.ground import FAMILIES, MATRICES, Frame, Ground

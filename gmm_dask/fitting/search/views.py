@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.fitting.kmeans import kmeans_plusplus, nearest, settled
+from gmm_dask.fitting.initial.kmeans import kmeans_plusplus, nearest, settled
 from gmm_dask.fitting.search.ground import MATRICES, Ground
 
 Array = npt.NDArray[np.float64]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import DataError, SettingsError
-from gmm_dask.fitting.initial_values import Given
-from gmm_dask.fitting.kmeans import kmeans, kmeans_plusplus, nearest
+from gmm_dask.fitting.initial.initial_values import Given
+from gmm_dask.fitting.initial.kmeans import kmeans, kmeans_plusplus, nearest
 from gmm_dask.fitting.m_step import Maximisation, Step
 from gmm_dask.mixture import Estimate, Parameters, core, estimate_from_responsibilities
 from gmm_dask.mixture.core import groups

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.fitting.em import Fit, Rule, advance
-from gmm_dask.fitting.initialize import initialize
+from gmm_dask.fitting.initial.initialize import initialize
 from gmm_dask.fitting.m_step import IN_TROUBLE, Maximisation, Step
 from gmm_dask.fitting.outcome import FitResult
 from gmm_dask.mixture import Parameters, SufficientStatistics
