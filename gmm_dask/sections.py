@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
@@ -37,7 +37,10 @@ LowRankName = Annotated[str, Field(pattern=LOW_RANK)]
 
 
 class Section(BaseModel):
-    """A part of the settings: immutable, and unknown keys are refused."""
+    """A part of the settings: immutable, and unknown keys are refused.
+
+    What is wrong with one value is said by its field; what does not go together, by `conflicts`.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -54,12 +57,18 @@ class Section(BaseModel):
             raise ValueError("; ".join((*found, NO_SECRETS)))
         return document
 
+    def conflicts(self) -> Iterator[str]:
+        """Each contradiction between values that are right by themselves, with its remedy."""
+        yield from ()
+
     @model_validator(mode="after")
-    def _is_stored_as_it_is(self) -> Self:
+    def _goes_together(self) -> Self:
         for name in type(self).model_fields:
             problem = _unstorable(getattr(self, name))
             if problem is not None:
                 raise ValueError(f"{name} holds {problem}, which cannot be stored with the run")
+        if found := list(self.conflicts()):
+            raise ValueError("; ".join(found))
         return self
 
 
@@ -307,33 +316,6 @@ class FitSettings(Section):
             )
         return value
 
-    @model_validator(mode="after")
-    def _inference_knows_no_steps_of_em(self) -> FitSettings:
-        not_known = {
-            "noise": self.noise,
-            "eigenvalue_ratio": self.eigenvalue_ratio is not None,
-            "covariance_type low_rank": self.covariance_type.startswith("low_rank"),
-            "arithmetic single": self.arithmetic == "single",
-            "acceleration anderson": self.acceleration == "anderson",
-        }
-        found = [name for name, is_set in not_known.items() if is_set]
-        if self.weight_concentration_prior_type is not None and found:
-            raise ValueError(
-                f"weight_concentration_prior_type asks for variational inference, which has no "
-                f"{' and no '.join(found)}: leave one of them out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _the_prior_is_whole(self) -> FitSettings:
-        if self.weight_concentration_prior_type is not None:
-            return self
-        if self.degrees_of_freedom_prior is not None and self.covariance_prior is None:
-            raise ValueError(
-                "degrees_of_freedom_prior needs covariance_prior, the spread that is believed in"
-            )
-        return self
-
     @property
     def clusters_problem(self) -> str | None:
         """Why so many clusters cannot be made of the components; None where they can."""
@@ -344,17 +326,30 @@ class FitSettings(Section):
             "into more clusters than there are components"
         )
 
-    @model_validator(mode="after")
-    def _clusters_are_of_components(self) -> FitSettings:
+    def conflicts(self) -> Iterator[str]:
+        """What inference or EM cannot do, and numbers that are too small for the components."""
+        if self.weight_concentration_prior_type is not None:
+            yield from self._not_of_inference()
+        elif self.degrees_of_freedom_prior is not None and self.covariance_prior is None:
+            yield "degrees_of_freedom_prior needs covariance_prior, the spread that is believed in"
         if (problem := self.clusters_problem) is not None:
-            raise ValueError(problem)
-        return self
-
-    @model_validator(mode="after")
-    def _the_sample_can_start_it(self) -> FitSettings:
+            yield problem
         if self.init_rows < self.n_components:
-            raise ValueError(
+            yield (
                 f"init_rows is {self.init_rows}; a start of {self.n_components} components needs "
                 "at least as many rows"
             )
-        return self
+
+    def _not_of_inference(self) -> Iterator[str]:
+        not_known = {
+            "noise": self.noise,
+            "eigenvalue_ratio": self.eigenvalue_ratio is not None,
+            "covariance_type low_rank": self.covariance_type.startswith("low_rank"),
+            "arithmetic single": self.arithmetic == "single",
+            "acceleration anderson": self.acceleration == "anderson",
+        }
+        if found := [name for name, is_set in not_known.items() if is_set]:
+            yield (
+                f"weight_concentration_prior_type asks for variational inference, which has no "
+                f"{' and no '.join(found)}: leave one of them out"
+            )

@@ -91,6 +91,10 @@ WRONG = {
         ["tls_ca_file"],
     ),
     "half of tls": (with_keys(cluster={"tls_cert": "cert.pem"}), ["together or not at all"]),
+    "several contradictions": (
+        with_keys(fit={"init_rows": 2, "n_components": 3, "n_clusters": 4}),
+        ["fit: n_clusters is 4; 3 components", "; init_rows is 2; a start of 3 components"],
+    ),
     "odd scheme": (
         with_keys(cluster={"kind": "address", "address": "ucx://10.0.0.1:8786"}),
         ["tls://host:port"],

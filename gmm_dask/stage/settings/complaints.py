@@ -76,9 +76,15 @@ def refusal(
     return ["The settings cannot be used:", *_bounded(lines)]
 
 
-def no_text(value: Any) -> PydanticCustomError:
-    """The error of a value in the place of a name or a path."""
-    return PydanticCustomError("no_text", "{said}", {"said": _said_of_no_text(value)})
+def texts(values: Sequence[Any]) -> Sequence[str]:
+    """The values, all of which must be texts; raises PydanticCustomError for the first that is not.
+
+    YAML takes some names without quotes for other values, and the error tells how to write them.
+    """
+    for value in values:
+        if not isinstance(value, str):
+            raise PydanticCustomError("no_text", "{said}", {"said": _said_of_no_text(value)})
+    return values
 
 
 def as_yaml(value: Any) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from gmm_dask.kinds import lies_between
 from gmm_dask.sections import MISSING, Count, Section
 from gmm_dask.stage import text
-from gmm_dask.stage.settings.complaints import no_text
+from gmm_dask.stage.settings.complaints import texts
 
 _ENDS = (str, int, date)  # of a range
 
@@ -84,20 +85,15 @@ class DataSettings(Section):
     @field_validator("path", mode="before")
     @classmethod
     def _path_is_one_or_a_list(cls, path: Any) -> Any:
-        several = path if isinstance(path, list | tuple) else [path]
-        for each in several:
-            if not isinstance(each, str):
-                raise no_text(each)
+        several = texts(path if isinstance(path, list | tuple) else [path])
         if not all(several) or not several:
             raise ValueError("it must be a path, or a list of paths such as [data/a, data/b]")
         return several[0] if len(several) == 1 else path
 
-    @model_validator(mode="after")
-    def _columns_have_one_role(self) -> DataSettings:
+    def conflicts(self) -> Iterator[str]:
+        """Columns that are named twice."""
         features = self.features or ()
-        for name in features:
-            if features.count(name) > 1:
-                raise ValueError(f"the feature {name!r} is named twice")
+        for name in dict.fromkeys(each for each in features if features.count(each) > 1):
+            yield f"the feature {name!r} is named twice"
         if self.weight_column in features:
-            raise ValueError(f"{self.weight_column!r} is both a feature and the weight")
-        return self
+            yield f"{self.weight_column!r} is both a feature and the weight"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from gmm_dask.sections import Count, Flag, Number, Section
-from gmm_dask.stage.settings.complaints import no_text
+from gmm_dask.stage.settings.complaints import texts
 
 REASONS = (  # columns of the labels that say why
     *("reason_columns", "reason_scores", "reason_expected"),
@@ -81,26 +82,23 @@ class LabelSettings(Section):
         found += ["severity"] * (flagged or self.severity) + ["anomaly"] * flagged
         return (*found, *(() if self.reasons == "none" else REASONS))
 
-    @model_validator(mode="after")
-    def _flagged_rows_are_told_by_a_share(self) -> LabelSettings:
-        if self.reasons == "flagged" and self.anomaly is None:
-            raise ValueError("reasons: flagged needs anomaly, the share that is not flagged")
-        return self
+    @property
+    def compares(self) -> bool:
+        """Whether rows are scored under another version, too."""
+        return self.compare or self.sticky is not None
 
-    @model_validator(mode="after")
-    def _a_table_needs_labels(self) -> LabelSettings:
+    def conflicts(self) -> Iterator[str]:
+        """What is asked for without what it is made of."""
+        if self.reasons == "flagged" and self.anomaly is None:
+            yield "reasons: flagged needs anomaly, the share that is not flagged"
         if self.delta_table is not None and not self.enabled:
-            raise ValueError("delta_table needs labels, and enabled: false writes none")
-        return self
+            yield "delta_table needs labels, and enabled: false writes none"
 
     @field_validator("keep", mode="before")
     @classmethod
     def _keep_is_a_word_or_a_list(cls, keep: Any) -> Any:
         if isinstance(keep, list | tuple):
-            for value in keep:
-                if not isinstance(value, str):
-                    raise no_text(value)
-            return keep
+            return texts(keep)
         if isinstance(keep, str) and keep in ("ids", "all"):
             return keep
         raise ValueError("it must be ids, all, or a list of column names such as [flower]")
@@ -124,23 +122,16 @@ class OutputSettings(Section):
         description="Files and folders for this user alone (0600, 0700), whatever the umask.",
     )
 
-    @model_validator(mode="after")
-    def _only_a_folder_is_private(self) -> OutputSettings:
+    def conflicts(self) -> Iterator[str]:
+        """Rights of files where there are none."""
         if self.private and self.path.lower().startswith("s3://"):
-            raise ValueError(
-                "private applies to local folders; who may read a bucket is decided by its policy"
-            )
-        return self
+            yield "private applies to local folders; who may read a bucket is decided by its policy"
 
     @field_validator("path")
     @classmethod
     def _path_is_no_version(cls, path: str) -> str:
         folder, at, word = path.rpartition("@")
-        if at and word.isascii() and word.isdigit():
-            raise ValueError(
-                f"{path!r} reads as version {word} of {folder!r}: give the folder another name"
-            )
-        if at and re.fullmatch("[A-Za-z][0-9A-Za-z_-]*", word, re.ASCII):
+        if at and re.fullmatch("[0-9]+|[A-Za-z][0-9A-Za-z_-]*", word, re.ASCII):
             raise ValueError(
                 f"{path!r} reads as the version {word} of {folder!r}: give the folder another name"
             )

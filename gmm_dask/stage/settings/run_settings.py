@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from gmm_dask.errors import SettingsError
 from gmm_dask.sections import ClusterSpec, Count, FitSettings, Section
 from gmm_dask.stage.settings.data_settings import DataSettings
 from gmm_dask.stage.settings.grid_settings import SelectSettings, with_candidates
@@ -49,22 +51,24 @@ class ClusterSettings(Section, ClusterSpec):
                 raise ValueError(known_kinds())
         return kind
 
-    @model_validator(mode="after")
-    def _address_is_complete(self) -> ClusterSettings:
+    def conflicts(self) -> Iterator[str]:
+        """Settings of another kind of cluster, and an address that is none or open to all."""
         if (self.kind == "address") != (self.address is not None):
-            raise ValueError("kind: address and address: tls://host:port go together")
+            yield "kind: address and address: tls://host:port go together"
         if self.options and self.kind in KINDS:
-            raise ValueError("options are for a registered factory only")
+            yield "options are for a registered factory only"
         if self.memory_limit is not None and self.kind != "processes":
-            raise ValueError("memory_limit applies to kind: processes only")
+            yield "memory_limit applies to kind: processes only"
         tls = (self.tls_ca_file, self.tls_cert, self.tls_key)
         if any(tls) and not all(tls):
-            raise ValueError("tls_ca_file, tls_cert and tls_key are given together or not at all")
-        if self.address is not None:
+            yield "tls_ca_file, tls_cert and tls_key are given together or not at all"
+        elif self.address is not None:
             from gmm_dask.engine.cluster.address import check_address
 
-            check_address(self.address, has_tls=all(tls), insecure=self.insecure)
-        return self
+            try:
+                check_address(self.address, has_tls=all(tls), insecure=self.insecure)
+            except SettingsError as error:
+                yield str(error)
 
 
 class MemorySettings(Section):
@@ -114,41 +118,33 @@ class Settings(Section):
     def _candidates_have_their_section(cls, document: Any) -> Any:
         return with_candidates(document)
 
-    @model_validator(mode="after")
-    def _inference_is_of_one_mixture_and_whole_rows(self) -> Settings:
-        if self.fit.weight_concentration_prior_type is None:
-            return self
+    def conflicts(self) -> Iterator[str]:
+        """What one section asks for and another rules out."""
+        if self.fit.weight_concentration_prior_type is not None:
+            yield from self._not_of_inference()
+        said = self.select.n_bootstrap > 0 or self.select.criterion != "bic"
+        if said and not self.select.is_asked:
+            yield (
+                "select.criterion and select.n_bootstrap are of a choice, and there is one "
+                "candidate: give several numbers of components or families"
+            )
+        if self.labels.compares and self.output.follows == "none":
+            yield (
+                "labels.compare and labels.sticky are against the version that the fit follows, "
+                "and output.follows is none"
+            )
+
+    def _not_of_inference(self) -> Iterator[str]:
         if self.select.is_asked:
-            raise ValueError(
+            yield (
                 "fit.weight_concentration_prior_type finds how many of n_components are used: give "
                 "one number and one covariance_type, or leave it out to choose among several"
             )
         if self.data.missing == "em":
-            raise ValueError(
+            yield (
                 "fit.weight_concentration_prior_type asks for variational inference, which takes "
                 "no missing values: set data.missing to drop"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _a_choice_has_candidates(self) -> Settings:
-        said = self.select.n_bootstrap > 0 or self.select.criterion != "bic"
-        if said and not self.select.is_asked:
-            raise ValueError(
-                "select.criterion and select.n_bootstrap are of a choice, and there is one "
-                "candidate: give several numbers of components or families"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _something_is_followed_where_labels_are_compared(self) -> Settings:
-        compared = self.labels.compare or self.labels.sticky is not None
-        if compared and self.output.follows == "none":
-            raise ValueError(
-                "labels.compare and labels.sticky are against the version that the fit follows, "
-                "and output.follows is none"
-            )
-        return self
 
     @property
     def candidates(self) -> list[tuple[int, str]]:
@@ -176,11 +172,10 @@ class ScoreSettings(Section):
     memory: MemorySettings = MemorySettings()
     output: OutputSettings
 
-    @model_validator(mode="after")
-    def _labels_alone_follow_nothing(self) -> ScoreSettings:
-        if self.labels.compare or self.labels.sticky is not None:
-            raise ValueError("labels.compare and labels.sticky are of fits, which follow a version")
-        return self
+    def conflicts(self) -> Iterator[str]:
+        """What only a fit can do."""
+        if self.labels.compares:
+            yield "labels.compare and labels.sticky are of fits, which follow a version"
 
 
 AnySettings = Settings | ScoreSettings
