@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from gmm_dask.errors import SettingsError
 from gmm_dask.estimator.fitted import FittedMixture
-from gmm_dask.estimator.gaussian_mixture import seed_sequence
+from gmm_dask.estimator.gaussian_mixture import GaussianMixture, as_estimator, seed_sequence
 from gmm_dask.estimator.listening import rows_to_fit, warn_user
 from gmm_dask.fitting.variational import Posterior, VariationalFit, VariationalPrior
 from gmm_dask.mixture import Parameters
@@ -272,6 +273,9 @@ covariance_prior_ : the prior
         )
         rule = (self.reg_covar, self.tol, self.max_iter)
         return VariationalFit(self._posterior(), prior, *rule, previous=self.lower_bound_)
+
+    def _other(self, parameters: Parameters, features: Sequence[Any]) -> GaussianMixture:
+        return as_estimator(self, parameters, features)
 
     def _parameters(self) -> Parameters:
         """The mixture of expectations that rows are scored by; its weights sum to less."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
-from gmm_dask import fitting
 from gmm_dask.errors import DataError
 from gmm_dask.estimator.rows.forms import checked_values, features_of, names_of
 from gmm_dask.estimator.rows.lazy import frame_part, is_frame
@@ -23,11 +23,29 @@ from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
 Values = npt.NDArray[Any]
 
 
-class Explaining:
+class Explaining(ABC):
     """Reasons, marginal and conditional mixtures of a fitted one."""
 
     missing: Missing
-    random_state: Any
+
+    @abstractmethod
+    def _parameters(self) -> Parameters:
+        """The fitted mixture; raises NotFittedError where there is none."""
+
+    def _mixture(self) -> Parameters:
+        """The fitted mixture, whose weights sum to one; raises NotFittedError."""
+        return self._parameters()
+
+    @abstractmethod
+    def _other(self, parameters: Parameters, features: Sequence[Any]) -> Any:
+        """Another mixture, made of the fitted one, as an estimator that is as fitted.
+
+        Parameters
+        ----------
+        parameters : Parameters
+        features : sequence of (d,)
+            What its features are called, where those of this mixture have names.
+        """
 
     def reasons(self, X: Any, n_columns: int = 3) -> Any:
         """Why each row is unusual in its component, and why it has its label, as a DataFrame.
@@ -76,7 +94,7 @@ class Explaining:
             There is no such feature, or one is named twice, or none is named.
         """
         check_is_fitted(self)
-        return _fitted(self, self._mixture().marginal(self._places(features)), features)  # type: ignore[attr-defined]
+        return self._other(self._mixture().marginal(self._places(features)), features)
 
     def conditional(self, given: Mapping[Any, float]) -> Any:
         """The mixture of the other features where some have given values, fitted.
@@ -94,7 +112,7 @@ class Explaining:
             There is no such feature, no other one is left, or a value is not finite.
         """
         check_is_fitted(self)
-        parameters: Parameters = self._mixture()  # type: ignore[attr-defined]
+        parameters = self._mixture()
         places = self._places(list(given))
         try:
             values = np.array([*given.values()], dtype=np.float64)
@@ -106,11 +124,11 @@ class Explaining:
             raise DataError(f"Every given value must be finite; got {dict(given)}.")
         names = names_of(self) or tuple(range(parameters.n_features))
         left = [name for j, name in enumerate(names) if j not in places]
-        return _fitted(self, conditional(parameters, places, values), left)
+        return self._other(conditional(parameters, places, values), left)
 
     def _places(self, features: Sequence[Any]) -> npt.NDArray[np.intp]:
         """The indices of features that are given by their names, or else by their numbers."""
-        known = names_of(self) or tuple(range(self._parameters().n_features))  # type: ignore[attr-defined]
+        known = names_of(self) or tuple(range(self._parameters().n_features))
         place = {name: j for j, name in enumerate(known)}
         if isinstance(features, str) or not len(features):
             raise DataError("Name the features in a list, at least one.")
@@ -190,22 +208,3 @@ def _placed(values: Values, kept: Values) -> Values:
     result = np.full(len(kept), np.nan)
     result[kept] = values
     return result
-
-
-def _fitted(mixture: Any, parameters: Parameters, names: Sequence[Any]) -> Any:
-    """An estimator of other parameters, which is as fitted as the mixture that they are from."""
-    from gmm_dask.estimator.gaussian_mixture import GaussianMixture
-
-    found = GaussianMixture(
-        parameters.n_components,
-        covariance_type=parameters.covariance_type,
-        missing=mixture.missing,
-        random_state=mixture.random_state,
-    )
-    ended = fitting.Outcome.CONVERGED if mixture.converged_ else fitting.Outcome.OUT_OF_ITERATIONS
-    _, n_rows, sum_weight = vars(mixture).get("_ended") or (None, 0, 0.0)
-    found._keep(fitting.FitResult(parameters, (), ended, (parameters,), n_rows, sum_weight))
-    found.n_features_in_ = parameters.n_features
-    if names_of(mixture) is not None:
-        found.feature_names_in_ = np.array(names, dtype=object)
-    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,6 @@ from gmm_dask.estimator.rows.user_rows import backend_of, checked_chunks, is_laz
 from gmm_dask.estimator.showing import Showing
 from gmm_dask.mixture import MergeTree, Parameters, merge_tree, mixture_sample
 from gmm_dask.mixture.merging import looked_up
-from gmm_dask.mixture.row_arithmetic import Missing
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int32]
@@ -30,7 +28,6 @@ _Criterion = Callable[..., engine.WeightedSum]
 class FittedMixture(Showing, Explaining, HandOver, DensityMixin, BaseEstimator):  # type: ignore[misc]
     """Predictions of a mixture, which a subclass fits; clusters of it are found without rows."""
 
-    missing: Missing
     random_state: Any
     lower_bounds_: list[float]
     n_clusters: int | None = None
@@ -105,14 +102,6 @@ class FittedMixture(Showing, Explaining, HandOver, DensityMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = self.missing != "error"
         return tags
-
-    @abstractmethod
-    def _parameters(self) -> Parameters:
-        """The fitted mixture; raises NotFittedError where there is none."""
-
-    def _mixture(self) -> Parameters:
-        """The fitted mixture, whose weights sum to one; raises NotFittedError."""
-        return self._parameters()
 
     def _recorded(self) -> Parameters:
         """The mixture of a model file, which labels rows as `predict` does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from inspect import signature
 from numbers import Integral
 from typing import Any, ClassVar
@@ -289,6 +290,9 @@ class GaussianMixture(FittedMixture):
             return None
         return fitting.checked_start(*values, (self.n_components, n_features), self.covariance_type)
 
+    def _other(self, parameters: Parameters, features: Sequence[Any]) -> GaussianMixture:
+        return as_estimator(self, parameters, features)
+
     def _n_parameters(self) -> int:
         """Free parameters, under scikit-learn's name."""
         return self._parameters().n_free_parameters
@@ -336,6 +340,33 @@ def _finite(total: engine.WeightedSum) -> float:
 
 
 GaussianMixture.__doc__ = (GaussianMixture.__doc__ or "").replace("{settings}", documentation())
+
+
+def as_estimator(
+    of: FittedMixture, parameters: Parameters, features: Sequence[Any]
+) -> GaussianMixture:
+    """A mixture that was made of a fitted one, as an estimator that is as fitted as that.
+
+    Parameters
+    ----------
+    of : FittedMixture
+    parameters : Parameters
+    features : sequence of (d,)
+        What its features are called, where those of the fitted one have names.
+    """
+    found = GaussianMixture(
+        parameters.n_components,
+        covariance_type=parameters.covariance_type,
+        missing=of.missing,
+        random_state=of.random_state,
+    )
+    ended = fitting.Outcome.CONVERGED if of.converged_ else fitting.Outcome.OUT_OF_ITERATIONS
+    _, n_rows, sum_weight = vars(of).get("_ended") or (None, 0, 0.0)
+    found._keep(fitting.FitResult(parameters, (), ended, (parameters,), n_rows, sum_weight))
+    found.n_features_in_ = parameters.n_features
+    if names_of(of) is not None:
+        found.feature_names_in_ = np.array(features, dtype=object)
+    return found
 
 
 def seed_sequence(random_state: Any) -> np.random.SeedSequence:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from gmm_dask.sections import FitSettings
 if TYPE_CHECKING:
     from gmm_dask.storage import Model
 
+READER = "gmm_dask.estimator.published"  # the module whose _load_pyfunc MLflow calls
 UNNAMED = "unnamed"  # in place of a type: the rows of the fit had no names of columns
 
 
@@ -101,7 +101,7 @@ class HandOver:
         if facts.get("version") is not None:
             about |= _of_version(f"{facts['source']}@{facts['version']}")
         mine: Any = self
-        return to_mlflow(Logged(record_of(self), mine.get_params(), **about), name, __name__)
+        return to_mlflow(Logged(record_of(self), mine.get_params(), **about), name, READER)
 
 
 def _of_version(ref: str) -> dict[str, Any]:
@@ -116,40 +116,6 @@ def _of_version(ref: str) -> dict[str, Any]:
     output, number = published.folder.store.url, published.version.number
     tags = {"output": redacted(output), "version": number, "run_id": published.run_id}
     return {"files": files, "tags": tags}
-
-
-class Scorer:
-    """What `mlflow.pyfunc.load_model` hands rows to."""
-
-    def __init__(self, mixture: Any) -> None:
-        self._mixture = mixture
-
-    def predict(self, rows: Any, params: dict[str, Any] | None = None) -> Any:
-        """Label, log-density and the probability of each component of each row, a DataFrame.
-
-        Parameters
-        ----------
-        rows : DataFrame
-            With the features as columns, in any order.
-        params : dict, optional
-            MLflow's; there are none.
-        """
-        import pandas as pd
-
-        shares = self._mixture.predict_proba(rows)
-        columns = {"label": self._mixture.predict(rows)}
-        columns |= {"log_density": self._mixture.score_samples(rows)}
-        columns |= {f"p{j}": shares[:, j] for j in range(shares.shape[1])}
-        return pd.DataFrame(columns, index=rows.index)
-
-
-def _load_pyfunc(path: str) -> Scorer:
-    """What MLflow reads a model by that `to_mlflow` made."""
-    from gmm_dask.estimator.published import load_model
-    from gmm_dask.export.mlflow_model import MODEL, PARAMETERS
-
-    mixture = load_model(str(Path(path, MODEL)))
-    return Scorer(mixture.set_params(**json.loads(Path(path, PARAMETERS).read_text())))
 
 
 def record_of(mixture: Any) -> Model:

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,12 +17,10 @@ from gmm_dask import engine, fitting
 from gmm_dask.errors import FeatureWarning
 from gmm_dask.estimator.rows.forms import check_survey, names_of
 from gmm_dask.estimator.rows.user_rows import backend_of, checked_chunks, is_path
+from gmm_dask.mixture.row_arithmetic import Missing
 from gmm_dask.pace import Pace, in_words
 from gmm_dask.roads.cautions import gist
 from gmm_dask.roads.fitting_run import FitData, FitListener, tasks_told
-
-if TYPE_CHECKING:
-    from gmm_dask.estimator.gaussian_mixture import GaussianMixture
 
 BAR_SECONDS = 0.1  # between two changes of a bar
 
@@ -66,17 +64,30 @@ def rows_to_fit(
         yield FitData(chunks, estimator.missing, names_of(estimator), named), backend, listening
 
 
+class Verbose(Protocol):
+    """What of an estimator says how much is told of its fit, and of what."""
+
+    n_components: int
+    max_iter: int
+    missing: Missing
+    verbose: int
+    verbose_interval: int
+
+    @property
+    def _objective(self) -> str: ...
+
+
 class Listening(FitListener):
     """Checks the rows of an estimator, tells as often as asked for how its fit goes, and of events.
 
     Parameters
     ----------
-    estimator : GaussianMixture
+    estimator : an estimator that is being fitted
     chunks : RowChunks
         The rows to fit.
     """
 
-    def __init__(self, estimator: GaussianMixture, chunks: engine.RowChunks) -> None:
+    def __init__(self, estimator: Verbose, chunks: engine.RowChunks) -> None:
         self._estimator, self._chunks = estimator, chunks
         self.pace, self._objective = Pace(), estimator._objective
         self._bar = _bar_of_notebook() if estimator.verbose == 1 and not _is_log_read() else None

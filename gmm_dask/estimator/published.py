@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -204,3 +206,36 @@ def _facts(mixture: PublishedMixture) -> dict[str, str]:
         "methods": "predict, predict_proba, score_samples, reasons, impute, conditional, marginal, "
         "sample, save, publish",
     }
+
+
+class MlflowScorer:
+    """What `mlflow.pyfunc.load_model` hands rows to."""
+
+    def __init__(self, mixture: Any) -> None:
+        self._mixture = mixture
+
+    def predict(self, rows: Any, params: dict[str, Any] | None = None) -> Any:
+        """Label, log-density and the probability of each component of each row, a DataFrame.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            With the features as columns, in any order.
+        params : dict, optional
+            MLflow's; there are none.
+        """
+        import pandas as pd
+
+        shares = self._mixture.predict_proba(rows)
+        columns = {"label": self._mixture.predict(rows)}
+        columns |= {"log_density": self._mixture.score_samples(rows)}
+        columns |= {f"p{j}": shares[:, j] for j in range(shares.shape[1])}
+        return pd.DataFrame(columns, index=rows.index)
+
+
+def _load_pyfunc(path: str) -> MlflowScorer:
+    """What MLflow reads a model by that `to_mlflow` made."""
+    from gmm_dask.export.mlflow_model import MODEL, PARAMETERS
+
+    mixture = load_model(str(Path(path, MODEL)))
+    return MlflowScorer(mixture.set_params(**json.loads(Path(path, PARAMETERS).read_text())))

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from gmm_dask.errors import SettingsError
 from gmm_dask.estimator.fitted import FittedMixture
-from gmm_dask.estimator.gaussian_mixture import GaussianMixture, seed_sequence
+from gmm_dask.estimator.gaussian_mixture import GaussianMixture, as_estimator, seed_sequence
 from gmm_dask.estimator.listening import rows_to_fit, warn_user
 from gmm_dask.fitting.choice import CRITERIA, Candidate
 from gmm_dask.mixture import Parameters
@@ -208,6 +208,9 @@ class GaussianMixtureSelector(FittedMixture):
         for each in families:
             family(each)
         return [Candidate(n, str(each)) for each in dict.fromkeys(families) for n in sorted(counts)]
+
+    def _other(self, parameters: Parameters, features: Sequence[Any]) -> GaussianMixture:
+        return as_estimator(self, parameters, features)
 
     def _parameters(self) -> Parameters:
         check_is_fitted(self)
