@@ -63,7 +63,14 @@ _OF_CLASS: tuple[tuple[Kind, tuple[type, ...]], ...] = (
 )
 
 
-def refusal(where: str, what: str, kind: Kind, without: str | None = "", remedy: str = "") -> str:
+def refusal(
+    where: str,
+    what: str,
+    kind: Kind,
+    without: str | None = "",
+    remedy: str = "",
+    wanted: str = "a number",
+) -> str:
     """What is said of a column that is no number.
 
     Parameters
@@ -76,11 +83,13 @@ def refusal(where: str, what: str, kind: Kind, without: str | None = "", remedy:
         Where it can be left out of, such as " of data.features"; None where it is needed.
     remedy : str
         What the user can do; where not given, the remedy that belongs to the kind.
+    wanted : str
+        What the column should be.
     """
     remedy = remedy or REMEDIES[kind]
     if without is None:
-        return f"{where}: {what}, not a number. {remedy[0].upper()}{remedy[1:]}."
-    return f"{where}: {what}, not a number. Leave it out{without}, or {remedy}."
+        return f"{where}: {what}, not {wanted}. {remedy[0].upper()}{remedy[1:]}."
+    return f"{where}: {what}, not {wanted}. Leave it out{without}, or {remedy}."
 
 
 def kind_of_dtype(dtype: np.dtype[Any]) -> Kind:

@@ -331,6 +331,13 @@ def secrets_in(document: Any) -> Iterator[str]:
     return _secrets_at("", document, set())
 
 
+def secret_problem(word: str) -> str | None:
+    """Why a word that everybody may read must be another one; None where it is no secret."""
+    if redacted(word) == word:
+        return None
+    return "it looks like a secret, or is one of the environment, and is for all to read"
+
+
 def holds_secret(text: str) -> bool:
     """Whether something in the text looks like a secret, as it is or decoded."""
     return any(_without_shapes(each) != each for each in (text, unquote(text)))

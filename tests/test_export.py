@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import sys
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -265,6 +266,32 @@ def test_the_command_prints_a_query_and_writes_a_model(iris: Path, tmp_path: Pat
         assert RUNNER.invoke(app, ["export", str(iris), "--format", *more]).exit_code == 2
     printed = RUNNER.invoke(app, ["export", str(iris), "--format", "schema"])
     assert json.loads(printed.stdout) == SCHEMAS
+
+
+def test_a_file_that_cannot_be_written_is_as_it_was(iris: Path, tmp_path: Path) -> None:
+    query, page = tmp_path / "query.sql", tmp_path / "page.html"
+    export = ["export", str(iris), "--format", "sql", "--to", str(query)]
+    compare = ["compare", str(iris), str(iris), "--html", str(page)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for before in (None, "precious"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            failed = [RUNNER.invoke(app, call) for call in (export, compare)]
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        for done, file in zip(failed, (query, page), strict=True):
+            assert done.exit_code == 1
+            assert f"{file} cannot be written: File too large" in " ".join(done.stderr.split())
+            assert (file.read_text() if file.exists() else None) == before
+            file.write_text("precious")
+        assert sorted(tmp_path.iterdir()) == [page, query]
+    link = tmp_path / "link.sql"
+    link.symlink_to(query)
+    assert RUNNER.invoke(app, [*export[:-1], str(link)]).exit_code == 0
+    assert link.is_symlink()
+    assert query.read_text().startswith("WITH")
+    assert RUNNER.invoke(app, [*export[:-1], "/dev/null"]).exit_code == 0
+    assert Path("/dev/null").is_char_device()
 
 
 @pytest.mark.filterwarnings("default")  # MLflow has its own

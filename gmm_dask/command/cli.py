@@ -361,6 +361,7 @@ def export(
 
         from gmm_dask.export import SCHEMAS, to_onnx, to_sql
         from gmm_dask.stage.outputs import read_model
+        from gmm_dask.storage import write_file
 
         if form is not Form.SQL and (keep or table != "data"):
             raise SettingsError(f"--keep and --table are of a query, and not of {form}.")
@@ -373,7 +374,7 @@ def export(
         if form is Form.ONNX:
             if to is None:
                 raise SettingsError("A model in ONNX is no text: give --to model.onnx.")
-            to.write_bytes(to_onnx(model))
+            write_file(to, to_onnx(model))
             return
         if form is Form.SCHEMA:
             written = json.dumps(SCHEMAS, indent=2) + "\n"
@@ -382,7 +383,7 @@ def export(
         if to is None:
             typer.echo(written, nl=False)
         else:
-            to.write_text(written, encoding="utf-8")
+            write_file(to, written.encode())
 
 
 app.command(cls=Command)(upkeep.merge)

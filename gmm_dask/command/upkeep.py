@@ -97,6 +97,7 @@ def compare(
         from gmm_dask.command.console import make_console, print_line
         from gmm_dask.stage.lineage import comparison
         from gmm_dask.stage.report.html import render_comparison
+        from gmm_dask.storage import write_file
 
         pair = (comparison.one_before(first), first) if second is None else (first, second)
         found = comparison.compare(*pair)
@@ -109,9 +110,8 @@ def compare(
             for line in comparison.lines_of(sheet):
                 print_line(console, line)
         if html is not None:
-            html.write_text(
-                render_comparison(found.title, found.events, found.sheets), encoding="utf-8"
-            )
+            page = render_comparison(found.title, found.events, found.sheets)
+            write_file(html, page.encode())
 
 
 def merge(

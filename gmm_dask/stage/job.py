@@ -179,7 +179,8 @@ def plan(
     _check_output_is_no_input(settings.data, store)
     dataset = _planned(settings, model, tell)
     kept, columns = _kept_columns(settings, dataset), _read_columns(settings, dataset)
-    check_kept(kept, settings.labels.further)
+    if settings.labels.enabled:
+        check_kept(kept, settings.labels.further)
     check_delta_table(settings, dataset, kept)
     _check_model(settings, dataset)
     matters = _what_matters(settings, dataset, model, severities) | dict(more or {})

@@ -128,7 +128,7 @@ from gmm_dask.storage.records.statistics_file import (
     dump_statistics,
     load_statistics,
 )
-from gmm_dask.storage.store.local_store import read_regular
+from gmm_dask.storage.store.local_store import read_regular, write_file
 from gmm_dask.storage.store.object_errors import brief
 from gmm_dask.storage.store.protocol import Store
 from gmm_dask.storage.store.runs import (
@@ -188,5 +188,5 @@ __all__ = [
     "states_of", "STATISTICS", "Store", "SURVEY", "TableOrigin", "TENTHS", "TEXT", "text_of",
     "TIME", "to_arrow", "to_ragged_lists", "types_of", "utc_now", "value_type", "ValueCounts",
     "verify", "Version", "version_numbers", "would_list", "write_checkpoint", "write_manifest",
-    "write_part", "write_table",
+    "write_file", "write_part", "write_table",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from deltalake.schema import Field, PrimitiveType
 
 from gmm_dask import GaussianMixture, read_labels
 from gmm_dask.errors import DataError, GmmDaskError
@@ -127,6 +128,16 @@ def test_files_of_a_table_that_are_named_one_by_one_are_read_with_a_caution(tabl
     assert published.metrics["n_rows"] == 130  # of all versions
     assert any(f"whatever the log of the Delta table {table} says" in line for line in warned)
     assert f"Delta table {table}" in published.metrics["caution"]
+
+
+def test_a_column_that_no_file_has_is_left_out_with_a_caution(tmp_path: Path) -> None:
+    place = tmp_path / "table"
+    write_deltalake(place, rows(50, 1))
+    DeltaTable(place).alter.add_columns([Field("z", PrimitiveType("double"), True)])
+    published = run(settings(place, data={"features": None, "id_columns": ["id"]}))
+    assert published.model.feature_names == ("x", "y")
+    caution = "Column z holds no value in any file and is no feature."
+    assert published.metrics["caution"] == caution
 
 
 def test_an_output_in_the_table_is_refused(table: Path) -> None:

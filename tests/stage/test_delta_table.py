@@ -240,7 +240,11 @@ def test_a_table_at_in_or_around_the_output_is_refused(data: Path, out: str, tab
 @pytest.mark.parametrize(
     ("sections", "error", "words"),
     [
-        ({"labels": {"enabled": False}}, SettingsError, "delta_table needs labels"),
+        (
+            {"labels": {"enabled": False}},
+            SettingsError,
+            "delta_table needs labels, and enabled: false writes none",
+        ),
         ({"output": {"private": True}}, SettingsError, r"output\.private"),
         ({"labels": {"delta_table": "gs://bucket/table"}}, OutputError, "gs:// is not supported"),
         ({"labels": {"delta_table": "/tmp/a%20b"}}, OutputError, "another name"),

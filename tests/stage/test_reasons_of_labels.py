@@ -178,6 +178,9 @@ def test_columns_of_ours_are_refused_where_they_are_asked_for(
     with pytest.raises(DataError, match="'severity' cannot be kept"):
         run(iris_settings(data=data, labels={"severity": True}))
     run(iris_settings(data=data))
+    none = {"enabled": False, "reasons": "all", "anomaly": 0.9, "severity": True}
+    with pytest.raises(SettingsError, match="severity, anomaly, reasons need labels, and enabled"):
+        iris_settings(labels=none)
     with pytest.raises(SettingsError, match="reasons: flagged needs anomaly"):
         iris_settings(labels={"reasons": "flagged"})
 

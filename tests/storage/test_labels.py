@@ -95,8 +95,11 @@ def test_no_columns_need_be_kept_and_no_rows_need_be_there() -> None:
 
 @pytest.mark.parametrize("name", LABEL_COLUMNS)
 def test_a_kept_column_may_not_hide_one_of_ours(name: str) -> None:
-    with pytest.raises(DataError, match=f"'{name}' cannot be kept.*rename it"):
+    with pytest.raises(DataError, match=f"'{name}' cannot be kept.*Rename it"):
         labels(kept=pa.table({name: [1, 2, 3]}))
+    for other in (name.upper(), name.capitalize()):
+        with pytest.raises(DataError, match=f"'{other}' cannot be kept.*do not tell upper"):
+            labels(kept=pa.table({other: [1, 2, 3]}))
 
 
 @pytest.mark.parametrize(

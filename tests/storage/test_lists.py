@@ -133,11 +133,14 @@ def test_what_files_disagree_on_is_named(write: Write, data: Path) -> None:
     assert problem.startswith("b.parquet, column 'emb': has lists of 2 values, but 3 in a.parquet.")
     write("b.parquet", {"emb": [1.0, 2.0]})
     (problem,) = problems_of(data, features=["emb"])
-    assert problem.startswith("b.parquet, column 'emb': is double, not a number")
+    assert problem.startswith("b.parquet, column 'emb': is double, not a list of numbers")
     assert "a list of numbers in all files" in problem
     (data / "a.parquet").unlink()
     (problem,) = problems_of(data, features=NAMES, to_fit=False)
-    assert problem.startswith("b.parquet, column 'emb': is double, not a number")
+    assert problem == (
+        "b.parquet, column 'emb': is double, not a list of numbers. Make it a list of numbers in "
+        "each row."
+    )
     write("b.parquet", {"emb": lists(ROWS[:, :1], TYPES["list"])})
     (problem,) = problems_of(data, features=["emb"], to_fit=False)  # of a model of numbers
     assert problem.endswith("not a number. Make it a number in each row.")

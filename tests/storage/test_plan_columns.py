@@ -258,6 +258,12 @@ def test_a_column_of_null_type_is_all_nulls(write: Write, data: Path) -> None:
     assert plan.feature_types == ("double", "double")
     (data / "a.parquet").unlink()
     only(problems_of(data, features=["x", "y"], missing="drop"), "'y'", "no value")
+    assert plan_dataset(data).caution == "Column y holds no value in any file and is no feature."
+    write("b.parquet", {"x": [1.0, 2.0], "z": pa.nulls(2), "y": pa.nulls(2)})
+    caution = plan_dataset(data).caution
+    assert caution == "Columns z, y hold no value in any file and are no feature."
+    assert plan_dataset(data, id_columns=["y", "z"]).caution is None
+    assert plan_dataset(data, features=["x"]).caution is None
 
 
 def test_weights_must_be_whole_and_not_negative(write: Write, data: Path) -> None:

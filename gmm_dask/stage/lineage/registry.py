@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gmm_dask.errors import NotPromotedError, OutputError, SettingsError, shown
+from gmm_dask.redaction import secret_problem
 from gmm_dask.stage.lineage.promotion import judged
 from gmm_dask.stage.outputs import Published, open_model, resolve
 from gmm_dask.stage.settings import ScoreSettings, Settings
@@ -58,7 +59,7 @@ def name_component(ref: str, component: int, name: str, now: Clock = utc_now) ->
     Raises
     ------
     SettingsError
-        There is no such component, or another one of the version has that name.
+        There is no such component, another one of the version has that name, or it is a secret.
     OutputError
         There is no such version, or the entry cannot be written.
     """
@@ -67,6 +68,8 @@ def name_component(ref: str, component: int, name: str, now: Clock = utc_now) ->
         raise SettingsError(
             f"A name is one line of at most {MAX_NAME} characters, without spaces around it."
         )
+    if problem := secret_problem(name):
+        raise SettingsError(f"That cannot be the name of a component: {problem}. Choose another.")
     _, changes = open_model(folder, version)
     if not 0 <= component < len(changes.components):
         raise SettingsError(
@@ -115,7 +118,7 @@ def promote_as(
     Raises
     ------
     SettingsError
-        The word can be no alias.
+        The word can be no alias, or is a secret.
     NotPromotedError
         A criterion is not met; each is named.
     OutputError
@@ -219,6 +222,8 @@ def _check_alias(alias: str) -> None:
             f"{alias!r} can be no alias: a letter, then letters, digits, _ and -; not `latest` "
             "or `none`."
         )
+    if problem := secret_problem(alias):
+        raise SettingsError(f"That can be no alias: {problem}. Choose another.")
 
 
 def _pointed_to(store: Store, alias: str) -> Version | None:

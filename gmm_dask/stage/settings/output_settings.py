@@ -8,12 +8,16 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from gmm_dask.redaction import secret_problem
 from gmm_dask.sections import Count, Flag, Number, Section
 from gmm_dask.stage.settings.complaints import texts
 
 REASONS = (  # columns of the labels that say why
     *("reason_columns", "reason_scores", "reason_expected"),
     *("next_label", "label_columns", "label_evidence"),
+)
+OF_LABELS = (  # settings of what is written with the labels alone
+    *("responsibilities", "clusters", "entropy", "severity", "anomaly", "reasons", "delta_table"),
 )
 
 
@@ -91,8 +95,10 @@ class LabelSettings(Section):
         """What is asked for without what it is made of."""
         if self.reasons == "flagged" and self.anomaly is None:
             yield "reasons: flagged needs anomaly, the share that is not flagged"
-        if self.delta_table is not None and not self.enabled:
-            yield "delta_table needs labels, and enabled: false writes none"
+        asked = [name for name in OF_LABELS if getattr(self, name) not in (False, None, "none")]
+        if asked and not self.enabled:
+            need = "need" if len(asked) > 1 else "needs"
+            yield f"{', '.join(asked)} {need} labels, and enabled: false writes none"
 
     @field_validator("keep", mode="before")
     @classmethod
@@ -219,4 +225,6 @@ class PromotionSettings(Section):
                 raise ValueError(
                     "it must be a letter, then letters, digits, _ and -; not latest or none"
                 )
+            if problem := secret_problem(alias):
+                raise ValueError(f"{problem}; choose another")
         return alias

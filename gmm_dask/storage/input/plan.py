@@ -151,7 +151,7 @@ class Plan:
     tables : tuple of (str, int)
         The Delta tables that the files are of: name relative to the root, and version.
     caution : str or None
-        What must be known of files that were named one by one.
+        What must be known of files that were named one by one, and of columns left out.
     """
 
     root: str

@@ -13,7 +13,12 @@ from gmm_dask.errors import DataError
 from gmm_dask.kinds import INEXACT
 from gmm_dask.pace import Count, counted
 from gmm_dask.storage.input.columns.column_types import holds_moments
-from gmm_dask.storage.input.columns.common_schema import ONE_TYPE, Schema, common_schema
+from gmm_dask.storage.input.columns.common_schema import (
+    ONE_TYPE,
+    Schema,
+    common_schema,
+    without_values,
+)
 from gmm_dask.storage.input.columns.selection import Cast, Selection, column_of
 from gmm_dask.storage.input.inputs import REFUSALS, Problems, is_remote, open_input, unreadable
 from gmm_dask.storage.input.listing import File, Listing, Paths, list_files
@@ -130,6 +135,7 @@ def _plan(
 ) -> Plan:
     partitions = tuple(_partitions(footers))
     chunk_rows = max(1, chunk_bytes // (8 * len(schema.features)))
+    cautions = listing.caution, without_values(schema, selection)
     return Plan(
         root=listing.root,
         features=schema.features,
@@ -147,7 +153,7 @@ def _plan(
         n_hidden=listing.n_hidden,
         widened=schema.widened,
         tables=listing.tables,
-        caution=listing.caution,
+        caution=" ".join(filter(None, cautions)) or None,
     )
 
 

@@ -57,7 +57,9 @@ PLAIN = ("label", "log_density", "severity")  # compressing would hardly make th
 
 
 def check_kept(names: Iterable[str], further: Collection[str] = ()) -> None:
-    """Refuse input columns that are named like a column of ours.
+    """Refuse input columns that are named like a column of ours, in whatever case.
+
+    DuckDB, Spark and Delta tell no `Label` from `label`.
 
     Parameters
     ----------
@@ -70,14 +72,20 @@ def check_kept(names: Iterable[str], further: Collection[str] = ()) -> None:
     DataError
         One line per column.
     """
+    ours = {*LABEL_COLUMNS, *further}
     problems = [
-        f"The column {name!r} cannot be kept in the labels, which have a column of that name: "
-        "rename it in the input, or leave it out of labels.keep and data.id_columns."
+        f"The column {name!r} cannot be kept in the labels, which have "
+        f"{'a column of that name' if name in ours else _in_lower_case(name)}. "
+        "Rename it in the input, or leave it out of labels.keep and data.id_columns."
         for name in names
-        if name in LABEL_COLUMNS or name in further
+        if name.lower() in ours
     ]
     if problems:
         raise DataError(problems)
+
+
+def _in_lower_case(name: str) -> str:
+    return f"the column {name.lower()!r}, and many readers do not tell upper from lower case"
 
 
 def label_schema(

@@ -33,6 +33,7 @@ _REMEDIES = {
     errno.EISDIR: "a folder is where a file should be: move it away",
     errno.ENAMETOOLONG: "choose an output folder with a shorter path",
     errno.ELOOP: "replace the symbolic link by the file or folder itself",
+    errno.EFBIG: "raise the limit of the size of files (ulimit -f), and run again",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 
@@ -91,9 +92,7 @@ class LocalStore:
         path = self._inside(name)
         with _explained(path, "written"):
             _make_folder(path.parent, self._folder_mode)
-            with _temporary(path.parent, data, self._file_mode) as temporary:
-                temporary.replace(path)
-                _flush_folder(path.parent)
+            _replace(path, data, self._file_mode)
 
     def get(self, name: str, at_most: int = MAX_BYTES) -> bytes:
         """The whole content; raises OutputError where there is none, or more bytes than that."""
@@ -184,6 +183,23 @@ class LocalStore:
         return path
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file that a user asks for; where that fails, what was there is as it was.
+
+    Into what is no regular file, such as /dev/stdout, the bytes are written straight.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    with _explained(path, "written"):
+        if path.is_file() or not os.path.lexists(path):
+            _replace(Path(os.path.realpath(path)), data, 0o666)
+        else:
+            path.write_bytes(data)
+
+
 def read_regular(path: Path, at_most: int, flags: int = 0) -> bytes:
     """The content of a regular file of at most so many bytes; its size is looked at first.
 
@@ -229,6 +245,12 @@ def _explained(path: Path, done: str) -> Iterator[None]:
         where = f" ({error.filename})" if error.filename not in (None, str(path), path) else ""
         remedy = _REMEDIES.get(error.errno or 0, _ANY_REMEDY)
         raise OutputError(f"{path} cannot be {done}: {reason}{where}; {remedy}.") from error
+
+
+def _replace(path: Path, data: bytes, mode: int) -> None:
+    with _temporary(path.parent, data, mode) as temporary:
+        temporary.replace(path)
+        _flush_folder(path.parent)
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def test_a_model_under_an_alias_labels_and_its_names_go_along(
 
 
 def test_what_cannot_be_a_name_or_an_alias_is_refused(
-    iris_settings: MakeSettings, tmp_path: Path
+    iris_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = str(tmp_path / "out")
     run(iris_settings(fit=FEW))
@@ -145,6 +145,15 @@ def test_what_cannot_be_a_name_or_an_alias_is_refused(
             promote_as(*resolve(out), alias)
     with pytest.raises(OutputError, match="has no alias 'champion'; its aliases: none"):
         resolve(f"{out}@champion")
+    monkeypatch.setenv("SOME_TOKEN", "early-bird-7")
+    for name in ("early-bird-7", "password: x1y2"):
+        with pytest.raises(SettingsError, match=r"looks like a secret, .*\. Choose another"):
+            name_component(out, 0, name)
+    with pytest.raises(SettingsError, match=r"looks like a secret, .*\. Choose another"):
+        promote_as(*resolve(out), "early-bird-7")
+    with pytest.raises(SettingsError, match=r"promotion\.alias: it looks like a secret"):
+        iris_settings(promotion={"alias": "early-bird-7"})
+    assert "early-bird-7" not in "".join(map(Path.read_text, Path(out, "versions").iterdir()))
     promote_as(*resolve(out), "champion")
     with pytest.raises(OutputError, match="never pointed to another version"):
         promote_back(out, "champion")

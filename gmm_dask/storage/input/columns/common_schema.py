@@ -329,6 +329,22 @@ def _features(
     return tuple(names) or tuple(lists)
 
 
+def without_values(schema: Schema, selection: Selection) -> str | None:
+    """What is said of columns that are no features by default, as no file has a value of them."""
+    if selection.features is not None or not selection.to_fit:
+        return None
+    others = {*schema.key_columns, *selection.id_columns, selection.weight_column}
+    names = [
+        name
+        for name, type_ in schema.columns
+        if type_ == "null" and name not in (*schema.features, *others)
+    ]
+    if not names:
+        return None
+    hold, they = ("s {} hold", "are") if len(names) > 1 else (" {} holds", "is")
+    return f"Column{hold.format(_listed(names))} no value in any file and {they} no feature."
+
+
 def _would_be_numbers(types: Iterable[Column]) -> Iterator[str]:
     """A sentence for each setting of `data.cast` that would make features of some columns."""
     words = {name: cast_of(value_type(type_)) for name, type_ in types}
@@ -387,6 +403,7 @@ def _check_numbers(
     problems: Problems,
     in_lists: bool = False,
 ) -> None:
+    wanted = "a list of numbers" if in_lists else "a number"
     for variant in variants:
         type_ = variant.types[name]
         value = value_type(type_) if in_lists else type_
@@ -398,11 +415,11 @@ def _check_numbers(
         if not fits:
             remedy = "make it a list of numbers in all files, or in none"
             if setting == OF_THE_MODEL:
-                remedy = f"make it {'a list of numbers' if in_lists else 'a number'} in each row"
+                remedy = f"make it {wanted} in each row"
         for file in variant.files:
             where, kind = f"{file}, column {name!r}", kind_of(value)
             without = None if setting == OF_THE_MODEL else f" of {setting}"
-            line = refusal(where, f"is {type_}", kind, without, remedy)
+            line = refusal(where, f"is {type_}", kind, without, remedy, wanted)
             problems.add(f"files where the column {name!r} is not a number", line)
     if selection.to_fit and all(pa.types.is_null(variant.types[name]) for variant in variants):
         line = f"{setting}: the column {name!r} holds no value in any file. Leave it out."
