@@ -234,8 +234,12 @@ class Maximisation:
     def _floored(self, found: Estimate, faults: Sequence[Fault], pass_number: int) -> Estimate:
         at_fault, raised = [fault.component for fault in faults], found
         if self.spread is not None:
-            family = found.family.raised(at_fault, FLOOR, self.spread.variances)
-            raised = replace(found, family=family)
+            family = found.family
+            added = np.zeros_like(family.covariances)
+            floor = FLOOR * family.one_of_variances(self.spread.variances)
+            for component in at_fault:
+                added[... if component is None else component] += floor
+            raised = replace(found, family=family.plus(added))
         for fault in self._faults(raised, {}):
             if fault.component in at_fault and fault.cause is not Cause.STARVED:
                 raise self._error(fault, pass_number)

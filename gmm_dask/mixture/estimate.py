@@ -80,12 +80,12 @@ def estimate(
         scatter = scatter + family.scatter_of(rows, delta - centre) + prior.scale(family)
         scatter = scatter + family.scatter_of(np.full(k, prior.mean_precision), towards)
         extra, rows = prior.rows_of_covariance(family), rows + prior.rows_of_mean
-    found, lacking = family.averaged(scatter, rows, extra), None
+    found, share = family.averaged(scatter, rows, extra), family.one_of_variances(np.ones(d))
     if statistics.sum_observed is not None:
         # What is expected of a missing value has had its reg_covar in an earlier pass.
         unseen = np.where(alive[:, None], statistics.sum_resp[:, None] - statistics.observed, 0.0)
-        lacking = family.averaged_variances(unseen, rows, extra)
-    found = found.regularised(reg_covar, lacking)
+        share = share - family.averaged_variances(unseen, rows, extra)
+    found = found.plus(reg_covar * share)
     empty = np.flatnonzero(~alive & (extra == 0))
     if len(empty):
         found = found.replaced(empty, family.take(empty))
@@ -145,7 +145,8 @@ def estimate_from_responsibilities(
     found = chosen.from_start(plain.averaged(scatter, rows))
     if not alive.all():
         found = found.replaced(~alive, chosen.diagonal(1, spread.variances))
-    return Estimate(rows / rows.sum(), means + delta, found.regularised(reg_covar), alive)
+    found = found.plus(reg_covar * found.one_of_variances(np.ones(d)))
+    return Estimate(rows / rows.sum(), means + delta, found, alive)
 
 
 def parameters_from_responsibilities(

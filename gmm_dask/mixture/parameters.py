@@ -314,11 +314,14 @@ class Parameters:
 
     def dense_factor(self, j: int) -> Array:
         """The factor U of component j as a matrix (d, d), whatever the type."""
-        return self.family.dense_factor(j)
+        factors = self.family.core_factors
+        if factors.ndim == 2:
+            return np.diag(factors[j])
+        return np.asarray(factors[j % len(factors)])  # there is one where all share it
 
     def dense_covariances(self) -> Array:
         """Covariances of every component as (k, d, d), whatever the type."""
-        return self.family.dense(self.covariances)
+        return self.family.dense()
 
     def marginal(self, observed: npt.NDArray[np.intp]) -> Parameters:
         """The mixture of some of the features, in their order."""

@@ -110,15 +110,10 @@ class Prior:
 
     def _distances(self, parameters: Parameters) -> Array:
         """Squared Mahalanobis distance of each component's mean from the prior's, (k,)."""
-        distances, work = np.empty(parameters.n_components), np.empty((1, parameters.n_features))
-        for j, mean in enumerate(parameters.means):
-            parameters.family.squared_distances(
-                (mean - self.mean)[None, :],
-                j,
-                work,
-                distances[j : j + 1],
-            )
-        return distances
+        distances: Array = np.empty((1, parameters.n_components))
+        D, work = np.empty((2, 1, parameters.n_features))
+        parameters.family.measure(self.mean[None], parameters.means, D, work, distances)
+        return np.asarray(distances[0])
 
 
 def in_one_unit(spread: ColumnSpread, prior: Prior | None) -> tuple[ColumnSpread, Prior | None]:

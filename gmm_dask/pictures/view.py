@@ -57,7 +57,7 @@ class View:
     def covariances(self, parameters: Parameters) -> Array:
         """Covariances of the components as seen here, (k, q, q)."""
         V, family = self.directions, parameters.family.marginal(self.features)
-        return np.asarray(V.T @ family.dense(family.covariances) @ V)
+        return np.asarray(V.T @ family.dense() @ V)
 
     def limits(self, rows: Array, parameters: Parameters) -> Array:
         """Lower and upper end of each axis, (q, 2)."""

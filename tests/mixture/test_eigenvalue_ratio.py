@@ -63,10 +63,10 @@ def test_no_covariances_within_the_ratio_are_better(name: str) -> None:
     scatter = (roots @ roots.swapaxes(1, 2)) * np.sqrt(np.outer(variances, variances))
     rows = np.array([30.0, 5.0, 20.0])
     found = of(name, scatter, rows).limited(ratio, rows, variances)
-    scaled = found.dense(found.covariances) / np.sqrt(np.outer(variances, variances))
+    scaled = found.dense() / np.sqrt(np.outer(variances, variances))
     eigenvalues = np.linalg.eigvalsh(scaled)
     assert eigenvalues.max() == pytest.approx(ratio * eigenvalues.min())
-    least = likelihood_loss(found.dense(found.covariances), scatter, rows)
+    least = likelihood_loss(found.dense(), scatter, rows)
     for scale in (1e-3, 1e-2, 0.1, 1.0):
         for _ in range(100):
             near = scaled + scale * symmetric(rng, k, d) * scaled.max()
@@ -96,7 +96,7 @@ def symmetric(rng: np.random.Generator, k: int, d: int) -> np.ndarray:
 def within(name: str, matrices: np.ndarray, rows: np.ndarray, ratio: float) -> np.ndarray | None:
     """Covariances of the family, clipped to some bounds of that ratio; None if they are none."""
     covariances = of(name, matrices, rows)
-    dense = np.broadcast_to(covariances.dense(covariances.covariances), matrices.shape)
+    dense = np.broadcast_to(covariances.dense(), matrices.shape)
     values, vectors = np.linalg.eigh(dense)
     least = np.median(values)
     if least <= 0:
@@ -127,7 +127,7 @@ def test_a_fit_keeps_the_ratio_and_its_log_likelihood_rises(name: str) -> None:
     assert np.diff(bound.lower_bounds_).min() > -1e-10
     covariances = family(name)(4, 3, bound.covariances_)
     spread = X.std(axis=0) if name != "spherical" else np.ones(3)
-    values = np.linalg.eigvalsh(covariances.dense(bound.covariances_) / np.outer(spread, spread))
+    values = np.linalg.eigvalsh(covariances.dense() / np.outer(spread, spread))
     assert values.max() <= 4.0 * values.min() * (1 + 1e-9)
     if name != "tied":  # whose likelihood has a bound
         assert free.fit(X).events_

@@ -99,13 +99,11 @@ def _checked_weights(weights: Array) -> Array:
 
 def _checked_precisions(precisions: Array, shape: tuple[int, int], covariance_type: str) -> Array:
     chosen, (k, d) = family(covariance_type), shape
-    if (wanted := chosen.precisions_problem(precisions)) is not None:
-        raise DataError(f"'{covariance_type} precision' should be {wanted}")
     try:
         found = chosen.of_precisions(k, d, precisions)
     except SingularCovarianceError:
         raise DataError(
-            f"'{covariance_type} precision' should be symmetric, positive-definite"
+            f"'{covariance_type} precision' should be {chosen.precisions_are}"
         ) from None
     if not np.isfinite(found.covariances).all():
         raise DataError(

@@ -67,11 +67,19 @@ def not_completed() -> SingularCovarianceError:
 
 
 def factor_precision(precision: Array, j: int) -> Array:
-    """U with U U^T = precision, upper triangular with a positive diagonal."""
+    """U with U U^T = precision, upper triangular with a positive diagonal.
+
+    Raises
+    ------
+    SingularCovarianceError
+        The precision is not symmetric, or not positive definite.
+    """
     _check_scale(np.diagonal(precision), j, "precision")
     scale = np.sqrt(np.diagonal(precision))
     scaled = precision / scale[:, None] / scale[None, :]
     try:
+        if not np.allclose(scaled, scaled.T):
+            raise np.linalg.LinAlgError
         # Reversing rows and columns turns the lower factor of one into the upper of the other.
         reversed_lower = np.linalg.cholesky(scaled[::-1, ::-1])
     except np.linalg.LinAlgError:

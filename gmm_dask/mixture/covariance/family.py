@@ -7,6 +7,12 @@ in scikit-learn's user guide, "Gaussian mixture models").
 
 Parameters, factors and sums have shapes of their own: a family says what its covariances look
 like (`shape`), what their factors are, and what is kept of a scatter matrix (`sum_shape`).
+
+What is asked of a family stands in groups, by who asks: the record itself (models, the estimator,
+pictures), the E-step (`steps`, the core), sums and M-step (`estimate`), the guard of components
+(`find_faults`, the M-step's policies), priors, missing values, extrapolation, and model files.
+Abstract methods are those that a family must have; others are derived from them, and a family has
+its own where it knows a shorter way or where its covariances are shared.
 """
 
 from __future__ import annotations
@@ -26,6 +32,9 @@ Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 Rows = npt.NDArray[Any]
 
+SYMMETRY_SLACK = 1e-8  # of a correlation
+FACTOR_SLACK = 1e-9  # of a stored factor, beside what rounding explains
+
 
 @dataclass(frozen=True, eq=False)
 class CovarianceFamily(ABC):
@@ -41,6 +50,7 @@ class CovarianceFamily(ABC):
     """
 
     name: ClassVar[str]
+    precisions_are: ClassVar[str] = "positive"  # those that a start may be given by
 
     n_components: int
     n_features: int
@@ -62,7 +72,7 @@ class CovarianceFamily(ABC):
                     f"{self.n_features} features have the shape {expected}; got {array.shape}"
                 )
 
-    # What a mixture consists of
+    # The record: its shapes, its covariances, and other forms of them
 
     @staticmethod
     @abstractmethod
@@ -92,12 +102,15 @@ class CovarianceFamily(ABC):
     @classmethod
     @abstractmethod
     def of_precisions(cls, k: int, d: int, precisions: Array) -> Self:
-        """The family of given precisions; raises SingularCovarianceError."""
+        """The family of given precisions.
 
-    @staticmethod
-    @abstractmethod
-    def precisions_problem(precisions: Array) -> str | None:
-        """What given precisions should be and are not, by sign and symmetry; None if nothing."""
+        Raises
+        ------
+        SingularCovarianceError
+            They are not what `precisions_are` says.
+        SettingsError
+            The family cannot be found from precisions.
+        """
 
     @cached_property
     def precisions_cholesky(self) -> Array:
@@ -124,18 +137,17 @@ class CovarianceFamily(ABC):
     def variances(self) -> Array:
         """Variance of each feature in each component, (k, d)."""
 
-    @abstractmethod
-    def dense(self, values: Array) -> Array:
-        """Covariances, precisions or factors as matrices, (k, d, d)."""
-
-    @abstractmethod
-    def dense_factor(self, j: int) -> Array:
-        """The factor U of component j as a matrix, (d, d)."""
-
     @property
     def matrices(self) -> Array | None:
         """The different covariance matrices, (c, d, d); None where features are independent."""
         return None
+
+    def dense(self) -> Array:
+        """The covariances of all components as matrices, (k, d, d)."""
+        shape = (self.n_components, self.n_features, self.n_features)
+        if self.matrices is not None:
+            return np.broadcast_to(self.matrices, shape)
+        return self.variances[:, :, None] * np.eye(self.n_features)
 
     @property
     def loadings(self) -> Array | None:
@@ -161,9 +173,11 @@ class CovarianceFamily(ABC):
 
     # The E-step
 
-    @abstractmethod
     def log_determinants(self) -> Array:
         """Log-determinant of each component's U, (k,): half that of its precision."""
+        factors = self.core_factors
+        diagonals = factors if factors.ndim == 2 else np.einsum("cdd->cd", factors)
+        return np.broadcast_to(np.log(diagonals).sum(axis=1), (self.n_components,))
 
     @abstractmethod
     def squared_distances(self, D: Array, j: int, work: Array, out: Array) -> None:
@@ -229,11 +243,13 @@ class CovarianceFamily(ABC):
 
     @abstractmethod
     def one_of_variances(self, variances: Array) -> Array:
-        """One covariance with these variances (d,) and no correlation, in the family's form."""
+        """One covariance with these variances (d,) and no correlation, as `plus` takes it."""
 
-    @abstractmethod
+    # Priors
+
     def prior_rows(self, degrees_of_freedom: float) -> float:
         """Rows that an inverse-Wishart (or inverse-gamma) prior of one covariance counts as."""
+        return degrees_of_freedom + self.n_features + 1
 
     def prior_scatter(self, variances: Array) -> Array:
         """Scatter of an inverse-Wishart prior whose scale matrix has this diagonal (d,)."""
@@ -243,18 +259,11 @@ class CovarianceFamily(ABC):
         """Sum over all covariances of the trace of diag(variances) times the precision."""
         return float((self.one_of_variances(variances) * self.precisions).sum())
 
-    def regularised(self, reg_covar: float, lacking: Array | None = None) -> Self:
-        """Covariances with reg_covar added to every variance (scikit-learn's meaning).
+    # Other covariances: regularised, limited, of a component that starts anew or is gone
 
-        Parameters
-        ----------
-        reg_covar : float
-        lacking : array, optional
-            From `averaged_variances`, the share of each variance that is not to have it.
-        """
-        added = self.one_of_variances(np.ones(self.n_features))
-        share = added if lacking is None else added - lacking
-        return self._with(self.covariances + reg_covar * share)
+    def plus(self, added: Array | float) -> Self:
+        """With something added to the covariances, in their shape or that of one of them."""
+        return self._with(self.covariances + added)
 
     def limited(self, ratio: float, rows: Array, variances: Array) -> Self:
         """The covariances of greatest likelihood whose eigenvalues are within a ratio.
@@ -281,17 +290,6 @@ class CovarianceFamily(ABC):
             f"{self.name}. Leave it out, or choose one of these."
         )
 
-    def plus(self, variances: Array) -> Self:
-        """With variances added that `averaged_variances` found."""
-        return self._with(self.covariances + variances)
-
-    def raised(self, owners: Sequence[int | None], share: float, variances: Array) -> Self:
-        """With a share of these variances (d,) added to the covariances of these owners."""
-        covariances, added = self.covariances.copy(), share * self.one_of_variances(variances)
-        for owner in owners:
-            covariances[... if owner is None else owner] += added
-        return self._with(covariances)
-
     def replaced(self, components: npt.NDArray[Any] | Sequence[int], other: Self) -> Self:
         """With the covariances of another mixture, or of its only component, at some components.
 
@@ -316,6 +314,8 @@ class CovarianceFamily(ABC):
             covariances=self.covariances[order],
             known_factors=None if factors is None else factors[order],
         )
+
+    # Whether each covariance is one of a density
 
     def least_shared(self, values: Array, alive: npt.NDArray[np.bool_]) -> Array:
         """The least of values (k, d) over the variances that are one number, (c, d)."""
@@ -366,9 +366,14 @@ class CovarianceFamily(ABC):
 
     # What is stored
 
-    @abstractmethod
     def factors_problem(self) -> str | None:
         """Why the factors are not those of the covariances; None where they are."""
+        with np.errstate(all="ignore"):
+            found = self._with(self.covariances).precisions_cholesky
+            # Of loadings some are next to nothing: their error is that of the largest ones.
+            scale = np.abs(found) if found.ndim < 3 else np.abs(found).max(axis=1, keepdims=True)
+            fits = (np.abs(self.precisions_cholesky - found) <= FACTOR_SLACK * scale).all()
+        return None if fits else "is not the factor of the inverse covariances"
 
     def covariances_problem(self) -> str | None:
         """Why the covariances are not those of a density; None where they are."""
@@ -379,6 +384,8 @@ class CovarianceFamily(ABC):
                 return f"has no density: {error}"
         if not np.isfinite(factors).all():
             return "has no density: its inverse is beyond float64"
+        if self.matrices is not None and (j := _asymmetric(self.matrices)) is not None:
+            return f"is not symmetric in matrix {j}"
         return None
 
     @abstractmethod
@@ -395,3 +402,13 @@ class CovarianceFamily(ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.n_components, self.n_features, self.covariances, self._known())
+
+
+def _asymmetric(matrices: Array) -> int | None:
+    """The first matrix of (c, d, d) that is not symmetric, in units of its variances."""
+    with np.errstate(all="ignore"):
+        scale = np.sqrt(np.einsum("kdd->kd", matrices))
+        correlations = matrices / scale[:, :, None] / scale[:, None, :]
+        apart = np.abs(correlations - correlations.swapaxes(1, 2)).max(axis=(1, 2))
+    found = np.flatnonzero(~(apart <= SYMMETRY_SLACK))
+    return int(found[0]) if len(found) else None

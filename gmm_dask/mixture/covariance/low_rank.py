@@ -19,7 +19,7 @@ import numpy.typing as npt
 from gmm_dask.errors import SettingsError
 from gmm_dask.mixture.covariance.factors import factor_covariances, factor_variances
 from gmm_dask.mixture.covariance.family import Array, CovarianceFamily, Indices
-from gmm_dask.mixture.covariance.matrices import FACTOR_SLACK, Full
+from gmm_dask.mixture.covariance.matrices import Full
 
 LOW_RANK = "low_rank:"  # and the rank, in the name of a family
 FAINT = 0.01  # share of a variance in loadings that say nothing: EM never leaves those of zero
@@ -73,15 +73,10 @@ class LowRank(CovarianceFamily):
 
     @classmethod
     def of_precisions(cls, k: int, d: int, precisions: Array) -> Self:
-        raise SettingsError(cls._no_precisions())
-
-    @classmethod
-    def precisions_problem(cls, precisions: Array) -> str | None:
-        return cls._no_precisions()
-
-    @classmethod
-    def _no_precisions(cls) -> str:
-        return f"left out: {cls.name} starts from weights and means, and finds its loadings"
+        raise SettingsError(
+            f"'{cls.name} precision' should be left out: the family starts from weights and means, "
+            "and finds its loadings"
+        )
 
     @property
     def loadings(self) -> Array:
@@ -104,22 +99,19 @@ class LowRank(CovarianceFamily):
     def variances(self) -> Array:
         return np.asarray((self.loadings**2).sum(axis=2) + self.noise)
 
-    def dense(self, values: Array) -> Array:
-        loadings, along = values[:, :, :-1], np.arange(self.n_features)
-        found = loadings @ loadings.swapaxes(1, 2)
-        found[:, along, along] += values[:, :, -1]
+    def dense(self) -> Array:
+        along = np.arange(self.n_features)
+        found = self.loadings @ self.loadings.swapaxes(1, 2)
+        found[:, along, along] += self.noise
         return found
-
-    def dense_factor(self, j: int) -> Array:
-        return np.asarray(self._dense_factors[j])
-
-    @cached_property
-    def _dense_factors(self) -> Array:
-        return factor_covariances(self.dense(self.covariances))
 
     @property
     def core_factors(self) -> Array:
-        return self._dense_factors
+        return np.asarray(self._dense_factors)
+
+    @cached_property
+    def _dense_factors(self) -> Array:
+        return factor_covariances(self.dense())
 
     def log_determinants(self) -> Array:
         return np.asarray(self._log_determinants)
@@ -180,9 +172,6 @@ class LowRank(CovarianceFamily):
 
     def prior_scatter(self, variances: Array) -> Array:
         return self.uncorrelated(np.broadcast_to(variances, (self.n_components, len(variances))))
-
-    def prior_rows(self, degrees_of_freedom: float) -> float:
-        return degrees_of_freedom + self.n_features + 1
 
     def trace_with(self, variances: Array) -> float:
         # The diagonal of P^-1 - P^-1 L B.
@@ -247,13 +236,6 @@ class LowRank(CovarianceFamily):
         packed = numbers.reshape(self.covariances.shape)
         loadings = self.loadings + packed[:, :, :-1] / self._reciprocals[:, :, None]
         return self._with(_packed(loadings, np.exp(np.sqrt(2) * packed[:, :, -1]) * self.noise))
-
-    def factors_problem(self) -> str | None:
-        with np.errstate(all="ignore"):
-            found = self._with(self.covariances).precisions_cholesky
-            scale = np.abs(found).max(axis=1, keepdims=True)
-            fits = (np.abs(self.precisions_cholesky - found) <= FACTOR_SLACK * scale).all()
-        return None if fits else "is not the factor of the covariances"
 
     def _factored(self) -> Array:
         reciprocals = factor_variances(self.noise)

@@ -16,16 +16,15 @@ from gmm_dask.mixture.covariance.factors import (
     factor_precision,
     not_completed,
 )
-from gmm_dask.mixture.covariance.family import Array, CovarianceFamily, Indices
+from gmm_dask.mixture.covariance.family import FACTOR_SLACK, Array, CovarianceFamily, Indices
 from gmm_dask.mixture.covariance.ratio import units_of, within_ratio
-
-SYMMETRY_SLACK = 1e-8  # of a correlation
-FACTOR_SLACK = 1e-9  # of U^T covariance U about the identity, beside what rounding explains
 
 
 @dataclass(frozen=True, eq=False)
 class Matrices(CovarianceFamily):
     """What full and tied covariances have in common."""
+
+    precisions_are = "symmetric, positive-definite"
 
     @property
     def matrices(self) -> Array:
@@ -39,17 +38,6 @@ class Matrices(CovarianceFamily):
     def precisions(self) -> Array:
         factors = self.precisions_cholesky
         return factors @ factors.swapaxes(-1, -2)
-
-    @staticmethod
-    def precisions_problem(precisions: Array) -> str | None:
-        scale = np.sqrt(np.abs(np.einsum("...ii->...i", precisions)))
-        with np.errstate(all="ignore"):
-            scaled = precisions / scale[..., :, None] / scale[..., None, :]
-            is_symmetric = np.allclose(scaled, scaled.swapaxes(-1, -2))
-        return None if is_symmetric else "symmetric, positive-definite"
-
-    def dense_factor(self, j: int) -> Array:
-        return self._of(self.precisions_cholesky, j)
 
     def squared_distances(self, D: Array, j: int, work: Array, out: Array) -> None:
         np.matmul(D, self._of(self.precisions_cholesky, j), out=work)
@@ -74,9 +62,6 @@ class Matrices(CovarianceFamily):
         matrices = (vectors * held[:, None, :]) @ vectors.swapaxes(1, 2)
         matrices = _symmetric(matrices) * scale[:, None] * scale
         return self._with(matrices.reshape(self.covariances.shape))
-
-    def prior_rows(self, degrees_of_freedom: float) -> float:
-        return degrees_of_freedom + self.n_features + 1
 
     def marginal(self, observed: Indices) -> Self:
         covariances = self.covariances[..., observed[:, None], observed]
@@ -115,16 +100,6 @@ class Matrices(CovarianceFamily):
 
     def dependent_features(self, i: int) -> tuple[int, ...]:
         return combined_features(_correlations(self.matrices[i]))
-
-    def covariances_problem(self) -> str | None:
-        problem = super().covariances_problem()
-        if problem is not None:
-            return problem
-        with np.errstate(all="ignore"):
-            for j, (correlation, _) in enumerate(self._scaled()):
-                if not np.abs(correlation - correlation.T).max() <= SYMMETRY_SLACK:
-                    return f"is not symmetric in matrix {j}"
-        return None
 
     def factors_problem(self) -> str | None:
         with np.errstate(all="ignore"):
@@ -191,12 +166,6 @@ class Full(Matrices):
     def variances(self) -> Array:
         return np.asarray(np.einsum("kdd->kd", self.covariances))
 
-    def dense(self, values: Array) -> Array:
-        return values
-
-    def log_determinants(self) -> Array:
-        return np.asarray(np.log(np.einsum("kdd->kd", self.precisions_cholesky)).sum(axis=1))
-
     def scatter_of(self, weights: Array, V: Array) -> Array:
         root = V * np.sqrt(weights)[:, None]
         return np.asarray(root[:, :, None] * root[:, None, :])
@@ -257,12 +226,6 @@ class Tied(Matrices):
     @property
     def variances(self) -> Array:
         return np.broadcast_to(np.diagonal(self.covariances), (self.n_components, self.n_features))
-
-    def dense(self, values: Array) -> Array:
-        return np.broadcast_to(values, (self.n_components, *values.shape))
-
-    def log_determinants(self) -> Array:
-        return np.full(self.n_components, np.log(np.diagonal(self.precisions_cholesky)).sum())
 
     def scatter_of(self, weights: Array, V: Array) -> Array:
         root = V * np.sqrt(weights)[:, None]

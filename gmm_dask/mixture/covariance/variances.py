@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from gmm_dask.mixture.covariance.factors import factor_variances
 from gmm_dask.mixture.covariance.family import Array, CovarianceFamily, Indices
-from gmm_dask.mixture.covariance.matrices import FACTOR_SLACK
 from gmm_dask.mixture.covariance.ratio import units_of, within_ratio
 
 
@@ -24,10 +23,6 @@ class Variances(CovarianceFamily):
         with np.errstate(over="ignore", invalid="ignore"):
             return cls(k, d, factors**-2.0, factors)
 
-    @staticmethod
-    def precisions_problem(precisions: Array) -> str | None:
-        return None if (precisions > 0).all() else "positive"
-
     @property
     def precisions(self) -> Array:
         return np.asarray(self.precisions_cholesky**2)
@@ -37,21 +32,12 @@ class Variances(CovarianceFamily):
         k, d = self.n_components, self.n_features
         return np.broadcast_to(self.precisions_cholesky.reshape(k, -1), (k, d)).copy()
 
-    def dense_factor(self, j: int) -> Array:
-        return np.asarray(self.precisions_cholesky[j] * np.eye(self.n_features))
-
     def squared_distances(self, D: Array, j: int, work: Array, out: Array) -> None:
         np.multiply(D, self.precisions_cholesky[j], out=work)
         np.einsum("nd,nd->n", work, work, out=out)
 
     def regressions(self, observed: Indices, missing: Indices) -> Array:
         return np.zeros((self.n_components, len(missing), len(observed)))
-
-    def factors_problem(self) -> str | None:
-        with np.errstate(all="ignore"):
-            unit = self.precisions_cholesky * np.sqrt(self.covariances)
-            fits = np.abs(unit - 1).max() <= FACTOR_SLACK
-        return None if fits else "is not 1 / standard deviation of the covariances"
 
     def _factored(self) -> Array:
         return factor_variances(self.covariances)
@@ -78,12 +64,6 @@ class Diag(Variances):
     @property
     def variances(self) -> Array:
         return self.covariances
-
-    def dense(self, values: Array) -> Array:
-        return values[:, :, None] * np.eye(self.n_features)
-
-    def log_determinants(self) -> Array:
-        return np.asarray(np.log(self.precisions_cholesky).sum(axis=1))
 
     def add_scatter(self, scatter: Array, j: int, resp: Array, D: Array, work: Array) -> None:
         # Times sqrt(r) first: a far row of share 0 would overflow and give 0 times infinity.
@@ -154,9 +134,6 @@ class Spherical(Variances):
     @property
     def variances(self) -> Array:
         return np.broadcast_to(self.covariances[:, None], (self.n_components, self.n_features))
-
-    def dense(self, values: Array) -> Array:
-        return values[:, None, None] * np.eye(self.n_features)
 
     def log_determinants(self) -> Array:
         return np.asarray(self.n_features * np.log(self.precisions_cholesky))

@@ -157,8 +157,7 @@ def _frames(
     means, packed, view_means, view_packed, tops = [], [], [], [], []
     for state in states:
         parameters = state.parameters
-        family = parameters.family.marginal(features)
-        covariances = family.dense(family.covariances)
+        covariances = parameters.family.marginal(features).dense()
         covariances = covariances / units[:, None] / units  # the product may be beyond float64
         means.append(((parameters.means - centre) / scale)[:, features])
         packed.append(covariances[:, upper[0], upper[1]])
