@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         load_model,
     )
     from gmm_dask.estimator.display import MixtureDisplay
-    from gmm_dask.stage.job import show_versions
+    from gmm_dask.stage.identity import show_versions
     from gmm_dask.stage.outputs import read_labels
 
 __version__ = "0.1.0"
@@ -26,7 +26,7 @@ _PUBLIC = {
     "MixtureDisplay": "gmm_dask.estimator.display",
     "load_model": "gmm_dask.estimator",
     "read_labels": "gmm_dask.stage.outputs",
-    "show_versions": "gmm_dask.stage.job",
+    "show_versions": "gmm_dask.stage.identity",
 }
 
 __all__ = [

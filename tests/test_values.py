@@ -32,7 +32,7 @@ from gmm_dask.errors import DataError, NotNumbersError
 from gmm_dask.kinds import inexact, is_exact
 from gmm_dask.storage import plan_dataset
 from gmm_dask.storage.input.parquet.reader import read_table
-from gmm_dask.storage.input.plan import sources
+from gmm_dask.storage.input.sources import sources
 
 Rule = Literal["exact", "missing", "refused"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,23 @@ from gmm_dask.errors import DataError
 from gmm_dask.estimator.explaining import Explaining
 from gmm_dask.estimator.hand_over import HandOver
 from gmm_dask.estimator.rows.user_rows import backend_of, checked_chunks, is_lazy, map_rows
-from gmm_dask.estimator.showing import Showing
 from gmm_dask.mixture import MergeTree, Parameters, merge_tree, mixture_sample
 from gmm_dask.mixture.merging import looked_up
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int32]
 _Criterion = Callable[..., engine.WeightedSum]
+
+
+class Showing:
+    """Nothing is computed, read or raised for the HTML of a notebook."""
+
+    def _get_fitted_attr_html(self, doc_link: str = "") -> Any:
+        """scikit-learn's table of the fitted attributes, without properties: some are computed."""
+        there = {name: each for name, each in vars(self).items() if not name.startswith("_")}
+        found = BaseEstimator._get_fitted_attr_html(SimpleNamespace(**there), doc_link)
+        found.estimator_class = type(self)
+        return found
 
 
 class FittedMixture(Showing, Explaining, HandOver, DensityMixin, BaseEstimator):  # type: ignore[misc]

@@ -120,7 +120,7 @@ def _of_version(ref: str) -> dict[str, Any]:
 
 def record_of(mixture: Any) -> Model:
     """The record of a fitted mixture; of what is not known of the fit it says 0 or nothing."""
-    from gmm_dask.stage.job import software_versions
+    from gmm_dask.stage.identity import software_versions
     from gmm_dask.storage import Model
 
     parameters = mixture._recorded()

@@ -41,8 +41,9 @@ from gmm_dask.stage.publish import publish as stage_publish
 from gmm_dask.stage.publish import write_delta_table
 from gmm_dask.stage.refresh.keeping import labelled as stage_label_refreshed
 from gmm_dask.stage.refresh.keeping import published as stage_publish_refreshed
-from gmm_dask.stage.refresh.refreshing import Refresh, Refreshed
-from gmm_dask.stage.refresh.refreshing import begin as stage_begin
+from gmm_dask.stage.refresh.known import Refresh
+from gmm_dask.stage.refresh.known import begin as stage_begin
+from gmm_dask.stage.refresh.refreshing import Refreshed
 from gmm_dask.stage.refresh.refreshing import refreshed as stage_refreshed
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.text import numbered, table_versions

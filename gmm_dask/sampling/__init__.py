@@ -3,8 +3,7 @@
 Knows NumPy alone. The engine maps these functions over chunks and merges what they return.
 """
 
-from gmm_dask.sampling.folds import Fold, folded
-from gmm_dask.sampling.keys import Keys, row_keys, spread_and_keys
+from gmm_dask.sampling.keys import Fold, Keys, folded, row_keys, spread_and_keys
 from gmm_dask.sampling.profile import Oddity, Seen, odd_columns
 from gmm_dask.sampling.sketch import Draw, Sketch, chosen_rows, fewer
 from gmm_dask.sampling.spread import ColumnSpread, weight_unit

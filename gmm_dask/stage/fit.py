@@ -21,7 +21,8 @@ from gmm_dask.roads.cautions import Caution, gist, noise_caution
 from gmm_dask.roads.fitting_run import FitData, FitListener, tasks_told
 from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints import Keeper
-from gmm_dask.stage.job import Job, settings_hash, software_versions
+from gmm_dask.stage.identity import settings_hash, software_versions
+from gmm_dask.stage.job import Job
 from gmm_dask.stage.labels.pages import hash_pages, note_pages
 from gmm_dask.stage.labels.row_checks import check_survey, check_total
 from gmm_dask.stage.labels.severity import Severities

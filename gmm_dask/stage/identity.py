@@ -1,16 +1,25 @@
-"""The folder of a run, found from its settings and data; never the folder of other data."""
+"""What decides the identity of a run, and its folder, which is never the folder of other data."""
 
 from __future__ import annotations
 
+import hashlib
+import platform
+import sys
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from importlib.metadata import version as installed_version
 from typing import Any
 
 from gmm_dask.errors import InputChangedError, OutputError
+from gmm_dask.mixture import core
 from gmm_dask.pace import Count
+from gmm_dask.stage.labels.severity import Severities
+from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.storage import (
     CONTENTS,
     Clock,
     FileContent,
+    Model,
     Plan,
     RunFolder,
     Store,
@@ -160,3 +169,57 @@ def _states(folder: RunFolder) -> tuple[FileContent, ...] | None:
     if not folder.exists("run.json"):
         return None
     return states_of(folder.get_json("run.json"), folder.path("run.json"))
+
+
+def what_matters(
+    settings: Settings | ScoreSettings,
+    dataset: Plan,
+    model: Model | None,
+    severities: Severities | None,
+) -> dict[str, Any]:
+    """All settings that change a byte of the output: not where the run computes or writes."""
+    matters: dict[str, Any] = {
+        "data": _data_that_matters(settings) | {"features": list(dataset.features)},
+        "labels": settings.labels.model_dump(mode="json", exclude={"delta_table"}),
+        "chunk_bytes": settings.memory.chunk_bytes,
+    }
+    if isinstance(settings, Settings):
+        return matters | _fit_that_matters(settings) | {"follows": settings.output.follows}
+    assert model is not None
+    if severities is not None and "severity" in settings.labels.further:
+        matters["severity"] = sha256_hex(canonical_json(severities.to_dict()))
+    return matters | {"model": model.sha256}
+
+
+def settings_hash(settings: Settings) -> str:
+    """SHA-256 of those settings that decide which model a fit comes to."""
+    document = _fit_that_matters(settings) | {"data": _data_that_matters(settings)}
+    return hashlib.sha256(canonical_json(document)).hexdigest()
+
+
+def _fit_that_matters(settings: Settings) -> dict[str, Any]:
+    """How to fit, and what the model is chosen among where it is."""
+    sections = ("fit", "select") if settings.select.is_asked else ("fit",)
+    return {name: getattr(settings, name).model_dump(mode="json") for name in sections}
+
+
+def _data_that_matters(settings: Settings | ScoreSettings) -> dict[str, Any]:
+    return settings.data.model_dump(mode="json", exclude={"path", "version", "between"})
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of all software that the numbers of a run may depend on."""
+    names = ("gmm-dask", "numpy", "scipy", "scikit-learn", "dask", "distributed", "pyarrow")
+    return {"python": platform.python_version()} | {name: _installed(name) for name in names}
+
+
+def show_versions() -> None:
+    """Print the versions of software that numbers depend on, and the level of the compiled core."""
+    for name, version in (software_versions() | {"compiled core": core.level_name()}).items():
+        sys.stdout.write(f"{name}: {version}\n")
+
+
+@cache
+def _installed(name: str) -> str:
+    """The installed version of a package, cached: each look-up reads the package's metadata."""
+    return installed_version(name)

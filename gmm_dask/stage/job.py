@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
 import re
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from importlib.metadata import version as installed_version
+from functools import partial
 from typing import Any, Generic, TypeVar
 from urllib.parse import unquote
 
@@ -20,11 +16,10 @@ from gmm_dask.engine.cluster.address import check_certificates
 from gmm_dask.errors import OutputError, SettingsError
 from gmm_dask.fitting import Report
 from gmm_dask.kinds import element_of
-from gmm_dask.mixture import core
 from gmm_dask.redaction import redacted, redacted_document
 from gmm_dask.roads.dataset import planned_rows
 from gmm_dask.stage import text
-from gmm_dask.stage.identity import begin, run_folder
+from gmm_dask.stage.identity import begin, run_folder, software_versions, what_matters
 from gmm_dask.stage.labels.scorer import scorer_of
 from gmm_dask.stage.labels.severity import Severities
 from gmm_dask.stage.lineage.changes import Descent, Followed
@@ -52,7 +47,6 @@ from gmm_dask.storage import (
     open_store,
     overlaps,
     plan_dataset,
-    sha256_hex,
     would_list,
 )
 
@@ -183,7 +177,7 @@ def plan(
         check_kept(kept, settings.labels.further)
     check_delta_table(settings, dataset, kept)
     _check_model(settings, dataset)
-    matters = _what_matters(settings, dataset, model, severities) | dict(more or {})
+    matters = what_matters(settings, dataset, model, severities) | dict(more or {})
     tell("looking at what was published", 0)
     newest = latest(store)  # if its entry is damaged, that is an error now, not when all is done
     gone = () if newest is None else newest.registry.gone
@@ -288,62 +282,12 @@ def _check_scratch(settings: Settings | ScoreSettings) -> None:
         check_folder(folder)
 
 
-def settings_hash(settings: Settings) -> str:
-    """SHA-256 of those settings that decide which model a fit comes to."""
-    document = _fit_that_matters(settings) | {"data": _data_that_matters(settings)}
-    return hashlib.sha256(canonical_json(document)).hexdigest()
-
-
-def software_versions() -> dict[str, str]:
-    """Versions of all software that the numbers of a run may depend on."""
-    names = ("gmm-dask", "numpy", "scipy", "scikit-learn", "dask", "distributed", "pyarrow")
-    return {"python": platform.python_version()} | {name: _installed(name) for name in names}
-
-
-def show_versions() -> None:
-    """Print the versions of software that numbers depend on, and the level of the compiled core."""
-    for name, version in (software_versions() | {"compiled core": core.level_name()}).items():
-        sys.stdout.write(f"{name}: {version}\n")
-
-
-@cache
-def _installed(name: str) -> str:
-    """The installed version of a package, cached: each look-up reads the package's metadata."""
-    return installed_version(name)
-
-
 def _check_output_is_no_input(data: DataSettings, store: Store) -> None:
     if would_list(data.path, store.path("runs/0/labels/part.parquet")):
         raise SettingsError(
             f"output.path: {store.url} lies inside of data.path, {data.in_short}: the next run "
             "would take the labels for data. Choose a folder beside the data."
         )
-
-
-def _what_matters(
-    settings: Settings | ScoreSettings,
-    dataset: Plan,
-    model: Model | None,
-    severities: Severities | None,
-) -> dict[str, Any]:
-    """All settings that change a byte of the output: not where the run computes or writes."""
-    matters: dict[str, Any] = {
-        "data": _data_that_matters(settings) | {"features": list(dataset.features)},
-        "labels": settings.labels.model_dump(mode="json", exclude={"delta_table"}),
-        "chunk_bytes": settings.memory.chunk_bytes,
-    }
-    if isinstance(settings, Settings):
-        return matters | _fit_that_matters(settings) | {"follows": settings.output.follows}
-    assert model is not None
-    if severities is not None and "severity" in settings.labels.further:
-        matters["severity"] = sha256_hex(canonical_json(severities.to_dict()))
-    return matters | {"model": model.sha256}
-
-
-def _fit_that_matters(settings: Settings) -> dict[str, Any]:
-    """How to fit, and what the model is chosen among where it is."""
-    sections = ("fit", "select") if settings.select.is_asked else ("fit",)
-    return {name: getattr(settings, name).model_dump(mode="json") for name in sections}
 
 
 def _kept_columns(settings: Settings | ScoreSettings, dataset: Plan) -> tuple[str, ...]:
@@ -359,10 +303,6 @@ def _read_columns(settings: Settings | ScoreSettings, dataset: Plan) -> tuple[st
     weight = () if dataset.weight_column is None else (dataset.weight_column,)
     kept = (name for name in _kept_columns(settings, dataset) if name not in dataset.key_columns)
     return tuple(dict.fromkeys((*dataset.feature_columns, *weight, *kept)))
-
-
-def _data_that_matters(settings: Settings | ScoreSettings) -> dict[str, Any]:
-    return settings.data.model_dump(mode="json", exclude={"path", "version", "between"})
 
 
 def _describe(settings: Settings | ScoreSettings, dataset: Plan, identity: str) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from gmm_dask.errors import OutputError, SettingsError
 from gmm_dask.redaction import redacted
 from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted
-from gmm_dask.stage.identity import note_contents
-from gmm_dask.stage.job import Job, delta_url, software_versions
+from gmm_dask.stage.identity import note_contents, software_versions
+from gmm_dask.stage.job import Job, delta_url
 from gmm_dask.stage.labels.certainty import certainty
 from gmm_dask.stage.labels.labelling import Labelled
 from gmm_dask.stage.labels.profile_record import profile_records

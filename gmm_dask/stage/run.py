@@ -13,7 +13,7 @@ from gmm_dask.stage.labels.labelling import label
 from gmm_dask.stage.lineage.registry import promote_if_asked
 from gmm_dask.stage.outputs import Published
 from gmm_dask.stage.publish import make_latest, publish, write_delta_table
-from gmm_dask.stage.refresh import keeping, refreshing
+from gmm_dask.stage.refresh import keeping, known, refreshing
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher, traced
 
@@ -50,7 +50,7 @@ def refresh(settings: Settings, watcher: Watcher | None = None) -> Published:
 
 def _refresh(settings: Settings, watcher: Watcher) -> Published:
     watcher.phase("plan", settings.data.in_short)
-    begun = refreshing.begin(settings, watcher)
+    begun = known.begin(settings, watcher)
     job = begun.job
     watcher.detail(job.features)
     if job.published is not None:

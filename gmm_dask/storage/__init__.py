@@ -25,15 +25,9 @@ from gmm_dask.storage.input.parquet.reader import (
     carried_schema,
     read_chunks,
 )
-from gmm_dask.storage.input.plan import (
-    Chunk,
-    ChunkSource,
-    Plan,
-    array_names,
-    name_of,
-    shard_sources,
-)
+from gmm_dask.storage.input.plan import Chunk, Plan
 from gmm_dask.storage.input.planning import part_of, plan_dataset
+from gmm_dask.storage.input.sources import ChunkSource, array_names, name_of, shard_sources
 from gmm_dask.storage.records.checkpoint_file import (
     SURVEY,
     Origin,

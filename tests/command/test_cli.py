@@ -20,7 +20,7 @@ import typer
 from typer.testing import CliRunner
 
 from gmm_dask import load_model, read_labels
-from gmm_dask.command import cli, ending, upkeep
+from gmm_dask.command import about_outputs, cli, ending
 from gmm_dask.storage.store.local_store import LocalStore
 from tests.storage.stores import RUN, check_one_whole_version, publish_run
 
@@ -342,7 +342,7 @@ def test_an_interrupted_promotion_says_nothing_of_a_fit(
 
     monkeypatch.setattr("gmm_dask.stage.publish.promote", interrupt)
     with pytest.raises(typer.Exit) as ended:
-        upkeep.promote("OUT@1")
+        about_outputs.promote("OUT@1")
     assert ended.value.exit_code == ending.INTERRUPTED
     said = capsys.readouterr().err
     assert "interrupted. The latest version is as it was, or the promoted one already" in said
@@ -398,16 +398,16 @@ def test_gc_removes_what_it_says_and_says_what_it_would(
     store = LocalStore(str(tmp_path))
     publish_run(store)
     store.put(f"runs/{RUN}/checkpoints/00001.json", bytes(1200))
-    upkeep.gc(str(tmp_path), dry_run=True)
+    about_outputs.gc(str(tmp_path), dry_run=True)
     assert capsys.readouterr().out == "1 file would be removed, 1.2 kB.\n"
-    upkeep.gc(str(tmp_path))
+    about_outputs.gc(str(tmp_path))
     assert capsys.readouterr().out == "1 file removed, 1.2 kB.\n"
-    upkeep.gc(str(tmp_path))
+    about_outputs.gc(str(tmp_path))
     assert capsys.readouterr().out == "0 files removed, 0 bytes.\n"
-    upkeep.gc(str(tmp_path), abandoned_days=float("inf"))  # was an OverflowError
+    about_outputs.gc(str(tmp_path), abandoned_days=float("inf"))  # was an OverflowError
     check_one_whole_version(store)
     with pytest.raises(typer.Exit):
-        upkeep.gc(f"{tmp_path}@1", abandoned_days=1.0)
+        about_outputs.gc(f"{tmp_path}@1", abandoned_days=1.0)
     assert "@1 holds no run and no version" in capsys.readouterr().err
 
 

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from gmm_dask.errors import DataError
 from gmm_dask.storage.input.parquet.reader import read_features, read_table
-from gmm_dask.storage.input.plan import sources
 from gmm_dask.storage.input.planning import plan_dataset
+from gmm_dask.storage.input.sources import sources
 
 COLUMNS = {"x": ("x",), "y": ("y",), "v": ("v[0]", "v[1]")}  # and the features that each is
 KEPT = ("id", "word")

@@ -12,8 +12,8 @@ from gmm_dask import read_labels
 from gmm_dask.errors import GmmDaskError, SettingsError
 from gmm_dask.stage.outputs import Published
 from gmm_dask.storage.input.parquet.reader import read_features, read_table
-from gmm_dask.storage.input.plan import sources
 from gmm_dask.storage.input.planning import plan_dataset
+from gmm_dask.storage.input.sources import sources
 from tests.faults import inputs
 from tests.faults.inputs import (
     SOUND,

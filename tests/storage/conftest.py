@@ -13,8 +13,9 @@ import pytest
 
 from gmm_dask.errors import DataError
 from gmm_dask.storage.input.parquet.reader import read_features
-from gmm_dask.storage.input.plan import Plan, sources
+from gmm_dask.storage.input.plan import Plan
 from gmm_dask.storage.input.planning import plan_dataset
+from gmm_dask.storage.input.sources import sources
 
 Write = Callable[..., Path]
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from gmm_dask.errors import DataError
 from gmm_dask.storage.input.columns.column_types import common_type, exact_cast, plain_type
 from gmm_dask.storage.input.parquet.reader import read_table
-from gmm_dask.storage.input.plan import sources
 from gmm_dask.storage.input.planning import plan_dataset
+from gmm_dask.storage.input.sources import sources
 from tests.storage.conftest import Write, problems_of
 
 NONE = None

@@ -17,8 +17,9 @@ from deltalake import DeltaTable, write_deltalake
 from gmm_dask.errors import DataError, InputError
 from gmm_dask.storage.input.listing import table_formats as delta
 from gmm_dask.storage.input.parquet.reader import read_table
-from gmm_dask.storage.input.plan import Plan, sources
+from gmm_dask.storage.input.plan import Plan
 from gmm_dask.storage.input.planning import plan_dataset
+from gmm_dask.storage.input.sources import sources
 from tests.object_service import ObjectService
 from tests.storage.conftest import problems_of, read_all, write_file
 

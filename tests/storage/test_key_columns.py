@@ -15,8 +15,8 @@ import pytest
 
 from gmm_dask.storage.input.parquet.footers import FIRST_READ
 from gmm_dask.storage.input.parquet.reader import read_features, read_table
-from gmm_dask.storage.input.plan import sources
 from gmm_dask.storage.input.planning import plan_dataset
+from gmm_dask.storage.input.sources import sources
 from tests.storage.conftest import Write, problems_of
 
 UTC = dt.UTC

@@ -30,8 +30,8 @@ from gmm_dask.storage.input.parquet.reader import (
     read_features,
     read_table,
 )
-from gmm_dask.storage.input.plan import sources
 from gmm_dask.storage.input.planning import plan_dataset
+from gmm_dask.storage.input.sources import sources
 from tests.storage.conftest import Write, read_all, write_file
 
 COMPRESSIONS = ("none", "snappy", "zstd", "gzip", "lz4")
@@ -432,7 +432,7 @@ import numpy as np
 from gmm_dask.errors import DataError
 from gmm_dask.storage import plan_dataset
 from gmm_dask.storage.input.parquet.reader import read_features
-from gmm_dask.storage.input.plan import sources
+from gmm_dask.storage.input.sources import sources
 
 original, place = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 place.write_bytes(original)
@@ -482,7 +482,7 @@ import resource, sys
 import numpy as np
 from gmm_dask.storage import plan_dataset
 from gmm_dask.storage.input.parquet.reader import read_features
-from gmm_dask.storage.input.plan import sources
+from gmm_dask.storage.input.sources import sources
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -25,7 +25,8 @@ from gmm_dask.stage.checkpoints.fit_record import (
     load_checkpoint,
 )
 from gmm_dask.stage.checkpoints.survey_record import is_worth_keeping, kind_of_survey
-from gmm_dask.stage.job import Job, settings_hash, software_versions
+from gmm_dask.stage.identity import settings_hash, software_versions
+from gmm_dask.stage.job import Job
 from gmm_dask.stage.settings import Settings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import (

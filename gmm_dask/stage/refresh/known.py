@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from gmm_dask.errors import DataError, SettingsError
 from gmm_dask.mixture import Parameters
 from gmm_dask.pace import Count
 from gmm_dask.stage import text
-from gmm_dask.stage.job import Job, settings_hash
+from gmm_dask.stage.identity import settings_hash
+from gmm_dask.stage.job import Job, plan
 from gmm_dask.stage.labels.severity import Severities
 from gmm_dask.stage.lineage.following import LATEST, NONE, of_alias
 from gmm_dask.stage.outputs import load_published, open_output
 from gmm_dask.stage.settings import Settings
+from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import (
     Cut,
     FileContent,
@@ -29,6 +32,7 @@ from gmm_dask.storage import (
     file_contents,
     latest,
     load_statistics,
+    open_store,
     part_of,
     read_contents_of,
 )
@@ -198,3 +202,64 @@ def cut_of(job: Job[Any]) -> Cut:
     plan: Plan = job.plan
     missing = job.settings.data.missing
     return Cut(plan.features, plan.dtype, plan.chunk_rows, missing, plan.weight_column)
+
+
+class Known(NamedTuple):
+    """What a refresh goes on from.
+
+    Parameters
+    ----------
+    base : Base
+    matched : Matched
+    """
+
+    base: Base
+    matched: Matched
+
+
+class Refresh(NamedTuple):
+    """A refresh before any row was read.
+
+    Parameters
+    ----------
+    job : Job
+        The run; `published` is the version that a refresh would only repeat, where there is one.
+    known : Known or None
+        None where nothing was published yet, or where nothing is to be done.
+    """
+
+    job: Job[Settings]
+    known: Known | None
+
+
+def begin(settings: Settings, watcher: Watcher | None = None) -> Refresh:
+    """Plan a refresh: footers, the version to go on from, and what of the data it knows.
+
+    Raises
+    ------
+    As `plan`, and SettingsError where the latest version was fitted with other settings.
+    """
+    tell = (watcher or Watcher()).progress
+    tell("opening the latest version", 0)
+    store = open_store(settings.output.path, private=settings.output.private)
+    base = base_of(store, settings)
+    if base is None:
+        return Refresh(plan(settings, watcher), None)
+    polish = settings.refresh.polish
+    job = plan(settings, watcher, {"refresh": {"of": base.of_model, "polish": polish}})
+    if job.published is not None:
+        return Refresh(job, None)
+    found = matched(job, base, partial(tell, "hashing files"))
+    ours = base.folder.store.url == store.url
+    if ours and _is_up_to_date(base, found) and _labels(base.folder) == _labels(job.folder):
+        return Refresh(replace(job, published=base.version, folder=base.folder), None)
+    return Refresh(job, Known(base, found))
+
+
+def _is_up_to_date(base: Base, found: Matched) -> bool:
+    kept = () if base.kept is None else base.kept.files
+    return not found.to_read and not found.n_gone and len(found.known) == len(kept)
+
+
+def _labels(folder: RunFolder) -> Any:
+    return folder.get_json("run.json")["settings"]["labels"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,20 +18,18 @@ from gmm_dask.roads.cautions import narrow_events
 from gmm_dask.roads.fitting_run import maximisation, tasks_told
 from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted, fit, holding, model_of, tell_narrow, write_model
-from gmm_dask.stage.job import Job, plan
+from gmm_dask.stage.job import Job
 from gmm_dask.stage.labels.row_checks import check_survey
 from gmm_dask.stage.lineage.changes import changes_of, order_of, renumbered
 from gmm_dask.stage.lineage.following import predecessor
 from gmm_dask.stage.refresh.drift import Measure, Moved, curves_of, judged
-from gmm_dask.stage.refresh.known import Base, Matched, base_of, check_enough, matched
+from gmm_dask.stage.refresh.known import Base, Matched, Refresh, check_enough
 from gmm_dask.stage.refresh.partition_sums import Under, partition_sums, total_of
 from gmm_dask.stage.report.data import MAX_ROWS, report_sample
 from gmm_dask.stage.settings import Settings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import (
     PartitionSums,
-    RunFolder,
-    open_store,
     part_of,
 )
 
@@ -42,34 +39,6 @@ ANEW = (
     "An earlier attempt of this refresh did not end. A refresh keeps no checkpoints: it begins "
     "anew, with the same bits."
 )
-
-
-class Known(NamedTuple):
-    """What a refresh goes on from.
-
-    Parameters
-    ----------
-    base : Base
-    matched : Matched
-    """
-
-    base: Base
-    matched: Matched
-
-
-class Refresh(NamedTuple):
-    """A refresh before any row was read.
-
-    Parameters
-    ----------
-    job : Job
-        The run; `published` is the version that a refresh would only repeat, where there is one.
-    known : Known or None
-        None where nothing was published yet, or where nothing is to be done.
-    """
-
-    job: Job[Settings]
-    known: Known | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,39 +104,6 @@ class Refreshed:
             "exceeded": list(self.exceeded),
             "curves": curves_of(self.drift),
         }
-
-
-def begin(settings: Settings, watcher: Watcher | None = None) -> Refresh:
-    """Plan a refresh: footers, the version to go on from, and what of the data it knows.
-
-    Raises
-    ------
-    As `plan`, and SettingsError where the latest version was fitted with other settings.
-    """
-    tell = (watcher or Watcher()).progress
-    tell("opening the latest version", 0)
-    store = open_store(settings.output.path, private=settings.output.private)
-    base = base_of(store, settings)
-    if base is None:
-        return Refresh(plan(settings, watcher), None)
-    polish = settings.refresh.polish
-    job = plan(settings, watcher, {"refresh": {"of": base.of_model, "polish": polish}})
-    if job.published is not None:
-        return Refresh(job, None)
-    found = matched(job, base, partial(tell, "hashing files"))
-    ours = base.folder.store.url == store.url
-    if ours and _is_up_to_date(base, found) and _labels(base.folder) == _labels(job.folder):
-        return Refresh(replace(job, published=base.version, folder=base.folder), None)
-    return Refresh(job, Known(base, found))
-
-
-def _is_up_to_date(base: Base, found: Matched) -> bool:
-    kept = () if base.kept is None else base.kept.files
-    return not found.to_read and not found.n_gone and len(found.known) == len(kept)
-
-
-def _labels(folder: RunFolder) -> Any:
-    return folder.get_json("run.json")["settings"]["labels"]
 
 
 def refreshed(

@@ -13,7 +13,7 @@ from gmm_dask.mixture import merge_tree
 from gmm_dask.roads.fitting_run import maximisation
 from gmm_dask.sections import FitSettings
 from gmm_dask.stage.given_model import publish_model
-from gmm_dask.stage.job import software_versions
+from gmm_dask.stage.identity import software_versions
 from gmm_dask.stage.outputs import Published, open_output
 from gmm_dask.stage.refresh.partition_sums import total_of
 from gmm_dask.storage import KeptStatistics, canonical_json, load_statistics, sha256_hex

@@ -14,12 +14,12 @@ from gmm_dask.kinds import INEXACT
 from gmm_dask.pace import Count, counted
 from gmm_dask.storage.input.columns.column_types import holds_moments
 from gmm_dask.storage.input.columns.common_schema import (
-    ONE_TYPE,
     Schema,
     common_schema,
     without_values,
 )
 from gmm_dask.storage.input.columns.selection import Cast, Selection, column_of
+from gmm_dask.storage.input.columns.variants import ONE_TYPE
 from gmm_dask.storage.input.inputs import REFUSALS, Problems, is_remote, open_input, unreadable
 from gmm_dask.storage.input.listing import File, Listing, Paths, list_files
 from gmm_dask.storage.input.parquet.footers import (

@@ -19,7 +19,8 @@ from gmm_dask.pace import Count, counted
 from gmm_dask.storage.input.inputs import readable
 from gmm_dask.storage.input.parquet.reader import OpenChunk, open_planned
 from gmm_dask.storage.input.parquet.row_groups import n_leaves
-from gmm_dask.storage.input.plan import ChunkSource, Partition, Plan, sources
+from gmm_dask.storage.input.plan import Partition, Plan
+from gmm_dask.storage.input.sources import ChunkSource, sources
 from gmm_dask.storage.records.codec import (
     COUNT,
     INTEGER,

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
 from gmm_dask.kinds import refusal
-from gmm_dask.storage.input.columns.column_types import (
-    common_type,
-    has_nested_dictionary,
-    key_value,
-    plain_type,
-)
 from gmm_dask.storage.input.columns.selection import (
     Selection,
     cast_of,
@@ -32,110 +25,17 @@ from gmm_dask.storage.input.columns.selection import (
     slots_of,
     value_type,
 )
+from gmm_dask.storage.input.columns.variants import (
+    Variant,
+    all_columns,
+    check_one_type,
+    check_texts,
+    variants_of,
+    widened_columns,
+)
 from gmm_dask.storage.input.inputs import Problems
 from gmm_dask.storage.input.parquet.footers import Column, Footer
 from gmm_dask.storage.records.codec import MAX_TEXT
-
-ONE_TYPE = "Write it with one type in all files"
-
-
-@dataclass(frozen=True, eq=False)
-class Variant:
-    """A set of columns, and the files that have it.
-
-    Parameters
-    ----------
-    columns : tuple of (name, Arrow type)
-        Columns of the files.
-    keys : tuple of (name, Arrow type)
-        Keys of their folders; the type of a key that is also a column is the type of the column.
-    files : tuple of str
-    """
-
-    columns: tuple[Column, ...]
-    keys: tuple[Column, ...]
-    files: tuple[str, ...]
-
-    @cached_property
-    def types(self) -> dict[str, pa.DataType]:
-        """Type by name, of the columns of the files."""
-        return dict(self.columns)
-
-    @cached_property
-    def all_types(self) -> dict[str, pa.DataType]:
-        """Type by name, of columns and keys."""
-        return dict((*self.columns, *self.keys))
-
-
-def variants_of(footers: Iterable[Footer]) -> tuple[Variant, ...]:
-    """The sets of columns that files have."""
-    files: dict[tuple[tuple[Column, ...], tuple[Column, ...]], list[str]] = {}
-    for footer in footers:
-        types = dict(footer.columns)
-        keys = tuple((key.name, types.get(key.name, key.type)) for key in footer.keys)
-        files.setdefault((footer.columns, keys), []).append(footer.name)
-    return tuple(Variant(*columns, tuple(names)) for columns, names in files.items())
-
-
-def check_one_type(
-    name: str, setting: str, variants: Sequence[Variant], problems: Problems
-) -> None:
-    """Report each file whose column fits no type together with those of the files before."""
-    expected, witness = pa.null(), variants[0]
-    for variant in variants:
-        type_ = variant.all_types.get(name, pa.null())
-        for file in variant.files if has_nested_dictionary(type_) else ():
-            line = (
-                f"{file}, column {name!r}: is {type_}; a dictionary inside of another type "
-                f"cannot be read in pieces. Write plain values, or leave it out of {setting}."
-            )
-            problems.add(f"files where the column {name!r} has a dictionary inside", line)
-        wider = common_type((expected, type_))
-        if wider is not None:
-            expected, witness = wider, witness if wider == plain_type(expected) else variant
-            continue
-        for file in variant.files:
-            line = (
-                f"{file}, column {name!r}: is {type_}, but {expected} in "
-                f"{witness.files[0]}, and no type holds both exactly. {ONE_TYPE}, or leave "
-                f"it out of {setting}."
-            )
-            problems.add(f"files where the column {name!r} is of another type", line)
-
-
-def widened_columns(
-    names: Iterable[str], keys: Sequence[str], variants: Sequence[Variant]
-) -> Iterator[Column]:
-    """Columns of the labels that some file has with a narrower type, and keys that have a type."""
-    for name in names:
-        types = {each.all_types[name] for each in variants if name in each.all_types}
-        shared = common_type(types)
-        if name in keys:
-            is_wider = shared is not None and shared not in (pa.string(), pa.null())
-        else:
-            is_wider = shared is not None and set(map(plain_type, types)) != {shared}
-        if is_wider:
-            yield name, shared
-
-
-def check_texts(
-    footers: Iterable[Footer], types: Mapping[str, pa.DataType], problems: Problems
-) -> None:
-    """Report folder keys that are no values of the type which the column has in other files."""
-    for footer in footers:
-        for name, text, type_ in footer.keys:
-            if name not in types or name in dict(footer.columns) or not pa.types.is_null(type_):
-                continue
-            try:
-                key_value(text, types[name])
-            except pa.ArrowException:
-                line = (
-                    f"{footer.name}: its folder is that of {name}={text!r}, which is no "
-                    f"{types[name]}, as the column {name!r} of other files is. Rename the folder, "
-                    "or leave the column out of the labels."
-                )
-                problems.add(f"folder keys {name!r} that are of another type", line)
-
 
 MAX_NAMES = 30  # columns that one message lists
 OF_THE_MODEL = "features of the model"  # which rows to score cannot do without
@@ -166,11 +66,11 @@ def common_schema(footers: Sequence[Footer], selection: Selection, problems: Pro
     is_empty_batch = not in_use and not selection.to_fit
     keys = _key_columns(footers, problems)
     variants = variants_of(in_use or footers)
-    typed = _all_columns(variants)
+    typed = all_columns(variants)
     if is_empty_batch:
         variants = (_of_no_rows(variants, selection, keys),)
     _check_names(variants, problems)
-    columns = _all_columns(variants)
+    columns = all_columns(variants)
     index = frozenset[str]().union(*(footer.index_columns for footer in footers))
     named = _features(variants, selection, {*keys, *index}, problems)
     used = dict.fromkeys(column_of(name, columns) for name in named)
@@ -221,7 +121,7 @@ def _carried(
     selection: Selection, variants: tuple[Variant, ...], keys: tuple[str, ...], problems: Problems
 ) -> tuple[str, ...]:
     """The columns and keys that go to the labels, each once."""
-    every = (*_all_columns(variants), *keys) if selection.keep == "all" else ()
+    every = (*all_columns(variants), *keys) if selection.keep == "all" else ()
     carried = tuple(dict.fromkeys((*selection.carried, *every)))
     for name in carried:
         setting = "data.id_columns" if name in selection.id_columns else "labels.keep"
@@ -238,7 +138,7 @@ def _of_no_rows(
     Features and the weight get the null type, because a writer that has no values cannot know
     their type.
     """
-    columns = _all_columns(variants)
+    columns = all_columns(variants)
     features = (column_of(name, columns) for name in selection.features or ())
     computed = {*features, *filter(None, [selection.weight_column])}
     if not columns:
@@ -250,15 +150,6 @@ def _of_no_rows(
         tuple((name, columns.get(name, pa.null())) for name in keys),
         tuple(files),
     )
-
-
-def _all_columns(variants: Iterable[Variant]) -> dict[str, pa.DataType]:
-    """Every column of any file, the first file's first, with the one type of all where it is."""
-    types: dict[str, list[pa.DataType]] = {}
-    for variant in variants:
-        for name, type_ in variant.columns:
-            types.setdefault(name, []).append(type_)
-    return {name: common_type(each) or plain_type(each[0]) for name, each in types.items()}
 
 
 def _key_columns(footers: Sequence[Footer], problems: Problems) -> tuple[str, ...]:
@@ -319,7 +210,7 @@ def _features(
     names = dict.fromkeys(name for name, type_ in types if selection.is_number(type_))
     lists = dict.fromkeys(name for name, type_ in types if selection.is_number(value_type(type_)))
     if not names and len(lists) != 1:
-        known = _listed(_all_columns(variants))
+        known = _listed(all_columns(variants))
         line = (
             "data.features: no column without another role is a number, and no single one a list "
             f"of numbers. The columns: {known}"
@@ -380,7 +271,7 @@ def _is_column(
         line = f"{setting}: {name!r} is a folder key, not a column of all files. {remedy}"
         problems.add("folder keys in the place of columns", line)
     elif len(lacking) == len(variants):
-        known = dict.fromkeys((*_all_columns(variants), *keys))
+        known = dict.fromkeys((*all_columns(variants), *keys))
         line = f"{setting}: no file has a column {name!r}.{_hint(name, known)} They have: "
         problems.add("columns that no file has", line + _listed(known))
     else:

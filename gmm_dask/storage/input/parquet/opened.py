@@ -15,7 +15,7 @@ from gmm_dask.storage.arrow import to_numpy
 from gmm_dask.storage.input.inputs import Input, open_input
 from gmm_dask.storage.input.parquet.footers import INT96, footer_bytes, parse_footer
 from gmm_dask.storage.input.parquet.row_groups import n_leaves
-from gmm_dask.storage.input.plan import ChunkSource
+from gmm_dask.storage.input.sources import ChunkSource
 
 BLOCK_ROWS = 8192  # rows that are turned from columns into rows while they are in the cache
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 from gmm_dask.errors import DataError
 from gmm_dask.storage.arrow import OddValuesError, numbers
 from gmm_dask.storage.input.columns.column_types import exact_cast, key_value, plain_type
-from gmm_dask.storage.input.columns.common_schema import ONE_TYPE
 from gmm_dask.storage.input.columns.selection import Slot, is_number, number_type, slots_of
+from gmm_dask.storage.input.columns.variants import ONE_TYPE
 from gmm_dask.storage.input.inputs import Problems, readable, unreadable
 from gmm_dask.storage.input.parquet.opened import (
     BLOCK_ROWS,
@@ -27,7 +27,8 @@ from gmm_dask.storage.input.parquet.opened import (
     planned_input,
 )
 from gmm_dask.storage.input.parquet.row_groups import WRITE_AGAIN
-from gmm_dask.storage.input.plan import ChunkSource, Plan, sources
+from gmm_dask.storage.input.plan import Plan
+from gmm_dask.storage.input.sources import ChunkSource, sources
 from gmm_dask.storage.store.object_errors import brief
 
 COLUMNS_AT_ONCE = 32  # each open column holds a page of a megabyte or two

@@ -1,22 +1,152 @@
-"""The commands that keep an output in order: promote, name, compare, merge, gc.
+"""The commands about what was published: they show it, export it, and keep an output in order.
 
 Heavy imports are inside the commands, so that help answers at once.
 """
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gmm_dask.command.ending import Debug, Show, carry_out, ending
-from gmm_dask.errors import SettingsError
+from gmm_dask.errors import OutputError, SettingsError
 
 Ref = Annotated[
     str, typer.Argument(metavar="OUT[@VERSION]", help="Output folder; its latest version, or one.")
 ]
 Output = Annotated[str, typer.Argument(metavar="OUT", help="Output folder.")]
+
+
+def show(
+    ref: Ref,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show the components, the outcome and the paths of a version, or of a model.json."""
+    with ending(debug, prints=True):
+        from gmm_dask.command.results import print_ref
+
+        print_ref(ref, as_json=as_json)
+
+
+def versions(out: Output, debug: Debug = False) -> None:
+    """List the versions, the latest last: when it was published, which run, and what came of it."""
+    with ending(debug, prints=True):
+        from gmm_dask.command.results import print_versions
+        from gmm_dask.stage.lineage.history import history
+
+        print_versions(history(out))
+
+
+class Part(StrEnum):
+    """What a version is asked the path of."""
+
+    MODEL = "model"
+    LABELS = "labels"
+    REPORT = "report"
+    FOLDER = "folder"
+
+
+def verify(ref: Ref, debug: Debug = False) -> None:
+    """Read every file of a version and compare it with the manifest; exit 1 names the damaged."""
+    with ending(debug):
+        from gmm_dask import storage
+        from gmm_dask.command.console import make_console, print_line
+
+        url, which = storage.parse_ref(ref)
+        store = storage.open_store(url)
+        version = storage.find_entry(store, which)
+        problems = storage.verify(store, version)
+        if problems:
+            raise OutputError(*problems)
+        files = len(storage.read_manifest(store, version)["files"])
+        whole = f"Version {version.number} of {url} is whole: {files} files, {version.rows:,} rows."
+        print_line(make_console(), whole)
+
+
+def path(ref: Ref, what: Annotated[Part, typer.Argument()], debug: Debug = False) -> None:
+    """Print one path of a version, for use in scripts."""
+    with ending(debug, prints=True):
+        from gmm_dask.stage.outputs import label_parts, open_output
+
+        published = open_output(ref)
+        if what is Part.LABELS and not label_parts(ref):
+            raise OutputError(f"{ref} was published without labels (labels.enabled: false).")
+        typer.echo(published.path(what))
+
+
+class Form(StrEnum):
+    """What a mixture is exported as."""
+
+    SQL = "sql"
+    ONNX = "onnx"
+    SCHEMA = "schema"
+    MLFLOW = "mlflow"
+
+
+def export(
+    ref: Annotated[
+        str, typer.Argument(metavar="OUT[@VERSION]", help="Output folder, or a model.json.")
+    ],
+    form: Annotated[
+        Form,
+        typer.Option(
+            "--format",
+            help="A query, a model in ONNX, JSON Schema of the files of OUT, or a run of MLflow.",
+        ),
+    ],
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write; else it is printed.")
+    ] = None,
+    table: Annotated[
+        str, typer.Option(metavar="TABLE", help="What the query selects from.")
+    ] = "data",
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="To select, too; may be repeated.")
+    ] = None,
+    first: Annotated[
+        int,
+        typer.Option(
+            metavar="0|1",
+            min=0,
+            max=1,
+            help="The first place in a list, where features are lists.",
+        ),
+    ] = 1,
+    debug: Debug = False,
+) -> None:
+    """Write a mixture as what scores rows without this package: see docs/formats.md."""
+    with ending(debug, prints=True):
+        import json
+
+        from gmm_dask.export import SCHEMAS, to_onnx, to_sql
+        from gmm_dask.stage.outputs import read_model
+        from gmm_dask.storage import write_file
+
+        if form is not Form.SQL and (keep or table != "data"):
+            raise SettingsError(f"--keep and --table are of a query, and not of {form}.")
+        if form is Form.MLFLOW:
+            from gmm_dask.estimator.published import load_model
+
+            typer.echo(load_model(ref).to_mlflow())
+            return
+        model = read_model(ref)
+        if form is Form.ONNX:
+            if to is None:
+                raise SettingsError("A model in ONNX is no text: give --to model.onnx.")
+            write_file(to, to_onnx(model))
+            return
+        if form is Form.SCHEMA:
+            written = json.dumps(SCHEMAS, indent=2) + "\n"
+        else:
+            written = to_sql(model, table, keep or (), first=first)
+        if to is None:
+            typer.echo(written, nl=False)
+        else:
+            write_file(to, written.encode())
 
 
 def promote(
