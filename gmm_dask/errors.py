@@ -161,6 +161,11 @@ class ModelFileError(GmmDaskError, ValueError):
 class OutputError(GmmDaskError, OSError):
     """The output folder cannot be written, or what it holds is damaged or contradictory."""
 
+    @property
+    def is_of_storage(self) -> bool:
+        """Whether the system refused or failed, which says nothing of what the folder holds."""
+        return isinstance(self.__cause__, OSError) and self.__cause__.errno is not None
+
 
 class NotPromotedError(OutputError):
     """A version that does not meet the criteria for an alias; the alias stays where it was."""
@@ -168,6 +173,11 @@ class NotPromotedError(OutputError):
 
 class PlaceTakenError(OutputError):
     """A name in the output folder that is taken by no file of ours: a folder, a link, a pipe."""
+
+    @property
+    def is_of_storage(self) -> bool:
+        """Never: it is known what is there."""
+        return False
 
 
 class CheckpointError(OutputError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import replace
 from typing import Any
@@ -221,6 +222,24 @@ def test_every_damaged_object_of_a_version_is_named(damage: str) -> None:
         if name != "MANIFEST.json":
             with pytest.raises(OutputError, match=name):
                 RunFolder(store, RUN).get_verified(name, read_manifest(store, version))
+
+
+@pytest.mark.parametrize("name", ["MANIFEST.json", "model.json", "labels/", "metrics.json"])
+def test_a_storage_that_fails_is_no_damage(name: str) -> None:
+    store = MemoryStore()
+    version = publish_run(store)
+    get = store.get
+
+    def refused(key: str, at_most: int = 0) -> bytes:
+        if name in key:
+            raise OutputError(f"{key} cannot be read: denied.") from OSError(errno.EACCES, "denied")
+        return get(key, at_most)
+
+    store.get = refused  # type: ignore[method-assign]
+    with pytest.raises(OutputError, match=f"{name}.* cannot be read: denied") as caught:
+        verify(store, version)
+    assert caught.value.is_of_storage
+    assert "damaged" not in str(caught.value)
 
 
 def test_objects_that_changed_places_are_both_named() -> None:

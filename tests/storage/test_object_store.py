@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from gmm_dask.errors import InputError, OutputError
+from gmm_dask.errors import DataError, InputError, OutputError
 from gmm_dask.storage.input.planning import plan_dataset
 from gmm_dask.storage.store import object_errors, object_store
 from gmm_dask.storage.store.object_store import CONFLICTS, ObjectStore
@@ -137,6 +137,15 @@ def test_a_store_without_conditional_writes_is_told_and_takes_one_writer(
 # --- what is refused says why, and what to do --------------------------------------------------
 
 
+def test_an_answer_of_something_between_is_told_as_one(service: ObjectService) -> None:
+    place, page = f"s3://{service.bucket()}/x", ("200 OK", [("Content-Type", "text/html")], b"<b>")
+    with (
+        service.spoilt(lambda request, carry_out: page),
+        pytest.raises(InputError, match="the answer is none of an object store"),
+    ):
+        plan_dataset(place)
+
+
 def test_a_bucket_that_is_not_there_is_named_with_a_remedy(service: ObjectService) -> None:
     store = ObjectStore("s3://no-such-bucket/out")
     assert store.list("versions/") == []
@@ -180,6 +189,8 @@ def test_without_credentials_the_error_says_where_they_come_from(
             OutputError, match=r"credentials.*the environment, a profile or the role"
         ):
             store.put("x", b"data")
+        with pytest.raises(DataError, match=r"credentials.*\. Give them by the environment"):
+            plan_dataset("s3://some-bucket/data")
     finally:
         files().clear_instance_cache()
 

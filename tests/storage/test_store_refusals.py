@@ -118,6 +118,26 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == b"a file"
 
 
+def test_a_refusal_names_no_file_that_nobody_knows(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_ = os.open
+
+    def refused(path: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refused)
+    for write, where in (
+        (lambda: store.put("x", b"."), f"{store.path('x')} cannot be written: Permission denied;"),
+        (store.check_writable, rf"cannot be written: Permission denied( \({store.url}\))?;"),
+    ):
+        with pytest.raises(OutputError, match=where) as caught:
+            write()
+        assert "unfinished" not in str(caught.value)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)

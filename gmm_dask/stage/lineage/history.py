@@ -83,7 +83,9 @@ def history(url: str) -> list[Listed]:
     store = open_store(url)
     numbers = version_numbers(store)
     if not numbers:
-        raise OutputError(f"{url} holds no published version.")
+        raise OutputError(
+            f"{url} holds no published version. Give the output folder of a run that has ended."
+        )
     registry = registry_of(store, Version(0, "", "", 0))
     with ThreadPoolExecutor(min(AT_ONCE, len(numbers))) as pool:
         return list(pool.map(partial(_listed, store, registry), numbers))

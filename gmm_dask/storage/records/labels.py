@@ -206,10 +206,18 @@ class PartReceipt:
     others: tuple[FileRows, ...] = ()
 
     def damage(self, folder: RunFolder) -> str | None:
-        """What is wrong with the part, naming it; None where all of it is as recorded."""
+        """What is wrong with the part, naming it; None where all of it is as recorded.
+
+        Raises
+        ------
+        OutputError
+            The storage fails, or refuses to give the part.
+        """
         try:
             data = folder.get(self.name, self.bytes)
         except OutputError as error:
+            if error.is_of_storage:
+                raise
             return str(error)
         path = folder.path(self.name)
         wrong = damage_of(data, self.bytes, self.sha256)

@@ -108,7 +108,7 @@ def write_manifest(
             problems += _content_problems(folder, name, data, document)
             document["files"][name] = {"bytes": len(data), "sha256": sha256_hex(data)}
         except (OutputError, ModelFileError) as error:
-            problems.append(str(error))
+            problems.append(_damage(error))
     _refuse(folder, problems)
     data = MANIFEST_FILE.dump(document)
     held = create_once(folder.store, f"runs/{folder.run_id}/{MANIFEST}", data)
@@ -153,11 +153,16 @@ def verify(store: Store, version: Version, tell: Count | None = None) -> list[st
     An empty list means that the version is whole: every file has its bytes, every label part has
     the rows that the manifest promises, and all that is made with a model is of this model. Labels
     that were removed on purpose are not looked for.
+
+    Raises
+    ------
+    OutputError
+        The storage fails, or refuses to give a file.
     """
     try:
         manifest = read_manifest(store, version)
     except OutputError as error:
-        return [str(error)]
+        return [_damage(error)]
     if version.run_id in registry_of(store, version).unlabelled:
         labels = frozenset(manifest["labels"])
         kept = {name: each for name, each in manifest["files"].items() if name not in labels}
@@ -259,8 +264,15 @@ def _damaged_files(folder: RunFolder, manifest: Mapping[str, Any], tell: Count |
             else:
                 problems += _content_problems(folder, name, data, manifest)
         except (OutputError, ModelFileError) as error:
-            problems.append(str(error))
+            problems.append(_damage(error))
     return problems
+
+
+def _damage(error: OutputError | ModelFileError) -> str:
+    """What an error says of a file; raises it where the storage failed, not the file."""
+    if isinstance(error, OutputError) and error.is_of_storage:
+        raise error
+    return str(error)
 
 
 def _refuse(folder: RunFolder, problems: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from gmm_dask.errors import OutputError, PlaceTakenError
 from gmm_dask.storage.records.documents import MAX_BYTES
 from gmm_dask.storage.store.protocol import Names, absent, name_parts, too_large
 
+UNFINISHED = ".unfinished-"  # with which the name of a file begins that is being written
 READ_BYTES = 1 << 20  # at once, of a file whose size says less than it holds
 
 
@@ -193,6 +194,8 @@ def write_file(path: Path, data: bytes) -> None:
     OutputError
         It cannot be written.
     """
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}. Create it.")
     with _explained(path, "written"):
         if path.is_file() or not os.path.lexists(path):
             _replace(Path(os.path.realpath(path)), data, 0o666)
@@ -212,14 +215,18 @@ def read_regular(path: Path, at_most: int, flags: int = 0) -> bytes:
     OSError
         As the system says.
     """
-    # A pipe put in place of the file must not block.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
+    taken = f"{path} is not a regular file: something took its place. Move it away."
+    try:
+        # A pipe put in place of the file must not block.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise PlaceTakenError(taken) from None
+        raise
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise PlaceTakenError(
-                f"{path} is not a regular file: something took its place. Move it away."
-            )
+            raise PlaceTakenError(taken)
         if status.st_size > at_most:
             raise OutputError(too_large(str(path), status.st_size, at_most))
         blocks, wanted = [], status.st_size + 1  # mostly all of it, and one block is not copied
@@ -233,6 +240,12 @@ def read_regular(path: Path, at_most: int, flags: int = 0) -> bytes:
         os.close(descriptor)
 
 
+def _place(filename: str | Path) -> str:
+    """What a user knows of a file that could not be reached: of an unfinished one, the folder."""
+    path = Path(filename)
+    return str(path.parent if path.name.startswith(UNFINISHED) else path)
+
+
 @contextmanager
 def _explained(path: Path, done: str) -> Iterator[None]:
     """Turn errors of the operating system into an OutputError with path, reason and remedy."""
@@ -242,7 +255,8 @@ def _explained(path: Path, done: str) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        where = f" ({error.filename})" if error.filename not in (None, str(path), path) else ""
+        place = _place(error.filename or path)
+        where = "" if place in (str(path), str(path.parent)) else f" ({place})"
         remedy = _REMEDIES.get(error.errno or 0, _ANY_REMEDY)
         raise OutputError(f"{path} cannot be {done}: {reason}{where}; {remedy}.") from error
 
@@ -271,7 +285,7 @@ def _temporary(folder: Path, data: bytes, mode: int) -> Iterator[Path]:
 
 
 def _temporary_name(folder: Path) -> Path:
-    return folder / f".unfinished-{secrets.token_hex(8)}"
+    return folder / f"{UNFINISHED}{secrets.token_hex(8)}"
 
 
 def _link(temporary: Path, path: Path) -> bool:

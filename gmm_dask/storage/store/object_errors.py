@@ -19,6 +19,8 @@ SLOWEST = 50_000  # bytes a second that a write is given time for
 MAX_REASON = 300  # characters of a library's message that are repeated
 
 NO_CREDENTIALS = "no usable credentials were found"
+GIVE_CREDENTIALS = "give them by the environment, a profile or the role of the machine"
+NO_STORE = "the answer is none of an object store: is something between, such as a login page?"
 _CREDENTIALS = ("Credential", "ProfileNotFound", "Token", "SSO")
 
 
@@ -64,6 +66,8 @@ def as_os_error(error: Exception) -> OSError:
     ):
         if isinstance(error, kind):
             return OSError(number, brief(error))
+    if isinstance(error, LookupError | TypeError | AttributeError | RecursionError):
+        return OSError(errno.EIO, f"{NO_STORE} ({type(error).__name__}: {brief(error)})")
     return OSError(errno.EIO, brief(error))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.records.documents import MAX_BYTES
 from gmm_dask.storage.store.object_errors import (
+    GIVE_CREDENTIALS,
     NO_CREDENTIALS,
     as_os_error,
     deadline,
@@ -36,7 +37,6 @@ _REMEDIES = {
     errno.ENOENT: "create the bucket, or correct output.path",
     errno.EINVAL: "correct output.path and the configuration of the store",
 }
-_GIVE_CREDENTIALS = "give them by the environment, a profile or the role of the machine"
 _ANY_REMEDY = "see that the store is reachable from here (AWS_ENDPOINT_URL), then run again"
 
 
@@ -224,5 +224,5 @@ def _explained(place: str, done: str) -> Iterator[None]:
         cause.__cause__ = error
         remedy = _REMEDIES.get(cause.errno or 0, _ANY_REMEDY)
         if NO_CREDENTIALS in str(cause.strerror):
-            remedy = _GIVE_CREDENTIALS
+            remedy = GIVE_CREDENTIALS
         raise OutputError(f"{place} cannot be {done}: {cause.strerror}; {remedy}.") from cause

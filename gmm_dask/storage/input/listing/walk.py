@@ -21,7 +21,7 @@ from gmm_dask.storage.input.listing.places import (
     joined,
 )
 from gmm_dask.storage.input.listing.table_formats import table_around, table_format
-from gmm_dask.storage.store.object_errors import as_os_error
+from gmm_dask.storage.store.object_errors import GIVE_CREDENTIALS, NO_CREDENTIALS, as_os_error
 
 SUFFIXES = (".parquet", ".pq", ".parq")
 FEW_FOLDERS = 8  # to ask an object store about, one after the other
@@ -236,8 +236,10 @@ def unlistable(name: str, error: OSError) -> str:
     cause = as_os_error(error)
     if cause.errno not in REFUSALS:
         raise unreadable(name, cause) from cause
-    reason = cause.strerror
-    return f"{name}: cannot be listed: {reason}. Grant read access or correct data.path."
+    reason, remedy = str(cause.strerror), "grant read access or correct data.path"
+    if NO_CREDENTIALS in reason:
+        remedy = GIVE_CREDENTIALS
+    return f"{name}: cannot be listed: {reason}. {remedy[0].upper()}{remedy[1:]}."
 
 
 def _name(folder: str, name: str) -> str:
