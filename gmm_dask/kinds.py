@@ -71,7 +71,7 @@ def refusal(
     remedy: str = "",
     wanted: str = "a number",
 ) -> str:
-    """What is said of a column that is no number.
+    """The message about a column that is no number.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ def versions(out: Output, debug: Debug = False) -> None:
 
 
 class Part(StrEnum):
-    """What a version is asked the path of."""
+    """The files of a version whose path can be printed."""
 
     MODEL = "model"
     LABELS = "labels"
@@ -79,7 +79,7 @@ def path(ref: Ref, what: Annotated[Part, typer.Argument()], debug: Debug = False
 
 
 class Form(StrEnum):
-    """What a mixture is exported as."""
+    """The forms in which a mixture is exported."""
 
     SQL = "sql"
     ONNX = "onnx"

@@ -23,7 +23,7 @@ from gmm_dask.errors import SettingsError, shown
 
 
 class _Plain:
-    """Help in which a flag has no type, and an argument no braces; errors of one line."""
+    """Help without types of flags and braces around arguments; errors are one line."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
@@ -52,7 +52,7 @@ class _Plain:
 
 
 class Command(_Plain, TyperCommand):
-    """A command that names everything that a call lacks, not the first alone."""
+    """A command whose error names every argument that a call lacks, not only the first."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See TyperCommand."""
@@ -153,7 +153,7 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """See the help of the app."""
+    """Hold the options that stand before a command."""
 
 
 @app.command(cls=Command)

@@ -24,7 +24,7 @@ FAILED, USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
 
 
 class Show(StrEnum):
-    """How progress is shown."""
+    """The ways in which progress is shown."""
 
     AUTO = "auto"
     LIVE = "live"

@@ -76,12 +76,12 @@ class _Setting:
 
     @property
     def is_list(self) -> bool:
-        """Whether it may be a list."""
+        """Whether the value may be a list."""
         return any(get_origin(each) is tuple for each in self.types)
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The words that it, or an item of it, may be; none where it may be any."""
+        """The words that the value, or an item of it, may be; none where any text will do."""
         items = (get_args(each)[0] if get_origin(each) is tuple else each for each in self.types)
         return tuple(
             word for each in items if get_origin(each) is Literal for word in get_args(each)
@@ -89,12 +89,12 @@ class _Setting:
 
     @property
     def is_required(self) -> bool:
-        """Whether the command cannot do without."""
+        """Whether a call must give the option."""
         return self.field.is_required() or self.keys in _REQUIRED
 
     @property
     def default(self) -> Any:
-        """The value that need not be given; a list has none, or comes of a word."""
+        """The value where the option is not given; that of a list is nothing, or a word."""
         default = self.field.get_default()
         return None if self.is_required or default == () else default
 

@@ -1,4 +1,4 @@
-"""Settings that our own commands make for their process: garbage, signals, loggers, streams."""
+"""How our own commands set up their process: collection of garbage, signals, loggers, streams."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado.appl
 
 
 def settle() -> None:
-    """Lose what cannot be printed, and look for cycles of garbage rarely.
+    """Set up the process of a command: losses of output are no errors, garbage is collected rarely.
 
     Where `ulimit -v` or `-d` is set, Arrow takes memory as the system gives it: its own allocator
     reserves a gibibyte of address space, which would count. The last search for cycles is left out:
@@ -97,7 +97,7 @@ def terminable() -> Iterator[None]:
 
 
 class _LossyFile(io.FileIO):
-    """A file that takes everything; `error` says why something was lost, if it was."""
+    """A file whose writes never fail; `error` says why something was lost, if anything was."""
 
     def __init__(self, descriptor: int, error: OSError | None = None) -> None:
         super().__init__(descriptor, "wb", closefd=False)
@@ -132,7 +132,7 @@ def keep_streams() -> None:
 
 
 def lost(stream: TextIO) -> OSError | None:
-    """Why something that was printed is not in the stream; None where all of it is."""
+    """The reason why printed text did not reach the stream; None where all of it did."""
     stream.flush()
     file = _file_of(stream)
     return file.error if isinstance(file, _LossyFile) else None

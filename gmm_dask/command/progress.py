@@ -115,11 +115,11 @@ class Progress(Watcher):
         return told
 
     def failed(self, message: str, code: int) -> bool:
-        """The stage ended with an error; True where whoever reads the display was told of it."""
+        """Show that the stage failed; returns whether the reader of the display was told."""
         return False
 
     def published(self, published: Published, seconds: float) -> None:
-        """The stage ended well."""
+        """Show that the stage ended well."""
 
     def show_pass(
         self, record: Pass, settings: FitSettings, left: Forecast, seconds_left: float
@@ -154,7 +154,7 @@ def pass_facts(record: Pass, settings: FitSettings, seconds_left: float) -> dict
 
 
 def in_text(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Facts as a line of a log has them; what is not there or false has no place in it."""
+    """Facts as one line of a log, without those that are None or false."""
     shown = {"change": "-"} if "change" in facts else {}
     for name, value in facts.items():
         if value is not None and value is not False:

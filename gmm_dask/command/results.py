@@ -132,7 +132,7 @@ def print_versions(listed: Sequence[Listed], console: Console | None = None) -> 
 
 
 def _cells(listed: Listed, is_latest: bool) -> tuple[str, ...]:
-    """The cells of a version's line; what is damaged is told in the place of the others."""
+    """The cells of a version's line; where its entry is damaged, one cell says so."""
     marks = ", ".join((*(["latest"] if is_latest else []), *listed.aliases))
     number, version = f"{listed.number} ({marks})" if marks else str(listed.number), listed.version
     problem = None if listed.problem is None else " ".join(listed.problem.split())

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import _fit_context
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import BayesianGaussianMixture as SklearnBayesian
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -17,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from gmm_dask.errors import SettingsError
 from gmm_dask.estimator.fitted import FittedMixture
 from gmm_dask.estimator.gaussian_mixture import GaussianMixture, as_estimator, seed_sequence
-from gmm_dask.estimator.listening import rows_to_fit, warn_user
+from gmm_dask.estimator.listening import rows_to_fit, warn_unconverged
 from gmm_dask.fitting.variational import Posterior, VariationalFit, VariationalPrior
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.covariance import family
@@ -67,11 +66,11 @@ class BayesianGaussianMixture(FittedMixture):
     warm_start : bool, default=False
         Start from the last fit.
     verbose, verbose_interval : int
-        As for `GaussianMixture`.
+        The same as for `GaussianMixture`.
     missing : {"error", "drop"}, default="error"
         Rows with a missing feature: an error, or label -1 and left out of the fit.
     n_clusters : int, optional
-        As for `GaussianMixture`.
+        The same as for `GaussianMixture`.
 
     Attributes
     ----------
@@ -148,7 +147,7 @@ covariance_prior_ : the prior
         Parameters
         ----------
         X, y, sample_weight
-            As for `GaussianMixture.fit`; the prior counts as rows of weight 1.
+            The same as for `GaussianMixture.fit`; the prior counts as rows of weight 1.
 
         Raises
         ------
@@ -177,12 +176,7 @@ covariance_prior_ : the prior
                 start=self._end() if warm else None,
             )
         self._keep(found.fit, found.prior)
-        if not self.converged_ and self.max_iter > 0:
-            warn_user(
-                "Best performing initialization did not converge. Try different init parameters, "
-                "or increase max_iter, tol, or check for degenerate data.",
-                ConvergenceWarning,
-            )
+        warn_unconverged(self)
         return self
 
     _objective = "lower bound per row"

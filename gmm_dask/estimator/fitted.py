@@ -26,7 +26,7 @@ _Criterion = Callable[..., engine.WeightedSum]
 
 
 class Showing:
-    """Nothing is computed, read or raised for the HTML of a notebook."""
+    """An estimator whose HTML in a notebook computes and reads nothing."""
 
     def _get_fitted_attr_html(self, doc_link: str = "") -> Any:
         """scikit-learn's table of the fitted attributes, without properties: some are computed."""

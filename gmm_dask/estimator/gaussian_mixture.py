@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import _fit_context
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
@@ -19,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from gmm_dask import engine, fitting
 from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
 from gmm_dask.estimator.fitted import FittedMixture
-from gmm_dask.estimator.listening import rows_to_fit, warn_user
+from gmm_dask.estimator.listening import rows_to_fit, warn_unconverged
 from gmm_dask.estimator.rows.forms import in_order_of, names_of
 from gmm_dask.estimator.sklearn_form import COMMON, constraints, copied, documentation, sklearn_form
 from gmm_dask.mixture import Parameters
@@ -229,7 +228,7 @@ class GaussianMixture(FittedMixture):
         return ours
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a pickle; what one of an earlier version has no word of is as by default."""
+        """Restore a pickle; parameters that one of an earlier version lacks get their defaults."""
         known = signature(type(self).__init__).parameters.values()
         missed = {p.name: p.default for p in known if p.default is not p.empty}
         if "weights_" in state:
@@ -254,12 +253,7 @@ class GaussianMixture(FittedMixture):
                 message = f"{ILL_DEFINED} {error}"
                 raise SingularCovarianceError(message, error.component, error.features) from None
         self._keep(found.result)
-        if not self.converged_ and self.max_iter > 0:
-            warn_user(
-                "Best performing initialization did not converge. Try different init parameters, "
-                "or increase max_iter, tol, or check for degenerate data.",
-                ConvergenceWarning,
-            )
+        warn_unconverged(self)
         return self
 
     def _settings(self) -> FitSettings:

@@ -19,7 +19,7 @@ UNNAMED = "unnamed"  # in place of a type: the rows of the fit had no names of c
 
 
 class HandOver:
-    """What a fitted mixture can be given away as."""
+    """Ways to hand a fitted mixture to others: a file, a published version, a model of MLflow."""
 
     def save(self, path: str | Path) -> None:
         """Write the mixture as a model.json, which `load_model` and `gmm-dask label` take.
@@ -119,7 +119,7 @@ def _of_version(ref: str) -> dict[str, Any]:
 
 
 def record_of(mixture: Any) -> Model:
-    """The record of a fitted mixture; of what is not known of the fit it says 0 or nothing."""
+    """The record of a fitted mixture; facts of the fit that are not known are 0 or empty."""
     from gmm_dask.stage.identity import software_versions
     from gmm_dask.storage import Model
 

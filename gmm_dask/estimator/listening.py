@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from gmm_dask import engine, fitting
 from gmm_dask.errors import FeatureWarning
@@ -37,6 +38,16 @@ def warn_user(message: str, category: type[Warning]) -> None:
     while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__")):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+def warn_unconverged(estimator: Verbose) -> None:
+    """Warn, in scikit-learn's words, of a fit that used up its passes."""
+    if not estimator.converged_ and estimator.max_iter > 0:
+        warn_user(
+            "Best performing initialization did not converge. Try different init parameters, "
+            "or increase max_iter, tol, or check for degenerate data.",
+            ConvergenceWarning,
+        )
 
 
 def _is_ours(module: str | None) -> bool:
@@ -69,6 +80,7 @@ class Verbose(Protocol):
 
     n_components: int
     max_iter: int
+    converged_: bool
     missing: Missing
     verbose: int
     verbose_interval: int
@@ -94,7 +106,7 @@ class Listening(FitListener):
 
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """The time of the fit, at whose end a bar is full."""
+        """The time of the fit; a bar is full at its end."""
         yield
         if self._bar is not None:
             self._bar.end()
@@ -168,14 +180,14 @@ class _Bar:
         display(widgets.HBox([self._bar, self._words]))
 
     def show(self, done: int, of: int | None, words: str) -> None:
-        """Show that so many are done, of so many, in words."""
+        """Show how many are done, of how many, and the words beside the bar."""
         now, self._last = time.monotonic(), words
         if now - self._shown >= BAR_SECONDS:
             self._shown, self._words.value = now, words
             self._bar.value = done / of if of else 0.0
 
     def end(self) -> None:
-        """The fit ended."""
+        """Show that the fit ended."""
         self._bar.value, self._words.value = 1.0, self._last
 
 

@@ -1,4 +1,4 @@
-"""A published mixture as the fitted estimator that it is."""
+"""A published mixture as a fitted estimator."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def _events(metrics: Mapping[str, Any]) -> tuple[fitting.Event, ...]:
 
 
 def _parameters(model: Model, source: _Source) -> dict[str, Any]:
-    """The parameters of the class: those of the run that it has a word for, and of the model."""
+    """The parameters of the class: settings of the run that it knows, and those of the model."""
     fit, data = source.settings.get("fit") or {}, source.settings.get("data") or {}
     known = GaussianMixture().get_params()
     found = {name: value for name, value in fit.items() if name in known}
@@ -209,7 +209,7 @@ def _facts(mixture: PublishedMixture) -> dict[str, str]:
 
 
 class MlflowScorer:
-    """What `mlflow.pyfunc.load_model` hands rows to."""
+    """The object to which `mlflow.pyfunc.load_model` hands rows."""
 
     def __init__(self, mixture: Any) -> None:
         self._mixture = mixture
@@ -234,7 +234,7 @@ class MlflowScorer:
 
 
 def _load_pyfunc(path: str) -> MlflowScorer:
-    """What MLflow reads a model by that `to_mlflow` made."""
+    """Read a model that `to_mlflow` made; MLflow calls this function."""
     from gmm_dask.export.mlflow_model import MODEL, PARAMETERS
 
     mixture = load_model(str(Path(path, MODEL)))

@@ -62,9 +62,9 @@ class GaussianMixtureSelector(FittedMixture):
     best_estimator_ : GaussianMixture
         Fitted; `predict` and the other methods are its own.
     best_params_ : dict
-        Its `n_components` and `covariance_type`.
+        The `n_components` and `covariance_type` of the best estimator.
     best_score_ : float
-        Its criterion.
+        The criterion of the best estimator.
     results_ : dict of arrays
         A row for each candidate, the best first: rank, n_components, covariance_type, the criteria,
         the difference of the criterion from the best, log_likelihood, the gain in log-likelihood

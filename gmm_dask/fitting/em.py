@@ -166,7 +166,7 @@ def advance(
     leaving : types of errors, optional
         A fit that raises one of these leaves; the others go on without it.
     hear : callable, optional
-        Told of each fit before and after a pass, with its statistics and the pass's seconds.
+        Called with each fit before and after a pass, its statistics and the pass's seconds.
     """
     fits = list(fits)
     while running := [fit for fit in fits if fit.is_running]:
@@ -210,13 +210,13 @@ def fit(
     tol, max_iter, accelerate
         Those of Rule.
     watch : callable, optional
-        Told of every pass.
+        Called after every pass.
     previous : float
         Log-likelihood per row that an earlier fit ended with, where this one goes on from it.
     events : tuple of Event
         Those of the start.
     rough : parameters -> statistics, optional
-        As for `go_on`.
+        The same as for `go_on`.
 
     Raises
     ------
@@ -243,9 +243,9 @@ def go_on(
     expectation : parameters -> statistics
     fit : Fit
     watch : callable, optional
-        Told of every pass.
+        Called after every pass.
     keep : callable, optional
-        Handed the state before the first pass, and the state after every pass.
+        Called with the state before the first pass, and with the state after every pass.
     rough : parameters -> statistics, optional
         A cheaper pass over the same rows, whose log-likelihood is rounded: rough passes come
         first, and end where the log-likelihood rises by less than tol, or than they can tell. The

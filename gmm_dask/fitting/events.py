@@ -40,7 +40,7 @@ class Event:
     until : int
         The last pass in an unbroken row after which the same was done.
     start : int
-        Which initialisation, from 1.
+        The number of the initialisation, from 1.
     """
 
     pass_number: int

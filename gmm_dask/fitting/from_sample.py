@@ -37,17 +37,17 @@ def fit_from_sample(
     Parameters
     ----------
     guards, seeds : one for each start
-        The guards numbered from 1.
+        The guards are numbered from 1.
     rough : parameters -> statistics, optional
-        As for `go_on`.
+        The same as for `go_on`.
     given : Given, optional
         Initial values of the user, from which the sample does not lead away.
     tell : callable, optional
-        Hears of the events of the starts.
+        Called with the events of each start.
     report : Report
-        Hears how far the starts are.
+        Called with how far the starts are.
     keep : callable, optional
-        Handed what it takes to go on, before the first pass of a start and after every pass.
+        Called with what it takes to go on, before the first pass of a start and after each pass.
     progress : Progress, optional
         How far an earlier call with the same arguments came: the results are those that it would
         have had, but for the trajectories of finished starts other than the best.

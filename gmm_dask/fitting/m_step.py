@@ -66,12 +66,12 @@ class Maximisation:
         reseed starts it anew at the row of the sample that the mixture explains worst; drop goes
         on without it. A tied covariance can only be floored.
     spread : ColumnSpread, optional
-        Of the data; without it nothing can be floored. Its unit of weight is that of all sums.
+        The spread of the data, in the unit of weight of all sums; without it nothing is floored.
     prior : Prior, optional
     columns : tuple of str, optional
         Names of the features, for events and errors.
     start : int
-        Which initialisation, for events.
+        The number of the initialisation, for events.
     sample : (m, d), optional
         Rows that components are reseeded at; without them, none is.
     eigenvalue_ratio : float, optional

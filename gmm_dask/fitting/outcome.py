@@ -52,7 +52,7 @@ class Pass:
     Parameters
     ----------
     start, number : int
-        Which initialisation and which pass of it, both from 1.
+        The numbers of the initialisation and of its pass, both from 1.
     lower_bound : float
         Mean log-likelihood per row under `parameters`, the state the pass started from; with a
         prior, of the posterior.
@@ -157,9 +157,9 @@ class Prelude:
     Parameters
     ----------
     lower_bounds : tuple of float
-        Of all of these passes.
+        The lower bounds of all passes.
     numbers : tuple of int
-        Of the passes whose states are remembered, from 1.
+        The numbers of the passes whose states are remembered, from 1.
     trajectory : tuple of Parameters
         These states.
     """
@@ -211,9 +211,9 @@ class FitResult:
     n_taken_back : int
         Passes in which an extrapolation was tried for nothing.
     start : int
-        Which initialisation, from 1.
+        The number of the initialisation, from 1.
     search : SearchRecord, optional
-        Of the search that found the start, where there was one.
+        The record of the search that found the start, where there was one.
     prelude : Prelude, optional
         The passes over a sample before these.
     """

@@ -136,7 +136,7 @@ class Starts:
         return None
 
     def _turned(self, found: Parameters, guard: Maximisation) -> Found:
-        """The start that a mixture of another family parts the rows for; nobody searched there."""
+        """The start from the groups that a mixture of another family makes of the rows."""
         resp = RowArithmetic.chosen("em").responsibilities(self._ready.sample, found)
         return Found(start_of_groups(self._ready, resp, self.method.covariance_type, guard), None)
 
@@ -199,7 +199,7 @@ class Starts:
         return lambda record: self.report(phase, record.number, MAX_PASSES)
 
     def _settled(self, guard: Maximisation, seed: np.random.SeedSequence) -> FitResult:
-        """Where EM on the sample led to; of noise also from a start on rows that look like none."""
+        """Where EM on the sample led to; with noise also from rows that do not look like it."""
         if guard.noise is None:
             return self._followed(guard, seed)
         found, errors = [], []

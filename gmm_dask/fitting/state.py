@@ -26,7 +26,7 @@ class State:
     parameters : Parameters
         What the next pass starts from.
     settled : Parameters
-        Of the last M-step; where it is not `parameters`, those were extrapolated.
+        The result of the last M-step; where it is not `parameters`, those were extrapolated.
     previous : float
         Log-likelihood per row before the first pass; minus infinity where none is known.
     lower_bounds : tuple of float
@@ -42,11 +42,11 @@ class State:
     n_rows : int
         Rows used in the last pass.
     sum_weight : float
-        Of these rows, in the unit of the statistics.
+        The weight of these rows, in the unit of the statistics.
     is_rough : bool
         The next pass is one of the cheaper ones, whose log-likelihoods are rounded.
     search : SearchRecord, optional
-        Of the search that found the start.
+        The record of the search that found the start.
     prelude : Prelude, optional
         The passes over a sample before the first.
     """
@@ -68,7 +68,7 @@ class State:
 
     @classmethod
     def begin(cls, start: Step, previous: float = -math.inf, *, is_rough: bool = False) -> State:
-        """Before the first pass."""
+        """The state before the first pass."""
         parameters, events = start
         return cls(
             parameters,
@@ -98,7 +98,7 @@ class State:
         return self.parameters is not self.settled and not bound >= self.last_bound
 
     def taken_back(self) -> State:
-        """After such a pass: on from the last M-step, and nothing to extrapolate from."""
+        """The state after such a pass: that of the last M-step, without steps to extrapolate."""
         return replace(
             self,
             parameters=self.settled,
@@ -149,11 +149,11 @@ class Progress:
     Parameters
     ----------
     start : int
-        Which initialisation is under way, from 1.
+        The number of the initialisation under way, from 1.
     state : State
-        Of its fit.
+        The state of its fit.
     finished : tuple of FitResult
-        Of the starts before, in their order.
+        The results of the starts before, in their order.
     n_to_come : int
         Starts after this one.
     """

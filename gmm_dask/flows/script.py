@@ -102,7 +102,7 @@ def carried_out(flow: Flow[Any, Any], settings: Settings | ScoreSettings, url: s
 
 
 def _is_no_page(record: logging.LogRecord) -> bool:
-    """Keep all but the address of the run's page: a server of our own has no pages."""
+    """Keep all records but the address of the run's page: a server of our own has no pages."""
     return not record.getMessage().startswith("View at ")
 
 

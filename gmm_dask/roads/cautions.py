@@ -87,7 +87,7 @@ def column_cautions(surveyed: Survey, names: Sequence[str], remedy: str) -> tupl
     Parameters
     ----------
     surveyed : Survey
-        Of the rows; they are not looked at again.
+        The survey of the rows, which are not looked at again.
     names : (d,)
     remedy : str
         How features are named where these were not.
@@ -116,7 +116,7 @@ def narrow_events(result: FitResult, guard: Maximisation) -> tuple[Event, ...]:
     ----------
     result : FitResult
     guard : Maximisation
-        Of the fit, with the spread of the data.
+        The M-step of the fit, with the spread of the data.
     """
     found, owners = result.parameters, result.parameters.family.owners
     variances = found.family.variances

@@ -42,13 +42,13 @@ class FitListener:
         """All rows were looked at; whoever listens raises DataError if they cannot be fitted."""
 
     def caution(self, message: str) -> None:
-        """Something can be fitted, but is hardly what was meant."""
+        """Rows can be fitted, but the mixture is hardly what was meant."""
 
     def narrow(self, events: Sequence[fitting.Event]) -> None:
         """Components of the result, numbered as there, that `reg_covar` made wide."""
 
     def progress(self, phase: str, done: int, of: int | None = None, note: str = "") -> None:
-        """Something that may take more than a second came so far; see `fitting.Report`."""
+        """Work that may take more than a second has come so far; see `fitting.Report`."""
 
     def passed(self, record: fitting.Pass) -> None:
         """One pass of EM over all rows ended."""
@@ -101,7 +101,7 @@ class FitData:
     missing : {"error", "drop", "em"}
         What a missing value means.
     names : (d,), optional
-        Of the features, for messages.
+        The names of the features, for messages.
     how_to_name : str, optional
         The advice of a caution against odd columns. If it is not given, somebody chose the columns
         knowingly, and there are no such cautions.
@@ -120,10 +120,10 @@ class FittedRows:
     Parameters
     ----------
     result : FitResult
-        Of the best start; its last events name components that `reg_covar` made wide.
+        The result of the best start; its last events name components that `reg_covar` made wide.
     surveyed : Survey
     cautions : tuple of Caution
-        Of the columns.
+        Cautions of the columns.
     n_reads : int
         Times that all rows were read, by the survey and by the passes of every start.
     """
@@ -151,7 +151,7 @@ def fit_rows(
     data : FitData
     backend : Backend
     settings : FitSettings
-        Of which `random_state` is not used: the seeds are drawn from it already.
+        All but `random_state`, from which the seeds are drawn already.
     listener : FitListener
     checkpoint : FitCheckpoint, optional
         The fit goes on where an earlier attempt with the same arguments stopped.
@@ -211,7 +211,7 @@ def made_ready(
     backend: engine.Backend,
     listener: FitListener,
 ) -> Ready:
-    """Method, M-steps and passes of a fit to rows that were looked at."""
+    """Method, M-steps and passes of a fit to rows that were surveyed."""
     guards = [_guard(settings, surveyed, data.names, 1 + i) for i in range(settings.n_init)]
     asked = engine.expectations(
         surveyed,
@@ -294,7 +294,7 @@ def surveyed_rows(
 
 
 def cautions_of(data: FitData, surveyed: engine.Survey) -> tuple[Caution, ...]:
-    """What ought to be known of the columns, where nobody chose them."""
+    """Cautions of the columns, where nobody chose them."""
     if data.how_to_name is None or data.names is None:
         return ()
     return column_cautions(surveyed, data.names, data.how_to_name)
@@ -356,7 +356,7 @@ def maximisation(
     ----------
     settings : FitSettings
     spread : ColumnSpread
-        Of all rows.
+        The spread of all rows.
     sample : (m, d)
         Rows that a component in trouble may begin anew at.
     names : (d,), optional

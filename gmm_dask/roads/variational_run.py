@@ -69,7 +69,7 @@ class Belief:
 
     @classmethod
     def of(cls, settings: FitSettings, n_features: int) -> Belief:
-        """That of the settings of a fit, with scikit-learn's defaults."""
+        """The prior of the settings of a fit, with scikit-learn's defaults."""
         concentration, freedom = (
             settings.weight_concentration_prior,
             settings.degrees_of_freedom_prior,
@@ -131,7 +131,7 @@ class InferredRows:
     prior : VariationalPrior
     surveyed : Survey
     cautions : tuple of Caution
-        Of the columns.
+        Cautions of the columns.
     n_reads : int
         Times that all rows were read.
     """
@@ -218,7 +218,7 @@ def infer_rows(
 def _guard(
     settings: FitSettings, surveyed: engine.Survey, names: tuple[str, ...] | None
 ) -> fitting.Maximisation:
-    """The M-step of starts, which the prior says nothing of."""
+    """The M-step of starts, which does not use the prior."""
     plain = settings.model_copy(update=dict.fromkeys(OF_THE_PRIOR))
     return maximisation(plain, surveyed.spread, surveyed.sample, names)
 

@@ -174,7 +174,7 @@ class _Column:
     def is_filled(self) -> bool:
         """Whether next places are both taken much more often than one place is taken twice.
 
-        Of independent draws from any smooth distribution they are so at most twice as often.
+        Independent draws from any smooth distribution take both at most twice as often.
         """
         if self.seen.is_drawn and self.seen.rows.shape[1] == 1:
             return False  # rows of equal values are one row there

@@ -37,7 +37,7 @@ class Draw:
     salt : int
         Salt of the hash of the rows, which is drawn from the seed.
     size : int
-        Rows of the sample at most.
+        The number of rows in the sample, at most.
     least : int
         Rows that the sample has where the data have so many: where a pass brought fewer, another
         pass follows. For more than `least` none does, and the sample has `least` or `size` rows.

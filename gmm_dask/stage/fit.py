@@ -52,7 +52,7 @@ class Fitted:
     sample : (m, d)
         Rows for the report, in the units of the data.
     n_rows, n_used : int
-        Rows of the input, and rows that were used.
+        The numbers of rows of the input, and of those that were used.
     pass_seconds : tuple of float
         Wall time of each pass of the start that was kept.
     n_reads : int

@@ -63,7 +63,7 @@ def run_folder(
     gone : collection of str
         Identities of runs that were removed; done again, such a run has another.
     tell : callable, optional
-        Told how many chunks are read, of how many, where data are read.
+        Called with the number of chunks that are read, of how many, where data are read.
     """
     folder, n = _folder(store, matters, plan, columns, tell), 0
     while folder.run_id in gone:
@@ -128,7 +128,7 @@ def note_contents(folder: RunFolder, contents: Sequence[FileContent]) -> None:
     Raises
     ------
     InputChangedError
-        That attempt read other data, which looked the same.
+        The earlier attempt read other data, which looked the same.
     """
     if folder.put_if_absent(CONTENTS, dump_contents(contents)):
         return

@@ -132,7 +132,7 @@ class Job(Generic[SettingsT]):
         Parameters
         ----------
         listener : Listener
-            Hears what becomes of the workers of a cluster that is opened here.
+            It is told what becomes of the workers of a cluster that is opened here.
         given : Backend, optional
             A backend that is open already.
         """

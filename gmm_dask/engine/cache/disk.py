@@ -1,4 +1,4 @@
-"""Decoded chunks on a local disk, in a file without a name: it ends with whoever needs it."""
+"""Decoded chunks on a local disk, in a file without a name that is gone with its process."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def check_folder(folder: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where arrays are, and what they were.
+    """Where arrays lie in the file, and what shape and type they have.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class Place:
 
 
 class Disk:
-    """What this process keeps for one fit, in one file.
+    """The file in which this process keeps the arrays of one fit.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ class Disk:
         return Room(file, start, start + n_bytes)
 
     def release(self) -> None:
-        """Give everything back; who reads it at this moment finds that it is gone."""
+        """Give all memory and disk back; whoever reads at this moment gets an OSError."""
         self.is_over = True
         self.places.clear()
         with self._lock:
@@ -135,9 +135,9 @@ class Disk:
         self.spare()
 
     def lent(self, place: Place) -> Iterator[list[Any]]:
-        """The arrays, once; raises OSError where they are not there any more.
+        """The arrays, which can be taken once; raises OSError where they are gone.
 
-        Their memory is used again for others, unless somebody keeps a view of it.
+        The memory of the arrays is used again for others, unless somebody keeps a view of it.
         """
         n_bytes = bytes_for(place.layout)
         memory = self._memory(n_bytes)
@@ -153,7 +153,7 @@ class Disk:
                 self._rooms.append(memory)
 
     def spare(self) -> None:
-        """Give back the memory that waits for arrays."""
+        """Give back the memory that is kept for arrays to come."""
         self._rooms.clear()
 
     def _memory(self, n_bytes: int) -> Bytes:
@@ -219,11 +219,11 @@ class Scratch:
 
     @property
     def trouble(self) -> str | None:
-        """Why they are not."""
+        """Why the chunks are not there."""
         return self._disk.troubles.get(self._number)
 
     def rows(self, read: Read) -> Iterator[Chunk]:
-        """What `read` gives: from the disk if it is there, and else put there.
+        """The chunks that `read` gives, from the disk once they were put there.
 
         Raises
         ------
@@ -259,7 +259,7 @@ class Scratch:
             return None
 
     def _put(self, room: Room | None, places: list[Place], part: Chunk) -> Chunk:
-        """The part, which was put on the disk: once all are there, they are read from it."""
+        """The part that was put on the disk; once all parts are there, chunks are read from it."""
         try:
             if room is not None and not (self.trouble or self._disk.is_over):
                 places.append(room.write([array for array in part if array is not None]))
@@ -275,13 +275,13 @@ class Scratch:
 
 
 def disk(folder: str, fit: str) -> Disk:
-    """This process's own for the fit, while anybody refers to it."""
+    """The disk of this process for the fit; it lives as long as somebody refers to it."""
     with _lock:
         return _disks.setdefault((os.getpid(), folder, fit), Disk(folder))
 
 
 def give_back(folder: str, fit: str) -> None:
-    """Release what this process has for the fit, if anything, though somebody refers to it still.
+    """Release the disk of this process for the fit, if there is one, even while it is referred to.
 
     Dask keeps the last lines of a worker's log, and with an error what it went through: of a
     transfer that failed because a worker ended, the chunks that were under way.
@@ -306,7 +306,7 @@ def _chunk_of(arrays: list[Any]) -> Chunk:
 
 
 class _File:
-    """Nobody can find it; it is gone with the last reference, whatever ends the process."""
+    """A file without a name; the system removes it however the process ends."""
 
     def __init__(self, folder: str) -> None:
         file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
@@ -375,7 +375,7 @@ def _cut(span: slice) -> Iterator[slice]:
 
 
 def _sum(data: Bytes) -> int:
-    """Wrapping sum of the words of the data: as quick as memory, and another if one bit is."""
+    """Wrapping sum of the words of the data: as quick as memory, and different if one bit is."""
     whole = len(data) // 8 * 8
     rest = int.from_bytes(data[whole:].tobytes(), "little")
     return int(np.add.reduce(data[:whole].view(np.uint64))) + rest

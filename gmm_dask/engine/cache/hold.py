@@ -66,7 +66,7 @@ def hold(
     scratch : str, optional
         Folder on a local disk of whoever works, for the chunks beyond.
     tell : callable, optional
-        Told of each run of chunks that is there, if the backend waits for them.
+        Called when a run of chunks is held, if the backend waits for them.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def hold(
 
 
 def release(chunks: RowChunks) -> None:
-    """Give back what the chunks have in scratch; whoever reads them still, reads the files."""
+    """Give back the scratch of the chunks; passes that still read them read the files."""
     keys = {unit.needs[-1] for unit in chunks.units if isinstance(unit.read, _ThroughScratch)}
     for value in {id(value): value for value in map(partial(_value, chunks), keys)}.values():
         value.release()
@@ -179,7 +179,7 @@ class _FromMemory:
 
 
 class _Scratches(NamedTuple):
-    """What the units of a run have in scratch."""
+    """The scratch of each unit of a run."""
 
     of_units: tuple[Scratch, ...]
 
@@ -232,14 +232,14 @@ def _beyond_memory(
 
 
 def _can_be_read(unit: Unit) -> bool:
-    """Whether a unit is read anew by every pass, from nothing that is at hand."""
+    """Whether every pass reads the unit anew, from nothing that is in memory."""
     return not unit.needs and not isinstance(unit.read, AtHand)
 
 
 def _in_scratch(
     chunks: RowChunks, runs: list[Run], backend: Backend, folder: str, tell: Tell | None
 ) -> tuple[RowChunks, list[tuple[bool, str | None]]]:
-    """The chunks with these runs in scratch; and of each unit whether it is, and why not."""
+    """The chunks with these runs in scratch; and for each unit whether it is there, or why not."""
     empty: dict[int, _Scratches] = {}
 
     def fill(key: Any, run: Run) -> Task:
@@ -279,14 +279,14 @@ def _in_scratch(
 
 
 def _disk_bytes(chunks: RowChunks, unit: Unit) -> int:
-    """What a unit takes on the disk."""
+    """The bytes that a unit takes on the disk."""
     kinds: list[tuple[tuple[int, ...], str]] = [((chunks.n_features,), chunks.dtype)]
     kinds += [] if chunks.weight_dtype is None else [((), chunks.weight_dtype)]
     return sum(bytes_for([((n or 0, *tail), dtype) for tail, dtype in kinds]) for n in unit.lengths)
 
 
 def _filled(scratches: tuple[Scratch, ...], run: Run) -> _Scratches:
-    """Read each unit once, to be there for every pass."""
+    """Read each unit once, so that it is in scratch for every pass."""
     for scratch, unit in zip(scratches, run.units, strict=True):
         deque(scratch.rows(unit.read), maxlen=0)
     return _Scratches(scratches)

@@ -118,7 +118,7 @@ class Kept:
             self._set_free([*(future.key for future in found.values()), *names.values()])
 
     def _set_free(self, names: Sequence[Any]) -> None:
-        """Let any worker read these again.
+        """Let any worker read these chunks again.
 
         A task that may go elsewhere still waits for its own worker for ever, if that was lost
         together with all others.
@@ -154,7 +154,7 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class _Stand:
-    """Stands in a graph for a value that is kept; the node's key says which."""
+    """A node that stands in a graph for a kept value, which its key names."""
 
     kept: Kept
 
@@ -164,14 +164,14 @@ class _Stand:
 
 
 def kept_in(graph: Mapping[Any, Any]) -> set[Kept]:
-    """What the graph needs of chunks that are kept."""
+    """The kept chunks that the graph needs."""
     return {node.value.kept for node in graph.values() if _stands_for_value(node)}
 
 
 def with_names(
     graph: Mapping[Any, Any], kept: Iterable[Kept], names: Mapping[Any, Any]
 ) -> dict[Any, Any]:
-    """The graph by other names, and what is kept by those that the cluster knows it by."""
+    """The graph under other names, and kept chunks under those by which the cluster knows them."""
     known = {key: name for each in kept for key, name in each.names().items()}
     if not known and not names:
         return dict(graph)
@@ -184,7 +184,7 @@ def with_names(
 
 
 def as_read(graph: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The graph with the tasks that read what is kept in the place of what they read."""
+    """The graph in which tasks read the chunks again that were kept."""
     return dict(graph) | {key: node for each in kept_in(graph) for key, node in each.tasks.items()}
 
 

@@ -165,7 +165,7 @@ class ClusterBackend:
         return repeated(self.session, work, alone=alone, about=about or NOTHING)
 
     def _ask(self, question: Callable[[Any], Awaitable[T]]) -> T:
-        """The answer of the scheduler."""
+        """The answer of the scheduler to a question."""
         return self._repeated(lambda link: asked(link, lambda: question(link.client.scheduler)))
 
 
@@ -233,7 +233,7 @@ def _computed(
 
 
 class _Told:
-    """Calls once for each key that is ready, however often it is made."""
+    """Calls the listener once for each key that is ready, however often the key is computed."""
 
     def __init__(self, on_done: Done | None) -> None:
         self._on_done, self._n = on_done, 0

@@ -73,7 +73,7 @@ def beside_the_pool(seconds: float) -> Iterator[None]:
 
 
 def _leave() -> bool:
-    """Whether this is a task, whose thread left the pool now."""
+    """Leave the thread pool if this is a task, and say whether it is."""
     if "distributed" not in sys.modules:
         return False
     from distributed import secede

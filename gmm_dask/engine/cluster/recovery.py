@@ -74,7 +74,7 @@ class NoSchedulerError(ClusterError):
     Parameters
     ----------
     what : str
-        Which scheduler does not answer, and for how long it has not.
+        The scheduler that does not answer, and for how long it has not.
     remedy : str
         Where it never did.
     """

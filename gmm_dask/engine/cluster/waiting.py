@@ -122,7 +122,7 @@ def last_tasks(link: Link, among: Collection[Any], names: Mapping[Any, Any]) -> 
 
 
 class _Seen(NamedTuple):
-    """What the scheduler says.
+    """What the scheduler says of the tasks that are waited for.
 
     Parameters
     ----------

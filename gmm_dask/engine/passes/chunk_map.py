@@ -97,7 +97,7 @@ class ChunkMap:
     chunks : RowChunks
     backend : Backend
     tell : callable, optional
-        Told of each task that is done.
+        Called after each task.
     """
 
     def __init__(self, chunks: RowChunks, backend: Backend, tell: Tell | None = None) -> None:

@@ -192,7 +192,7 @@ def private_nodes(
 
 
 def _claim(key: Any, chunk: int, graph: Mapping[Any, GraphNode], owner: dict[Any, int]) -> None:
-    """Note that the chunk needs the key and all before it; what two chunks need is shared."""
+    """Note that the chunk needs the key and what leads to it; keys of two chunks are shared."""
     waiting = [(key, chunk)]
     while waiting:
         key, chunk = waiting.pop()

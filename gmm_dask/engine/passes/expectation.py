@@ -50,7 +50,7 @@ def expectation(
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What a pass that several fits share is asked for by one of them.
+    """What one of several fits asks of the pass that they share.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ class WeightedSum:
 
     @property
     def mean(self) -> float:
-        """Per unit of weight, whatever the weights' scale."""
+        """The sum per unit of weight, whatever the weights' scale."""
         return self.total / self.weight
 
     @property
@@ -281,7 +281,7 @@ def _unit(sample_weight: Rows | None) -> float:
 
 
 class OnRows(NamedTuple):
-    """Rows that are here.
+    """Passes over rows that are in this process.
 
     Parameters
     ----------
@@ -298,7 +298,7 @@ class OnRows(NamedTuple):
 
 
 class Expectations(NamedTuple):
-    """What EM asks.
+    """The passes that EM asks for.
 
     Parameters
     ----------

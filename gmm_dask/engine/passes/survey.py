@@ -107,7 +107,7 @@ class Survey:
 
     @property
     def n_rows(self) -> int:
-        """All rows."""
+        """The number of all rows."""
         return sum(chunk.n_rows for chunk in self.chunks)
 
     @property
@@ -163,14 +163,14 @@ def survey(
     Parameters
     ----------
     sample_rows : int
-        Rows of the sample; where there are no more, all are taken as they are.
+        The number of rows in the sample; where the data have no more, all are taken as they are.
     larger_rows : ints
         The most of these that is few beside all is its size instead, if one look brings so many.
     by_value : bool
         False draws each row by its place, whatever its weight and however many are equal: a
         sample to look at, for which one look is nearly always enough.
     tell : callable, optional
-        Told of each task that is done.
+        Called after each task.
     """
     chunk_map = ChunkMap(chunks, backend, tell)
     if chunks.lengths is None:
@@ -293,7 +293,7 @@ def _sample_chunk(
     X: Rows,
     weights: Rows | None = None,
 ) -> Sketch:
-    """What one chunk has for the sample."""
+    """The rows of one chunk that may be in the sample."""
     return Sketch.of_chunk(draw, first_row, arithmetic.eligible(X, weights), X, weights)
 
 
@@ -309,7 +309,7 @@ class _OddRows:
     ----------
     rows : (m,), ascending
     absent, infinite : (m, d)
-        Which values of the odd rows are NaN, and which are infinite.
+        The values of the odd rows that are NaN, and those that are infinite.
     """
 
     rows: npt.NDArray[np.intp]

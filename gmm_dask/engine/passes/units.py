@@ -133,7 +133,7 @@ class Run:
         each : sequence of tuple, optional
             What else the function is given of each chunk.
         values
-            Of `needs`.
+            The values of the nodes in `needs`.
         """
         return list(self._results(function, repeat(()) if each is None else each, common, values))
 

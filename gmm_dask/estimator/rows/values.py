@@ -67,7 +67,7 @@ def array_values(array: Values, headings: Headings) -> Values:
     Raises
     ------
     NotNumbersError
-        Of a kind that is no number, or integers that float64 would round.
+        The values are no numbers, or integers that float64 would round.
     """
     masked = isinstance(array, np.ma.MaskedArray)
     plain = np.ma.getdata(array) if masked else array

@@ -24,7 +24,7 @@ def message_length(parameters: Parameters, log_likelihood: float, log_weight: fl
     ----------
     parameters : Parameters
     log_likelihood : float
-        Of all rows.
+        The log-likelihood of all rows.
     log_weight : float
         Log of the number of rows.
 
@@ -43,7 +43,7 @@ def message_length(parameters: Parameters, log_likelihood: float, log_weight: fl
 
 @dataclass(frozen=True, eq=False)
 class Annihilation(Maximisation):
-    """An M-step after which components are gone that hold too few rows for their parameters.
+    """An M-step that removes components with too few rows for their parameters.
 
     Each component counts half a row less for each of its parameters, and one that is left with
     none dies (Figueiredo and Jain 2002, equation 17). Of several only that of the fewest rows dies
@@ -84,7 +84,7 @@ class Annihilation(Maximisation):
 def annihilated(
     most: Fit, shared_pass: SharedPass, fewest: int, rows: float | None, tol: float
 ) -> Iterator[Parameters]:
-    """Mixtures of fewer and fewer components: of each number that EM came to rest with.
+    """Mixtures of fewer and fewer components, one for each number at which EM settled.
 
     Where it rests the component of the least weight is taken away, until the fewest are left. It
     ends before that where a component is in trouble.
@@ -92,11 +92,11 @@ def annihilated(
     Parameters
     ----------
     most : Fit
-        Of the most components, before its first pass.
+        The fit with the most components, before its first pass.
     shared_pass : fits -> the statistics under the parameters of each
     fewest : int
     rows : float, optional
-        As for Annihilation.
+        The same as for Annihilation.
     tol : float
         Change of the log-likelihood per row with which EM is at rest.
     """

@@ -40,7 +40,7 @@ class Bootstrap:
     n_as_large : int
         Sets in which the gain is as large as that of the rows.
     n_rows : int
-        Rows of the sample, and of each set.
+        The number of rows in the sample, and in each set.
     """
 
     n_components: int
@@ -85,12 +85,12 @@ def bootstrap_test(
     Parameters
     ----------
     parameters : Parameters
-        Of k components.
+        The mixture of k components.
     sample : Sample
         The rows that starts are found on, of which BOOTSTRAP_ROWS complete ones are taken.
     method : Method
     guard : Maximisation
-        Of the fit.
+        The M-step of the fit.
     n_draws : int
     seed : numpy.random.SeedSequence
 
@@ -122,9 +122,9 @@ class _Test:
     Parameters
     ----------
     parameters : Parameters
-        Of k components.
+        The mixture of k components.
     method : Method
-        Of k + 1.
+        How k + 1 components are fitted.
     guard : Maximisation
     """
 

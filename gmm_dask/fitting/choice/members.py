@@ -21,7 +21,7 @@ class Member:
     ----------
     candidate : Candidate
     fit : Fit
-        Whose `maximise` is an object of its own: by it the fit is known after a pass.
+        Its `maximise` is an object of its own, by which the fit is known after a pass.
     fold : Fold, optional
         The rows that it is a fit to; all of them where it is not given.
     is_split : bool
@@ -63,7 +63,7 @@ def at_their_ends(members: Sequence[Member], shared_pass: PassOfMembers) -> list
 
 
 def fallen(values: dict[Candidate, float], least: float) -> dict[Candidate, Candidate]:
-    """Candidates whose log-likelihood is lower than that of fewer components, and of which.
+    """Candidates of lower log-likelihood than others of fewer components, each with these.
 
     Parameters
     ----------

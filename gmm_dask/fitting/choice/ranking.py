@@ -1,4 +1,4 @@
-"""What candidates came to, in an order with a reason."""
+"""The results of candidates, in an order with a reason."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Measured:
     candidate : Candidate
     result : FitResult
     log_likelihood : float
-        Of all rows, under the parameters after the last M-step.
+        The log-likelihood of all rows under the parameters after the last M-step.
     completed : float
         Sum of the rows' log-density plus log largest responsibility.
     log_weight : float
@@ -105,7 +105,7 @@ class Measured:
         return found
 
     def badness(self, criterion: str) -> tuple[float, ...]:
-        """What candidates are sorted by: the least is the best."""
+        """The number that candidates are sorted by: the least is the best."""
         value = self.value(criterion)
         if value is None or not np.isfinite(value):
             return (np.inf,)
@@ -129,9 +129,9 @@ class Selection:
     n_rows : int
         Rows that were used.
     lost : sequence of Candidate
-        Whose components were in trouble, so that there is no mixture.
+        Candidates without a mixture, because components were in trouble.
     fallen : sequence of Candidate
-        That ended lower than fewer components did, by more than the fits' tolerance.
+        Candidates that ended lower than fewer components did, by more than the fits' tolerance.
     n_passes : int
         Passes over all rows that all candidates shared.
     bootstrap : Bootstrap, optional

@@ -43,14 +43,14 @@ def initialize(
         Rows drawn at random from all rows; NaN is a missing value. Equal ones count as one of
         their weight: a row of weight 3 and three rows start the same mixture.
     maximise : Maximisation
-        Its regularisation, and its policy for groups of rows that are no components.
+        The M-step, for its regularisation and its policy for groups of rows that are no components.
     init_params : {"kmeans", "k-means++", "random", "random_from_data"}
         kmeans, k-means++ and random_from_data place centres, assign each row to the nearest on
         standardised columns and take the parameters of those groups; random draws
         responsibilities.
     seed : numpy.random.SeedSequence
     sample_weight : (m,), optional
-        Only their ratios matter.
+        Only the ratios of weights matter.
     given : Given, optional
     ready : Prepared, optional
         These rows, where they start several mixtures.

@@ -53,7 +53,7 @@ class VariationalFit:
         Convergence is a change of the lower bound, of all rows together, that is smaller.
     max_iter : int
     start : int
-        Which initialisation, from 1.
+        The number of the initialisation, from 1.
     previous : float
         Lower bound that an earlier fit ended with, where this one goes on from it.
     lower_bounds : tuple of float
@@ -61,7 +61,7 @@ class VariationalFit:
     n_rows : int
         Rows used.
     sum_weight : float
-        Their weight.
+        The weight of the rows used.
     """
 
     posterior: Posterior
@@ -82,7 +82,7 @@ class VariationalFit:
 
     @property
     def lower_bound(self) -> float:
-        """That of the last pass."""
+        """The lower bound of the last pass."""
         return self.lower_bounds[-1] if self.lower_bounds else self.previous
 
     @property
@@ -144,7 +144,7 @@ def infer(
     together : parameters of several mixtures -> the statistics under each
         One pass over the rows.
     hear : callable, optional
-        Told of each fit after each pass.
+        Called with each fit after each pass.
     """
     fits = list(fits)
     while running := [i for i, fit in enumerate(fits) if fit.is_running]:

@@ -23,12 +23,12 @@ class VariationalPrior:
     ----------
     concentration_type : {"dirichlet_process", "dirichlet_distribution"}
     concentration : float
-        Of the weights; the lower, the fewer components are used.
+        The concentration of the weights; the lower, the fewer components are used.
     mean_precision : float
         Rows that the mean counts for.
     mean : (d,)
     degrees_of_freedom : float
-        Of the Wishart distribution of a precision; more than d - 1.
+        Those of the Wishart distribution of a precision; more than d - 1.
     covariance : (d, d) full and tied, (d,) diag, float spherical
         Inverse scale of that distribution.
     """
@@ -142,7 +142,7 @@ def posterior_of(
     rows : (k,)
     means : (k, d)
     scatter : as the family keeps it
-        About these means, of these rows.
+        The scatter of these rows about these means.
     like : CovarianceFamily
         Any covariances of the same family.
     """

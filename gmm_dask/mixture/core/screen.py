@@ -28,7 +28,7 @@ DENSE = 1.3  # operations of a distance, subtractions included, in units of its 
 
 
 class Screen(NamedTuple):
-    """What the core needs to leave components alone; without directions it looks at all.
+    """What the core needs to leave components out; without directions it computes all of them.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def _screen(parameters: Parameters, at_most: int, kind: np.dtype[Any]) -> Screen
 def _discriminants(
     weights: Array, deviations: Array, covariances: Array, at_most: int
 ) -> npt.NDArray[Any]:
-    """(d, n), the most separating first; components in one place have none."""
+    """Discriminant directions (d, n), the best first; components in one place have none."""
     shares = weights if len(covariances) > 1 else np.ones(1)
     within = np.einsum("k,kde->de", shares, covariances)
     spread = np.sqrt(np.diagonal(within) + weights @ deviations**2)
@@ -158,7 +158,7 @@ def _is_sure(
     offsets: Array,
     kind: np.dtype[Any],
 ) -> npt.NDArray[np.bool_]:
-    """(k,): whether distances of rows about a component hardly depend on rounding."""
+    """Whether distances of rows about a component hardly depend on rounding, (k,)."""
     d, n = directions.shape
     size, eps = np.abs(directions), 4 * np.finfo(float).eps
     unit, limit = (eps, EXACT) if kind.itemsize == 8 else (np.finfo(kind).eps, EXACT_SINGLE)

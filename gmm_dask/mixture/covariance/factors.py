@@ -59,7 +59,7 @@ def _singular(correlations: Array) -> SingularCovarianceError:
 
 
 def not_completed() -> SingularCovarianceError:
-    """The error of a mixture that is one, but too close to none to say what is missing."""
+    """The error of covariances that are too nearly singular to complete missing values."""
     return SingularCovarianceError(
         "Missing values cannot be completed: some columns are so nearly linear combinations of "
         f"others that float64 does not tell them apart. {REMEDY}"

@@ -91,12 +91,12 @@ class CovarianceFamily(ABC):
 
     @classmethod
     def of_start(cls, k: int, d: int) -> CovarianceFamily:
-        """A family that keeps of scatter what the covariances of a start are found from."""
+        """The family in which the scatter of a start is summed."""
         return cls.diagonal(k, np.ones(d))
 
     @classmethod
     def from_start(cls, found: CovarianceFamily) -> CovarianceFamily:
-        """The family's covariances of a start, from those of the family of `of_start`."""
+        """The covariances of a start, from those that the family of `of_start` has found."""
         return found
 
     @classmethod
@@ -278,7 +278,7 @@ class CovarianceFamily(ABC):
         rows : (k,)
             Rows behind each covariance, in any unit.
         variances : (d,)
-            Of the data.
+            The variances of the data.
 
         Raises
         ------

@@ -30,7 +30,7 @@ class Under(NamedTuple):
     parameters : Parameters
     arithmetic : RowArithmetic
     severities : Severities or None
-        Whose tenths rows are counted by.
+        Rows are counted by the tenths of these severities.
     """
 
     parameters: Parameters
@@ -58,7 +58,7 @@ def partition_sums(
     backend : Backend
     under : Under
     tell : callable, optional
-        Told of tasks that are done.
+        Called after each task.
     """
     if not plan.n_rows:
         return ()

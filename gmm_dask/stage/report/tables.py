@@ -161,7 +161,7 @@ class KeptColumn:
     name, agreement : str
         Empty where the index says nothing.
     components : tuple of int
-        Whose rows are counted, of all labels.
+        The components whose rows are counted, of all labels.
     without : bool
         Whether rows without a component are counted in a last column.
     lines : tuple of (value, counts, most)

@@ -60,7 +60,7 @@ def with_candidates(document: Any) -> Any:
     Raises
     ------
     PydanticCustomError
-        Of the type NO_CANDIDATES, with its place: a range is none, or candidates are in two places.
+        A range is none, or candidates are in two places; its type is NO_CANDIDATES.
     """
     sections = [document.get(name, {}) for name in ("fit", "select")] if _is(document) else []
     if not sections or not all(map(_is, sections)):

@@ -76,7 +76,7 @@ def put(document: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     Raises
     ------
     KeyError
-        Of a key that holds something else than a section.
+        One of the keys holds something else than a section.
     """
     for key in keys[:-1]:
         if document.get(key) is None:

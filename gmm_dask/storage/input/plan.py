@@ -27,7 +27,7 @@ class Chunk:
     ----------
     index, partition : int
     start, stop : int
-        Rows of the file.
+        Places of rows in the file.
     first_row : int
         Position of row `start` in the dataset.
     """
@@ -84,7 +84,7 @@ class Partition:
     footer_sha256 : str
         What the file is, on every machine.
     row_groups : tuple of int
-        Rows of each.
+        The number of rows of each row group.
     first_row : int
         Position of its first row in the dataset.
     keys : tuple of (str, str or None)
@@ -136,7 +136,7 @@ class Plan:
     partitions : tuple of Partition
     chunks : tuple of Chunk
     chunk_rows : int
-        Rows of a chunk at most.
+        The number of rows of a chunk, at most.
     cast : tuple of (name, Arrow type)
         Columns that are taken for numbers because the settings ask for it.
     n_ignored, n_hidden : int
@@ -241,7 +241,7 @@ def shards_of(
     Parameters
     ----------
     row_groups : sequence of sequences of int
-        Rows of the row groups of each partition.
+        The number of rows of each row group, for each partition.
     max_rows : int
         What the chunks were cut to.
     """

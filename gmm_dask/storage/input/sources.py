@@ -30,11 +30,11 @@ class ChunkSource:
     row_groups : tuple of int
         Indices of the row groups that hold the rows.
     group_stops : tuple of int
-        Row of the file after the last one of each of these.
+        The place in the file after the last row of each of these.
     skip : int
-        Rows of the first of these that come before `start`.
+        The number of rows of the first of these that come before `start`.
     start, stop : int
-        Rows of the file.
+        Places of rows in the file.
     keys : tuple of (str, str or None)
         Folder keys of the file.
     widened : tuple of (name, Arrow type)

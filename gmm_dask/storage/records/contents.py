@@ -139,7 +139,7 @@ def read_contents_of(
     Parameters
     ----------
     tell : callable, optional
-        Told how many chunks are hashed, of how many.
+        Called with the number of chunks that are hashed, of how many.
     """
     known = known or {}
     chosen = [

@@ -244,7 +244,7 @@ class LabelSums:
     sum_log_max : float
         Weighted sum of log largest responsibility, for the integrated completed likelihood.
     n_labelled : tuple of int
-        Rows of each component.
+        The number of rows of each component.
     n_anomalies : int
         Rows that were flagged.
     n_noise : int

@@ -83,7 +83,7 @@ def write_manifest(
     model_sha256 : str
         Checksum of the model, which is to be that of model.json and of all that is made with it.
     tell : callable, optional
-        Told how many parts were read back, of how many.
+        Called with the number of parts that were read back, of how many.
 
     Raises
     ------

@@ -196,6 +196,17 @@ def array_shapes(covariance_type: str, k: int, d: int) -> dict[str, tuple[int, .
     return dict(zip(ARRAYS, ((k,), (k, d), of_family, of_family), strict=True))
 
 
+def mixture_sizes(document: Any, at: At) -> tuple[str, int, int]:
+    """The family, the number of components and that of features that a document names."""
+    k, d = (count_from(1).of(document, name, at) for name in ("n_components", "n_features"))
+    covariance_type = TEXT.of(document, "covariance_type", at)
+    try:
+        family(covariance_type)
+    except SettingsError as error:
+        at.refuse(f"has no meaning here: {error}", "covariance_type")
+    return covariance_type, k, d
+
+
 def check_mixture(parameters: Parameters, at: At) -> None:
     """Refuse weights that are no shares, and covariances without a density."""
     weights = parameters.weights
@@ -228,12 +239,7 @@ def _dump(model: Model) -> Any:
 
 
 def _load(document: Any, at: At) -> Model:
-    k, d = (count_from(1).of(document, name, at) for name in ("n_components", "n_features"))
-    covariance_type = TEXT.of(document, "covariance_type", at)
-    try:
-        family(covariance_type)
-    except SettingsError as error:
-        at.refuse(f"has no meaning here: {error}", "covariance_type")
+    covariance_type, k, d = mixture_sizes(document, at)
     kind = _shape(covariance_type, k, d, COUNT.of(document, "n_passes", at))
     found = kind.load(document, at)
     for name in ("n_components", "n_features"):

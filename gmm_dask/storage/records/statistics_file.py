@@ -14,20 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.errors import OutputError, SettingsError
+from gmm_dask.errors import OutputError
 from gmm_dask.mixture import Parameters, SufficientStatistics
-from gmm_dask.mixture.covariance import family
 from gmm_dask.sampling import ColumnSpread
 from gmm_dask.storage.records.codec import (
     COUNT,
     NAME,
     RUN_ID,
     SHA256,
-    TEXT,
     At,
     Kind,
     Positive,
-    count_from,
     list_of,
     optional,
     packed,
@@ -43,6 +40,7 @@ from gmm_dask.storage.records.model_file import (
     array_shapes,
     check_mixture,
     kind_of_noise,
+    mixture_sizes,
 )
 from gmm_dask.storage.store.runs import STATISTICS, RunFolder
 
@@ -191,12 +189,7 @@ def _dump(kept: KeptStatistics) -> dict[str, Any]:
 
 
 def _load(document: Any, at: At) -> KeptStatistics:
-    k, d = (count_from(1).of(document, name, at) for name in ("n_components", "n_features"))
-    covariance_type = TEXT.of(document, "covariance_type", at)
-    try:
-        family(covariance_type)
-    except SettingsError as error:
-        at.refuse(f"has no meaning here: {error}", "covariance_type")
+    covariance_type, k, d = mixture_sizes(document, at)
     files = _FILES.of(document, "files", at)
     found = _kind(covariance_type, k, d, 1 + len(files)).load(document, at)
     parameters = Parameters.from_arrays(

@@ -95,7 +95,7 @@ class Version:
         Number of the version, from 1.
     run_id, manifest_sha256 : str
     rows : int
-        Rows of the input.
+        The number of rows of the input.
     published : str or None
         When the entry was made: UTC, ISO 8601. None where an entry of an older format does not say.
     registry : Registry

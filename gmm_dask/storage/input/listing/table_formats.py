@@ -189,7 +189,7 @@ def read_snapshot(root: str, version: int | None = None) -> Snapshot:
     DataError
         There is no such version, or to read its files is not to read the table.
     InputError
-        Its storage fails.
+        The storage of the table fails.
     """
     if not is_remote(root) and unquote(root) != root:
         raise DataError(

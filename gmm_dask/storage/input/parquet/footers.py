@@ -127,7 +127,7 @@ class Footer:
     sha256 : str
         Hash of the footer's bytes.
     row_groups : tuple of int
-        Rows of each.
+        The number of rows of each row group.
     columns : tuple of (name, Arrow type)
         Top-level columns in the file's order; those that it is older than come last, without type.
     oddities : tuple of Oddity

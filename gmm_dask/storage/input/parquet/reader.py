@@ -57,7 +57,7 @@ class PlannedFiles:
         DataError
             It must not be read, or is damaged.
         InputError
-            Its storage fails.
+            The storage of the file fails.
         """
         if not source.row_groups:
             return OpenChunk(source, NoFile())
