@@ -15,12 +15,14 @@ length one changes the log-likelihood per row by about a half, whatever the unit
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import SingularCovarianceError
 from gmm_dask.mixture import Parameters
+from gmm_dask.mixture.covariance.factors import inverse_triangular
 
 Array = npt.NDArray[np.float64]
 
@@ -47,7 +49,7 @@ class Coordinates:
         moved = parameters.means - reference.means
         parts = (
             np.log(parameters.weights / reference.weights),
-            np.stack([moved[j] @ factor for j, factor in enumerate(self._factors)]),
+            _times(moved, self._factors),
             reference.family.encoded(parameters.family),
         )
         return np.asarray(self.scale * np.concatenate([part.ravel() for part in parts]))
@@ -65,16 +67,14 @@ class Coordinates:
         shares, steps, spreads = np.split(vector / self.scale, [k, k + k * d])
         log_weights = np.log(reference.weights) + shares
         weights = np.exp(log_weights - log_weights.max())
-        steps = steps.reshape(k, d)
-        moved = [np.linalg.solve(f.T, steps[j]) for j, f in enumerate(self._factors)]
         numbers = spreads.reshape(len(reference.family.owners), -1)
         return Parameters(
             weights / weights.sum(),
-            reference.means + np.stack(moved),
+            reference.means + _times(steps.reshape(k, d), self._inverses),
             reference.family.decoded(numbers),
         )
 
-    @property
+    @cached_property
     def scale(self) -> Array:
         """What each number is multiplied by: the root of the weight that it describes."""
         reference, d = self.reference, self.reference.n_features
@@ -85,8 +85,13 @@ class Coordinates:
         return np.concatenate([root, np.repeat(root, d), np.repeat(per_covariance, n_numbers)])
 
     @property
-    def _factors(self) -> list[Array]:
-        return [self.reference.dense_factor(j) for j in range(self.reference.n_components)]
+    def _factors(self) -> Array:
+        return self.reference.family.core_factors
+
+    @cached_property
+    def _inverses(self) -> Array:
+        factors = self._factors
+        return 1.0 / factors if factors.ndim == 2 else inverse_triangular(factors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,25 +129,30 @@ class History:
         """Where the steps so far lead to; None where they do not say."""
         if self.chart is None or len(self.points) < 2:
             return None
-        images = np.stack(self.images, axis=1)
-        residuals = images - np.stack(self.points, axis=1)
-        F, G = np.diff(residuals, axis=1), np.diff(images, axis=1)
-        normal = F.T @ F
+        images = np.stack(self.images)
+        residuals = images - np.stack(self.points)
+        F, G = np.diff(residuals, axis=0), np.diff(images, axis=0)
+        normal = F @ F.T
         ridge = RIDGE * np.trace(normal) / len(normal)
         if not ridge > 0:
             return None
-        share = np.linalg.solve(normal + ridge * np.eye(len(normal)), F.T @ residuals[:, -1])
-        step = -(G @ share)
+        share = np.linalg.solve(normal + ridge * np.eye(len(normal)), F @ residuals[-1])
+        step = -(share @ G)
         reach = np.abs(step / self.chart.scale).max()
         try:
             with np.errstate(over="ignore", invalid="ignore"):
-                found = self.chart.decode(images[:, -1] + step / max(1.0, reach / REACH))
+                found = self.chart.decode(images[-1] + step / max(1.0, reach / REACH))
         except (SingularCovarianceError, np.linalg.LinAlgError):
             return None
         return found if _is_sound(found) else None
 
 
 NOTHING = History()
+
+
+def _times(rows: Array, factors: Array) -> Array:
+    """Row j of (k, d) times the factor of component j: (k or 1, d, d), or a diagonal (k, d)."""
+    return rows * factors if factors.ndim == 2 else (rows[:, None, :] @ factors)[:, 0]
 
 
 def _is_sound(parameters: Parameters) -> bool:

@@ -49,7 +49,7 @@ Indices = npt.NDArray[np.intp]
 Rows = npt.NDArray[Any]
 Precision = Literal["double", "single"]
 
-FEW_COLUMNS = 8  # up to which sums of matrices are taken over rows in lanes; as in sums.hpp
+FEW_COLUMNS = 8  # up to which sums are taken over rows in lanes; as in sums.hpp
 SLOWER = (
     "This installation has no compiled core: NumPy's arithmetic is used, many times slower. "
     "Install gmm_dask from a wheel, or with $CXX or ziglang."
@@ -87,11 +87,13 @@ def e_step(
         steps.positive(weights)
     single = precision == "single" and (weights is None or takes(weights))
     arguments = (in_single(parameters) if single else None) or in_double(parameters)
-    total = SufficientStatistics.zero(parameters)
-    for block in _blocks(X):
-        part = None if weights is None else weights[block]
-        total += _block_statistics(_rows(X[block]), parameters, arguments, part)
-    return total
+    blocks = [
+        _block_statistics(
+            _rows(X[block]), parameters, arguments, None if weights is None else weights[block]
+        )
+        for block in _blocks(X)
+    ]
+    return reduce(add, blocks) if blocks else SufficientStatistics.zero(parameters)
 
 
 def score_rows(X: Rows, parameters: Parameters) -> RowScores:
@@ -198,7 +200,7 @@ class _Kept:
     ----------
     sum_resp : (k, LANES)
     sum_x : (k, d, LANES), or (k, filled d) where rows are summed in lists
-    sum_xx : (k, d, d, LANES), (k, d, LANES) without matrices, or (k or 1, filled d, filled d)
+    sum_xx : (k, d, d, LANES) or (k or 1, filled d, filled d); without matrices as sum_x
     in_lists : bool
     """
 
@@ -210,14 +212,14 @@ class _Kept:
     @classmethod
     def zero(cls, parameters: Parameters, itemsize: int) -> _Kept:
         (k, d), matrices = parameters.means.shape, parameters.family.matrices
-        sum_resp = aligned_zeros(k, LANES)
-        if matrices is not None and d > FEW_COLUMNS:
-            per_line = 64 // itemsize
-            filled = -(-d // per_line) * per_line
-            sum_xx = aligned_zeros(len(matrices), filled, filled)
-            return cls(sum_resp, aligned_zeros(k, filled), sum_xx, True)
-        square = (d,) if matrices is None else (d, d)
-        return cls(sum_resp, aligned_zeros(k, d, LANES), aligned_zeros(k, *square, LANES), False)
+        in_lists = d > FEW_COLUMNS
+        per_line = 64 // itemsize
+        features = (-(-d // per_line) * per_line,) if in_lists else (d, LANES)
+        scatter: tuple[int, ...] = (k, *features) if matrices is None else (k, d, *features)
+        if in_lists and matrices is not None:
+            scatter = (len(matrices), *features, *features)
+        sum_resp, sum_x = aligned_zeros(k, LANES), aligned_zeros(k, *features)
+        return cls(sum_resp, sum_x, aligned_zeros(*scatter), in_lists)
 
     @property
     def record(self) -> Sums:
@@ -230,11 +232,10 @@ class _Kept:
         """The sums in the shapes of the family."""
         d, family = parameters.n_features, parameters.family
         if self.in_lists:
-            sum_x, sum_xx = self.sum_x[:, :d], self.sum_xx[:, :d, :d]
+            every = (slice(None), *(slice(d) for _ in self.sum_xx.shape[1:]))
+            sum_x, sum_xx = map(np.ascontiguousarray, (self.sum_x[:, :d], self.sum_xx[every]))
         else:
             sum_x, sum_xx = self.sum_x.sum(axis=-1), self.sum_xx.sum(axis=-1)
-        if family.matrices is not None:
-            sum_xx = np.tril(sum_xx) + np.tril(sum_xx, -1).swapaxes(-1, -2)
         return SufficientStatistics(
             n, sum_weight, log_likelihood, self.sum_resp.sum(axis=1), sum_x, family.kept(sum_xx)
         )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gmm_dask.mixture import steps
 from gmm_dask.mixture.core.library import Task, address
-from gmm_dask.mixture.core.screen import Screen, narrow, screen_of
+from gmm_dask.mixture.core.screen import Screen, narrow, no_screen, screen_of
 from gmm_dask.mixture.parameters import Parameters
 
 Array = npt.NDArray[np.float64]
@@ -27,6 +27,8 @@ SIZES = (1e-9, 1e9)  # of standard deviations and of distances between means; 1e
 WEIGHTS = (2.0**-30, 2.0**30)  # of rows
 NOTHING = 1e-8  # part of the smallest component that responsibilities may sum up to unseen
 LEAST = -42.0  # log of a responsibility that is nothing even in float64
+VARIANCES, MATRICES, ONE_VARIANCE, WHITE = range(4)  # Form of mixture.hpp
+NEAR = 64.0  # standard deviations of a feature that means may be apart, where rows are whitened
 SHIFT_ROWS = 16  # rows that the shift is written down for, so that they fill whole registers
 
 
@@ -43,7 +45,7 @@ class Arguments:
     rests : (k, d)
         What the means lack of their digits.
     screen : Screen
-    is_matrix : bool
+    form : {VARIANCES, MATRICES, ONE_VARIANCE, WHITE}
     top, far_limit : float
         See core.h.
     least : float
@@ -57,7 +59,7 @@ class Arguments:
     log_weights: npt.NDArray[Any]
     rests: npt.NDArray[Any]
     screen: Screen
-    is_matrix: bool
+    form: int
     far_limit: float
     top: float = 0.0
     least: float = LEAST
@@ -85,7 +87,7 @@ class Arguments:
         n_seen = screen.offsets.shape[1]
         task = Task(
             *X.shape, k,
-            self.itemsize == 4, self.is_matrix, X.dtype == np.float32,
+            self.itemsize == 4, self.form, X.dtype == np.float32,
             address(X), address(weights),
             len(self.factors),
             address(self.means), address(self.rests), address(self.factors),
@@ -110,8 +112,7 @@ def in_double(parameters: Parameters) -> Arguments:
         parameters.family.core_factors,
         steps.log_densities_at_means(parameters),
         np.zeros_like(means),
-        screen_of(parameters),
-        parameters.family.matrices is not None,
+        *_screen_and_form(parameters),
         steps.far_limit(parameters),
     )
 
@@ -131,7 +132,7 @@ def in_single(parameters: Parameters) -> Arguments | None:
     if not _is_safe(parameters, means, log_weights):
         return None
     top, least = float(log_weights.max()), parameters.weights[parameters.weights > 0].min()
-    screen = screen_of(parameters, SINGLE.name)
+    screen, form = _screen_and_form(parameters, SINGLE.name)
     screen = screen._replace(centre=screen.centre - shift)
     return Arguments(
         means,
@@ -139,7 +140,7 @@ def in_single(parameters: Parameters) -> Arguments | None:
         narrow(log_weights - top),
         narrow(parameters.means - shift - means),
         screen.narrowed(),
-        parameters.family.matrices is not None,
+        form,
         -FARTHEST - parameters.n_features / 2,
         top,
         max(LEAST, float(np.log(least * NOTHING))),
@@ -151,6 +152,21 @@ def takes(weights: Array) -> bool:
     """Whether weights of rows (n,), or none, are such that float32 loses nothing of them."""
     some = weights[weights > 0]
     return not len(some) or bool(some.min() >= WEIGHTS[0] and some.max() <= WEIGHTS[1])
+
+
+def _screen_and_form(parameters: Parameters, kind: str = "float64") -> tuple[Screen, int]:
+    family, means = parameters.family, parameters.means
+    if family.matrices is None:
+        return no_screen(parameters), ONE_VARIANCE if family.covariances.ndim == 1 else VARIANCES
+    if len(family.core_factors) > 1 or not _are_near(means, family.variances):
+        return screen_of(parameters, kind), MATRICES
+    return no_screen(parameters), WHITE
+
+
+@steps.ignoring_overflow
+def _are_near(means: Array, variances: Array) -> bool:
+    """Whether differences of whitened rows are as good as whitened differences."""
+    return bool((np.ptp(means, axis=0) <= NEAR * np.sqrt(variances.min(axis=0))).all())
 
 
 def _is_safe(parameters: Parameters, means: npt.NDArray[Any], log_weights: Array) -> bool:

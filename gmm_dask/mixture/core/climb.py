@@ -111,7 +111,6 @@ class Slope:
 
     def _task(self, k: int, far: npt.NDArray[np.int64]) -> Task:
         task = Task(*self.X.shape, k)
-        task.is_matrix = self.covariance_type in ("full", "tied")
         task.X, task.weights, _ = self._addresses
         task.far_limit = steps.FAR if k > 1 else -np.inf
         task.worth = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
 import sys
@@ -28,7 +29,7 @@ class Task(ctypes.Structure):
 
     _fields_ = [
         ("n", _INTEGER), ("d", _INTEGER), ("k", _INTEGER),
-        ("is_single", _INTEGER), ("is_matrix", _INTEGER), ("has_float_rows", _INTEGER),
+        ("is_single", _INTEGER), ("form", _INTEGER), ("has_float_rows", _INTEGER),
         ("X", _POINTER), ("weights", _POINTER),
         ("n_factors", _INTEGER),
         ("means", _POINTER), ("rests", _POINTER), ("factors", _POINTER), ("log_weights", _POINTER),
@@ -217,7 +218,7 @@ def call(function: str, *records: ctypes.Structure) -> None:
 
 def aligned_zeros(*shape: int) -> npt.NDArray[np.float64]:
     """Zeros that begin with a cache line and share none with another array."""
-    n = int(np.prod(shape))
+    n = math.prod(shape)
     raw = np.zeros(n + 2 * ALIGNMENT // 8)
     first = -(raw.ctypes.data // 8) % (ALIGNMENT // 8)
     return raw[first : first + n].reshape(shape)

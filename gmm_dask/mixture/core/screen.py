@@ -86,17 +86,18 @@ def screen_of(parameters: Parameters, kind: str = "float64") -> Screen:
     """
     k, d = parameters.means.shape
     if parameters.family.matrices is None or d < SCREENED_FROM or k == 1:
-        return _none(parameters)
+        return no_screen(parameters)
     with np.errstate(all="ignore"):  # what is not finite in the end is not used
         try:
             made = _screen(parameters, FEW if d < MORE_FROM else MORE, np.dtype(kind))
         except np.linalg.LinAlgError:
-            return _none(parameters)
+            return no_screen(parameters)
     finite = all(np.isfinite(each).all() for each in made)
-    return made if finite else _none(parameters)
+    return made if finite else no_screen(parameters)
 
 
-def _none(parameters: Parameters) -> Screen:
+def no_screen(parameters: Parameters) -> Screen:
+    """The screen that looks at nothing."""
     k, d = parameters.means.shape
     return Screen(
         np.zeros(d), np.zeros((d, 0)), np.zeros((k, 0)), np.zeros(k), np.zeros((1, 0, 0)),
@@ -113,7 +114,7 @@ def _screen(parameters: Parameters, at_most: int, kind: np.dtype[Any]) -> Screen
     directions = _discriminants(weights, deviations, covariances, at_most)
     n = directions.shape[1]
     if n == 0:
-        return _none(parameters)
+        return no_screen(parameters)
     means = deviations @ directions
     within = directions.T @ covariances @ directions
     lower = np.linalg.cholesky(within)

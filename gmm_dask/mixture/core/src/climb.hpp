@@ -70,7 +70,7 @@ class Climb {
  public:
   Climb(gmm_task &task, gmm_climb &asked)
       : t_(task), c_(asked), k_(task.k), d_(task.d), family_(int(asked.family)),
-        is_matrix_(asked.family == FULL || asked.family == TIED), in_lists_(sums_in_lists(task.d, is_matrix_)),
+        is_matrix_(asked.family == FULL || asked.family == TIED), in_lists_(sums_in_lists(task.d)),
         p_(filled_up(task.d, LINE_VALUES<double>)) {
     n_covariances_ = family_ == FULL || family_ == DIAG || family_ == SPHERICAL ? k_ : 1;
     size_ = is_matrix_ ? d_ * d_ : family_ == DIAG ? d_ : 1;
@@ -79,6 +79,7 @@ class Climb {
   }
 
   int run() {
+    t_.form = family_ == DIAG ? VARIANCES : family_ == SPHERICAL ? ONE_VARIANCE : MATRICES;
     take();
     if (!arena_.allocate()) return 1;
     take();
@@ -166,7 +167,8 @@ class Climb {
   }
   int64_t size_x() const { return in_lists_ ? k_ * p_ : k_ * d_ * SUM_LANES; }
   int64_t size_xx() const {
-    return in_lists_ ? n_factors_ * p_ * p_ : k_ * d_ * (is_matrix_ ? d_ : 1) * SUM_LANES;
+    if (!is_matrix_) return size_x();
+    return in_lists_ ? n_factors_ * p_ * p_ : k_ * d_ * d_ * SUM_LANES;
   }
   void copy(Point to, Point from) { memcpy(to.logs, from.logs, sizeof(double) * size_t(numbers_)); }
 
@@ -217,11 +219,8 @@ class Climb {
     return expect(t_, sums_);
   }
 
-  static double folded_lanes(const double *p) {
-    return ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]));
-  }
-  double sum_x(int64_t j, int64_t i) const {
-    return in_lists_ ? sum_x_[j * p_ + i] : folded_lanes(sum_x_ + (j * d_ + i) * SUM_LANES);
+  double of_feature(const double *sums, int64_t j, int64_t i) const {
+    return in_lists_ ? sums[j * p_ + i] : folded_lanes(sums + (j * d_ + i) * SUM_LANES);
   }
   // Of component j, or of all where they share it; q <= i.
   double sum_xx(int64_t j, int64_t i, int64_t q) const {
@@ -243,7 +242,7 @@ class Climb {
       to.logs[j] = log_of_one(rows / total);
       double *delta = scale_;
       for (int64_t i = 0; i < d_; i++) {
-        delta[i] = sum_x(j, i) / rows;
+        delta[i] = of_feature(sum_x_, j, i) / rows;
         to.means[j * d_ + i] = from.means[j * d_ + i] + delta[i];
       }
       const double counted = rows + c_.prior_rows, doubt = DOUBT * double(d_) * rows;
@@ -265,8 +264,7 @@ class Climb {
       }
       double sum = 0.0, scale = 0.0, added = 0.0;
       for (int64_t i = 0; i < d_; i++) {
-        const double square = folded_lanes(sum_xx_ + (j * d_ + i) * SUM_LANES);
-        const double v = square - rows * delta[i] * delta[i] + doubt * delta[i] * delta[i];
+        const double v = of_feature(sum_xx_, j, i) - rows * delta[i] * delta[i] + doubt * delta[i] * delta[i];
         if (family_ == DIAG) to.covariances[j * d_ + i] = (v + c_.prior_scale[i]) / counted + c_.added[i];
         sum += v;
         scale += c_.prior_scale[i];

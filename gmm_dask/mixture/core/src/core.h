@@ -14,7 +14,7 @@ extern "C" {
 typedef struct {
   int64_t n, d, k;
   int64_t is_single;      /* arithmetic in float32, with sums in float64 */
-  int64_t is_matrix;      /* factors are matrices; else reciprocal standard deviations */
+  int64_t form;           /* of the covariances: see Form in mixture.hpp */
   int64_t has_float_rows; /* X is float32 */
   const void *X;          /* (n, d) */
   const double *weights;  /* (n,) or NULL */
@@ -22,7 +22,7 @@ typedef struct {
   int64_t n_factors;       /* k, or 1 where all components share the factor */
   const void *means;       /* (k, d), own */
   const void *rests;       /* (k, d), own: what the means lack of their digits; NULL for none */
-  const void *factors;     /* (n_factors, d, d) upper triangular, or (k, d), own */
+  const void *factors;     /* (n_factors, d, d) upper triangular, or (k, d) reciprocal standard deviations, own */
   const void *log_weights; /* (k,), own: log weight plus log of the density at the mean, less `top` */
   const void *shift;       /* (SHIFT_ROWS, d) as X: what rows are lessened by in single precision */
   double top;
@@ -48,7 +48,7 @@ typedef struct {
   double log_likelihood; /* out */
   double *sum_resp;      /* (k, 8) */
   double *sum_x;         /* in lists (k, p), p = d filled up to whole lines; else (k, d, 8) */
-  double *sum_xx;        /* in lists (n_factors, p, p); else (k, d, d, 8), or (k, d, 8) without matrices */
+  double *sum_xx;        /* in lists (n_factors, p, p), else (k, d, d, 8); without matrices as sum_x */
 } gmm_sums;
 
 typedef struct {
@@ -142,7 +142,7 @@ __attribute__((visibility("default"))) int gmm_measure(gmm_distances *distances,
 __attribute__((visibility("default"))) int gmm_put_in_order(gmm_column *column, int level);
 __attribute__((visibility("default"))) int gmm_measure_low_rank(gmm_factors *factors, int level);
 __attribute__((visibility("default"))) int gmm_sum_low_rank(gmm_factors *factors, int level);
-__attribute__((visibility("default"))) int gmm_sums_in_lists(int64_t d, int64_t is_matrix);
+__attribute__((visibility("default"))) int gmm_sums_in_lists(int64_t d, int64_t has_matrices);
 /* For tests: e^x of x <= 0, and log of 1 - x. n is a multiple of 32. */
 __attribute__((visibility("default"))) int gmm_exp_log(const double *x, double *e, double *l, int64_t n, int level);
 

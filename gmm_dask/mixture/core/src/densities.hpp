@@ -28,15 +28,55 @@ template <class T> INLINE Range likely_of(const Room<T> &m, int64_t t, int64_t c
   return {m.guess[m.order[t]], m.guess[m.order[last]] + 1};
 }
 
-// joint (k, ROWS) = log weight times density of each component, and the largest of each row.
+// Log joints of components j to j + N - 1 where no matrix is left in a distance: their rows are read once for all N.
+template <Form FORM, int N, class T> INLINE void log_joints_of(const Mixture<T> &g, const Room<T> &m, int64_t j) {
+  typedef Narrow<T> P;
+  constexpr int R = ROWS<T>;
+  const int64_t d = g.d;
+  const T *x = FORM == WHITE ? m.white : m.x;
+  const T *means = (FORM == WHITE ? m.white_means : g.means) + j * d, *factors = g.factors + j * d;
+  for (int l = 0; l < R; l += P::size) {
+    P sum[N];
+    _Pragma("GCC unroll 4") for (int q = 0; q < N; q++) sum[q] = all<P>(T(0));
+    for (int64_t i = 0; i < d; i++) {
+      const P value = load<P>(x + i * R + l);
+      _Pragma("GCC unroll 4") for (int q = 0; q < N; q++) {
+        P z = value - broadcast(means[q * d + i]);
+        if (FORM == VARIANCES) z = z * broadcast(factors[q * d + i]);
+        sum[q] = multiply_add(z, z, sum[q]);
+      }
+    }
+    P largest = load<P>(m.largest + l);
+    _Pragma("GCC unroll 4") for (int q = 0; q < N; q++) {
+      if (FORM == ONE_VARIANCE) sum[q] = (sum[q] * broadcast(factors[q * d])) * broadcast(factors[q * d]);
+      const P log_joint = multiply_add(sum[q], broadcast(T(-0.5)), broadcast(g.log_weights[j + q]));
+      store(m.joint + (j + q) * R + l, log_joint);
+      largest = larger(log_joint, largest);
+    }
+    store(m.largest + l, largest);
+  }
+}
+
+template <Form FORM, class T> static void log_joints_of_all(const Mixture<T> &g, const Room<T> &m) {
+  typedef Strip<T> S;
+  for (int l = 0; l < ROWS<T>; l += S::size) store(m.largest + l, all<S>(-T(__builtin_inf())));
+  int64_t j = 0;
+  for (; j + 4 <= g.k; j += 4) log_joints_of<FORM, 4>(g, m, j);
+  if (g.k - j == 1) log_joints_of<FORM, 1>(g, m, j);
+  if (g.k - j == 2) log_joints_of<FORM, 2>(g, m, j);
+  if (g.k - j == 3) log_joints_of<FORM, 3>(g, m, j);
+}
+
+// joint (k, ROWS) = log weight times density of each component, and the largest of each row, by matrices.
 //
 // The likely components come first, for they bound what the others can be. Where a component is out of reach of all
 // rows of a part of the block, an upper bound is written: no share is made of it.
-template <class T> INLINE void log_joints(const Mixture<T> &g, const Room<T> &m, Range likely, Tally &tally) {
+template <class T>
+INLINE void log_joints_of_matrices(const Mixture<T> &g, const Room<T> &m, Range likely, Tally &tally) {
   typedef Strip<T> S;
   constexpr int R = ROWS<T>, EVERY_PART = (1 << R / PART<T>) - 1;
   const int64_t n_likely = likely.end - likely.begin, d = g.d;
-  const bool is_limited = g.is_matrix && d > 4;
+  const bool is_limited = d > 4;
   for (int l = 0; l < R; l += S::size) store(m.largest + l, all<S>(-T(__builtin_inf())));
   for (int64_t place = 0; place < n_likely + g.k; place++) {
     const bool is_other = place >= n_likely;
@@ -61,17 +101,28 @@ template <class T> INLINE void log_joints(const Mixture<T> &g, const Room<T> &m,
     }
     for (int h = 0; h < R; h += PART<T>) {
       const bool is_reached = !(out >> h / PART<T> & 1);
-      if (is_reached && g.is_matrix)
+      if (is_reached)
         of_matrix(m.x, g.means + j * d, m.factors + (g.n_factors > 1 ? j : 0) * g.factor_size, d, m.limit, m.D,
                   m.squares, h);
-      else if (is_reached)
-        of_variances(m.x, g.means + j * d, g.factors + (g.n_factors > 1 ? j : 0) * d, d, m.squares, h);
       for (int l = h; l < h + PART<T>; l += S::size) {
         const S log_joint = multiply_add(load<S>(m.squares + l), broadcast(T(-0.5)), broadcast(log_weight));
         store(joint + l, log_joint);
         if (is_reached) store(m.largest + l, larger(log_joint, load<S>(m.largest + l)));
       }
     }
+  }
+}
+
+template <class T> INLINE void log_joints(const Mixture<T> &g, const Room<T> &m, Range likely, Tally &tally) {
+  if (g.form == MATRICES) {
+    log_joints_of_matrices(g, m, likely, tally);
+  } else if (g.form == VARIANCES) {
+    log_joints_of_all<VARIANCES>(g, m);
+  } else if (g.form == ONE_VARIANCE) {
+    log_joints_of_all<ONE_VARIANCE>(g, m);
+  } else {
+    whiten(m.x, m.middle, m.factors, g.d, m.D, m.white);
+    log_joints_of_all<WHITE>(g, m);
   }
 }
 

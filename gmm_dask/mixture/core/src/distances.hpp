@@ -75,18 +75,42 @@ INLINE void of_matrix(const T *x, const T *mean, const T *packed, int64_t d, con
   if (d - c == 3) add_columns<3, false>(x, mean, u, c, D, squares, from);
 }
 
-// squares = sum of ((x - mean) / deviation)^2 for a part of the rows.
-template <class T>
-INLINE void of_variances(const T *x, const T *mean, const T *reciprocals, int64_t d, T *squares, int from) {
-  typedef Strip<T> S;
-  for (int l = from; l < from + PART<T>; l += S::size) {
-    S sum = all<S>(T(0));
-    for (int64_t i = 0; i < d; i++) {
-      const S z = (load<S>(x + i * ROWS<T> + l) - broadcast(mean[i])) * broadcast(reciprocals[i]);
-      sum = multiply_add(z, z, sum);
+// Columns c to c + N - 1 of U^T D, for all rows of a block; `u` as for add_columns.
+template <int N, class T> INLINE void whiten_columns(const T *D, const T *u, int64_t c, T *white) {
+  typedef Narrow<T> P;
+  constexpr int R = ROWS<T>;
+  for (int l = 0; l < R; l += P::size) {
+    P z[N];
+    _Pragma("GCC unroll 4") for (int q = 0; q < N; q++) z[q] = all<P>(T(0));
+    for (int64_t i = 0; i < c; i++) {
+      const P t = load<P>(D + i * R + l);
+      _Pragma("GCC unroll 4") for (int q = 0; q < N; q++) z[q] = multiply_add(t, broadcast(u[i * N + q]), z[q]);
     }
-    store(squares + l, sum);
+    _Pragma("GCC unroll 4") for (int i = 0; i < N; i++) {
+      const P t = load<P>(D + (c + i) * R + l);
+      _Pragma("GCC unroll 4") for (int q = i; q < N; q++)
+        z[q] = multiply_add(t, broadcast(u[(c + i) * N + q]), z[q]);
+    }
+    _Pragma("GCC unroll 4") for (int q = 0; q < N; q++) store(white + (c + q) * R + l, z[q]);
   }
+}
+
+// white (d, ROWS) = U^T (x - middle); D is workspace.
+template <class T>
+static void whiten(const T *x, const T *middle, const T *packed, int64_t d, T *D, T *white) {
+  typedef Strip<T> S;
+  constexpr int R = ROWS<T>;
+  for (int64_t i = 0; i < d; i++)
+    for (int l = 0; l < R; l += S::size) store(D + i * R + l, load<S>(x + i * R + l) - broadcast(middle[i]));
+  const T *u = packed;
+  int64_t c = 0;
+  for (; c + 4 <= d; c += 4) {
+    whiten_columns<4>(D, u, c, white);
+    u += 4 * (c + 4);
+  }
+  if (d - c == 1) whiten_columns<1>(D, u, c, white);
+  if (d - c == 2) whiten_columns<2>(D, u, c, white);
+  if (d - c == 3) whiten_columns<3>(D, u, c, white);
 }
 
 // squares = |U^T y - offset|^2 of projected rows; true once every row of the part is over its limit.

@@ -7,6 +7,11 @@
 
 namespace LEVEL {
 
+// Rows are read in short bursts between much arithmetic: what comes next is asked for before.
+template <class T> INLINE void fetch_early(const T *values, int64_t n) {
+  for (int64_t i = 0; i < n; i += LINE_VALUES<T>) __builtin_prefetch(values + i);
+}
+
 template <class T> INLINE void load_weights(const Room<T> &m, const double *weights, int64_t t, int64_t count) {
   typedef Strip<T> S;
   if (!weights && t + ROWS<T> <= count) {
@@ -49,27 +54,47 @@ template <class T> INLINE void add_block(const Mixture<T> &g, const Room<T> &m, 
     if (!rows_greater(resp, T(0))) continue;
     for (int l = 0; l < R; l += S::size) store(resp + l, load<S>(resp + l) * load<S>(m.summed + l));
     add_folded(sums.sum_resp + j * SUM_LANES, folded(column(resp)));
-    if (g.in_lists) {
+    const uint64_t has_share = rows_greater(resp, T(0));
+    if (g.in_lists && (g.has_matrices || __builtin_popcountll(has_share) * MANY <= R)) {
       const int64_t at = j * HELD + m.counts[j];
-      m.counts[j] += append(m.order + t, resp, rows_greater(resp, T(0)), m.listed + at, m.shares + at);
+      m.counts[j] += append(m.order + t, resp, has_share, m.listed + at, m.shares + at);
       continue;
     }
-    double *sum_x = sums.sum_x + j * g.d * SUM_LANES;
-    if (g.is_matrix)
+    double *sum_x = (g.in_lists ? m.lanes_x : sums.sum_x) + j * g.d * SUM_LANES;
+    if (g.has_matrices)
       add_products(m.x, m.mean + j * g.p, m.rest + j * g.p, resp, g.d, m.D, sum_x,
                    sums.sum_xx + j * g.d * g.d * SUM_LANES);
     else
-      add_squares(m.x, m.mean + j * g.p, m.rest + j * g.p, resp, g.d, sum_x, sums.sum_xx + j * g.d * SUM_LANES);
+      add_squares(m.x, m.mean + j * g.p, m.rest + j * g.p, resp, g.d, sum_x,
+                  (g.in_lists ? m.lanes_xx : sums.sum_xx) + j * g.d * SUM_LANES);
   }
 }
+
+constexpr int NEAR_ROWS = 256;  // whose values are still in the first cache: of short sums lists are not longer
 
 template <class T>
 INLINE void add_lists(const Mixture<T> &g, const Room<T> &m, gmm_sums &sums, const T *rows) {
   for (int64_t j = 0; g.in_lists && j < g.k; j++) {
-    add_listed(rows, g.d, m.listed + j * HELD, m.shares + j * HELD, m.counts[j], m.mean + j * g.p, m.rest + j * g.p,
-               m.V, m.listed_D, sums.sum_x + j * g.p, sums.sum_xx + (g.n_factors > 1 ? j : 0) * g.p * g.p);
+    const int32_t *listed = m.listed + j * HELD;
+    const T *shares = m.shares + j * HELD, *mean = m.mean + j * g.p, *rest = m.rest + j * g.p;
+    double *sum_x = sums.sum_x + j * g.p;
+    if (g.has_matrices)
+      add_listed(rows, g.d, listed, shares, m.counts[j], mean, rest, m.V, m.listed_D, sum_x,
+                 sums.sum_xx + (g.n_factors > 1 ? j : 0) * g.p * g.p);
+    else
+      add_listed_squares(rows, g.d, listed, shares, m.counts[j], mean, rest, sum_x, sums.sum_xx + j * g.p);
     m.counts[j] = 0;
   }
+}
+
+// Add what blocks left in lanes, where there are lists too.
+template <class T> INLINE void add_lanes(const Mixture<T> &g, const Room<T> &m, gmm_sums &sums) {
+  if (!g.in_lists || g.has_matrices) return;
+  for (int64_t j = 0; j < g.k; j++)
+    for (int64_t i = 0; i < g.d; i++) {
+      sums.sum_x[j * g.p + i] += folded_lanes(m.lanes_x + (j * g.d + i) * SUM_LANES);
+      sums.sum_xx[j * g.p + i] += folded_lanes(m.lanes_xx + (j * g.d + i) * SUM_LANES);
+    }
 }
 
 INLINE double total(double *sum, int n) {
@@ -101,6 +126,7 @@ template <class T, class X> static int expect(gmm_task &task, gmm_sums &sums) {
     alignas(64) double tile_sum[R] = {0.0};
     for (int64_t t = 0; t < count; t += R) {
       transpose(rows, g.d, m.order + t, g.d, m.x);
+      if (sizeof(T) == sizeof(X) && !is_screened) fetch_early(rows + (t + R) * g.d, R * g.d);
       load_weights(m, weights, t, count);
       Range likely = {0, 0};
       if (is_screened) {
@@ -113,10 +139,12 @@ template <class T, class X> static int expect(gmm_task &task, gmm_sums &sums) {
       log_densities(m);
       add_log_likelihood(m, g.top, tile_sum);
       add_block(g, m, sums, t);
+      if (!g.has_matrices && (t + R) % NEAR_ROWS == 0) add_lists(g, m, sums, rows);
     }
     log_likelihood += total(tile_sum, R);
     add_lists(g, m, sums, rows);
   }
+  add_lanes(g, m, sums);
   sums.log_likelihood = log_likelihood;
   return 0;
 }
@@ -124,6 +152,17 @@ template <class T, class X> static int expect(gmm_task &task, gmm_sums &sums) {
 inline int expect(gmm_task &task, gmm_sums &sums) {
   if (task.is_single) return task.has_float_rows ? expect<float, float>(task, sums) : expect<float, double>(task, sums);
   return task.has_float_rows ? expect<double, float>(task, sums) : expect<double, double>(task, sums);
+}
+
+// The same, with both triangles of what is symmetric.
+inline int expect_whole(gmm_task &task, gmm_sums &sums) {
+  const int failed = expect(task, sums);
+  if (failed || (task.form != MATRICES && task.form != WHITE)) return failed;
+  if (!sums_in_lists(task.d))
+    mirror(sums.sum_xx, task.k, task.d, SUM_LANES);
+  else
+    mirror(sums.sum_xx, task.n_factors, filled_up(task.d, task.is_single ? LINE_VALUES<float> : LINE_VALUES<double>), 1);
+  return 0;
 }
 
 }  // namespace LEVEL

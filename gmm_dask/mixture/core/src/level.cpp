@@ -11,7 +11,7 @@
 
 extern "C" {
 
-int NAME(gmm_expect_, LEVEL)(gmm_task *task, gmm_sums *sums) { return LEVEL::expect(*task, *sums); }
+int NAME(gmm_expect_, LEVEL)(gmm_task *task, gmm_sums *sums) { return LEVEL::expect_whole(*task, *sums); }
 
 int NAME(gmm_climb_all_, LEVEL)(gmm_task *task, gmm_climb *asked) { return LEVEL::climb(*task, *asked); }
 

@@ -15,9 +15,18 @@ constexpr int HELD = TILE_ROWS + 16;    // of a list, which is written by whole 
 constexpr int SHIFT_ROWS = 16;          // rows that the shift is written down for, so that they fill whole registers
 constexpr int CACHE_LINE = 64;
 
+// What is known of the covariances, and so how distances and sums are taken; as FORMS of arguments.py.
+enum Form {
+  VARIANCES = 0,     // of each component and feature
+  MATRICES = 1,      // of each component, or one of all
+  ONE_VARIANCE = 2,  // of each component
+  WHITE = 3,         // one matrix of all: rows are turned into its coordinates once, where that costs no digits
+};
+
 template <class T> struct Mixture {
   int64_t n, d, k, p;  // p is d filled up to whole lines
-  bool is_matrix, in_lists;
+  Form form;
+  bool has_matrices, in_lists;
   int64_t n_factors, n_directions, n_seen, n_screen_factors;
   const T *means, *rests, *factors, *log_weights;
   const T *centre, *directions, *screen_means, *biases, *screen_factors, *offsets;
@@ -26,14 +35,14 @@ template <class T> struct Mixture {
   int64_t factor_size, screen_factor_size;  // packed
 
   explicit Mixture(const gmm_task &t)
-      : n(t.n), d(t.d), k(t.k), p(filled_up(t.d, LINE_VALUES<T>)), is_matrix(t.is_matrix != 0),
-        in_lists(sums_in_lists(t.d, t.is_matrix != 0)), n_factors(t.n_factors), n_directions(t.n_directions),
+      : n(t.n), d(t.d), k(t.k), p(filled_up(t.d, LINE_VALUES<T>)), form(Form(t.form)),
+        has_matrices(t.form == MATRICES || t.form == WHITE), in_lists(sums_in_lists(t.d)), n_factors(t.n_factors), n_directions(t.n_directions),
         n_seen(t.n_seen), n_screen_factors(t.n_screen_factors), means((const T *)t.means), rests((const T *)t.rests),
         factors((const T *)t.factors), log_weights((const T *)t.log_weights), centre((const T *)t.centre),
         directions((const T *)t.directions), screen_means((const T *)t.screen_means), biases((const T *)t.biases),
         screen_factors((const T *)t.screen_factors), offsets((const T *)t.offsets), least(T(t.least)),
         far_limit(T(t.far_limit)), top(t.top), worth(t.worth),
-        factor_size(is_matrix ? packed_size(t.d) : t.d), screen_factor_size(packed_size(t.n_seen)) {}
+        factor_size(has_matrices ? packed_size(t.d) : t.d), screen_factor_size(packed_size(t.n_seen)) {}
 };
 
 // Memory that is handed out in pieces which begin with a cache line. It is asked twice in the same order: first
@@ -67,10 +76,12 @@ class Arena {
 template <class T> struct Room {
   T *x, *joint, *D, *weight, *largest, *limit, *squares, *summed, *lead;  // of a block
   T *factors, *mean, *rest;                                               // packed; filled up to whole lines
+  T *white, *white_means, *middle;                   // a block, the means (k, d), and where both are measured from
   T *y, *directions, *discriminants, *biases, *screen_factors, *projected, *shifted;  // of the screen
   T *tile, *V, *listed_D, *shares;
   int32_t *order, *guess, *placed, *ends, *listed;
   int64_t *counts;
+  double *lanes_x, *lanes_xx;  // (k, d, 8): sums over blocks, beside those of lists where both are taken
 
   void take_from(Arena &arena, const Mixture<T> &g, bool copies_rows) {
     constexpr int R = ROWS<T>;
@@ -79,7 +90,11 @@ template <class T> struct Room {
     joint = arena.take<T>(g.k * R);
     D = arena.take<T>(g.p * R);
     for (T **each : {&weight, &largest, &limit, &squares, &summed, &lead}) *each = arena.take<T>(R);
-    factors = arena.take<T>(g.is_matrix ? g.n_factors * g.factor_size : 0);
+    factors = arena.take<T>(g.has_matrices ? g.n_factors * g.factor_size : 0);
+    const int64_t whitened = g.form == WHITE ? g.d : 0;
+    white = arena.take<T>(whitened * R);
+    white_means = arena.take<T>(whitened * g.k);
+    middle = arena.take<T>(whitened);
     mean = arena.take<T>(g.k * g.p);
     rest = arena.take<T>(g.k * g.p);
     y = arena.take<T>(g.n_seen ? g.n_directions * R : 0);
@@ -90,8 +105,8 @@ template <class T> struct Room {
     projected = arena.take<T>(screened * g.n_directions);
     shifted = arena.take<T>(g.n_seen ? 8 * g.d : 0);
     tile = arena.take<T>(copies_rows ? TILE_ROWS * g.d : 0);
-    V = arena.take<T>(g.in_lists ? LIST_ROWS * g.p : 0);
-    listed_D = arena.take<T>(g.in_lists ? LIST_ROWS * g.p : 0);
+    V = arena.take<T>(g.in_lists && g.has_matrices ? LIST_ROWS * g.p : 0);
+    listed_D = arena.take<T>(g.in_lists && g.has_matrices ? LIST_ROWS * g.p : 0);
     shares = arena.take<T>(g.k * held);
     listed = arena.take<int32_t>(g.k * held);
     order = arena.take<int32_t>(HELD);
@@ -99,10 +114,13 @@ template <class T> struct Room {
     placed = arena.take<int32_t>(TILE_ROWS);
     ends = arena.take<int32_t>(g.k + 1);
     counts = arena.take<int64_t>(g.k);
+    const int64_t lanes = g.in_lists && !g.has_matrices ? g.k * g.d * SUM_LANES : 0;
+    lanes_x = arena.take<double>(lanes);
+    lanes_xx = arena.take<double>(lanes);
   }
 
   void fill(const Mixture<T> &g) {
-    if (g.is_matrix)
+    if (g.has_matrices)
       for (int64_t j = 0; j < g.n_factors; j++) pack(g.factors + j * g.d * g.d, g.d, factors + j * g.factor_size);
     pack_fours(g.screen_means, g.k, g.n_seen, discriminants);
     for (int64_t j = 0; g.n_seen && j < filled_up(g.k, FOUR); j++)
@@ -118,6 +136,26 @@ template <class T> struct Room {
       counts[j] = 0;
     }
     memset(x, 0, sizeof(T) * size_t(g.p * ROWS<T>));
+    if (g.in_lists && !g.has_matrices) {
+      memset(lanes_x, 0, sizeof(double) * size_t(g.k * g.d * SUM_LANES));
+      memset(lanes_xx, 0, sizeof(double) * size_t(g.k * g.d * SUM_LANES));
+    }
+    if (g.form == WHITE) whiten_means(g);
+  }
+
+  // The means in the coordinates of the factor, from their middle.
+  void whiten_means(const Mixture<T> &g) {
+    for (int64_t i = 0; i < g.d; i++) {
+      T sum = T(0);
+      for (int64_t j = 0; j < g.k; j++) sum += g.means[j * g.d + i] / T(g.k);
+      middle[i] = sum;
+    }
+    for (int64_t j = 0; j < g.k; j++)
+      for (int64_t c = 0; c < g.d; c++) {
+        T sum = T(0);
+        for (int64_t i = 0; i <= c; i++) sum += (g.means[j * g.d + i] - middle[i]) * g.factors[i * g.d + c];
+        white_means[j * g.d + c] = sum;
+      }
   }
 };
 

@@ -6,9 +6,10 @@
 namespace LEVEL {
 
 constexpr int FEW_COLUMNS = 8;  // up to which sums are taken over rows in lanes; beyond, over rows in a list
+constexpr int MANY = 2;          // a component with more than one in so many rows of a block is summed over all of them
 constexpr int LIST_ROWS = 64;   // rows of a component that are weighted and multiplied at once
 
-constexpr bool sums_in_lists(int64_t d, bool is_matrix) { return is_matrix && d > FEW_COLUMNS; }
+constexpr bool sums_in_lists(int64_t d) { return d > FEW_COLUMNS; }
 
 // The four lines of a block in one column.
 template <class T> struct Column {
@@ -169,6 +170,78 @@ static void add_listed(const T *X, int64_t d, const int32_t *rows, const T *shar
       }
 #endif
     }
+  }
+}
+
+// Add r (x - m) and r (x - m)^2 of N lines of the n listed rows from column c on; rows of even and of odd places apart.
+template <int N, class T>
+INLINE void add_squares_of_lines(const T *X, int64_t d, int64_t c, const int32_t *rows, const T *shares, int64_t n,
+                                 const T *mean, const T *rest, double *sum_x, double *sum_xx) {
+  typedef Line<T> L;
+  constexpr int W = LINE_VALUES<T>;
+  L m[N], e[N], sum[2][N], squares[2][N];
+  for (int q = 0; q < N; q++) {
+    m[q] = load<L>(mean + c + q * W);
+    e[q] = load<L>(rest + c + q * W);
+    sum[0][q] = sum[1][q] = squares[0][q] = squares[1][q] = all<L>(T(0));
+  }
+  const bool is_short = d - c < N * W;  // then N is 1
+  alignas(64) T end_of_row[W] = {T(0)};
+  const auto add = [&](int64_t i, int at) __attribute__((always_inline)) {
+    const T *row = X + int64_t(rows[i]) * d + c;
+    if (is_short) {
+      for (int64_t j = 0; j < d - c; j++) end_of_row[j] = row[j];
+      row = end_of_row;
+    }
+    const Register<T> share = broadcast(shares[i]);
+    _Pragma("GCC unroll 2") for (int q = 0; q < N; q++) {
+      const L difference = from_mean(load_row<L>(row + q * W), m[q], e[q]), weighted = difference * share;
+      sum[at][q] = sum[at][q] + weighted;
+      squares[at][q] = multiply_add(weighted, difference, squares[at][q]);
+    }
+  };
+  int64_t i = 0;
+  for (; i + 2 <= n; i += 2) {
+    add(i, 0);
+    add(i + 1, 1);
+  }
+  if (i < n) add(i, 0);
+  for (int q = 0; q < N; q++) {
+    add_to(sum_x + c + q * W, sum[0][q] + sum[1][q]);
+    add_to(sum_xx + c + q * W, squares[0][q] + squares[1][q]);
+  }
+}
+
+// Add r (x - m) (p,) and r (x - m)^2 (p,) of the listed rows of X (., d).
+template <class T>
+static void add_listed_squares(const T *X, int64_t d, const int32_t *rows, const T *shares, int64_t count,
+                               const T *mean, const T *rest, double *sum_x, double *sum_xx) {
+  constexpr int W = LINE_VALUES<T>;
+  for (int64_t start = 0; start < count; start += LIST_ROWS) {
+    const int64_t n = count - start < LIST_ROWS ? count - start : LIST_ROWS;
+    int64_t c = 0;
+    for (; c + 2 * W <= d; c += 2 * W)
+      add_squares_of_lines<2>(X, d, c, rows + start, shares + start, n, mean, rest, sum_x, sum_xx);
+    for (; c < d; c += W)
+      add_squares_of_lines<1>(X, d, c, rows + start, shares + start, n, mean, rest, sum_x, sum_xx);
+  }
+}
+
+// The lanes of a sum, in one order at every level.
+INLINE double folded_lanes(const double *p) {
+  return ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]));
+}
+
+// Write the lower triangle of each of n matrices (p, p), of `width` numbers to an element, into the upper one too.
+static inline void mirror(double *matrices, int64_t n, int64_t p, int64_t width) {
+  constexpr int64_t B = 8;  // a side of the squares that are turned at once, so that they stay in the cache
+  for (int64_t j = 0; j < n; j++) {
+    double *matrix = matrices + j * p * p * width;
+    for (int64_t a = 0; a < p; a += B)
+      for (int64_t b = 0; b <= a; b += B)
+        for (int64_t i = a; i < p && i < a + B; i++)
+          for (int64_t q = b; q < i && q < b + B; q++)
+            for (int64_t l = 0; l < width; l++) matrix[(q * p + i) * width + l] = matrix[(i * p + q) * width + l];
   }
 }
 
