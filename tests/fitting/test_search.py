@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.quality.marks import Judge as IndependentJudge
+from benchmarks.quality.plain_em import Mixtures
 from gmm_dask import GaussianMixture
 from gmm_dask.errors import FeatureWarning
 from gmm_dask.fitting import Maximisation, SearchRecord
@@ -17,7 +19,8 @@ from gmm_dask.fitting.search import ground as climbing
 from gmm_dask.fitting.search.best_start import best_start
 from gmm_dask.fitting.search.ground import Candidate, Frame, Ground
 from gmm_dask.fitting.search.marks import Judge, Mark
-from gmm_dask.fitting.search.moves import Swaps, crossings, leaving
+from gmm_dask.fitting.search.moves import Swaps, crossings, leaving, with_twins
+from gmm_dask.fitting.search.rounds import GLANCED
 from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, core, m_step
 from gmm_dask.mixture.core.climb import can_climb
 from gmm_dask.sampling import ColumnSpread
@@ -199,6 +202,55 @@ def test_a_swap_takes_one_component_and_parts_another() -> None:
     assert leaving(ground, parent, [back, tried[0]]) == [tried[0]]
     (child, *_) = crossings(ground, (parent, tried[0]), 2, np.random.default_rng(0))
     assert len(child.weights) == 4
+
+
+@needs_core
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_that_are_plainly_parted_need_few_starts(family: str) -> None:
+    rng = np.random.default_rng(1)
+    means = 6 * rng.normal(size=(5, 6))
+    X = rng.normal(size=(800, 6)) + means[rng.integers(0, 5, 800)]
+    model = GaussianMixture(5, covariance_type=family, random_state=0).fit(X)
+    assert model.n_starts_ == GLANCED
+    assert model.n_replicated_ >= 2
+    assert np.linalg.norm(means[:, None] - model.means_, axis=2).min(axis=1).max() < 0.5
+    uniform = rng.uniform(size=(800, 6))  # nothing is parted there
+    other = GaussianMixture(5, covariance_type=family, random_state=0).fit(uniform)
+    assert other.n_starts_ > GLANCED
+
+
+@needs_core
+def test_twins_say_what_fewer_components_say_and_rest() -> None:
+    ground = ground_of(blobs(n=300, d=2, k=3), "diag")
+    (three,) = ground.climb([candidate_of(ground, 3)], 200, tol=1e-9)
+    weights = np.append(three.weights, 0.01)
+    more = replace(
+        three,
+        weights=weights / weights.sum(),
+        means=np.concatenate([three.means, three.means[:1]]),
+        covariances=np.concatenate([three.covariances, three.covariances[:1] * 1e-6]),
+    )
+    twins = with_twins(more, [3])
+    assert twins is not None
+    (rested,) = ground.climb([twins], 3)
+    assert rested.log_likelihood == pytest.approx(three.log_likelihood, abs=1e-6)
+    np.testing.assert_allclose(rested.means, twins.means, atol=1e-4)
+    heaviest = int(three.weights.argmax())
+    np.testing.assert_allclose(twins.weights[[heaviest, 3]], three.weights[heaviest] / 2)
+    assert with_twins(more, range(4)) is None
+
+
+@needs_core
+@pytest.mark.parametrize(("family", "k"), [("full", 7), ("diag", 12), ("spherical", 14)])
+def test_more_components_than_the_rows_carry_are_not_spurious(family: str, k: int) -> None:
+    X = np.round(blobs(n=70, d=2, k=2, seed=3), 1)
+    for seed in range(3):
+        model = GaussianMixture(k, covariance_type=family, random_state=seed).fit(X)
+        matrices = model.covariances_
+        if family != "full":
+            matrices = matrices.reshape(k, -1, 1) * np.eye(2)
+        found = Mixtures(family, *(a[None] for a in (model.weights_, model.means_, matrices)))
+        assert IndependentJudge(X).marks(found) == [set()]
 
 
 @needs_core

@@ -41,6 +41,7 @@ LEAST_ROWS = 0.2
 PASS_COST = 7e4  # multiplications of a pass, over which a search makes fewer of them
 SEARCHED_ROWS = 5000  # of a sample, on which basins are told apart
 ROWS_EACH = 20  # and so many at least for each free parameter
+GLANCED_ROWS, GLANCED_EACH = 1000, 4  # that may show already how the rows are plainly parted
 ROUNDS_OF_MANY = 3  # at most where the rows are many: what is best on a part of them is a guess
 FOLLOWED = 4  # optima that are followed on the rows as they are
 NEARLY = 25  # passes over many rows that tell which is best; EM on the sample goes on from there
@@ -139,9 +140,14 @@ def _found(
     if few < len(ground.X) // 2:
         quick, chosen = quick.part(few)
         effort = replace(effort, n_rounds=min(effort.n_rounds, ROUNDS_OF_MANY))
-    is_part, views = len(quick.X) < len(ground.X), Views(quick, np.nan_to_num(standard[chosen]))
-    search = Search(quick, views, k, effort, seed, report, is_rough=is_part)
-    optima, spent = search.run(), search.spent * len(quick.X) / len(ground.X)
+    standard, how = np.nan_to_num(standard[chosen]), (k, effort, seed, report)
+    search = _plain(quick, standard, n_parameters, *how)
+    if search is None:
+        is_rough = len(quick.X) < len(ground.X)
+        search = Search(quick, Views(quick, standard), *how, is_rough=is_rough)
+        search.run()
+    quick, optima = search.ground, search.optima
+    is_part, spent = len(quick.X) < len(ground.X), search.spent * len(quick.X) / len(ground.X)
     if quick is not ground:
         optima, more = _followed(ground, optima, NEARLY if is_part else LONG)
         spent += more
@@ -151,6 +157,25 @@ def _found(
     difference, passes = _difference(optima, ground), math.ceil(spent)
     n_again = len(optima[0].lines)
     return Found(start, SearchRecord(search.n_starts, n_again, difference, passes, effort.passes))
+
+
+def _plain(
+    quick: Ground,
+    standard: Array,
+    n_parameters: int,
+    k: int,
+    effort: Effort,
+    seed: np.random.SeedSequence,
+    report: Report,
+) -> Search | None:
+    """The search on a few of many rows, where that is all it takes, as they are plainly parted."""
+    few = max(GLANCED_ROWS, GLANCED_EACH * n_parameters)
+    if few >= len(quick.X) // 2:
+        return None
+    part, chosen = quick.part(few)
+    views = Views(part, standard[chosen])
+    search = Search(part, views, k, effort, seed, report, is_rough=True)
+    return search if search.is_plain else None
 
 
 def _row_cost(ground: Ground, k: int) -> int:

@@ -20,6 +20,9 @@ Array = npt.NDArray[np.float64]
 
 NOT_ALONE = 1e-12  # what other components have of a row at least, so that a loss is finite
 BACK = 0.2  # standard deviations from a component, and share of its weight: the same one
+Part = tuple[float, Array, Array]  # weight, mean and covariance
+Pair = tuple[Part, Part]
+PLAINLY = 8.0  # times what any parting promises
 PARTS = ("light", "skewed", "wide", "inner")  # how a component is parted in two
 
 
@@ -42,6 +45,7 @@ class Swaps:
         losses = _losses(ground, R, parent.weights)
         losses[list(spurious)] -= ground.n_rows
         self._by_loss = np.argsort(losses, kind="stable")
+        self._least_loss = float(losses.min())
         self._parted, self._rng = _Parted(ground, parent, R), rng
         self._ways = [
             (losses[j] - self._parted.gain(of, how), j, of, how)
@@ -51,6 +55,11 @@ class Swaps:
             if j != of
         ]
         self._ways.sort(key=lambda way: way[0])
+
+    @property
+    def cannot_pay(self) -> bool:
+        """Whether every component has the family's shape, and is missed by far more than parts."""
+        return self._parted.is_shaped and self._least_loss > PLAINLY * self._parted.largest_gain
 
     def next(self, n: int) -> list[Candidate]:
         """The next n ways, and no more than there are.
@@ -93,7 +102,9 @@ class _Parted:
         self._roots = _roots(ground, parent)
         self.shares = R if ground.weight is None else R * ground.weight[:, None]
         self.rows = self.shares.sum(axis=0)
+        self._misfits = np.zeros(len(self.rows))
         self._along = [self._projected(j) for j in range(len(self.rows))]
+        self._pairs: dict[tuple[int, int], Pair | None] = {}
 
     def _projected(self, j: int) -> tuple[npt.NDArray[np.intp], Array, Array]:
         """Rows of a component, their coordinates along each of PARTS (4, n), and gains (4,)."""
@@ -105,6 +116,7 @@ class _Parted:
         squares = (Z**2).sum(axis=1)
         fourth = (Z * (r * squares)[:, None]).T @ Z / total
         values, vectors = np.linalg.eigh(fourth)
+        self._misfits[j] = self._misfit((Z * r[:, None]).T @ Z / total) * self.rows[j]
         skew = (r * squares) @ Z / total
         size = float(np.sqrt(skew @ skew))
         _, axes = np.linalg.eigh((D * r[:, None]).T @ D)
@@ -123,15 +135,38 @@ class _Parted:
         )
         return mine, along, gains
 
+    def _misfit(self, covariance: Array) -> float:
+        """What a covariance of its own would bring each row, where its own should be the unit."""
+        if self.ground.covariance_type == "full":
+            return 0.0
+        values = np.linalg.eigvalsh(covariance)
+        return float((values - 1 - np.log(np.maximum(values, 1e-12))).sum() / 2)
+
+    @property
+    def is_shaped(self) -> bool:
+        """Whether no covariance of its own would bring a component more than twice chance does.
+
+        By chance half a log-likelihood for each of its d (d + 1) / 2 numbers (Wilks 1938).
+        """
+        d = self.parent.means.shape[1]
+        return bool((self._misfits <= d * (d + 1) / 2).all())
+
+    @property
+    def largest_gain(self) -> float:
+        """The most that parting one component in any way is guessed to bring."""
+        return max(float(gains.max()) for _, _, gains in self._along)
+
     def gain(self, j: int, how: int) -> float:
         """A guess of what parting a component in this way is worth."""
         return float(self._along[j][2][how])
 
     def swapped(self, without: int, of: int, how: int) -> Candidate | None:
         """The parent without one component and with two parts of another; None without parts."""
-        mine, along, _ = self._along[of]
-        threshold = _threshold(along[how], self.shares[mine, of])
-        return self._of_parts(without, of, along[how] > threshold)
+        if (of, how) not in self._pairs:
+            mine, along, _ = self._along[of]
+            threshold = _threshold(along[how], self.shares[mine, of])
+            self._pairs[of, how] = self._pair(of, along[how] > threshold)
+        return self._with_parts(without, of, self._pairs[of, how])
 
     def near(self, without: int, of: int, rng: np.random.Generator) -> Candidate | None:
         """The parent without one component, and with another parted: near a row, and the rest.
@@ -143,7 +178,8 @@ class _Parted:
         squares = ((Z - Z[rng.integers(len(mine))]) ** 2).sum(axis=1)
         least = min(len(mine), self._least)
         share = math.exp(rng.uniform() * math.log(max(1.0, len(mine) / (2 * least))))
-        return self._of_parts(without, of, squares <= np.sort(squares)[int(least * share) - 1])
+        near = squares <= np.sort(squares)[int(least * share) - 1]
+        return self._with_parts(without, of, self._pair(of, near))
 
     @property
     def _least(self) -> int:
@@ -151,14 +187,18 @@ class _Parted:
         d = self.parent.means.shape[1]
         return d + 2 if self.ground.covariance_type == "full" else 3
 
-    def _of_parts(self, without: int, of: int, above: npt.NDArray[np.bool_]) -> Candidate | None:
+    def _pair(self, of: int, above: npt.NDArray[np.bool_]) -> Pair | None:
+        """Both parts of a component, told by its rows; None where one of them is nothing."""
         mine = self._along[of][0]
         r = self.shares[mine, of]
-        parts = [self._part(mine[side], r[side], of) for side in (above, ~above)]
-        if any(part is None for part in parts):
+        one, other = (self._part(mine[side], r[side], of) for side in (above, ~above))
+        return None if one is None or other is None else (one, other)
+
+    def _with_parts(self, without: int, of: int, pair: Pair | None) -> Candidate | None:
+        if pair is None:
             return None
         parent, kept = self.parent, [i for i in range(len(self.rows)) if i not in (without, of)]
-        (w1, m1, s1), (w2, m2, s2) = (part for part in parts if part is not None)
+        (w1, m1, s1), (w2, m2, s2) = pair
         weights = np.concatenate([parent.weights[kept], [w1, w2]])
         means = np.concatenate([parent.means[kept], [m1, m2]])
         covariances = parent.covariances
@@ -168,9 +208,7 @@ class _Parted:
             weights / weights.sum(), means, covariances, parent.line, parent.log_likelihood
         )
 
-    def _part(
-        self, mine: npt.NDArray[np.intp], r: Array, of: int
-    ) -> tuple[float, Array, Array] | None:
+    def _part(self, mine: npt.NDArray[np.intp], r: Array, of: int) -> Part | None:
         rows, d = float(r.sum()), self.parent.means.shape[1]
         if len(mine) < 2 or not rows > 0:
             return None
@@ -198,6 +236,24 @@ def _roots(ground: Ground, mixture: Candidate) -> Array:
         roots = vectors / np.sqrt(np.maximum(values, 1e-300))[..., None, :]
         return np.asarray(np.broadcast_to(roots, (k, d, d)))
     return np.asarray(np.eye(d) / np.sqrt(S if S.ndim == 2 else S[:, None])[:, None])
+
+
+def with_twins(mixture: Candidate, gone: Sequence[int]) -> Candidate | None:
+    """The mixture with halves of its heaviest others in place of some components, or None."""
+    kept = [j for j in range(len(mixture.weights)) if j not in gone]
+    if not kept:
+        return None
+    while len(kept) < len(mixture.weights):
+        shares = mixture.weights[kept] / np.array([kept.count(j) for j in kept])
+        kept.append(kept[int(shares.argmax())])
+    weights = mixture.weights[kept] / np.array([kept.count(j) for j in kept])
+    return replace(
+        mixture,
+        weights=weights / weights.sum(),
+        means=mixture.means[kept],
+        covariances=mixture.covariances[kept],
+        rows=None,
+    )
 
 
 def leaving(ground: Ground, parent: Candidate, candidates: Sequence[Candidate]) -> list[Candidate]:

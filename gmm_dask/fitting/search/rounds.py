@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from gmm_dask.fitting.outcome import Report, unheard
 from gmm_dask.fitting.search.ground import Candidate, Ground, best_first, grouped
 from gmm_dask.fitting.search.marks import Judge
-from gmm_dask.fitting.search.moves import Swaps, crossings, leaving
+from gmm_dask.fitting.search.moves import Swaps, crossings, leaving, with_twins
 from gmm_dask.fitting.search.views import STARTS, Views, by_merging
 
 Array = npt.NDArray[np.float64]
@@ -24,6 +25,8 @@ STRONGER = 4.0  # times the weak prior of a start, where spurious components are
 WEAKER = 0.02  # times the same
 MORE = 3  # times the attempts to leave a spurious optimum
 ALL_OF = 3  # starts at least that end at the same optimum for the first round to be the last
+GLANCED = 6  # starts that may show already that the rows are plainly parted
+DOUBLED = 6  # spurious optima whose sound components are looked at alone
 LONG = 400  # passes of a climb to its end
 
 
@@ -124,16 +127,44 @@ class Search:
         self.prior_rows: float = 1.0 + ground.rows.shape[1]
         self.margin = 0.02 * ground.n_rows**0.5 + 5.0
         self.spent, self.n_starts = 0.0, 0
+        self.most = 1.5 * effort.passes  # after which no swap is tried
         self.optima: list[Optimum] = []
+        self.first: list[Candidate] = []  # starts that were looked at before all others
         self.swaps: list[tuple[float, Swaps]] = []  # those left from optima by log-likelihood
 
     def run(self) -> list[Optimum]:
         """The optima found, the best first."""
+        if self.is_plain:
+            return self.optima
         for number in range(self.effort.n_rounds):
             self._round(number)
+            if not self._is_sound and self.ground.covariance_type != "tied":
+                self._doubled(number)
             if self._has_enough:
                 break
         return self.optima
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether the best of a few starts is found twice, and no swap from there can pay.
+
+        Where clusters are apart, rows lose more without any component than parting another one
+        could bring.
+        """
+        self.first = self._starts(0, 0, GLANCED)
+        live = self._climb(self._climb(self.first, 3, prior_rows=self._prior_of(0)), 6)
+        live = self._climb(best_first(live)[: math.ceil(GLANCED / 2)], 15, accelerate=True)
+        if len(live) < 2 or live[0].log_likelihood - live[1].log_likelihood > self.margin:
+            return False
+        ended = best_first(self._climb(live, LONG, tol=self.settled, accelerate=True))
+        again = [x for x in ended if ended[0].log_likelihood - x.log_likelihood < self.same]
+        if len(again) < 2 or not self.judge.is_admissible(ended[0]):
+            return False
+        if not self._swaps(ended[0]).cannot_pay:
+            return False
+        for each in ended:
+            self._keep(each, 0)
+        return True
 
     @property
     def _has_enough(self) -> bool:
@@ -146,7 +177,9 @@ class Search:
         return len(best.rounds) > 1 or len(best.lines) >= max(followed, ALL_OF)
 
     def _round(self, number: int) -> None:
-        live = self._halved(self._starts(number), number)
+        first = self.first if number == 0 else self._starts(number, 0, GLANCED)
+        starts = first + self._starts(number, GLANCED, self.effort.n_starts)
+        live = self._halved(starts, number)
         ended = self._climb(live, LONG, tol=self.settled, accelerate=True)
         for each in best_first(ended):
             self._keep(each, number)
@@ -157,10 +190,32 @@ class Search:
         if number and self.optima[0].candidate is not best:
             self._crossed(best, number)
 
-    def _starts(self, number: int) -> list[Candidate]:
+    @property
+    def _is_sound(self) -> bool:
+        return bool(self.optima) and self.optima[0].is_admissible
+
+    def _doubled(self, number: int) -> None:
+        """Leave spurious optima by way of fewer components, which the rows carry.
+
+        Their likelihood is the same with equal ones in place of the others: a mixture at rest,
+        from which swaps lead to others without marks.
+        """
+        live = [each.candidate for each in self.optima[:DOUBLED]]
+        for _ in range(self.k):
+            doubled = [with_twins(one, [j for j, _ in self.judge.marks(one)]) for one in live]
+            live = [each for each in doubled if each is not None]
+            live = self._climb(live, LONG, tol=self.settled)
+            sound = [each for each in best_first(live) if self.judge.is_admissible(each)]
+            if sound:
+                self.most = max(self.most, self.spent + self.effort.passes / 4)
+                self._keep(self._moved(sound[0]), number)
+                return
+
+    def _starts(self, number: int, begin: int, end: int) -> list[Candidate]:
+        """The starts of a round from one number to another."""
         made, ground, k = [], self.ground, self.k
         names = self.views.names
-        for i in range(self.effort.n_starts):
+        for i in range(begin, min(end, self.effort.n_starts)):
             V = self.views.rows(names[i % len(names)], self.rng)
             start = STARTS[(i // len(names) + 2 * number) % len(STARTS)]
             if i == self.effort.n_starts - 1 and self.n_starts < self.effort.n_starts:
@@ -230,7 +285,7 @@ class Search:
     def _moved(self, best: Candidate) -> Candidate:
         """Where swaps lead to from an optimum."""
         failed, ways = 0, self._swaps(best)
-        while failed < self._patience(best) and self.spent < 1.5 * self.effort.passes:
+        while failed < self._patience(best) and self.spent < self.most:
             tried = ways.next(self.effort.n_swaps)
             better = self._tried(best, tried)
             failed = failed + 1 if better is best else 0
@@ -304,7 +359,8 @@ class Search:
     def _keep(self, found: Candidate, number: int) -> None:
         """Count an optimum: as one that is known already, or as a new one."""
         for i, known in enumerate(self.optima):
-            if abs(known.candidate.log_likelihood - found.log_likelihood) < self.same:
+            apart = abs(known.candidate.log_likelihood - found.log_likelihood)
+            if apart < self.same and known.is_admissible == self.judge.is_admissible(found):
                 better = best_first([known.candidate, found])[0]
                 self.optima[i] = replace(
                     known,

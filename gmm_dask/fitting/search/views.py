@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float64]
 
 LEAST_VARIANCE = 1e-9  # of the widest direction's: a narrower one is rounding, and not looked at
 MOST_ROWS = 4096  # that starts are taken on
-SWEEPS = 8  # of k-means: what they leave unsettled EM settles
+SWEEPS = 3  # of k-means: what they leave unsettled EM settles
 MERGED_ROWS = 128  # that are merged pair by pair
 
 
