@@ -6,119 +6,42 @@ The reference is textbook EM in 60 digits over the same float64 numbers. Worst e
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 
 import dask.array as da
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpmath import mp, mpf
 from sklearn.exceptions import ConvergenceWarning
 
 from gmm_dask import GaussianMixture
-from gmm_dask.errors import GmmDaskError
-from gmm_dask.fitting import Event, FitResult, Maximisation, fit
-from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, e_step
 from gmm_dask.sampling import ColumnSpread
-from tests.parity.high_precision import DIGITS, Exact, em, posteriors
+from tests.parity.high_precision import Exact, posteriors
+from tests.parity.small_fits import (
+    CORRELATED,
+    EPS,
+    FAR,
+    N_PASSES,
+    WITHIN,
+    Rows,
+    assert_agree,
+    assert_is_a_mixture,
+    begun,
+    clusters,
+    collinear,
+    fitted,
+    mixture,
+    moved,
+    narrow_or_not,
+    of_every_family,
+    one_component,
+    parameters_of,
+    reference,
+    typed,
+)
 from tests.strategies import random_mixture, seeds
-
-EPS = np.finfo(np.float64).eps
-WITHIN = 1e-8
-N_PASSES = 4
-FAMILIES = list(COVARIANCE_FAMILIES)
-CORRELATED = ("full", "tied")
-narrow_or_not = pytest.mark.filterwarnings("ignore::gmm_dask.errors.FeatureWarning")
-of_every_family = pytest.mark.parametrize("family", FAMILIES)
-
-Rows = tuple[np.ndarray, np.ndarray]  # X (n, d), and the cluster of each row (n,)
-
-
-def clusters(rng: np.random.Generator, apart: float = 3.0, d: int = 3, n: int = 40) -> Rows:
-    """Two correlated clusters whose means differ by `apart` standard deviations in each column."""
-    component = np.arange(n) % 2
-    X = rng.normal(size=(n, d)) @ (np.eye(d) + 0.4 * np.triu(np.ones((d, d)), 1))
-    return X + apart * component[:, None], component
-
-
-def collinear(rng: np.random.Generator, noise: float, apart: float = 3.0) -> Rows:
-    """The second column is the first and a little noise, in which the clusters differ as well."""
-    X, component = clusters(rng, apart)
-    X[:, 1] = X[:, 0] + noise * (rng.normal(size=len(X)) + component)
-    return X, component
-
-
-def moved(rows: Rows, scale: object = 1.0, offset: object = 0.0) -> Rows:
-    return rows[0] * np.asarray(scale) + np.asarray(offset), rows[1]
-
-
-def typed(rows: Rows, dtype: type) -> Rows:
-    return rows[0].astype(dtype), rows[1]
-
-
-def begun(rows: Rows, family: str, k: int = 2) -> Parameters:
-    """A start inside the clusters: half a standard deviation off, and too wide."""
-    X, component = np.asarray(rows[0], dtype=np.float64), rows[1] % k
-    groups = [X[component == j] for j in range(k)]
-    full = 1.5 * np.stack([np.cov(group.T, bias=True) for group in groups])
-    sd = np.sqrt(np.einsum("kdd->kd", full))
-    means = np.stack([group.mean(axis=0) for group in groups]) + 0.4 * sd
-    return mixture(np.full(k, 1 / k), means, full, family)
-
-
-def mixture(weights: object, means: object, full: np.ndarray, family: str) -> Parameters:
-    covariances = {
-        "full": full,
-        "tied": full.mean(axis=0),
-        "diag": np.einsum("kdd->kd", full),
-        "spherical": np.einsum("kdd->k", full) / full.shape[-1],
-    }[family]
-    return Parameters.from_covariances(weights, means, covariances, family)
-
-
-def fitted(
-    X: np.ndarray,
-    start: Parameters,
-    n_passes: int = N_PASSES,
-    sample_weight: np.ndarray | None = None,
-    spread: ColumnSpread | None = None,
-) -> FitResult:
-    expectation = partial(e_step, X, sample_weight=sample_weight)
-    maximise = Maximisation(reg_covar=0, spread=spread)
-    return fit(expectation, start, maximise, tol=0, max_iter=n_passes)
-
-
-def reference(
-    X: np.ndarray, start: Parameters, n_passes: int = N_PASSES, *args: object, **how: bool
-) -> Exact:
-    exact = Exact.of(start.weights, start.means, start.dense_covariances())
-    return em(X, exact, start.covariance_type, n_passes, *args, **how)
-
-
-def errors(found: Parameters, exact: Exact) -> tuple[float, float, float]:
-    """Of weights; of means beyond 2 ulp, in standard deviations; of covariances, in both's."""
-    with mp.workdps(DIGITS):
-        weights = [abs(mpf(w) - e) for w, e in zip(found.weights, exact.weights, strict=True)]
-        means, covariances = [], []
-        parts = (found.means, found.dense_covariances(), exact.means, exact.covariances)
-        for m, S, exact_m, exact_S in zip(*parts, strict=True):
-            axes = range(len(m))
-            sd = [mp.sqrt(exact_S[a][a]) for a in axes]
-            ulp = np.spacing(np.abs(m))
-            means += [(abs(mpf(m[a]) - exact_m[a]) - 2 * mpf(ulp[a])) / sd[a] for a in axes]
-            covariances += [
-                abs(mpf(S[a, b]) - exact_S[a][b]) / sd[a] / sd[b] for a in axes for b in axes
-            ]
-        return tuple(float(max(values)) for values in (weights, means, covariances))
-
-
-def assert_agree(found: Parameters, exact: Exact, within: float = WITHIN) -> None:
-    assert max(errors(found, exact)) <= within, errors(found, exact)
-
 
 # Beside each: the worst errors of 20 seeds, of all families, with and without weights.
 SITUATIONS: dict[str, Callable[[np.random.Generator], Rows]] = {
@@ -228,198 +151,6 @@ def test_em_is_exact_on_any_mixture(family: str, weighted: bool, k: int, d: int,
     start = mixture(drawn.weights, drawn.means / 2, wide, family)
     found = fitted(X, start, 3, sample_weight).parameters
     assert_agree(found, reference(X, start, 3, sample_weight))  # 6e-14
-
-
-def one_component(found: Parameters, j: int, family: str, reg_covar: float = 0.0) -> Parameters:
-    """Component j as if there were no other, which holds one row and adds nothing if tied."""
-    covariance = found.dense_covariances()[j] - reg_covar * np.eye(found.n_features)
-    share = found.weights[j] if family == "tied" else 1.0
-    return Parameters.from_covariances([1.0], found.means[[j]], covariance[None] / share, "full")
-
-
-def correlation(covariance: np.ndarray) -> np.ndarray:
-    sd = np.sqrt(np.diagonal(covariance))
-    return covariance / sd / sd[:, None]
-
-
-def assert_is_a_mixture(found: Parameters) -> None:
-    """Weights sum to one; all is finite; every covariance is positive definite."""
-    assert found.weights.min() >= 0
-    assert found.weights.sum() == pytest.approx(1, abs=1e-12)
-    for array in (found.means, found.covariances, found.precisions_cholesky, found.precisions):
-        assert np.isfinite(array).all()
-    for covariance in found.dense_covariances():
-        assert np.diagonal(covariance).min() > 0
-        assert np.linalg.eigvalsh(correlation(covariance)).min() > 0
-
-
-COLUMNS = ["height", "width", "depth", "mass"]
-# Rows (n, 4) from rows in two clusters, number of components, columns at fault, families in which
-# no maximum of the likelihood exists.
-DEGENERATE: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int, set[str], set[str]]] = {
-    "duplicate columns": (
-        lambda X: X[:, [0, 1, 2, 0]], 2, {"height", "mass"}, {"full", "tied"},
-    ),
-    "a constant column": (
-        lambda X: np.where(np.arange(4) == 1, 0.1, X), 2, {"width"}, {"full", "tied", "diag"},
-    ),
-    "all rows equal": (lambda X: np.full_like(X, 0.1), 2, set(COLUMNS), set(FAMILIES)),
-    "one row more than components": (lambda X: X[:5], 4, set(COLUMNS), set(FAMILIES)),
-    "a component for each row": (lambda X: X[:4], 4, set(COLUMNS), set(FAMILIES)),
-}  # fmt: skip
-
-
-@narrow_or_not
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e8])
-@pytest.mark.parametrize("reg_covar", [1e-6, 0.0])
-@pytest.mark.parametrize("what", list(DEGENERATE))
-@of_every_family
-def test_what_has_no_maximum_ends_in_a_mixture_and_events_or_in_an_error_with_names(
-    family: str, what: str, reg_covar: float, scale: float, rng: np.random.Generator
-) -> None:
-    make, k, guilty, without_maximum = DEGENERATE[what]
-    X = pd.DataFrame(scale * make(clusters(rng, d=4)[0]), columns=COLUMNS)
-    # EM's own guards are asked for here: a search tells of spurious components beside.
-    rule = {"reg_covar": reg_covar, "random_state": 0, "init_params": "kmeans"}
-    model = GaussianMixture(k, covariance_type=family, **rule)
-    try:
-        model.fit(X)
-    except GmmDaskError as error:
-        assert reg_covar == 0
-        assert family in without_maximum
-        assert_names(error, guilty)
-        return
-    assert_is_a_model(model, X)
-    if reg_covar == 0:
-        assert bool(model.events_) == (family in without_maximum)
-    for event in model.events_:
-        assert event.cause != "narrow" or reg_covar > 0
-    for event in in_trouble(model):
-        assert 0 <= event.pass_number <= event.until <= model.n_iter_
-        shared = family == "tied" and event.cause != "starved"
-        assert event.component is None if shared else event.component in range(k)
-        assert event.action in ("floored", "kept as it was")
-        assert set(event.columns) <= guilty
-        assert event.columns or event.cause == "starved"
-
-
-def in_trouble(model: GaussianMixture) -> list[Event]:
-    """The events of components that were no densities; `reg_covar` may have made others."""
-    return [event for event in model.events_ if event.cause != "narrow"]
-
-
-def assert_names(error: GmmDaskError, columns: set[str]) -> None:
-    """The message names these columns, no others, and what to do."""
-    assert set(re.findall(r"'(\w+)'", str(error))) == columns
-    assert re.search("reg_covar|[Ll]eave|rescale", str(error))
-
-
-def parameters_of(model: GaussianMixture) -> Parameters:
-    arrays = (model.weights_, model.means_, model.covariances_, model.precisions_cholesky_)
-    return Parameters.from_arrays(*arrays, model.covariance_type)
-
-
-def assert_is_a_model(model: GaussianMixture, X: object) -> None:
-    assert_is_a_mixture(parameters_of(model))
-    assert np.isfinite(model.lower_bounds_).all()
-    resp = model.predict_proba(X)
-    assert np.isfinite(resp).all()
-    np.testing.assert_allclose(resp.sum(axis=1), 1, rtol=1e-12)
-    assert not np.isnan(model.score_samples(X)).any()
-
-
-FAR = [1e10, 1e100, 1e154, 1e200, 1e300, 1.7e308]
-
-
-@narrow_or_not
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("reg_covar", [1e-6, 0.0])
-@pytest.mark.parametrize("far", FAR)
-@pytest.mark.parametrize("place", ["one row", "one value", "two rows opposite", "two halves"])
-@of_every_family
-def test_rows_far_away_end_in_a_mixture_or_in_an_error_with_names(
-    family: str, place: str, far: float, reg_covar: float, rng: np.random.Generator
-) -> None:
-    X = clusters(rng)[0]
-    where: dict[str, tuple[object, object]] = {
-        "one row": (0, far),
-        "one value": ((0, 0), far),
-        "two rows opposite": (slice(2), [[far], [-far]]),
-        "two halves": ((slice(None), 0), far * (-1.0) ** np.arange(len(X))),
-    }
-    X[where[place][0]] = where[place][1]
-    frame = pd.DataFrame(X, columns=COLUMNS[:3])
-    model = GaussianMixture(2, covariance_type=family, reg_covar=reg_covar, random_state=0)
-    try:
-        model.fit(frame)
-    except GmmDaskError as error:
-        assert far > 1e150
-        shared = family == "spherical" or "row" in place
-        assert_names(error, set(COLUMNS[:3]) if shared else {"height"})
-        return
-    assert_is_a_model(model, frame)
-
-
-@pytest.mark.parametrize("value", [0.1, 1e10, 1e20, 1e200, 1.7e308])
-@of_every_family
-def test_a_constant_column_of_any_size_is_named_where_it_matters(
-    family: str, value: float, rng: np.random.Generator
-) -> None:
-    frame = pd.DataFrame(clusters(rng)[0], columns=COLUMNS[:3])
-    frame["height"] = value
-    model = GaussianMixture(2, covariance_type=family, reg_covar=0, random_state=0)
-    if family == "spherical":  # the other columns spread
-        assert_is_a_model(model.fit(frame), frame)
-        assert model.events_ == ()
-    else:
-        with pytest.raises(GmmDaskError) as caught:
-            model.fit(frame)
-        assert_names(caught.value, {"height"})
-
-
-@narrow_or_not
-@pytest.mark.parametrize("reg_covar", [1e-6, 0.0])
-@pytest.mark.parametrize("far", [1e6, 1e10, 1e20, 1e100])
-@of_every_family
-def test_an_outlier_however_far_leaves_the_fit_of_the_other_rows_alone(
-    family: str, far: float, reg_covar: float, rng: np.random.Generator
-) -> None:
-    X = clusters(rng, apart=0)[0]
-    X[0] = far
-    model = GaussianMixture(2, covariance_type=family, reg_covar=reg_covar, random_state=0).fit(X)
-    assert_is_a_model(model, X)
-    others = int(model.weights_.argmax())
-    np.testing.assert_array_equal(model.means_[1 - others], X[0])
-    alone = mixture([1.0], np.zeros((1, 3)), np.eye(3)[None], family)
-    assert_agree(
-        one_component(parameters_of(model), others, family, reg_covar), reference(X[1:], alone)
-    )
-
-
-@narrow_or_not
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("reg_covar", [1e-6, 0.0])
-@pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e-155, 1e-149, 1e-140, 1e152, 1e154, 1e200])
-@pytest.mark.parametrize("make", [clusters, partial(collinear, noise=1e-6)], ids=["", "collinear"])
-@of_every_family
-def test_columns_whose_squares_leave_float64_end_in_a_mixture_or_in_an_error_with_names(
-    family: str,
-    make: Callable[[np.random.Generator], Rows],
-    scale: float,
-    reg_covar: float,
-    rng: np.random.Generator,
-) -> None:
-    frame = pd.DataFrame(make(rng)[0] * [scale, scale, 1], columns=COLUMNS[:3])
-    model = GaussianMixture(2, covariance_type=family, reg_covar=reg_covar, random_state=0)
-    try:
-        model.fit(frame)
-    except GmmDaskError as error:
-        assert scale < 1e-140 or scale > 1e152
-        names = set(COLUMNS[:3]) if family == "spherical" else {"height", "width"}
-        assert_names(error, names)
-        return
-    assert_is_a_model(model, frame)
 
 
 def predicting(means: object, family: str) -> GaussianMixture:

@@ -10,12 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
 from gmm_dask.errors import DataError
 from gmm_dask.storage.input.parquet.reader import read_features
 from gmm_dask.storage.input.plan import Plan
 from gmm_dask.storage.input.planning import plan_dataset
 from gmm_dask.storage.input.sources import sources
+from tests.object_service import ObjectService
+from tests.storage.delta_tables import rows
+from tests.storage.lakes import BucketLake, FolderLake
 
 Write = Callable[..., Path]
 
@@ -58,3 +62,24 @@ def read_all(plan: Plan) -> np.ndarray:
     return np.concatenate(
         [read_features(source, plan.features, plan.dtype) for source in sources(plan)]
     )
+
+
+@pytest.fixture(name="table")
+def delta_table(tmp_path: Path) -> Path:
+    """Version 0 has 1, 2, 3; an overwrite made that 4, 5, 6 and an append 7; then 5 was deleted."""
+    place = tmp_path / "table"
+    write_deltalake(place, rows(1, 2, 3))
+    write_deltalake(place, rows(4, 5, 6), mode="overwrite")
+    write_deltalake(place, rows(7), mode="append")
+    DeltaTable(place).delete("x = 5")
+    return place
+
+
+@pytest.fixture
+def bucket(service: ObjectService) -> BucketLake:
+    return BucketLake(service.bucket())
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    return request.getfixturevalue("bucket") if request.param == "bucket" else FolderLake(tmp_path)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +19,9 @@ from gmm_dask.storage.input.planning import plan_dataset
 from gmm_dask.storage.input.sources import sources
 from tests.object_service import ObjectService
 from tests.storage.conftest import problems_of, read_all, write_file
+from tests.storage.delta_tables import actions, active_files, log_entry, rows
 
 RNG = np.random.default_rng(0)
-
-
-def rows(*x: float, **columns: Any) -> pa.Table:
-    return pa.table({"x": list(x), "y": [-value for value in x], **columns})
 
 
 def values(plan: Plan) -> list[float]:
@@ -38,32 +32,6 @@ def values(plan: Plan) -> list[float]:
 def carried(plan: Plan, *names: str) -> pa.Table:
     """Columns as labels have them."""
     return pa.concat_tables([read_table(source, names) for source in sources(plan)])
-
-
-def log_entry(table: Path, *actions: dict[str, Any]) -> None:
-    """Append an entry to the log of a table by hand."""
-    log = table / "_delta_log"
-    version = len(list(log.glob("*.json")))
-    lines = "\n".join(map(json.dumps, actions))
-    (log / f"{version:020}.json").write_text(lines)
-
-
-def actions(table: Path, kind: str) -> list[dict[str, Any]]:
-    """The actions of one kind in the log."""
-    entries = sorted((table / "_delta_log").glob("*.json"))
-    lines = [json.loads(line) for entry in entries for line in entry.read_text().splitlines()]
-    return [line for line in lines if kind in line]
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> Path:
-    """Version 0 has 1, 2, 3; an overwrite made that 4, 5, 6 and an append 7; then 5 was deleted."""
-    place = tmp_path / "table"
-    write_deltalake(place, rows(1, 2, 3))
-    write_deltalake(place, rows(4, 5, 6), mode="overwrite")
-    write_deltalake(place, rows(7), mode="append")
-    DeltaTable(place).delete("x = 5")
-    return place
 
 
 # Which rows
@@ -271,179 +239,6 @@ def test_a_column_in_other_letters_is_no_missing_one(tmp_path: Path) -> None:
 
 # What plain Parquet would get wrong
 
-FEATURE = {"minReaderVersion": 3, "minWriterVersion": 7}
-
-
-def protocol(*features: str) -> dict[str, Any]:
-    names = list(features)
-    return {"protocol": FEATURE | {"readerFeatures": names, "writerFeatures": names}}
-
-
-def with_deletion_vector(table: Path, vector: dict[str, Any], *features: str) -> None:
-    add = actions(table, "add")[-1]["add"]
-    entry = [protocol(*features)] if features else []
-    removed = {"remove": {"path": add["path"], "dataChange": True}}
-    log_entry(table, *entry, removed, {"add": add | {"deletionVector": vector}})
-
-
-INLINE = {
-    "storageType": "i",
-    "pathOrInlineDv": "wi5b=000010000siXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L",
-    "sizeInBytes": 40,
-    "cardinality": 6,
-}
-IN_A_FILE = {
-    "storageType": "u",
-    "pathOrInlineDv": "ab^-aqEH.-t@S}K{vb[*k^",
-    "offset": 4,
-    "sizeInBytes": 40,
-    "cardinality": 1,
-}
-
-
-@pytest.mark.parametrize("vector", [INLINE, IN_A_FILE], ids=["inline", "file"])
-@pytest.mark.parametrize(
-    "features",
-    [["deletionVectors"], ["deletionVectors", "vacuumProtocolCheck"], []],
-    ids=["alone", "others", "unsaid"],
-)
-def test_deleted_rows_never_come_back(
-    tmp_path: Path, vector: dict[str, Any], features: list[str]
-) -> None:
-    place = tmp_path / "t"
-    write_deltalake(place, rows(1, 2, 3))
-    with_deletion_vector(place, vector, *features)
-    (line,) = problems_of(place)
-    assert str(place) in line
-    assert ("deletion vector" in line.lower()) or ("cannot be read as the Delta" in line)
-    assert "export" in line
-    assert plan_dataset(place, version=0).n_rows == 3
-
-
-def test_a_vector_that_can_be_read_is_refused_by_the_name_of_its_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_deltalake(tmp_path / "t", rows(1, 2, 3))
-    (file,) = (tmp_path / "t").glob("*.parquet")
-    vectors = pa.record_batch(
-        {"filepath": [file.as_uri()], "selection_vector": [[True, False, True]]}
-    )
-    monkeypatch.setattr(DeltaTable, "deletion_vectors", lambda _: iter([vectors]))
-    (line,) = problems_of(tmp_path / "t")
-    assert f"deleted through deletion vectors (of {file.name}, for one)" in line
-    assert "REORG TABLE ... APPLY (PURGE)" in line
-
-
-@pytest.mark.parametrize(
-    "features",
-    [
-        ["deletionVectors"],
-        ["columnMapping"],
-        ["timestampNtz"],
-        ["typeWidening"],
-        ["v2Checkpoint"],
-        ["vacuumProtocolCheck"],
-    ],
-    ids=str,
-)
-def test_features_that_are_allowed_but_not_in_use_do_not_matter(
-    table: Path, features: list[str]
-) -> None:
-    log_entry(table, protocol(*features))
-    assert values(plan_dataset(table)) == [4, 6, 7]
-
-
-def test_a_table_that_enables_deletion_vectors_is_read_as_long_as_no_file_has_one(
-    table: Path,
-) -> None:
-    (meta,) = actions(table, "metaData")[-1:]
-    meta["metaData"]["configuration"] = {"delta.enableDeletionVectors": "true"}
-    log_entry(table, protocol("deletionVectors"), meta)
-    DeltaTable(table).create_checkpoint()
-    assert values(plan_dataset(table)) == [4, 6, 7]
-    with_deletion_vector(table, INLINE)
-    (line,) = problems_of(table)
-    assert "REORG TABLE ... APPLY (PURGE)" in line
-    assert "export" in line
-
-
-@pytest.mark.parametrize("feature", ["variantType", "catalogManaged", "somethingNew"])
-def test_features_that_are_not_known_are_refused_by_name(table: Path, feature: str) -> None:
-    log_entry(table, protocol(feature))
-    (line,) = problems_of(table)
-    assert str(table) in line
-    assert "export" in line
-    assert feature in line or "catalog" in line
-
-
-@pytest.mark.parametrize("mode", ["name", "id"])
-def test_columns_under_other_names_are_refused(table: Path, mode: str) -> None:
-    metadata = actions(table, "metaData")[0]["metaData"]
-    schema = json.loads(metadata["schemaString"])
-    for i, field in enumerate(schema["fields"]):
-        physical = {"delta.columnMapping.id": i + 1, "delta.columnMapping.physicalName": f"col-{i}"}
-        field["metadata"] = physical
-    log_entry(
-        table,
-        {"protocol": {"minReaderVersion": 2, "minWriterVersion": 5}},
-        {
-            "metaData": metadata
-            | {
-                "schemaString": json.dumps(schema),
-                "configuration": {"delta.columnMapping.mode": mode},
-            }
-        },
-    )
-    (line,) = problems_of(table)
-    assert f"delta.columnMapping.mode is {mode}" in line
-    assert "export" in line
-
-
-@pytest.mark.parametrize("path", ["../elsewhere.parquet", "/elsewhere.parquet", "s3://b/x.parquet"])
-def test_files_elsewhere_are_refused(table: Path, path: str) -> None:
-    add = actions(table, "add")[-1]["add"]
-    log_entry(table, {"add": add | {"path": path}})
-    (line,) = problems_of(table)
-    assert "files elsewhere" in line
-    assert "deep clone" in line
-
-
-def broken_entry(table: Path) -> None:
-    log_entry(table, {"protocol": 7})
-
-
-def no_log(table: Path) -> None:
-    shutil.rmtree(table / "_delta_log")
-    (table / "_delta_log").mkdir()
-
-
-def missing_entry(table: Path) -> None:
-    (table / "_delta_log" / f"{1:020}.json").unlink()
-
-
-@pytest.mark.parametrize("damage", [broken_entry, no_log, missing_entry])
-def test_a_damaged_log_is_refused(table: Path, damage: Callable[[Path], None]) -> None:
-    damage(table)
-    (line,) = problems_of(table)
-    assert line.startswith(f"{table}: cannot be read as the Delta table that it looks like")
-    assert "\x1b" not in line
-    assert "unknown" not in line
-
-
-def test_without_the_library_a_table_is_refused_with_what_to_install(
-    table: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delta, "is_installed", lambda: False)
-    (line,) = problems_of(table)
-    assert "pip install 'gmm-dask[delta]'" in line
-    assert "list of the files that count" in line
-    active = [str(table / each.name) for each in _active(table)]
-    assert values(plan_dataset(active)) == [4, 6, 7]
-
-
-def _active(table: Path) -> list[Path]:
-    return [Path(uri).relative_to(table) for uri in DeltaTable(table).file_uris()]
-
 
 def test_a_name_that_the_library_misreads_is_refused(tmp_path: Path) -> None:
     write_deltalake(tmp_path / "x y", rows(1))
@@ -476,7 +271,7 @@ def test_tables_and_folders_are_one_dataset(table: Path, tmp_path: Path) -> None
 
 
 def test_files_are_left_out_of_a_table_as_asked(table: Path) -> None:
-    names = sorted(map(str, _active(table)))
+    names = sorted(map(str, active_files(table)))
     assert plan_dataset(table, ignore=[names[0]]).n_ignored == 1
 
 

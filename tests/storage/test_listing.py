@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import shutil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,50 +16,12 @@ from gmm_dask.storage.input.inputs import Problems
 from gmm_dask.storage.input.listing import list_files, would_list
 from gmm_dask.storage.input.listing.places import MAX_ALTERNATIVES, Pattern, alternatives
 from gmm_dask.storage.input.planning import plan_dataset
-from tests.object_service import ObjectService, files
+from tests.object_service import ObjectService
 from tests.storage.conftest import Write, problems_of
+from tests.storage.lakes import BucketLake, FolderLake, Lake
 
 GOOD = {"x": [1.0, 2.0, 3.0], "y": [4.0, 5.0, 6.0]}
 SNAPPY = "part-00000-8c2b.c000.snappy.parquet"
-
-
-class Lake(Protocol):
-    """A place for files: a folder, or a bucket."""
-
-    root: str
-
-    def put(self, *names: str, content: bytes = b"PAR1") -> None: ...
-
-
-class FolderLake:
-    def __init__(self, folder: Path) -> None:
-        self.root = str(folder)
-
-    def put(self, *names: str, content: bytes = b"PAR1") -> None:
-        for name in names:
-            file = Path(self.root, name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
-
-
-class BucketLake:
-    def __init__(self, bucket: str) -> None:
-        self.root = f"s3://{bucket}"
-
-    def put(self, *names: str, content: bytes = b"PAR1") -> None:
-        bucket = self.root.removeprefix("s3://")
-        for name in names:
-            files().call_s3("put_object", Bucket=bucket, Key=name, Body=content)
-
-
-@pytest.fixture
-def bucket(service: ObjectService) -> BucketLake:
-    return BucketLake(service.bucket())
-
-
-@pytest.fixture(params=["folder", "bucket"])
-def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    return request.getfixturevalue("bucket") if request.param == "bucket" else FolderLake(tmp_path)
 
 
 def names(*paths: str, **options: Any) -> list[str]:
