@@ -7,6 +7,7 @@ from gmm_dask.storage.arrow import (
     parquet_bytes,
     to_arrow,
     to_ragged_lists,
+    words_to_arrow,
 )
 from gmm_dask.storage.input.columns.selection import (
     is_list,
@@ -181,6 +182,6 @@ __all__ = [
     "RunFolder", "RunId", "Sha256", "sha256_hex", "shape", "shard_sources", "Size", "SIZE",
     "states_of", "STATISTICS", "Store", "SURVEY", "TableOrigin", "TENTHS", "TEXT", "text_of",
     "TIME", "to_arrow", "to_ragged_lists", "types_of", "utc_now", "value_type", "ValueCounts",
-    "verify", "Version", "version_numbers", "would_list", "write_checkpoint", "write_manifest",
-    "write_file", "write_part", "write_table",
+    "verify", "Version", "version_numbers", "words_to_arrow", "would_list", "write_checkpoint",
+    "write_file", "write_manifest", "write_part", "write_table",
 ]  # fmt: skip

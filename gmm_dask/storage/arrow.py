@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,12 +106,21 @@ def nulls(array: pa.Array) -> npt.NDArray[np.bool_]:
 def to_arrow(
     values: npt.NDArray[Any], type_: pa.DataType, absent: npt.NDArray[np.bool_] | None = None
 ) -> pa.Array:
-    """Numbers of one type without a copy, null where `absent`."""
+    """Numbers of one type without a copy, or truth values, null where `absent`."""
     whole = np.ascontiguousarray(values, dtype=type_.to_pandas_dtype())
     there = None
     if absent is not None and absent.any():
         there = _bits(~absent)
-    return pa.Array.from_buffers(type_, len(whole), [there, pa.py_buffer(whole)])
+    stored = _bits(whole) if pa.types.is_boolean(type_) else pa.py_buffer(whole)
+    return pa.Array.from_buffers(type_, len(whole), [there, stored])
+
+
+def words_to_arrow(words: Sequence[str]) -> pa.StringArray:
+    """Texts as Arrow's."""
+    encoded = [word.encode() for word in words]
+    bounds = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    buffers = [None, pa.py_buffer(bounds), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(words), buffers)
 
 
 def to_arrow_lists(

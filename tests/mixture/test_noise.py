@@ -6,10 +6,16 @@ import pickle
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 from gmm_dask import GaussianMixture
 from gmm_dask.errors import SettingsError
-from gmm_dask.fitting.initial.clutter import clustered, lacking_noise
+from gmm_dask.fitting.initial.clutter import (
+    NEIGHBOURS,
+    clustered,
+    farthest_of_nearest,
+    lacking_noise,
+)
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.parameters import Noise
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
@@ -103,6 +109,13 @@ def test_rows_in_dense_places_are_told_from_rows_that_are_scattered() -> None:
     found = clustered(X)
     assert np.isin(np.arange(400), found).mean() > 0.97
     assert np.isin(np.arange(400, 460), found).mean() < 0.2
+
+
+def test_nearest_rows_are_those_of_a_tree_beside_one_that_is_far_away() -> None:
+    rows = np.random.default_rng(3).normal(size=(700, 3))
+    rows[5], rows[7] = 1e9, rows[6]
+    expected = cKDTree(rows).query(rows, NEIGHBOURS + 1)[0][:, -1]
+    np.testing.assert_allclose(farthest_of_nearest(rows), expected, rtol=1e-12)
 
 
 def drawn(seed: int, *, noise: bool, n: int = 1000) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -132,6 +131,8 @@ class Kept:
         scheduler, keys = self._link.client.scheduler, [f.key for f in self._futures.values()]
 
         async def look() -> tuple[Any, ...]:
+            import asyncio
+
             return await asyncio.gather(
                 scheduler.who_has(keys=keys), scheduler.ncores(), scheduler.nbytes(keys=keys)
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -44,6 +43,8 @@ def open_client() -> Any:
 
 
 def _is_loop_of_worker(distributed: Any) -> bool:
+    import asyncio
+
     try:
         loop = distributed.get_worker().loop.asyncio_loop
         return bool(loop is asyncio.get_running_loop())

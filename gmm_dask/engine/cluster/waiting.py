@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
@@ -276,6 +275,7 @@ def _counts(worker: dict[str, Any]) -> dict[str, int]:
 def _submitted(client: Any, start: Callable[[], Awaitable[T]]) -> Future[T]:
     if client.status != "running":
         raise _cancelled("scheduler-connection-lost")
+    import asyncio
 
     async def run() -> T:
         return await start()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
@@ -29,6 +29,9 @@ from gmm_dask.estimator.rows.frames import (
 )
 from gmm_dask.estimator.rows.values import Headings, Values, array_values
 from gmm_dask.kinds import MAY_BE_TAKEN, element, kind_of_class, kind_of_dtype, refusal
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 LISTS_AS_TEXT = (
     "of which Dask made text. Make the DataFrame with dask.config.set("
@@ -173,7 +176,7 @@ def checked_weights(weights: Any) -> da.Array:
         raise DataError(
             f"sample_weight must have one axis, one value a row; it has {weights.ndim}."
         )
-    if not isinstance(weights, da.Array):
+    if not _is_array(weights):
         kind = kind_of_pandas(weights.dtype)
         if kind not in MAY_BE_TAKEN:
             raise NotNumbersError(refusal("sample_weight", f"is {weights.dtype}", kind))
@@ -195,7 +198,13 @@ def lazy_features(estimator: Any, X: Any, *, reset: bool) -> da.Array:
 
 def is_frame(X: Any) -> bool:
     """Whether a Dask collection is a DataFrame."""
-    return hasattr(type(X), "to_dask_array") and not isinstance(X, da.Array) and X.ndim == 2
+    return hasattr(type(X), "to_dask_array") and not _is_array(X) and X.ndim == 2
+
+
+def _is_array(X: Any) -> bool:
+    """Whether rows are a Dask array; where nobody has imported these, none is."""
+    dask_array = sys.modules.get("dask.array")
+    return dask_array is not None and isinstance(X, dask_array.Array)
 
 
 def _array_features(estimator: Any, X: Any, reset: bool) -> da.Array:
@@ -215,7 +224,7 @@ def _array_features(estimator: Any, X: Any, reset: bool) -> da.Array:
 
 
 def _check_kind(lazy: Any, name: str) -> None:
-    if not isinstance(lazy, da.Array) and not hasattr(type(lazy), "to_dask_array"):
+    if not _is_array(lazy) and not hasattr(type(lazy), "to_dask_array"):
         raise DataError(
             f"{name} is a Dask {type(lazy).__name__}: make it a Dask array or DataFrame, or "
             "compute it first."

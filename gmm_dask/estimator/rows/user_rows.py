@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 import numpy.typing as npt
 from dask._task_spec import convert_legacy_graph
@@ -39,6 +38,8 @@ from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic, incomplete_rows
 
 if TYPE_CHECKING:
+    import dask.array as da
+
     from gmm_dask.storage import Plan
 
 PART_ROWS = 1 << 14  # rows that a thread has at least

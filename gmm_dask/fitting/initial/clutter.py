@@ -27,6 +27,7 @@ NEIGHBOURS = 10
 MOST_ROWS = 8192  # of a sample that are looked at
 MOST_NOISE = 0.3  # of these
 STEPS = 50
+TOGETHER = 256  # rows that are compared with all others at once
 TOLD_ROWS = 4096  # of a sample, which tell whether a fit lacks noise
 MOST_FEATURES = 32  # in more of them a box is empty nearly everywhere, and noise is told by nobody
 PASSES = 30
@@ -40,18 +41,37 @@ def clustered(X: Rows) -> npt.NDArray[np.intp]:
     J. Amer. Statist. Assoc. 93, "Nearest-neighbor clutter removal"). Missing values are left at
     the mean of their columns, and columns are scaled to unit spread between the quartiles.
     """
-    from scipy.spatial import cKDTree
-
     every = -(-len(X) // MOST_ROWS)
     looked = np.arange(0, len(X), every)
     rows, d = _scaled(np.asarray(X[looked], dtype=np.float64)), X.shape[1]
     if len(rows) <= 4 * NEIGHBOURS:
         return looked
-    distances = cKDTree(rows).query(rows, NEIGHBOURS + 1)[0][:, -1]
+    distances = farthest_of_nearest(rows)
     with np.errstate(divide="ignore"):
         log_volumes = d * np.log(distances)
     kept = distances <= np.quantile(distances, 1 - MOST_NOISE)
     return np.asarray(looked[kept | ~_is_sparse(log_volumes)])
+
+
+def farthest_of_nearest(rows: Array) -> Array:
+    """How far each row (m, d) is from the last of its NEIGHBOURS nearest others, (m,).
+
+    Every pair is looked at: for as many rows as are looked at here that takes less time than the
+    import of scipy.spatial, which has a tree for it. Squares, which lose digits as a difference of
+    products, choose the rows alone.
+    """
+    rows = rows - np.median(rows, axis=0)
+    squares = np.einsum("ij,ij->i", rows, rows)
+    found = np.empty(len(rows))
+    for first in range(0, len(rows), TOGETHER):
+        some = slice(first, first + TOGETHER)
+        away = rows[some] @ rows.T
+        away *= -2
+        away += squares
+        near = np.argpartition(away, NEIGHBOURS, axis=1)[:, : NEIGHBOURS + 1]
+        difference = rows[near] - rows[some, None]
+        found[some] = np.einsum("ijk,ijk->ij", difference, difference).max(axis=1)
+    return np.sqrt(found)
 
 
 def finds_noise(one: FitResult | None, plain: FitResult | None) -> bool:

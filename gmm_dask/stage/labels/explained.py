@@ -16,7 +16,7 @@ from gmm_dask.mixture.reasons import LabelReasons, RowReasons, explain, two_best
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage.labels.severity import Severities
 from gmm_dask.stage.settings.output_settings import REASONS
-from gmm_dask.storage import FURTHER_COLUMNS, to_arrow, to_ragged_lists
+from gmm_dask.storage import FURTHER_COLUMNS, to_arrow, to_ragged_lists, words_to_arrow
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
@@ -60,7 +60,6 @@ class Explained:
         self._flagged = np.zeros(n if further.limit is not None else 0, bool)
         self._cluster = np.full(n if further.clusters else 0, -1, np.int32)
         self._entropy = np.full(n if "entropy" in further.names else 0, np.nan)
-        self._names = pa.array(further.features, pa.string())
         self._places: list[npt.NDArray[np.intp]] = []
         self._others: list[Any] = []
         self._reasons: list[tuple[RowReasons, LabelReasons | None]] = []
@@ -113,7 +112,7 @@ class Explained:
         if self._further.severities is not None:
             found["severity"] = to_arrow(self._severity, pa.float64(), ~usable)
         if self._further.limit is not None:
-            found["anomaly"] = pa.array(self._flagged, pa.bool_(), mask=~usable)
+            found["anomaly"] = to_arrow(self._flagged, pa.bool_(), ~usable)
         if self._reasons:
             found |= self._of_rows() | self._of_labels()
         elif self._further.reasons != "none":  # a chunk of no rows
@@ -149,7 +148,7 @@ class Explained:
         counts, absent = np.zeros(self._n, np.int32), np.ones(self._n, bool)
         counts[places], absent[places] = there.sum(axis=1), False
         if values is None:
-            flat = self._names.take(pa.array(columns[there]))
+            flat = words_to_arrow(self._further.features).take(to_arrow(columns[there], pa.int64()))
         else:
             flat = to_arrow(values[there], pa.float64())
         return to_ragged_lists(flat, counts, absent)

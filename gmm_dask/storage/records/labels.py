@@ -20,6 +20,7 @@ from gmm_dask.storage.arrow import (
     to_arrow,
     to_arrow_lists,
     to_numpy,
+    words_to_arrow,
 )
 from gmm_dask.storage.records.codec import Name, Place, Sha256, Size, record
 from gmm_dask.storage.records.cross_tables import NO_TABLES, CrossTables
@@ -401,7 +402,7 @@ def _reasons(usable: npt.NDArray[np.bool_], labels: npt.NDArray[np.integer[Any]]
     labelled = usable & ~is_noise
     if labelled.all():
         return pa.nulls(len(usable), pa.string())
-    return pa.array(np.where(is_noise, NOISE, MISSING), pa.string(), mask=labelled)
+    return words_to_arrow((MISSING, NOISE)).take(to_arrow(is_noise, pa.int32(), labelled))
 
 
 def _lists(values: npt.NDArray[np.float64], nulls: npt.NDArray[np.bool_]) -> pa.ListArray:

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import fsspec
-
 from gmm_dask.errors import GmmDaskError
 from gmm_dask.redaction import redacted
 
@@ -30,6 +28,8 @@ def filesystem(scheme: str) -> Any:
     What the user's own fsspec configuration says of the client counts more. Raises ImportError
     where the package of the scheme is missing.
     """
+    import fsspec
+
     if scheme != "s3":
         return fsspec.filesystem(scheme, use_listings_cache=False)
     waits: dict[str, Any] = {
