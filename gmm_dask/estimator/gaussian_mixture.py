@@ -258,7 +258,7 @@ class GaussianMixture(FittedMixture):
 
     def _settings(self) -> FitSettings:
         """The parameters as settings of a fit; scikit-learn's wrapper of `fit` has checked them."""
-        names = FitSettings.model_fields.keys() & self.get_params(deep=False).keys()
+        names = FitSettings.model_fields.keys() & set(self._get_param_names())
         return FitSettings.model_construct(**{name: getattr(self, name) for name in names})
 
     @property

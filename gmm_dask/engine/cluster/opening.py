@@ -98,6 +98,8 @@ def open_backend(
 
 def _threads(n_threads: int, chunk_bytes: int, listener: Listener) -> LocalBackend:
     """The number of threads whose chunks, decoded at once, fit the free memory."""
+    if n_threads == 1 and not chunk_bytes:  # rows that are here already need no room
+        return LocalBackend(1, 0)
     fitting = tasks_at_once(n_threads, chunk_bytes)
     if fitting < n_threads:
         listener.warn(
