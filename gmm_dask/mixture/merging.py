@@ -8,9 +8,10 @@ expected to be follows from the mixture, so that clusters are known before any r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from statistics import NormalDist
 
 import numpy as np
@@ -192,13 +193,26 @@ def _drawn(parameters: Parameters) -> tuple[Array, Labels, Array]:
     standard = np.random.Generator(np.random.PCG64(0)).standard_normal((n, d))
     arithmetic = RowArithmetic.chosen("error")
     posteriors, labels = np.empty((k * n, k)), np.empty(k * n, np.int32)
-    for j in range(k):
-        X = parameters.means[j] + standard @ inverse_triangular(mixture.dense_factor(j)[None])[0]
+    for j, spread in enumerate(_spread(mixture, standard)):
+        X = parameters.means[j] + spread
         of_j = slice(j * n, (j + 1) * n)
         posteriors[of_j] = arithmetic.responsibilities(X, mixture)
         labels[of_j] = posteriors[of_j].argmax(axis=1)
     posteriors[posteriors < NOTHING] = 0.0
     return posteriors, labels, np.repeat(weights / n, n)
+
+
+def _spread(mixture: Parameters, standard: Array) -> Iterator[Array]:
+    """Standard normal draws (n, d) with the covariance of each component in turn."""
+    family, k = mixture.family, mixture.n_components
+    if family.matrices is None and family.loadings is None:  # features are independent
+        yield from (standard * (1.0 / factors) for factors in family.core_factors)
+        return
+    distinct = (
+        standard @ inverse_triangular(mixture.dense_factor(j)[None])[0]
+        for j in range(len(family.owners))
+    )
+    yield from repeat(next(distinct), k) if len(family.owners) == 1 else distinct
 
 
 def looked_up(clusters: Sequence[int] | Labels, labels: npt.NDArray[np.integer]) -> Labels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.fitting import Prelude
-from gmm_dask.mixture import MergeTree, Parameters, log_density, responsibilities
+from gmm_dask.mixture import MergeTree, Parameters
+from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.pictures.view import View, best_view
 from gmm_dask.stage.summary import Components, told_apart
 
@@ -128,20 +129,23 @@ class ReportData:
 
     def responsibilities(self, parameters: Parameters) -> Array:
         """Responsibilities for the rows drawn; for the final mixture they are found once."""
-        return (
-            self._final
-            if parameters is self.parameters
-            else responsibilities(self.rows, parameters)
-        )
+        return self._final if parameters is self.parameters else self._responsibilities(parameters)
 
     @cached_property
     def _final(self) -> Array:
-        return responsibilities(self.rows, self.parameters)
+        return self._responsibilities(self.parameters)
+
+    @cached_property
+    def _arithmetic(self) -> RowArithmetic:
+        return RowArithmetic.chosen("error")
+
+    def _responsibilities(self, parameters: Parameters) -> Array:
+        return self._arithmetic.responsibilities(self.rows, replace(parameters, noise=None))
 
     @cached_property
     def log_density(self) -> Array:
-        """Log-density of the rows drawn, under the final mixture."""
-        return log_density(self.rows, self.parameters)
+        """Log-density of the rows drawn, under the components of the final mixture."""
+        return self._arithmetic.score(self.rows, replace(self.parameters, noise=None)).log_density
 
     @cached_property
     def view(self) -> View:
