@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from gmm_dask.estimator.rows.lazy import frame_part, is_frame
 from gmm_dask.estimator.rows.user_rows import is_lazy, is_path, lazy_array
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.marginals import conditional
-from gmm_dask.mixture.reasons import explain, two_best
 from gmm_dask.mixture.row_arithmetic import Missing, RowArithmetic
 
 Values = npt.NDArray[Any]
@@ -174,10 +172,10 @@ class _RowReasons:
         best = np.zeros(len(used), np.intp)
         next_label = np.full(len(X), -1)
         if self.parameters.n_components > 1:
-            of_components = replace(self.parameters, noise=None)
-            best, others = two_best(self.arithmetic.responsibilities(used, of_components))
+            best, others = self.arithmetic.two_best(used, self.parameters)
             next_label[kept] = others
-        of_rows, of_labels = explain(used, self.parameters, best, others, self.n_columns)
+        asked = (used, self.parameters, best, others, self.n_columns)
+        of_rows, of_labels = self.arithmetic.explain(*asked)
         found: dict[str, Any] = {"next_label": next_label}
         for i in range(self.n_columns):
             found[f"column_{i + 1}"] = self._named(of_rows.columns[:, i], kept)

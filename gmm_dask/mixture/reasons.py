@@ -21,18 +21,19 @@ Of a row with missing values all this is said of the columns that are there, wit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from gmm_dask.mixture.covariance.family import CovarianceFamily
 from gmm_dask.mixture.covariance.variances import Variances
 from gmm_dask.mixture.missing.patterns import patterns
 from gmm_dask.mixture.parameters import Parameters
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
+Numbers = npt.NDArray[np.integer[Any]]
 Rows = npt.NDArray[Any]
 
 BLOCK_BYTES = 1 << 20  # of the rows that are looked at together
@@ -52,7 +53,7 @@ class RowReasons(NamedTuple):
         Mean of the value given the other columns, in the units of the data.
     """
 
-    columns: Indices
+    columns: Numbers
     scores: Array
     expected: Array
 
@@ -63,21 +64,22 @@ class LabelReasons(NamedTuple):
     Parameters
     ----------
     columns : (n, m)
-        -1 where a row has values in fewer columns.
+        -1 where a row has values in fewer columns, or where nothing is to be said for the label:
+        rows beyond 1e154 standard deviations from it.
     evidence : (n, m)
         Log-odds that the value adds given the other columns; NaN where there is no column. It is
         negative where the value speaks for the other component.
     """
 
-    columns: Indices
+    columns: Numbers
     evidence: Array
 
 
 def explain(
     X: Rows,
     parameters: Parameters,
-    components: npt.NDArray[np.integer[Any]],
-    others: npt.NDArray[np.integer[Any]] | None,
+    components: Numbers,
+    others: Numbers | None,
     n_columns: int,
 ) -> tuple[RowReasons, LabelReasons | None]:
     """What makes each row unusual in its component, and what speaks for it and against another.
@@ -143,7 +145,7 @@ class _Given(NamedTuple):
     """
 
     z: Array
-    components: npt.NDArray[np.integer[Any]]
+    components: Numbers
     known: Array
     spread: Array | None
 
@@ -169,8 +171,9 @@ class _Components:
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
         self._known: dict[int, Array] = {}
+        self._spreads = spreads_given_others(parameters.family)
 
-    def given_others(self, X: Array, components: npt.NDArray[np.integer[Any]]) -> _Given:
+    def given_others(self, X: Array, components: Numbers) -> _Given:
         """z-score and standard deviation of each value given the other columns."""
         z, known = np.empty(X.shape), self._spreads
         spread = known[components] if np.isnan(X).any() else None
@@ -218,14 +221,13 @@ class _Components:
             self._known[j] = self._parameters.dense_factor(j)
         return self._known[j]
 
-    @cached_property
-    def _spreads(self) -> Array:
-        """Standard deviation of each column given the others, (k, d), where none is missing."""
-        family = self._parameters.family
-        if isinstance(family, Variances):
-            return np.sqrt(family.variances)
-        factors = map(self._parameters.dense_factor, range(self._parameters.n_components))
-        return np.stack([_spread_given_others(each) for each in factors])
+
+def spreads_given_others(family: CovarianceFamily) -> Array:
+    """Standard deviation of each column given all others, (k, d)."""
+    if isinstance(family, Variances):
+        return np.sqrt(family.variances)
+    found = np.stack([*map(_spread_given_others, family.core_factors)])
+    return np.ascontiguousarray(np.broadcast_to(found, (family.n_components, found.shape[1])))
 
 
 def _spread_given_others(factor: Array) -> Array:
@@ -239,8 +241,11 @@ def _blocks(X: Rows) -> Iterator[slice]:
 
 
 def _foremost(values: Array, m: int) -> Indices:
-    """The columns of the m largest values of each row, (n, m); -1 where only NaN is left."""
-    absent, rows = np.isnan(values), np.arange(len(values))
+    """The columns of the m largest values of each row, (n, m).
+
+    -1 where only NaN and -infinity are left.
+    """
+    absent, rows = ~(values > -np.inf), np.arange(len(values))
     any_absent, left = bool(absent.any()), np.array(values.T, order="C")  # each column in one run
     left[absent.T] = -np.inf
     found = np.empty((len(values), m), np.intp)

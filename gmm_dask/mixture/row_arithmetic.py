@@ -12,15 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import DataError
-from gmm_dask.mixture import core, steps
+from gmm_dask.mixture import core, reasons, steps
 from gmm_dask.mixture import missing as incomplete
-from gmm_dask.mixture.core import Precision
+from gmm_dask.mixture.core import Precision, explanations
 from gmm_dask.mixture.parameters import NOISE_LABEL, Noise, Parameters
+from gmm_dask.mixture.reasons import LabelReasons, RowReasons
 from gmm_dask.mixture.statistics import SufficientStatistics
 from gmm_dask.mixture.steps import RowScores, positive
 from gmm_dask.sampling import ColumnSpread, Keys, spread_and_keys
 
 Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
 Rows = npt.NDArray[Any]
 Missing = Literal["error", "drop", "em"]
 Kernel = Literal["numpy", "compiled"]
@@ -213,6 +215,43 @@ class RowArithmetic:
         density = self._steps(X).score_rows(X, parameters).log_density
         of_noise, of_others = parameters.noise.log_shares(X, density)
         return found * np.exp(of_others - np.logaddexp(of_noise, of_others))[:, None]
+
+    def explain(
+        self,
+        X: Rows,
+        parameters: Parameters,
+        components: Indices,
+        others: Indices | None,
+        n_columns: int,
+    ) -> tuple[RowReasons, LabelReasons | None]:
+        """What makes usable rows unusual in a component, and what speaks for it against another.
+
+        See `reasons.explain`.
+        """
+        asked = (X, parameters, components, others, n_columns)
+        if self.kernel == "compiled":
+            return explanations.explain(*asked)
+        return reasons.explain(*asked)
+
+    def two_best(self, X: Rows, parameters: Parameters) -> tuple[Indices, Indices]:
+        """The most likely component of each usable row, and the next, (n,) each, noise apart.
+
+        Parameters
+        ----------
+        X : (n, d)
+        parameters : Parameters
+            Of more than one component.
+        """
+        shares = self._steps(X).responsibilities(X, parameters)
+        if self.kernel == "compiled":
+            return explanations.two_best(shares)
+        return reasons.two_best(shares)
+
+    def interpolated(self, values: Array, x: Array, y: Array) -> Array:
+        """Values (n,) on the straight lines between points whose x ascend, as `np.interp`."""
+        if self.kernel == "compiled":
+            return explanations.interpolated(values, x, y)
+        return np.interp(values, x, y)
 
     def impute(self, X: Rows, parameters: Parameters) -> Array:
         """X (n, d) as float64; each missing value is replaced by its mean given the row."""

@@ -1,12 +1,13 @@
 """Parquet in, model and labels out: input, store, records. The one door to this package."""
 
 from gmm_dask.storage.arrow import (
+    Lengths,
     OddValuesError,
     list_length,
     numbers,
     parquet_bytes,
+    repeated_words,
     to_arrow,
-    to_ragged_lists,
     words_to_arrow,
 )
 from gmm_dask.storage.input.columns.selection import (
@@ -89,7 +90,6 @@ from gmm_dask.storage.records.delta_output import (
 )
 from gmm_dask.storage.records.documents import Document, canonical_json, sha256_hex
 from gmm_dask.storage.records.labels import (
-    FURTHER_COLUMNS,
     FileRows,
     LabelledPart,
     LabelSums,
@@ -167,10 +167,10 @@ __all__ = [
     "content_problem", "CONTENTS", "COUNT", "count_from", "CrossTables", "Cut", "damage_of",
     "delta_schema", "Document", "DRIFT", "dump_contents", "dump_model", "dump_statistics", "EMPTY",
     "file_changed", "file_contents", "FileContent", "FileRows", "find_entry", "find_garbage",
-    "find_version", "FLAG", "FURTHER_COLUMNS", "Garbage", "html_of_model", "is_alias",
+    "find_version", "FLAG", "Garbage", "html_of_model", "is_alias",
     "is_list", "is_number", "is_readable", "is_remote", "is_run_id", "is_time",
     "KeptStatistics", "Kind", "kind_of", "kind_of_noise", "label_schema", "label_table",
-    "labelled_before", "LabelledPart", "LabelSums", "latest", "lies_in", "list_length",
+    "labelled_before", "LabelledPart", "LabelSums", "latest", "Lengths", "lies_in", "list_length",
     "list_of", "list_versions", "literal", "load_contents", "load_model_file",
     "load_statistics", "MANIFEST", "MAX_MODEL_BYTES", "Model", "MODEL_KEY", "Name", "name_of",
     "NO_ALIAS", "NUMBER", "numbers", "OddValuesError", "open_input", "open_store", "OpenChunk",
@@ -178,10 +178,10 @@ __all__ = [
     "parse_ref", "part", "part_of", "PartitionSums", "PartReceipt", "Place", "PLACE", "Plan",
     "plan_dataset", "PlannedChunk", "PlannedFiles", "Positive", "publish_version",
     "read_checkpoint", "read_chunks", "read_contents_of", "read_manifest", "read_regular",
-    "read_version", "record", "Registry", "registry_of", "remedied", "remove_garbage", "run_id",
-    "RunFolder", "RunId", "Sha256", "sha256_hex", "shape", "shard_sources", "Size", "SIZE",
-    "states_of", "STATISTICS", "Store", "SURVEY", "TableOrigin", "TENTHS", "TEXT", "text_of",
-    "TIME", "to_arrow", "to_ragged_lists", "types_of", "utc_now", "value_type", "ValueCounts",
-    "verify", "Version", "version_numbers", "words_to_arrow", "would_list", "write_checkpoint",
-    "write_file", "write_manifest", "write_part", "write_table",
+    "read_version", "record", "Registry", "registry_of", "remedied", "remove_garbage",
+    "repeated_words", "run_id", "RunFolder", "RunId", "Sha256", "sha256_hex", "shape",
+    "shard_sources", "Size", "SIZE", "states_of", "STATISTICS", "Store", "SURVEY", "TableOrigin",
+    "TENTHS", "TEXT", "text_of", "TIME", "to_arrow", "types_of", "utc_now", "value_type",
+    "ValueCounts", "verify", "Version", "version_numbers", "words_to_arrow", "would_list",
+    "write_checkpoint", "write_file", "write_manifest", "write_part", "write_table",
 ]  # fmt: skip

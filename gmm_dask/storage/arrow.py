@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 from gmm_dask.errors import OutputError
 from gmm_dask.kinds import INEXACT, inexact
 from gmm_dask.storage.input.columns.selection import cast_of, is_list, number_type
+
+_SCHEMA = b"ARROW:schema"  # where a Parquet file notes the schema that it was written from
 
 
 class OddValuesError(ValueError):
@@ -138,17 +141,39 @@ def to_arrow_lists(
     )
 
 
-def to_ragged_lists(
-    values: pa.Array, counts: npt.NDArray[np.int32], absent: npt.NDArray[np.bool_]
-) -> pa.ListArray:
-    """Lists of so many (n,) of the values, one after the other; null where `absent`."""
-    offsets = np.zeros(len(counts) + 1, np.int32)
-    np.cumsum(counts, out=offsets[1:])
-    there = _bits(~absent) if absent.any() else None
-    bounds = to_arrow(offsets, pa.int32()).buffers()[1]
-    return pa.Array.from_buffers(
-        pa.list_(values.type), len(counts), [there, bounds], children=[values]
-    )
+class Lengths(NamedTuple):
+    """How long the lists of n rows are, for columns whose lists are of one length.
+
+    Parameters
+    ----------
+    n : int
+    bounds : Buffer
+        Where each list begins and the last one ends.
+    present : Buffer or None
+        Bits of the rows that have a list; None where all have.
+    """
+
+    n: int
+    bounds: pa.Buffer
+    present: pa.Buffer | None
+
+    @classmethod
+    def of(cls, counts: npt.NDArray[np.int32], absent: npt.NDArray[np.bool_]) -> Lengths:
+        """Lists of so many values (n,); null where `absent`."""
+        offsets = np.zeros(len(counts) + 1, np.int32)
+        np.cumsum(counts, out=offsets[1:])
+        bounds = to_arrow(offsets, pa.int32()).buffers()[1]
+        return cls(len(counts), bounds, _bits(~absent) if absent.any() else None)
+
+    def lists(self, values: pa.Array) -> pa.ListArray:
+        """The values, one list after the other."""
+        kind, parts = pa.list_(values.type), [self.present, self.bounds]
+        return pa.Array.from_buffers(kind, self.n, parts, children=[values])
+
+
+def repeated_words(places: npt.NDArray[np.integer[Any]], words: pa.Array) -> pa.DictionaryArray:
+    """The words at these places; Parquet has each of them written once."""
+    return pa.DictionaryArray.from_arrays(to_arrow(places, pa.int32()), words)
 
 
 def _bits(mask: npt.NDArray[np.bool_]) -> pa.Buffer:
@@ -164,8 +189,8 @@ def parquet_bytes(
 ) -> bytes:
     """A Parquet file in memory; identical tables give identical bytes, however they are cut.
 
-    Dictionary columns are written as plain values, pages carry checksums, and the only metadata
-    are those given here: what a frame library left in the schema is dropped.
+    Dictionary columns, and lists of them, are read as plain values; pages carry checksums, and the
+    only metadata are those given here: what a frame library left in the schema is dropped.
 
     Parameters
     ----------
@@ -180,20 +205,30 @@ def parquet_bytes(
         A column has a type that Parquet cannot hold, or too many values.
     """
     written = _in_one_piece(_plain(table)).replace_schema_metadata(dict(metadata or {}))
-    as_they_are = {*counting, *plain}
-    sink = pa.BufferOutputStream()
+    words = [_inside(field) for field in written.schema if _lists_words(field.type)]
+    as_they_are, sink = {*counting, *plain}, pa.BufferOutputStream()
     try:
-        pq.write_table(
-            written,
+        paths = [*_paths(written.schema)]
+        with pq.ParquetWriter(
             sink,
+            written.schema,
             compression={
-                path: "none" if path in as_they_are else "zstd" for path in _paths(written.schema)
+                path: "none" if _outside(path) in as_they_are else "zstd" for path in paths
             },
             column_encoding=dict.fromkeys(counting, "DELTA_BINARY_PACKED"),
             # Dictionaries help repeated words and cost time on floats, which rarely repeat.
-            use_dictionary=[field.name for field in written.schema if _repeats(field.type)],
+            use_dictionary=[
+                *(field.name for field in written.schema if _repeats(field.type)),
+                *words,
+            ],
+            # The least of the words says nothing, and Arrow would look each of them up for it.
+            write_statistics=[path for path in paths if path not in words] if words else True,
+            store_schema=not words,
             write_page_checksum=True,
-        )
+        ) as file:
+            file.write_table(written)
+            if words:
+                file.add_key_value_metadata(_in_words(written.schema))
     except (pa.ArrowException, OSError) as error:
         types = ", ".join(f"{field.name}: {field.type}" for field in written.schema)
         raise OutputError(
@@ -226,6 +261,31 @@ def _plain(table: pa.Table) -> pa.Table:
             values = table.column(i).cast(field.type.value_type)
             table = table.set_column(i, pa.field(field.name, field.type.value_type), values)
     return table
+
+
+def _lists_words(kind: pa.DataType) -> bool:
+    """Whether a column has lists of repeated words."""
+    return is_list(kind) and pa.types.is_dictionary(kind.value_type)
+
+
+def _inside(field: pa.Field) -> str:
+    """What Parquet calls the values of a column of lists."""
+    return f"{field.name}.list.element"
+
+
+def _outside(path: str) -> str:
+    """The column of lists, or of single values, that Parquet calls so."""
+    return path.removesuffix(".list.element")
+
+
+def _in_words(schema: pa.Schema) -> dict[bytes, bytes]:
+    """The metadata of a file whose readers shall see lists of plain words, as Arrow writes them."""
+    for i, field in enumerate(schema):
+        if _lists_words(field.type):
+            plain = field.with_type(pa.list_(field.type.value_type.value_type))
+            schema = schema.set(i, plain)
+    noted = base64.b64encode(schema.serialize().to_pybytes())
+    return {**(schema.metadata or {}), _SCHEMA: noted}
 
 
 def _paths(schema: pa.Schema) -> Iterator[str]:

@@ -89,7 +89,10 @@ int main(int n_names, char **names) {
                  : function == 2 ? gmm_look_at(as<gmm_look>(records[0]), level)
                  : function == 3 ? gmm_assign(as<gmm_groups>(records[0]), level)
                  : function == 4 ? gmm_measure(as<gmm_distances>(records[0]), level)
-                                 : gmm_put_in_order(as<gmm_column>(records[0]), level);
+                 : function == 5 ? gmm_put_in_order(as<gmm_column>(records[0]), level)
+                 : function == 6 ? gmm_explain(as<gmm_reasons>(records[0]), level)
+                 : function == 7 ? gmm_find_two_best(as<gmm_two_best>(records[0]), level)
+                                 : gmm_interpolate(as<gmm_curve>(records[0]), level);
     if (failed) fail("a call failed");
     for (size_t i = 0; i < n_records; i++) records[i].write();
   }

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gmm_dask.errors import DataError, SettingsError
 from gmm_dask.mixture import COVARIANCE_FAMILIES, Parameters, SufficientStatistics, core, steps
-from gmm_dask.mixture.core import groups, library
+from gmm_dask.mixture.core import explanations, groups, library
 from gmm_dask.mixture.core.arguments import MATRICES, WHITE, in_double
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from tests.strategies import random_mixture
@@ -307,6 +307,20 @@ def bits_of_case(kind: str, d: int, k: int, way: str) -> bytes:
         found += [*groups.assigned(X, parameters.means, weight)]
         found += [groups.squared_distances(X, parameters.means)]
         found += [np.array(groups.variance_within(X[:, 0], None))]
+    return b"".join([*(each.tobytes() for each in found), reasons_of_case(X, parameters, way)])
+
+
+def reasons_of_case(X: np.ndarray, parameters: Parameters, way: str) -> bytes:
+    """What is said of the rows of a case; where components overlap, values are missing."""
+    if way == "over":
+        X = np.where(np.random.default_rng(0).uniform(size=X.shape) < 0.2, np.nan, X)
+    shares = np.where(np.isnan(X).any(axis=1, keepdims=True), 0.5, 1.0)
+    shares = shares * core.responsibilities(np.nan_to_num(X), parameters)
+    best, other = explanations.two_best(shares)
+    of_rows, of_labels = explanations.explain(X, parameters, best, other, 3)
+    assert of_labels is not None
+    curve = np.linspace(0, 1, 50) ** 2, np.linspace(3, 2, 50)
+    found = [*of_rows, *of_labels, explanations.interpolated(shares[:, 0], *curve)]
     return b"".join(each.tobytes() for each in found)
 
 

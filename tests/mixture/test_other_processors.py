@@ -19,13 +19,14 @@ import pytest
 
 import hatch_build
 from gmm_dask.mixture import core
-from gmm_dask.mixture.core import arguments, groups, library
+from gmm_dask.mixture.core import arguments, explanations, groups, library
 from tests.mixture.test_core import BIT_CASES, bits_of_case
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / hatch_build.CORE / "src"
 FUNCTIONS = (
     "gmm_expect", "gmm_score", "gmm_look_at", "gmm_assign", "gmm_measure", "gmm_put_in_order",
+    "gmm_explain", "gmm_find_two_best", "gmm_interpolate",
 )  # fmt: skip
 EMULATOR = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
 INTEGER = struct.Struct("<q")
@@ -85,9 +86,9 @@ def built_for_aarch64(folder: Path) -> Path:
 def calls_of(cases: Sequence[tuple[str, int, int, str]], monkeypatch: pytest.MonkeyPatch) -> Calls:
     """All calls that the mixtures of `test_core` take."""
     made = Calls()
-    for module in (core, arguments, groups):
+    for module in (core, arguments, explanations, groups):
         monkeypatch.setattr(module, "address", made.address)
-    for module in (core, groups):
+    for module in (core, explanations, groups):
         monkeypatch.setattr(module, "call", made.call)
     for case in cases:
         bits_of_case(*case)

@@ -141,7 +141,7 @@ def test_severity_is_the_share_by_weight_that_is_denser() -> None:
     for at in (0.1, 1.0, 2.0, 3.5):
         own = score_rows(np.array([[at]]), parameters).log_density
         exact = 100 * weight[density > own[0]].sum() / weight.sum()
-        assert found.of(own)[0] == pytest.approx(exact, abs=0.05)
+        assert found.of(own, RowArithmetic())[0] == pytest.approx(exact, abs=0.05)
     assert sorted(LEVELS) == list(LEVELS)
     assert len(set(LEVELS)) == len(LEVELS)
     assert (np.diff(found.log_density) <= 0).all()

@@ -125,6 +125,39 @@ class Factors(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Reasons(ctypes.Structure):
+    """Rows and what columns say given the others; the fields are those of gmm_reasons in core.h."""
+
+    _fields_ = [
+        ("n", _INTEGER), ("d", _INTEGER), ("k", _INTEGER), ("m", _INTEGER),
+        ("has_float_rows", _INTEGER), ("X", _POINTER), ("components", _POINTER),
+        ("others", _POINTER), ("means", _POINTER), ("spreads", _POINTER), ("logs", _POINTER),
+        ("n_factors", _INTEGER), ("factors", _POINTER), ("scaled", _POINTER),
+        ("q", _INTEGER), ("gains", _POINTER), ("loadings", _POINTER),
+        ("n_covariances", _INTEGER), ("covariances", _POINTER),
+        ("columns", _POINTER), ("scores", _POINTER), ("expected", _POINTER),
+        ("label_columns", _POINTER), ("evidence", _POINTER),
+    ]  # fmt: skip
+
+
+class TwoBest(ctypes.Structure):
+    """Numbers of rows; the fields are those of gmm_two_best in core.h."""
+
+    _fields_ = [
+        ("n", _INTEGER), ("k", _INTEGER), ("values", _POINTER), ("first", _POINTER),
+        ("second", _POINTER),
+    ]  # fmt: skip
+
+
+class Curve(ctypes.Structure):
+    """Values to be found on a curve; the fields are those of gmm_curve in core.h."""
+
+    _fields_ = [
+        ("n", _INTEGER), ("n_points", _INTEGER), ("values", _POINTER), ("x", _POINTER),
+        ("y", _POINTER), ("found", _POINTER),
+    ]  # fmt: skip
+
+
 def library_name() -> str:
     """The file name of the library for this platform: a checkout on a shared disk may have many."""
     suffix = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
@@ -158,6 +191,9 @@ def library() -> ctypes.CDLL | None:
         ("gmm_put_in_order", Column),
         ("gmm_measure_low_rank", Factors),
         ("gmm_sum_low_rank", Factors),
+        ("gmm_explain", Reasons),
+        ("gmm_find_two_best", TwoBest),
+        ("gmm_interpolate", Curve),
     ):
         getattr(loaded, name).argtypes = [ctypes.POINTER(of_rows), ctypes.c_int]
     loaded.gmm_exp_log.argtypes = [_POINTER, _POINTER, _POINTER, _INTEGER, ctypes.c_int]

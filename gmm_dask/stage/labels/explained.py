@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,17 +12,15 @@ import pyarrow as pa
 
 from gmm_dask.mixture import Parameters, RowScores
 from gmm_dask.mixture.merging import looked_up, row_entropies
-from gmm_dask.mixture.reasons import LabelReasons, RowReasons, explain, two_best
+from gmm_dask.mixture.reasons import LabelReasons, RowReasons
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage.labels.severity import Severities
-from gmm_dask.stage.settings.output_settings import REASONS
-from gmm_dask.storage import FURTHER_COLUMNS, to_arrow, to_ragged_lists, words_to_arrow
+from gmm_dask.storage import Lengths, repeated_words, to_arrow, words_to_arrow
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
 
 N_COLUMNS = 3  # that are named for a row, at most
-OF_LABELS = ("next_label", "label_columns", "label_evidence")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +82,7 @@ class Explained:
         if "entropy" in further.names:
             self._entropy[places] = row_entropies(arithmetic.responsibilities(X, parameters))
         if further.severities is not None:
-            severity = further.severities.of(scores.log_density)
+            severity = further.severities.of(scores.log_density, arithmetic)
             self._severity[places] = severity
             if further.limit is not None:
                 chosen = severity > further.limit
@@ -96,11 +94,10 @@ class Explained:
         best = np.zeros(len(rows), np.intp)
         if parameters.n_components > 1:
             # A row of noise is compared with the component that it would be of without noise.
-            parameters = replace(parameters, noise=None)
-            best, others = two_best(arithmetic.responsibilities(rows, parameters))
+            best, others = arithmetic.two_best(rows, parameters)
+            self._others.append(others)
         self._places.append(places[where])
-        self._others.append(others)
-        self._reasons.append(explain(rows, parameters, best, others, N_COLUMNS))
+        self._reasons.append(arithmetic.explain(rows, parameters, best, others, N_COLUMNS))
 
     def columns(self, usable: npt.NDArray[np.bool_]) -> Mapping[str, pa.Array]:
         """The columns by name; rows that are not `usable` have cluster -1, and null elsewhere."""
@@ -113,42 +110,80 @@ class Explained:
             found["severity"] = to_arrow(self._severity, pa.float64(), ~usable)
         if self._further.limit is not None:
             found["anomaly"] = to_arrow(self._flagged, pa.bool_(), ~usable)
-        if self._reasons:
+        if self._further.reasons != "none":
             found |= self._of_rows() | self._of_labels()
-        elif self._further.reasons != "none":  # a chunk of no rows
-            found |= {name: pa.nulls(self._n, FURTHER_COLUMNS[name]) for name in REASONS}
         return {name: found[name] for name in self._further.names}
 
     def _of_rows(self) -> dict[str, pa.Array]:
-        reasons = [of_rows for of_rows, _ in self._reasons]
-        columns, scores, expected = map(np.concatenate, zip(*reasons, strict=True))
+        columns, scores, expected = _joined([of_rows for of_rows, _ in self._reasons], 3)
+        lists = _Lists.of(columns, self._places, self._n)
         return {
-            "reason_columns": self._lists(columns, None),
-            "reason_scores": self._lists(columns, scores),
-            "reason_expected": self._lists(columns, expected),
+            "reason_columns": lists.words(self._further.features),
+            "reason_scores": lists.numbers(scores),
+            "reason_expected": lists.numbers(expected),
         }
 
     def _of_labels(self) -> dict[str, pa.Array]:
         """Null in every row where there is but one component."""
         reasons = [of_labels for _, of_labels in self._reasons if of_labels is not None]
-        if not reasons:
-            return {name: pa.nulls(self._n, FURTHER_COLUMNS[name]) for name in OF_LABELS}
-        columns, evidence = map(np.concatenate, zip(*reasons, strict=True))
-        places, others = np.concatenate(self._places), np.full(self._n, -1, np.int32)
-        others[places] = np.concatenate(self._others)
+        columns, evidence = _joined(reasons, 2)
+        places, others = self._places if reasons else [], np.full(self._n, -1, np.int32)
+        for at, of_rows in zip(places, self._others, strict=True):
+            others[at] = of_rows
+        lists = _Lists.of(columns, places, self._n)
         return {
             "next_label": to_arrow(others, pa.int32(), others < 0),
-            "label_columns": self._lists(columns, None),
-            "label_evidence": self._lists(columns, evidence),
+            "label_columns": lists.words(self._further.features),
+            "label_evidence": lists.numbers(evidence),
         }
 
-    def _lists(self, columns: npt.NDArray[np.intp], values: Array | None) -> pa.Array:
-        """Values (m, c), or the names of the columns, as the lists of n rows."""
-        places, there = np.concatenate(self._places), columns >= 0
-        counts, absent = np.zeros(self._n, np.int32), np.ones(self._n, bool)
-        counts[places], absent[places] = there.sum(axis=1), False
-        if values is None:
-            flat = words_to_arrow(self._further.features).take(to_arrow(columns[there], pa.int64()))
-        else:
-            flat = to_arrow(values[there], pa.float64())
-        return to_ragged_lists(flat, counts, absent)
+
+@dataclass(frozen=True, eq=False)
+class _Lists:
+    """Columns that are named for some of n rows, and which of the places for them are taken.
+
+    Parameters
+    ----------
+    columns : (m, c)
+    there : (m, c) bool, or None where all are taken
+    lengths : Lengths
+    """
+
+    columns: npt.NDArray[np.integer[Any]]
+    there: npt.NDArray[np.bool_] | None
+    lengths: Lengths
+
+    @classmethod
+    def of(
+        cls, columns: npt.NDArray[np.integer[Any]], places: Sequence[npt.NDArray[np.intp]], n: int
+    ) -> _Lists:
+        """The columns of the rows at these places, block by block."""
+        counts, absent = np.zeros(n, np.int32), np.ones(n, bool)
+        whole = not columns.size or bool(columns.min() >= 0)
+        there = None if whole else columns >= 0
+        first = 0
+        for at in places:
+            of_rows = slice(first, first + len(at))
+            counts[at] = columns.shape[1] if there is None else there[of_rows].sum(axis=1)
+            absent[at], first = False, of_rows.stop
+        return cls(columns, there, Lengths.of(counts, absent))
+
+    def numbers(self, values: Array) -> pa.ListArray:
+        """A number of each column, from (m, c)."""
+        return self.lengths.lists(to_arrow(self._taken(values), pa.float64()))
+
+    def words(self, names: Sequence[str]) -> pa.ListArray:
+        """The name of each column."""
+        return self.lengths.lists(repeated_words(self._taken(self.columns), words_to_arrow(names)))
+
+    def _taken(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return values.ravel() if self.there is None else values[self.there]
+
+
+def _joined(reasons: Sequence[Sequence[npt.NDArray[Any]]], n_arrays: int) -> Sequence[Any]:
+    """The arrays of all blocks, one below the other; the first are columns."""
+    if not reasons:
+        return [np.empty((0, N_COLUMNS), np.intp), *[np.empty((0, N_COLUMNS))] * (n_arrays - 1)]
+    if len(reasons) == 1:
+        return reasons[0]
+    return [*map(np.concatenate, zip(*reasons, strict=True))]

@@ -79,9 +79,10 @@ class Severities:
         """For metrics.json."""
         return {"levels": list(LEVELS), "log_density": self.log_density.tolist()}
 
-    def of(self, log_density: Array) -> Array:
+    def of(self, log_density: Array, arithmetic: RowArithmetic) -> Array:
         """Share of the training data that is denser, in per cent, (n,)."""
-        return np.interp(log_density, self.log_density[::-1], LEVELS[::-1])
+        ascending = self.log_density[::-1]
+        return arithmetic.interpolated(log_density, ascending, np.array(LEVELS[::-1]))
 
 
 def needed(severities: Severities | None) -> Severities:

@@ -112,7 +112,7 @@ def _of_piece(under: Under, X: Rows, weights: Rows | None) -> PartitionSums:
     statistics = arithmetic.e_step(X, parameters, weights, unit=unit)
     tenths = np.zeros(TENTHS, np.int64)
     if severities is not None:
-        severity = severities.of(score.log_density)
+        severity = severities.of(score.log_density, arithmetic)
         at = np.minimum(severity // (100 / TENTHS), TENTHS - 1).astype(np.int64)
         tenths = np.bincount(at, minlength=TENTHS)
     n_missing = np.isnan(X).sum(axis=0)

@@ -54,7 +54,10 @@ FURTHER_COLUMNS = {
     "label_columns": _WORDS,
     "label_evidence": _NUMBERS,
 }
-PLAIN = ("label", "log_density", "severity")  # compressing would hardly make them smaller
+PLAIN = (  # compressing would hardly make them smaller
+    *("label", "log_density", "severity"),
+    *("reason_scores", "reason_expected", "label_evidence"),
+)
 
 
 def check_kept(names: Iterable[str], further: Collection[str] = ()) -> None:

@@ -11,6 +11,9 @@
   int gmm_put_in_order_##level(gmm_column *);                 \
   int gmm_measure_low_rank_##level(gmm_factors *);            \
   int gmm_sum_low_rank_##level(gmm_factors *);                \
+  int gmm_explain_##level(gmm_reasons *);                     \
+  int gmm_find_two_best_##level(gmm_two_best *);              \
+  int gmm_interpolate_##level(gmm_curve *);                   \
   void gmm_exp_log_##level(const double *, double *, double *, int64_t);
 
 extern "C" {
@@ -36,6 +39,9 @@ struct Functions {
   int (*put_in_order)(gmm_column *);
   int (*measure_factors)(gmm_factors *);
   int (*sum_factors)(gmm_factors *);
+  int (*explain)(gmm_reasons *);
+  int (*find_two_best)(gmm_two_best *);
+  int (*interpolate)(gmm_curve *);
   void (*exp_log)(const double *, double *, double *, int64_t);
 };
 
@@ -43,7 +49,8 @@ struct Functions {
   {                                                                                                  \
     number, gmm_expect_##level, gmm_climb_all_##level, gmm_score_##level, gmm_look_at_##level,        \
         gmm_assign_##level, gmm_measure_##level, gmm_put_in_order_##level,                           \
-        gmm_measure_low_rank_##level, gmm_sum_low_rank_##level, gmm_exp_log_##level                  \
+        gmm_measure_low_rank_##level, gmm_sum_low_rank_##level, gmm_explain_##level,                 \
+        gmm_find_two_best_##level, gmm_interpolate_##level, gmm_exp_log_##level                      \
   }
 
 #if defined(__x86_64__)
@@ -134,6 +141,21 @@ int gmm_measure_low_rank(gmm_factors *factors, int level) {
 int gmm_sum_low_rank(gmm_factors *factors, int level) {
   const Functions *chosen = functions_of(level);
   return chosen ? chosen->sum_factors(factors) : 2;
+}
+
+int gmm_explain(gmm_reasons *reasons, int level) {
+  const Functions *chosen = functions_of(level);
+  return chosen ? chosen->explain(reasons) : 2;
+}
+
+int gmm_find_two_best(gmm_two_best *two, int level) {
+  const Functions *chosen = functions_of(level);
+  return chosen ? chosen->find_two_best(two) : 2;
+}
+
+int gmm_interpolate(gmm_curve *curve, int level) {
+  const Functions *chosen = functions_of(level);
+  return chosen ? chosen->interpolate(curve) : 2;
 }
 
 int gmm_exp_log(const double *x, double *e, double *l, int64_t n, int level) {

@@ -111,6 +111,48 @@ typedef struct {
   double *scatter;           /* (k, d, q + 1) or NULL: sums to add to */
 } gmm_factors;
 
+/* Rows, the component of each, and what columns say given the others; P is a component's precision. */
+typedef struct {
+  int64_t n, d, k, m; /* m columns are named for a row */
+  int64_t has_float_rows;     /* X is float32 */
+  const void *X;              /* (n, d); NaN is a missing value */
+  const int64_t *components;  /* (n,) */
+  const int64_t *others;      /* (n,) or NULL: the components that those are compared with */
+  const double *means;        /* (k, d) */
+  const double *spreads;      /* (k, d): 1 / sqrt(P_jj) */
+  const double *logs;         /* (k, d): of the spreads */
+  int64_t n_factors;          /* k, or 1 where all components share the factor */
+  const double *factors;      /* (n_factors, d, d) upper triangular, U of P = U U^T, or NULL */
+  const double *scaled;       /* the same, each row times its spread; of low rank (k, d): spread / variance of the noise */
+  int64_t q;                  /* of low rank: factors that tie features together */
+  const double *gains;        /* (k, q, d) or NULL: means of those factors are gains times x - mean */
+  const double *loadings;     /* (k, q, d) or NULL */
+  int64_t n_covariances;      /* k, or 1 where all components share it */
+  const double *covariances;  /* (n_covariances, d, d), or NULL where no value is missing or columns are independent */
+  int32_t *columns;           /* out (n, m): -1 where there is none */
+  double *scores;             /* out (n, m) */
+  double *expected;           /* out (n, m) */
+  int32_t *label_columns;     /* out (n, m) or NULL */
+  double *evidence;           /* out (n, m) or NULL */
+} gmm_reasons;
+
+/* The two largest of the k numbers of each row. */
+typedef struct {
+  int64_t n, k;
+  const double *values; /* (n, k) */
+  int64_t *first;       /* out (n,) */
+  int64_t *second;      /* out (n,) */
+} gmm_two_best;
+
+/* Values to be found on a curve of straight lines. */
+typedef struct {
+  int64_t n, n_points;
+  const double *values; /* (n,) */
+  const double *x;      /* (n_points,), ascending */
+  const double *y;      /* (n_points,) */
+  double *found;        /* out (n,) */
+} gmm_curve;
+
 /* Steps of EM for small mixtures in float64: the task says which rows, and everything else is here. */
 typedef struct {
   int64_t family;         /* 0 full, 1 tied, 2 diag, 3 spherical */
@@ -142,6 +184,9 @@ __attribute__((visibility("default"))) int gmm_measure(gmm_distances *distances,
 __attribute__((visibility("default"))) int gmm_put_in_order(gmm_column *column, int level);
 __attribute__((visibility("default"))) int gmm_measure_low_rank(gmm_factors *factors, int level);
 __attribute__((visibility("default"))) int gmm_sum_low_rank(gmm_factors *factors, int level);
+__attribute__((visibility("default"))) int gmm_explain(gmm_reasons *reasons, int level);
+__attribute__((visibility("default"))) int gmm_find_two_best(gmm_two_best *two, int level);
+__attribute__((visibility("default"))) int gmm_interpolate(gmm_curve *curve, int level);
 __attribute__((visibility("default"))) int gmm_sums_in_lists(int64_t d, int64_t has_matrices);
 /* For tests: e^x of x <= 0, and log of 1 - x. n is a multiple of 32. */
 __attribute__((visibility("default"))) int gmm_exp_log(const double *x, double *e, double *l, int64_t n, int level);

@@ -4,6 +4,7 @@
 #include "factors.hpp"
 #include "groups.hpp"
 #include "look.hpp"
+#include "reasons.hpp"
 #include "scores.hpp"
 
 #define CONCATENATED(a, b) a##b
@@ -28,6 +29,12 @@ int NAME(gmm_put_in_order_, LEVEL)(gmm_column *column) { return LEVEL::put_in_or
 int NAME(gmm_measure_low_rank_, LEVEL)(gmm_factors *factors) { return LEVEL::measure_factors(*factors); }
 
 int NAME(gmm_sum_low_rank_, LEVEL)(gmm_factors *factors) { return LEVEL::sum_factors(*factors); }
+
+int NAME(gmm_explain_, LEVEL)(gmm_reasons *reasons) { return LEVEL::explain(*reasons); }
+
+int NAME(gmm_find_two_best_, LEVEL)(gmm_two_best *two) { return LEVEL::find_two_best(*two); }
+
+int NAME(gmm_interpolate_, LEVEL)(gmm_curve *curve) { return LEVEL::interpolate(*curve); }
 
 void NAME(gmm_exp_log_, LEVEL)(const double *x, double *e, double *l, int64_t n) {
   typedef LEVEL::Strip<double> S;
