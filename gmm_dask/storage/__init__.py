@@ -64,7 +64,6 @@ from gmm_dask.storage.records.codec import (
     list_of,
     literal,
     optional,
-    or_infinite,
     packed,
     part,
     record,
@@ -89,18 +88,7 @@ from gmm_dask.storage.records.delta_output import (
     write_table,
 )
 from gmm_dask.storage.records.documents import Document, canonical_json, sha256_hex
-from gmm_dask.storage.records.labels import (
-    FileRows,
-    LabelledPart,
-    LabelSums,
-    PartReceipt,
-    check_kept,
-    content_problem,
-    label_schema,
-    label_table,
-    labelled_before,
-    write_part,
-)
+from gmm_dask.storage.records.labels import check_kept, label_schema, label_table
 from gmm_dask.storage.records.manifest import read_manifest, verify, write_manifest
 from gmm_dask.storage.records.model_file import (
     ARRAYS,
@@ -114,6 +102,15 @@ from gmm_dask.storage.records.model_file import (
     kind_of_noise,
     load_model_file,
     parameters_bytes,
+)
+from gmm_dask.storage.records.receipts import (
+    FileRows,
+    LabelledPart,
+    LabelSums,
+    PartReceipt,
+    content_problem,
+    labelled_before,
+    write_part,
 )
 from gmm_dask.storage.records.statistics_file import (
     TENTHS,
@@ -174,7 +171,7 @@ __all__ = [
     "list_of", "list_versions", "literal", "load_contents", "load_model_file",
     "load_statistics", "MANIFEST", "MAX_MODEL_BYTES", "Model", "MODEL_KEY", "Name", "name_of",
     "NO_ALIAS", "NUMBER", "numbers", "OddValuesError", "open_input", "open_store", "OpenChunk",
-    "optional", "or_infinite", "Origin", "overlaps", "packed", "parameters_bytes", "parquet_bytes",
+    "optional", "Origin", "overlaps", "packed", "parameters_bytes", "parquet_bytes",
     "parse_ref", "part", "part_of", "PartitionSums", "PartReceipt", "Place", "PLACE", "Plan",
     "plan_dataset", "PlannedChunk", "PlannedFiles", "Positive", "publish_version",
     "read_checkpoint", "read_chunks", "read_contents_of", "read_manifest", "read_regular",

@@ -13,9 +13,9 @@ import pytest
 from gmm_dask.errors import OutputError
 from gmm_dask.storage import Store, Version, latest, list_versions, verify
 from gmm_dask.storage.arrow import parquet_bytes
-from gmm_dask.storage.records import labels, manifest
+from gmm_dask.storage.records import manifest, receipts
 from gmm_dask.storage.records.documents import sha256_hex
-from gmm_dask.storage.records.labels import PartReceipt
+from gmm_dask.storage.records.receipts import PartReceipt
 from gmm_dask.storage.store import local_store, runs, versions
 from gmm_dask.storage.store.local_store import LocalStore
 from gmm_dask.storage.store.protocol import create_once
@@ -136,7 +136,7 @@ class Standing(RunFolder):
 
 
 def let_stand(folder: RunFolder, *part: Any, **where: Any) -> PartReceipt:
-    return labels.write_part(Standing(folder.store, folder.run_id), *part, **where)
+    return receipts.write_part(Standing(folder.store, folder.run_id), *part, **where)
 
 
 def own_manifest(store: Store, name: str, data: bytes) -> bytes:

@@ -328,7 +328,7 @@ def test_killed_at_any_system_call_or_request_it_can_be_done_again(
             assert (ended.run_id, ended.registry) == (expected.run_id, expected.registry)
 
 
-@pytest.mark.parametrize("every", [80, pytest.param(1, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("every", [160, pytest.param(1, marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_fault_at_any_request_to_s3_does_not_fail_it(
     action: str, every: int, opened: Callable[[Store], None], service: ObjectService

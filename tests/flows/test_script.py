@@ -43,7 +43,6 @@ def test_a_flow_runs_without_a_server(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "code", "word"),
     [
-        ("data.features=[leaf]", 1, "leaf"),
         ("fit.n_componentz=3", 2, "n_componentz"),
         ("data.path=/no/such/place", 1, "/no/such/place"),
     ],

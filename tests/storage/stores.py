@@ -19,9 +19,10 @@ from gmm_dask.mixture import Parameters, RowScores
 from gmm_dask.storage.arrow import read_parquet_bytes
 from gmm_dask.storage.records.codec import record
 from gmm_dask.storage.records.documents import MAX_BYTES, canonical_json
-from gmm_dask.storage.records.labels import PartReceipt, label_table, write_part
+from gmm_dask.storage.records.labels import label_table
 from gmm_dask.storage.records.manifest import read_manifest, verify, write_manifest
 from gmm_dask.storage.records.model_file import Model, dump_model, parameters_bytes
+from gmm_dask.storage.records.receipts import PartReceipt, write_part
 from gmm_dask.storage.store.local_store import LocalStore
 from gmm_dask.storage.store.protocol import Store, too_large
 from gmm_dask.storage.store.runs import RunFolder, html_of_model

@@ -12,8 +12,8 @@ import pytest
 from gmm_dask.errors import OutputError
 from gmm_dask.storage.records.codec import record
 from gmm_dask.storage.records.documents import MAX_BYTES, canonical_json
-from gmm_dask.storage.records.labels import PartReceipt
 from gmm_dask.storage.records.manifest import read_manifest, verify
+from gmm_dask.storage.records.receipts import PartReceipt
 from gmm_dask.storage.store.local_store import LocalStore
 from gmm_dask.storage.store.protocol import create_once
 from gmm_dask.storage.store.runs import RunFolder

@@ -19,12 +19,8 @@ from gmm_dask.mixture import RowScores
 from gmm_dask.storage.arrow import parquet_bytes, read_parquet_bytes
 from gmm_dask.storage.records.codec import At, record
 from gmm_dask.storage.records.documents import canonical_json
-from gmm_dask.storage.records.labels import (
-    LABEL_COLUMNS,
-    PartReceipt,
-    label_table,
-    write_part,
-)
+from gmm_dask.storage.records.labels import LABEL_COLUMNS, label_table
+from gmm_dask.storage.records.receipts import PartReceipt, write_part
 from gmm_dask.storage.store.local_store import LocalStore
 from gmm_dask.storage.store.runs import RunFolder
 from tests.storage.stores import (

@@ -13,9 +13,9 @@ from gmm_dask.errors import OutputError
 from gmm_dask.storage.arrow import parquet_bytes, read_parquet_bytes
 from gmm_dask.storage.records.codec import At, record
 from gmm_dask.storage.records.documents import sha256_hex
-from gmm_dask.storage.records.labels import PartReceipt
 from gmm_dask.storage.records.manifest import MANIFEST_FILE, read_manifest, verify
 from gmm_dask.storage.records.model_file import dump_model
+from gmm_dask.storage.records.receipts import PartReceipt
 from gmm_dask.storage.store.runs import MADE_WITH_MODEL, RUN_FILES, RunFolder
 from gmm_dask.storage.store.version_log import Version, latest, list_versions, read_version
 from gmm_dask.storage.store.versions import LATEST, publish_version

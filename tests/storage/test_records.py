@@ -24,9 +24,9 @@ from gmm_dask.storage.records.documents import (
     sealed,
     sha256_hex,
 )
-from gmm_dask.storage.records.labels import FileRows, LabelledPart, LabelSums, PartReceipt
 from gmm_dask.storage.records.manifest import read_manifest, verify
 from gmm_dask.storage.records.model_file import dump_model, is_readable, load_model_file
+from gmm_dask.storage.records.receipts import FileRows, LabelledPart, LabelSums, PartReceipt
 from gmm_dask.storage.store.local_store import LocalStore, read_regular
 from gmm_dask.storage.store.runs import RunFolder
 from gmm_dask.storage.store.version_log import (

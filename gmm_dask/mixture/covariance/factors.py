@@ -9,6 +9,7 @@ from gmm_dask.errors import SingularCovarianceError
 
 Array = npt.NDArray[np.float64]
 
+SYMMETRY_SLACK = 1e-8  # of a correlation
 WHOLE = 16  # rows of a triangle that is inverted at once
 REMEDY = "Try fewer components, a larger reg_covar, or leave out constant and duplicate columns."
 
@@ -115,3 +116,13 @@ def _check_scale(diagonal: Array, j: int, what: str) -> None:
             j,
             tuple(int(i) for i in np.flatnonzero(bad)),
         )
+
+
+def asymmetric(matrices: Array) -> int | None:
+    """The first matrix of (c, d, d) that is not symmetric, in units of its variances."""
+    with np.errstate(all="ignore"):
+        scale = np.sqrt(np.einsum("kdd->kd", matrices))
+        correlations = matrices / scale[:, :, None] / scale[:, None, :]
+        apart = np.abs(correlations - correlations.swapaxes(1, 2)).max(axis=(1, 2))
+    found = np.flatnonzero(~(apart <= SYMMETRY_SLACK))
+    return int(found[0]) if len(found) else None

@@ -27,12 +27,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import SettingsError, SingularCovarianceError
+from gmm_dask.mixture.covariance.factors import asymmetric
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 Rows = npt.NDArray[Any]
 
-SYMMETRY_SLACK = 1e-8  # of a correlation
 FACTOR_SLACK = 1e-9  # of a stored factor, beside what rounding explains
 
 
@@ -160,11 +160,7 @@ class CovarianceFamily(ABC):
     @property
     @abstractmethod
     def core_factors(self) -> Array:
-        """Factors as the compiled core takes them.
-
-        (c, d, d) with c = 1 where all components share one, or (k, d) reciprocals of standard
-        deviations.
-        """
+        """Factors as the core takes them: (c, d, d), c = 1 where shared, or (k, d) of 1 / std."""
 
     @property
     def owners(self) -> Sequence[int | None]:
@@ -384,7 +380,7 @@ class CovarianceFamily(ABC):
                 return f"has no density: {error}"
         if not np.isfinite(factors).all():
             return "has no density: its inverse is beyond float64"
-        if self.matrices is not None and (j := _asymmetric(self.matrices)) is not None:
+        if self.matrices is not None and (j := asymmetric(self.matrices)) is not None:
             return f"is not symmetric in matrix {j}"
         return None
 
@@ -402,13 +398,3 @@ class CovarianceFamily(ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.n_components, self.n_features, self.covariances, self._known())
-
-
-def _asymmetric(matrices: Array) -> int | None:
-    """The first matrix of (c, d, d) that is not symmetric, in units of its variances."""
-    with np.errstate(all="ignore"):
-        scale = np.sqrt(np.einsum("kdd->kd", matrices))
-        correlations = matrices / scale[:, :, None] / scale[:, None, :]
-        apart = np.abs(correlations - correlations.swapaxes(1, 2)).max(axis=(1, 2))
-    found = np.flatnonzero(~(apart <= SYMMETRY_SLACK))
-    return int(found[0]) if len(found) else None

@@ -29,7 +29,6 @@ from gmm_dask.storage import (
     kind_of_noise,
     list_of,
     optional,
-    or_infinite,
     packed,
     record,
     shape,
@@ -190,7 +189,7 @@ def kind_of_checkpoint(shapes: Shapes) -> Kind[Kept]:
         {"trajectory": ()},
         parameters=mixture,
         settled=optional(mixture),
-        previous=or_infinite(NUMBER, -math.inf),
+        previous=_or_infinite(NUMBER, -math.inf),
         history=_history(mixture),
         sum_weight=SIZE,
         search=search,
@@ -200,7 +199,7 @@ def kind_of_checkpoint(shapes: Shapes) -> Kind[Kept]:
         FitResult,
         {"trajectory": ()},
         parameters=mixture,
-        sum_weight=or_infinite(SIZE, math.inf),
+        sum_weight=_or_infinite(SIZE, math.inf),
         start=count_from(1),
         search=search,
         prelude=prelude,
@@ -364,3 +363,12 @@ def _gathered(
         if found.previous >= found.number:
             at.refuse(f"is {found.previous}, which is not before it", "previous")
         found = read(found.previous)
+
+
+def _or_infinite(kind: Kind[float], infinity: float) -> Kind[float]:
+    """A number of the kind, or that infinity, which is null in JSON."""
+    inner = optional(kind)
+    return Kind(
+        lambda value, at: infinity if (found := inner.load(value, at)) is None else found,
+        lambda value: inner.dump(value if math.isfinite(value) else None),
+    )

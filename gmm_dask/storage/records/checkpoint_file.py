@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gmm_dask.errors import CheckpointError
-from gmm_dask.storage.records.codec import Kind, exactly, shape
+from gmm_dask.storage.records.codec import At, Kind, literal, shape
 from gmm_dask.storage.records.documents import MAX_MARKS, Document
 from gmm_dask.storage.store.runs import RunFolder
 
@@ -64,7 +64,7 @@ def checkpoint_numbers(folder: RunFolder) -> list[int]:
 
 
 def _document(origin: Origin, body: Kind[T]) -> Document[dict[str, Any]]:
-    origins = {name: exactly(value, _OF_OTHERS[name]) for name, value in vars(origin).items()}
+    origins = {name: _exactly(value, _OF_OTHERS[name]) for name, value in vars(origin).items()}
     return Document(
         shape({**origins, "body": body}),
         "gmm_dask.checkpoint",
@@ -123,3 +123,17 @@ def remedied(folder: RunFolder, name: str = "") -> Iterator[None]:
             f"or move {folder.path('checkpoints')} away to fit from the beginning."
         )
         raise CheckpointError(f"{error} {remedy}") from None
+
+
+def _exactly(expected: Any, why: str) -> Kind[Any]:
+    """One value; of any other `why` says what it means."""
+
+    def load(value: Any, at: At) -> Any:
+        if type(value) is not type(expected) or value != expected:
+            raise at.error(
+                f"{at.file}: {at.field} is {literal(value)}, that of this run is "
+                f"{literal(expected)}; {why}."
+            )
+        return value
+
+    return Kind(load)

@@ -293,29 +293,6 @@ def any_of(*kinds: Kind[Any]) -> Kind[Any]:
     return Kind(load)
 
 
-def or_infinite(kind: Kind[float], infinity: float) -> Kind[float]:
-    """A number of the kind, or that infinity, which is null in JSON."""
-    inner = optional(kind)
-    return Kind(
-        lambda value, at: infinity if (found := inner.load(value, at)) is None else found,
-        lambda value: inner.dump(value if math.isfinite(value) else None),
-    )
-
-
-def exactly(expected: Any, why: str) -> Kind[Any]:
-    """One value; of any other `why` says what it means."""
-
-    def load(value: Any, at: At) -> Any:
-        if type(value) is not type(expected) or value != expected:
-            raise at.error(
-                f"{at.file}: {at.field} is {literal(value)}, that of this run is "
-                f"{literal(expected)}; {why}."
-            )
-        return value
-
-    return Kind(load)
-
-
 def list_of(kind: Kind[T], length: int | None = None) -> Kind[tuple[T, ...]]:
     """A list of values of the kind, of that length where one is given."""
 

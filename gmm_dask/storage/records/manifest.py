@@ -23,8 +23,8 @@ from gmm_dask.storage.records.codec import (
     shape,
 )
 from gmm_dask.storage.records.documents import Document, parse_json, sha256_hex
-from gmm_dask.storage.records.labels import PartReceipt, content_problem
 from gmm_dask.storage.records.model_file import MODEL_KEY, load_model_file
+from gmm_dask.storage.records.receipts import PartReceipt, content_problem
 from gmm_dask.storage.store.protocol import Store, create_once
 from gmm_dask.storage.store.runs import (
     MADE_WITH_MODEL,

@@ -33,7 +33,6 @@ from gmm_dask.storage.records.codec import (
 )
 from gmm_dask.storage.records.contents import FileContent
 from gmm_dask.storage.records.documents import Document
-from gmm_dask.storage.records.labels import LabelSums
 from gmm_dask.storage.records.model_file import (
     ARRAYS,
     MODEL_KEY,
@@ -42,6 +41,7 @@ from gmm_dask.storage.records.model_file import (
     kind_of_noise,
     mixture_sizes,
 )
+from gmm_dask.storage.records.receipts import LabelSums
 from gmm_dask.storage.store.runs import STATISTICS, RunFolder
 
 MAX_STATISTICS_BYTES = 256 << 20  # of all arrays; more is not kept, so that a driver can hold it
