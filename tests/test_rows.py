@@ -26,6 +26,7 @@ from sklearn.exceptions import NotFittedError
 
 from gmm_dask import GaussianMixture
 from gmm_dask.errors import ClusterError, DataError, GmmDaskError
+from gmm_dask.estimator.rows.user_rows import checked_chunks
 from gmm_dask.mixture import Parameters
 
 NAMES = list("abcd")
@@ -552,3 +553,12 @@ def test_text_is_not_called_lists() -> None:
         data = pd.DataFrame({"emb": [text] * 9, "y": ROWS[:9, 2]})
         with pytest.raises(DataError, match="column 'emb': is string, not a number"):
             GaussianMixture(2).fit(dd.from_pandas(data, npartitions=2))
+
+
+@pytest.mark.parametrize(("d", "least"), [(8, 50_000), (500, 1_400)])
+def test_chunks_of_rows_in_memory_have_more_rows_than_columns(d: int, least: int) -> None:
+    """Else more is done with the sums of a chunk, which are matrices, than with its rows."""
+    X = np.broadcast_to(0.0, (9 * least, d))
+    chunks = checked_chunks(GaussianMixture(), X, None, "error", reset=False)
+    lengths = [n for unit in chunks.units for n in unit.lengths]
+    assert min(lengths) >= least

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 PART_ROWS = 1 << 14  # rows that a thread has at least
 
 CHUNK_BYTES = 4 << 20  # arrays in memory are cut this fine, so that every core has work
+MOST_CHUNK_BYTES = 32 << 20
+ROWS_OF_COLUMNS = 3  # rows of a chunk for each column: its sums, k d^2, are then little beside it
 IN_THE_CLASS = (
     "What is called data.* is a setting of the stage. Here data.missing is the parameter missing, "
     "and in place of the others the rows are given as dask.dataframe.read_parquet(path)[columns]: "
@@ -62,6 +64,11 @@ def is_path(X: Any) -> bool:
     if isinstance(X, list | tuple) and X:
         return all(isinstance(each, str | os.PathLike) for each in X)
     return isinstance(X, str | os.PathLike)
+
+
+def chunk_bytes(d: int) -> int:
+    """Size of the chunks that arrays of d columns in memory are cut into."""
+    return max(CHUNK_BYTES, min(8 * ROWS_OF_COLUMNS * d * d, MOST_CHUNK_BYTES))
 
 
 def checked_chunks(
@@ -89,7 +96,7 @@ def checked_chunks(
         rows = features_of(estimator, X, reset=reset).X
         if weights is not None and is_lazy(weights):
             weights = _here(weights)
-        chunks = row_chunks(rows, weights, CHUNK_BYTES)
+        chunks = row_chunks(rows, weights, chunk_bytes(rows.shape[1]))
         if not reset:
             checked_rows(rows, weights, missing, names_of(estimator))
         return chunks

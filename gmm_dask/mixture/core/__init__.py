@@ -231,11 +231,15 @@ class _Kept:
     ) -> SufficientStatistics:
         """The sums in the shapes of the family."""
         d, family = parameters.n_features, parameters.family
-        if self.in_lists:
-            every = (slice(None), *(slice(d) for _ in self.sum_xx.shape[1:]))
-            sum_x, sum_xx = map(np.ascontiguousarray, (self.sum_x[:, :d], self.sum_xx[every]))
-        else:
+        if not self.in_lists:
             sum_x, sum_xx = self.sum_x.sum(axis=-1), self.sum_xx.sum(axis=-1)
+        else:
+            sum_x = np.ascontiguousarray(self.sum_x[:, :d])
+            if family.matrices is None:
+                sum_xx = np.ascontiguousarray(self.sum_xx[:, :d])
+            else:  # the core has put them together
+                n_numbers = len(self.sum_xx) * d * d
+                sum_xx = self.sum_xx.ravel()[:n_numbers].reshape(-1, d, d)
         return SufficientStatistics(
             n, sum_weight, log_likelihood, self.sum_resp.sum(axis=1), sum_x, family.kept(sum_xx)
         )

@@ -43,12 +43,13 @@ typedef struct {
   int64_t n_far; /* out: all of them */
 } gmm_task;
 
-/* Sums over rows, to add to. `in_lists` of them is said by gmm_sums_in_lists. */
+/* Sums over rows, 0 before. `in_lists` of them is said by gmm_sums_in_lists. */
 typedef struct {
   double log_likelihood; /* out */
   double *sum_resp;      /* (k, 8) */
   double *sum_x;         /* in lists (k, p), p = d filled up to whole lines; else (k, d, 8) */
-  double *sum_xx;        /* in lists (n_factors, p, p), else (k, d, d, 8); without matrices as sum_x */
+  double *sum_xx;        /* in lists (n_factors, p, p), of which (n_factors, d, d) come back at its
+                            beginning, else (k, d, d, 8); without matrices as sum_x */
 } gmm_sums;
 
 typedef struct {

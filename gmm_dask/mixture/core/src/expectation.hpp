@@ -70,7 +70,7 @@ template <class T> INLINE void add_block(const Mixture<T> &g, const Room<T> &m, 
   }
 }
 
-constexpr int NEAR_ROWS = 256;  // whose values are still in the first cache: of short sums lists are not longer
+constexpr int NEAR_ROWS = 256;  // whose values are still in a near cache: unless rows are sorted, lists hold no others
 
 template <class T>
 INLINE void add_lists(const Mixture<T> &g, const Room<T> &m, gmm_sums &sums, const T *rows) {
@@ -139,7 +139,7 @@ template <class T, class X> static int expect(gmm_task &task, gmm_sums &sums) {
       log_densities(m);
       add_log_likelihood(m, g.top, tile_sum);
       add_block(g, m, sums, t);
-      if (!g.has_matrices && (t + R) % NEAR_ROWS == 0) add_lists(g, m, sums, rows);
+      if (!is_screened && (t + R) % NEAR_ROWS == 0) add_lists(g, m, sums, rows);
     }
     log_likelihood += total(tile_sum, R);
     add_lists(g, m, sums, rows);
@@ -154,14 +154,17 @@ inline int expect(gmm_task &task, gmm_sums &sums) {
   return task.has_float_rows ? expect<double, float>(task, sums) : expect<double, double>(task, sums);
 }
 
-// The same, with both triangles of what is symmetric.
+// The same, with both triangles of what is symmetric, and no columns but the d of the rows.
 inline int expect_whole(gmm_task &task, gmm_sums &sums) {
   const int failed = expect(task, sums);
   if (failed || (task.form != MATRICES && task.form != WHITE)) return failed;
-  if (!sums_in_lists(task.d))
+  if (sums_in_lists(task.d)) {
+    const int64_t p = filled_up(task.d, task.is_single ? LINE_VALUES<float> : LINE_VALUES<double>);
+    mirror(sums.sum_xx, task.n_factors, p, 1);
+    pull_together(sums.sum_xx, task.n_factors, p, task.d);
+  } else {
     mirror(sums.sum_xx, task.k, task.d, SUM_LANES);
-  else
-    mirror(sums.sum_xx, task.n_factors, filled_up(task.d, task.is_single ? LINE_VALUES<float> : LINE_VALUES<double>), 1);
+  }
   return 0;
 }
 

@@ -245,4 +245,11 @@ static inline void mirror(double *matrices, int64_t n, int64_t p, int64_t width)
   }
 }
 
+// Move the first d rows and columns of n matrices (p, p) together: they become n matrices (d, d).
+static inline void pull_together(double *matrices, int64_t n, int64_t p, int64_t d) {
+  for (int64_t j = 0; d < p && j < n; j++)
+    for (int64_t a = 0; a < d; a++)
+      memmove(matrices + (j * d + a) * d, matrices + (j * p + a) * p, size_t(d) * sizeof(double));
+}
+
 }  // namespace LEVEL
