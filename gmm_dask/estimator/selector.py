@@ -29,9 +29,11 @@ class GaussianMixtureSelector(FittedMixture):
     """Fits mixtures of several numbers of components and families, and keeps the best.
 
     All candidates are advanced by the same passes: rows are read as often as for the longest of the
-    fits alone, and once more for the criteria. Each candidate comes to what `GaussianMixture` of
-    its parameters comes to with the same `n_init` and `random_state`; a candidate that is lower
-    than one of fewer components on the rows in memory starts again from a split of that one.
+    fits alone, and once more for the criteria. With `init_params` auto, the default, the searches
+    of a family share what they know of the rows, and each also begins from the mixtures of one
+    component more and less: a candidate may so come to a better optimum than a `GaussianMixture` of
+    its parameters, or to another one. With any other `init_params` it comes to what that comes to.
+    A candidate lower than one of fewer components starts again from a split of that one.
 
     Parameters
     ----------
@@ -48,7 +50,8 @@ class GaussianMixtureSelector(FittedMixture):
         components on the sample, of which those die that are not worth their parameters; each
         number of components starts where that fit came to rest with it, and no other is tried.
     n_init : int, default=1
-        Starts of each candidate.
+        Seeds of each candidate's starts; of a search, the second and further ones serve where the
+        best was not found again.
     random_state : int, RandomState or None
         The same integer gives the same bits.
     n_bootstrap : int, default=0

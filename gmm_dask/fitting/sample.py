@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy.typing as npt
 
-from gmm_dask.fitting.em import Expectation, Fit, Rule, go_on
-from gmm_dask.fitting.m_step import Maximisation, Step
+from gmm_dask.fitting.em import Expectation, Fit, Rule, SharedPass, advance, go_on
+from gmm_dask.fitting.m_step import IN_TROUBLE, Maximisation, Step
 from gmm_dask.fitting.outcome import FitResult, Watcher
 from gmm_dask.mixture import n_free_parameters
 
@@ -134,6 +135,26 @@ def refine(
     """
     begun = Fit.begin(start, maximise, Rule(FINER * tol, MAX_PASSES, accelerate=True))
     return _as_start(go_on(sample_expectation, begun, watch=watch))
+
+
+def refined(
+    shared_pass: SharedPass, begun: Sequence[tuple[Step, Maximisation]], *, tol: float
+) -> list[FitResult | None]:
+    """What `refine` comes to from each start, all in shared passes; None where it raises.
+
+    Parameters
+    ----------
+    shared_pass : fits -> the statistics under the parameters of each
+    begun : sequence of Step and Maximisation
+        No two of the latter are the same object: fits are told apart by it.
+    tol : float
+        As for `refine`.
+    """
+    rule = Rule(FINER * tol, MAX_PASSES, accelerate=True)
+    fits = [Fit.begin(start, maximise, rule) for start, maximise in begun]
+    ended = {id(fit.maximise): fit for fit in advance(fits, shared_pass, leaving=IN_TROUBLE)}
+    found = [ended.get(id(maximise)) for _, maximise in begun]
+    return [None if fit is None else _as_start(fit.result) for fit in found]
 
 
 def _as_start(found: FitResult) -> FitResult:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -13,12 +12,10 @@ import numpy.typing as npt
 from gmm_dask import engine, fitting
 from gmm_dask.engine.passes.evaluation import Scored
 from gmm_dask.engine.passes.expectation import Expectation
-from gmm_dask.errors import DataError, StarvedComponentError
+from gmm_dask.errors import StarvedComponentError
 from gmm_dask.fitting import choice
 from gmm_dask.fitting.choice import Candidate, Measured, Member, Selection
-from gmm_dask.fitting.m_step import IN_TROUBLE
-from gmm_dask.fitting.sample import FINER, rule_of
-from gmm_dask.mixture import Parameters, SufficientStatistics
+from gmm_dask.mixture import SufficientStatistics
 from gmm_dask.roads.fitting_run import (
     FitCheckpoint,
     FitData,
@@ -31,7 +28,8 @@ from gmm_dask.roads.fitting_run import (
     surveyed_rows,
     with_cautions,
 )
-from gmm_dask.sampling import Fold, row_keys
+from gmm_dask.roads.grid_starts import GridStarts, untried
+from gmm_dask.sampling import Fold
 from gmm_dask.sections import FitSettings
 
 Array = npt.NDArray[np.float64]
@@ -82,9 +80,10 @@ def select_rows(
 ) -> SelectedRows:
     """Fit all candidates to rows and choose one: the same arguments come to the same bits.
 
-    Each candidate is the fit that `fit_rows` makes of its settings and the same seeds. All are
-    advanced by the same passes, so that the rows are read as often as for the longest of them, and
-    once more for the criteria, which one fit needs a read for as well.
+    All candidates are advanced by the same passes, so that the rows are read as often as for the
+    longest of them, and once more for the criteria, which one fit needs a read for as well. With
+    `init_params` auto the searches of a family share their rows and begin from one another's ends;
+    any other candidate is the fit that `fit_rows` makes of its settings and the same seeds.
 
     Parameters
     ----------
@@ -110,29 +109,38 @@ def select_rows(
     cautions = cautions_of(data, surveyed)
     for caution in cautions:
         listener.caution(caution.message)
+    fewer = {each: surveyed.with_fewer(settings.init_rows, n) for each, n in larger.items()}
     ready = {
-        each: made_ready(
-            data,
-            own,
-            surveyed.with_fewer(own.init_rows, larger[each]),
-            rows,
-            backend,
-            listener,
-        )
+        each: made_ready(data, own, fewer[each], rows, backend, listener)
         for each, own in settings_of.items()
     }
-    running = _Running(ready, settings, grid, listener, seeds[1:])
+    starts = _starts(ready, settings, grid, listener, seeds[1:])
+    running = _Running(starts, grid)
     selection = running.selection()
     best = selection.best
     own = settings_of[best.candidate]
     listener.happened(best.result.events_)
     result = with_cautions(best.result, ready[best.candidate].guards[0], own, listener)
-    n_reads = surveyed.n_reads + (0 if surveyed.replaces_rows else running.n_reads)
+    n_reads = surveyed.n_reads + (0 if surveyed.replaces_rows else running.n_reads + starts.n_reads)
     return SelectedRows(FittedRows(result, surveyed, cautions, n_reads), selection)
 
 
 def _settings_of(settings: FitSettings, candidate: Candidate) -> FitSettings:
     return settings.model_copy(update=candidate._asdict())
+
+
+def _starts(
+    ready: Mapping[Candidate, Ready],
+    settings: FitSettings,
+    grid: Grid,
+    listener: FitListener,
+    seeds: Sequence[np.random.SeedSequence],
+) -> GridStarts:
+    over_all = next(iter(ready.values())).asked.over_all
+    is_likelihood = settings.objective == "log-likelihood" and grid.criterion != "mml"
+    is_single = settings.arithmetic == "single" and over_all.in_single() is not None
+    tol = settings.tol
+    return GridStarts(ready, tol, is_likelihood, is_single, listener, seeds)
 
 
 @dataclass(eq=False)
@@ -141,20 +149,16 @@ class _Running:
 
     Parameters
     ----------
-    ready : mapping of Candidate to Ready
-    settings : FitSettings
+    starts : GridStarts
     grid : Grid
-    listener : FitListener
-    seeds : one for each start
     n_passes, n_reads : int
-        Passes that members shared, and all reads so far.
+        Passes that members shared, and reads of all rows so far.
+    known : dict of Candidate to Measured
+        What has ended.
     """
 
-    ready: Mapping[Candidate, Ready]
-    settings: FitSettings
+    starts: GridStarts
     grid: Grid
-    listener: FitListener
-    seeds: Sequence[np.random.SeedSequence]
     n_passes: int = 0
     n_reads: int = 0
     known: dict[Candidate, Measured] = field(default_factory=dict)
@@ -162,29 +166,21 @@ class _Running:
     @property
     def over_all(self) -> Expectation:
         """A pass over all rows, which is the same for all."""
-        return next(iter(self.ready.values())).asked.over_all
-
-    @property
-    def is_single(self) -> bool:
-        """Whether the first passes are in single precision."""
-        return self.settings.arithmetic == "single" and self.over_all.in_single() is not None
-
-    @property
-    def is_likelihood(self) -> bool:
-        """Whether more components cannot end lower: fits make the likelihood as large as it is."""
-        return self.settings.objective == "log-likelihood" and self.grid.criterion != "mml"
+        return self.starts.over_all
 
     @property
     def salt(self) -> int:
         """Of the hashes that part the rows: the seed of the first start says it."""
-        return int(self.seeds[0].generate_state(1, np.uint64)[0])
+        return int(self.starts.seeds[0].generate_state(1, np.uint64)[0])
 
     def selection(self) -> Selection:
         """Starts, shared passes, criteria and the choice."""
-        members = self._without_falls(list(self._begun()))
-        ended = choice.at_their_ends([*members, *self._twins()], self._pass)
+        is_mml = self.grid.criterion == "mml"
+        members = self.starts.annihilated() if is_mml else self.starts.of_all()
+        twins = [member for fold in self._folds() for member in self.starts.of_fold(fold)]
+        ended = choice.at_their_ends([*members, *twins], self._pass)
         self.known = self._measured([one for one in ended if one.is_whole])
-        if self._falls() and next(iter(self.ready.values())).sample.expectation is None:
+        if self._falls() and self.starts.most.sample.expectation is None:
             self._repair()  # reading nothing but the rows that are here
         if not self.known:
             raise StarvedComponentError(
@@ -204,55 +200,6 @@ class _Running:
         )
         return replace(found, bootstrap=self._bootstrap(found.best))
 
-    def _begun(self) -> Iterator[Member]:
-        if self.grid.criterion == "mml":
-            for most in self._of_most():
-                yield from self._annihilated(most)
-            return
-        for number, candidate in enumerate(self.ready):
-            self.listener.progress("starts of candidates", number, len(self.ready), str(candidate))
-            yield from self._members(candidate)
-
-    def _of_most(self) -> list[Candidate]:
-        """The candidate of the most components in each family."""
-        return list({each.covariance_type: each for each in sorted(self.ready)}.values())
-
-    def _annihilated(self, most: Candidate) -> Iterator[Member]:
-        """Candidates of a family from one fit of the most, whose components die one by one."""
-        ready, sample = self.ready[most], self.ready[most].sample
-        numbers = {one.n_components: one for one in self.ready if one[1] == most[1]}
-        plain = "kmeans" if ready.method.init_params == "auto" else ready.method.init_params
-        method = replace(ready.method, init_params=plain, sample_em=False)
-        fewest, tol = min(numbers), FINER * self.settings.tol
-        with suppress(*IN_TROUBLE):
-            for fit in fitting.fits_to_come(sample, method, ready.guards, self.seeds):
-                # A sample tells as much as its rows do, whatever rows it stands for.
-                rows = None if sample.expectation is None else float(len(sample.X))
-                for found in choice.annihilated(fit, self._shared(sample), fewest, rows, tol):
-                    n_left = found.n_components
-                    self.listener.progress("components die", most[0] - n_left, most[0] - fewest)
-                    if (candidate := numbers.get(n_left)) is not None:
-                        step, guard = fitting.Step(found, ()), choice.Annihilation.of(fit.maximise)
-                        yield self._settled(candidate, step, guard, [sample.on_larger])
-
-    def _members(self, candidate: Candidate, fold: Fold | None = None) -> list[Member]:
-        """The fits of a candidate before their first passes; none where there is no start."""
-        ready = self.ready[candidate]
-        guards = [replace(guard) for guard in ready.guards]
-        sample = ready.sample if fold is None else _folded(ready.sample, fold)
-        in_the_way = IN_TROUBLE if fold is None else (*IN_TROUBLE, DataError)
-        with suppress(*in_the_way):
-            fits = fitting.fits_to_come(
-                sample,
-                ready.method,
-                guards,
-                self.seeds,
-                report=self.listener.progress,
-                is_rough=self.is_single,
-            )
-            return [Member(candidate, fit, fold) for fit in fits]
-        return []
-
     def _folds(self) -> list[Fold]:
         """The rows that twins of the candidates are fitted to."""
         if self.grid.criterion == "held_out":
@@ -261,21 +208,16 @@ class _Running:
             return [Fold(self.salt, 0.0, 0.5), Fold(self.salt, 0.5, 1.0)]
         return []
 
-    def _twins(self) -> list[Member]:
-        """The same fits to the rows of each fold, from starts on these rows alone."""
-        each = ((candidate, fold) for fold in self._folds() for candidate in self.ready)
-        return [member for candidate, fold in each for member in self._members(candidate, fold)]
-
     def _pass(self, members: Sequence[Member]) -> list[SufficientStatistics]:
         asked = [
-            engine.Asked(one.fit.parameters, one.fit.is_rough and self.is_single, one.fold)
+            engine.Asked(one.fit.parameters, one.fit.is_rough and self.starts.is_single, one.fold)
             for one in members
         ]
         self.n_passes += 1
         self.n_reads += self.over_all.n_passes(asked)
         n_left = len({one.candidate for one in members})
-        note = f"{n_left} of {len(self.ready)} candidates"
-        self.listener.progress("shared passes", self.n_passes, None, note)
+        note = f"{n_left} of {len(self.starts.ready)} candidates"
+        self.starts.listener.progress("shared passes", self.n_passes, None, note)
         return self.over_all.together(asked)
 
     def _measured(self, members: Sequence[Member]) -> dict[Candidate, Measured]:
@@ -325,94 +267,24 @@ class _Running:
             float(np.log(score.weight) + np.log(unit)),
             None if tested is None or not tested.weight else tested.log_likelihood / tested.weight,
             strengths.get(member.candidate),
-            member.is_split,
+            member.start,
         )
-
-    def _without_falls(self, members: list[Member]) -> list[Member]:
-        """Members that start no lower on the sample than those of fewer components.
-
-        A start that does is found anew by a split of the mixture of fewer, which reads nothing.
-        """
-        by_candidate = {one.candidate: one for one in members}
-        first = next(iter(self.ready.values()))
-        on_sample = first.asked.sample.expectation
-        are_settled = first.method.sample_em and len(by_candidate) == len(members)
-        if on_sample is None or not are_settled or not self.is_likelihood:
-            return members
-        asked = [engine.Asked(one.fit.parameters) for one in by_candidate.values()]
-        found = on_sample.together(asked)
-        values = {one: each.log_likelihood for one, each in zip(by_candidate, found, strict=True)}
-        least = FINER * self.settings.tol * max(each.sum_weight for each in found)
-        tried: set[Candidate] = set()
-        while falls := _untried(choice.fallen(values, least), tried):
-            candidate, before = next(iter(falls.items()))
-            tried.add(candidate)
-            again = self._split(candidate, by_candidate[before].fit.parameters)
-            if again is None:
-                continue
-            value = on_sample(again.fit.parameters).log_likelihood
-            if value > values[candidate]:
-                values[candidate], by_candidate[candidate] = value, again
-        return list(by_candidate.values())
-
-    def _split(self, candidate: Candidate, fewer: Parameters) -> Member | None:
-        """A member that starts from a mixture of fewer components, settled on the sample."""
-        ready = self.ready[candidate]
-        guard, sample = replace(ready.guards[0]), ready.sample
-        step = choice.split_starts(fewer, candidate.n_components, guard, self._shared(sample))
-        if step is None:
-            return None
-        of_sample = [sample.expectation, sample.on_larger]
-        return self._settled(candidate, step, guard, of_sample, is_split=True)
-
-    def _settled(
-        self,
-        candidate: Candidate,
-        step: fitting.Step,
-        guard: fitting.Maximisation,
-        of_sample: Sequence[fitting.Expectation | None],
-        *,
-        is_split: bool = False,
-    ) -> Member:
-        """A member that starts where EM on samples leads to from a mixture."""
-        ready = self.ready[candidate]
-        with suppress(*IN_TROUBLE):
-            for each in of_sample:
-                if each is not None:
-                    found = fitting.refine(each, step, guard, tol=self.settings.tol)
-                    step = fitting.Step(found.parameters, found.events_)
-        rule = rule_of(ready.sample, ready.method)
-        fit = fitting.Fit.begin(step, guard, rule, is_rough=self.is_single)
-        return Member(candidate, fit, is_split=is_split)
-
-    def _shared(self, sample: fitting.Sample) -> fitting.SharedPass:
-        """Passes over the sample, or over all rows where the sample is all."""
-        on_sample = sample.expectation
-        if isinstance(on_sample, Expectation):
-            return lambda fits: on_sample.together([engine.Asked(fit.parameters) for fit in fits])
-
-        def over_all(fits: Sequence[fitting.Fit]) -> list[SufficientStatistics]:
-            asked = [engine.Asked(fit.parameters) for fit in fits]
-            self.n_reads += self.over_all.n_passes(asked)
-            return self.over_all.together(asked)
-
-        return over_all
 
     def _falls(self) -> dict[Candidate, Candidate]:
         """Candidates that ended lower than fewer components did, by more than tol per row."""
-        if not self.is_likelihood:
+        if not self.starts.is_likelihood:
             return {}
         values = {each: one.log_likelihood for each, one in self.known.items()}
         weight = max((np.exp(one.log_weight) for one in self.known.values()), default=0.0)
-        return choice.fallen(values, self.settings.tol * weight)
+        return choice.fallen(values, self.starts.tol * weight)
 
     def _repair(self) -> None:
         """Start candidates that ended lower than fewer components again, from a split of these."""
         tried: set[Candidate] = set()
         for _ in range(MAX_REPAIRS):
-            falls = _untried(self._falls(), tried)
+            falls = untried(self._falls(), tried)
             begun = [
-                self._split(each, self.known[before].result.parameters)
+                self.starts.split(each, self.known[before].result.parameters)
                 for each, before in falls.items()
             ]
             tried |= falls.keys()
@@ -429,39 +301,15 @@ class _Running:
     def _bootstrap(self, best: Measured) -> choice.Bootstrap | None:
         if not self.grid.n_bootstrap:
             return None
-        ready = self.ready[best.candidate]
+        ready = self.starts.ready[best.candidate]
         return choice.bootstrap_test(
             best.result.parameters,
             ready.sample,
             ready.method,
             ready.guards[0],
             self.grid.n_bootstrap,
-            self.seeds[0],
+            self.starts.seeds[0],
         )
-
-
-def _untried(
-    falls: Mapping[Candidate, Candidate], tried: set[Candidate]
-) -> dict[Candidate, Candidate]:
-    return {each: before for each, before in falls.items() if each not in tried}
-
-
-def _folded(sample: fitting.Sample, fold: Fold) -> fitting.Sample:
-    """The rows of a sample that are in a fold."""
-
-    def of_fold(expectation: fitting.Expectation | None) -> fitting.Expectation | None:
-        if not isinstance(expectation, Expectation):
-            return None
-        return lambda parameters: expectation.together([engine.Asked(parameters, fold=fold)])[0]
-
-    there = fold.of(row_keys(sample.X, fold.salt))
-    return fitting.Sample(
-        sample.X[there],
-        None if sample.weight is None else sample.weight[there],
-        of_fold(sample.expectation),
-        None if sample.part is None else _folded(sample.part, fold),
-        of_fold(sample.on_larger),
-    )
 
 
 def _pairs(

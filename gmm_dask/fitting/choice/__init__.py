@@ -10,6 +10,7 @@ from gmm_dask.fitting.choice.ranking import (
     Selection,
     prediction_strength,
 )
+from gmm_dask.fitting.choice.shared_starts import settled, shared_starts
 from gmm_dask.fitting.choice.splits import split_starts
 
 __all__ = [
@@ -25,5 +26,7 @@ __all__ = [
     "bootstrap_test",
     "fallen",
     "prediction_strength",
+    "settled",
+    "shared_starts",
     "split_starts",
 ]

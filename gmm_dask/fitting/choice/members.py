@@ -24,14 +24,15 @@ class Member:
         Its `maximise` is an object of its own, by which the fit is known after a pass.
     fold : Fold, optional
         The rows that it is a fit to; all of them where it is not given.
-    is_split : bool
-        Whether it started from a mixture of fewer components.
+    start : {"own", "neighbours", "split"}
+        Where it started: where it would alone; where a search led that begins from the ends of
+        other numbers of components; or from a split of a mixture of fewer.
     """
 
     candidate: Candidate
     fit: Fit
     fold: Fold | None = None
-    is_split: bool = False
+    start: str = "own"
 
     @property
     def is_whole(self) -> bool:

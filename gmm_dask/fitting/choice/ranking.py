@@ -60,8 +60,8 @@ class Measured:
         Mean log-density of rows that a fit of the same settings did not see.
     strength : float, optional
         Prediction strength.
-    is_split : bool
-        Whether it started from a mixture of fewer components, because its own start led lower.
+    start : str
+        As of the Member: where it started.
     """
 
     candidate: Candidate
@@ -71,7 +71,7 @@ class Measured:
     log_weight: float
     held_out: float | None = None
     strength: float | None = None
-    is_split: bool = False
+    start: str = "own"
 
     @property
     def n_free(self) -> int:
@@ -217,7 +217,7 @@ class Selection:
             "n_parameters": [m.n_free for m in self.ranked],
             "n_passes": [m.result.n_passes for m in self.ranked],
             "converged": [m.result.converged for m in self.ranked],
-            "start": ["split" if m.is_split else "own" for m in self.ranked],
+            "start": [m.start for m in self.ranked],
         }
         return columns
 

@@ -95,13 +95,13 @@ def best_start(
         return None
     with np.errstate(all="ignore"):  # what is no number any more is no candidate
         try:
-            ground, standard = _ground(ready, covariance_type, guard, threads)
+            ground, standard = ground_of(ready, covariance_type, guard, threads)
             return _found(ground, standard, k, EFFORTS[effort], seed, report)
         except (np.linalg.LinAlgError, SingularCovarianceError):
             return None
 
 
-def _ground(
+def ground_of(
     ready: Prepared, covariance_type: str, guard: Maximisation, threads: int
 ) -> tuple[Ground, Array]:
     """The rows to search on as they are, and on standardised columns."""
@@ -128,48 +128,68 @@ def _found(
     report: Report,
 ) -> Found | None:
     """Optima are looked for where passes are quick, and followed on the rows as they are."""
-    n_parameters = n_free_parameters(ground.covariance_type, k, ground.X.shape[1])
-    few = max(SEARCHED_ROWS, min(ROWS_EACH * n_parameters, _affordable_rows(ground, k, effort)))
-    effort = _affordable(effort, ground, k, min(few, len(ground.X)))
-    quick, chosen = ground, np.arange(len(ground.X))
-    if not can_climb(ground.covariance_type):
-        effort = effort.by(SLOWER)
-    elif not ground.is_quick:
-        guard = replace(ground.guard, prior=None, eigenvalue_ratio=None)
-        quick = replace(ground, X=_filled(ground.X, standard), guard=guard)
-    if few < len(ground.X) // 2:
-        quick, chosen = quick.part(few)
-        effort = replace(effort, n_rounds=min(effort.n_rounds, ROUNDS_OF_MANY))
-    standard, how = np.nan_to_num(standard[chosen]), (k, effort, seed, report)
-    search = _plain(quick, standard, n_parameters, *how)
+    n_rows = rows_looked_at(ground, k, effort)
+    quick, standard = looked_at(ground, standard, n_rows)
+    how = (k, affordable(effort, ground, k, n_rows), seed, report)
+    search = plain_search(quick, standard, *how)
     if search is None:
         is_rough = len(quick.X) < len(ground.X)
         search = Search(quick, Views(quick, standard), *how, is_rough=is_rough)
         search.run()
-    quick, optima = search.ground, search.optima
-    is_part, spent = len(quick.X) < len(ground.X), search.spent * len(quick.X) / len(ground.X)
+    return end_of(search, ground)
+
+
+def rows_looked_at(ground: Ground, k: int, effort: Effort) -> int:
+    """How many rows a search looks at; where there are hardly twice as many, it looks at all."""
+    few = min(ROWS_EACH * _n_parameters(ground, k), _affordable_rows(ground, k, effort))
+    return min(max(SEARCHED_ROWS, few), len(ground.X))
+
+
+def _n_parameters(ground: Ground, k: int) -> int:
+    return n_free_parameters(ground.covariance_type, k, ground.X.shape[1])
+
+
+def looked_at(ground: Ground, standard: Array, n_rows: int) -> tuple[Ground, Array]:
+    """About so many of the rows, and these on standardised columns.
+
+    Where the core climbs they have no missing values.
+    """
+    quick = ground
+    if can_climb(ground.covariance_type) and not ground.is_quick:
+        guard = replace(ground.guard, prior=None, eigenvalue_ratio=None)
+        quick = replace(ground, X=_filled(ground.X, standard), guard=guard)
+    if n_rows < len(ground.X) // 2:
+        quick, chosen = quick.part(n_rows)
+        standard = standard[chosen]
+    return quick, np.nan_to_num(standard)
+
+
+def end_of(search: Search, ground: Ground, n_followed: int = FOLLOWED) -> Found | None:
+    """What the best optima of a search come to on the rows as they are; None where it has none."""
+    optima, quick = search.optima, search.ground
+    spent = search.spent * len(quick.X) / len(ground.X)
     if quick is not ground:
-        optima, more = _followed(ground, optima, NEARLY if is_part else LONG)
+        n_steps = NEARLY if len(quick.X) < len(ground.X) else LONG
+        optima, more = _followed(ground, optima[:n_followed], n_steps)
         spent += more
     if not optima:
         return None
     start = _start(optima[0], ground)
     difference, passes = _difference(optima, ground), math.ceil(spent)
-    n_again = len(optima[0].lines)
-    return Found(start, SearchRecord(search.n_starts, n_again, difference, passes, effort.passes))
+    n_again, budget = len(optima[0].lines), search.effort.passes
+    return Found(start, SearchRecord(search.n_starts, n_again, difference, passes, budget))
 
 
-def _plain(
+def plain_search(
     quick: Ground,
     standard: Array,
-    n_parameters: int,
     k: int,
     effort: Effort,
     seed: np.random.SeedSequence,
     report: Report,
 ) -> Search | None:
     """The search on a few of many rows, where that is all it takes, as they are plainly parted."""
-    few = max(GLANCED_ROWS, GLANCED_EACH * n_parameters)
+    few = max(GLANCED_ROWS, GLANCED_EACH * _n_parameters(quick, k))
     if few >= len(quick.X) // 2:
         return None
     part, chosen = quick.part(few)
@@ -189,8 +209,17 @@ def _affordable_rows(ground: Ground, k: int, effort: Effort) -> int:
     return int(effort.passes * PASS_COST / _row_cost(ground, k))
 
 
-def _affordable(effort: Effort, ground: Ground, k: int, n_rows: int) -> Effort:
+def affordable(effort: Effort, ground: Ground, k: int, n_rows: int) -> Effort:
     """The effort with fewer passes where they are dear: of many columns or components."""
+    effort = _cheaper(effort, ground, k, n_rows)
+    if not can_climb(ground.covariance_type):
+        effort = effort.by(SLOWER)
+    if n_rows < len(ground.X) // 2:
+        effort = replace(effort, n_rounds=min(effort.n_rounds, ROUNDS_OF_MANY))
+    return effort
+
+
+def _cheaper(effort: Effort, ground: Ground, k: int, n_rows: int) -> Effort:
     low = EFFORTS["low"]
     passes = int(effort.passes * math.sqrt(PASS_COST / (n_rows * _row_cost(ground, k))))
     if passes >= effort.passes:
@@ -243,7 +272,7 @@ def _followed(
     ground: Ground, optima: Sequence[Optimum], n_steps: int
 ) -> tuple[list[Optimum], float]:
     """The first of the optima on the rows as they are, the best first; and passes made."""
-    judge, first = Judge.of(ground), optima[:FOLLOWED]
+    judge, first = Judge.of(ground), optima
     begun = [replace(each.candidate, rows=None, line=i) for i, each in enumerate(first)]
     ended = ground.climb(begun, n_steps, tol=SETTLED, accelerate=True)
     found = [

@@ -42,11 +42,11 @@ class Swaps:
     ) -> None:
         k = len(parent.weights)
         R = ground.responsibilities(parent)
-        losses = _losses(ground, R, parent.weights)
+        losses = losses_of(ground, R, parent.weights)
         losses[list(spurious)] -= ground.n_rows
         self._by_loss = np.argsort(losses, kind="stable")
         self._least_loss = float(losses.min())
-        self._parted, self._rng = _Parted(ground, parent, R), rng
+        self._parted, self._rng = Parted(ground, parent, R), rng
         self._ways = [
             (losses[j] - self._parted.gain(of, how), j, of, how)
             for j in range(k)
@@ -87,14 +87,14 @@ class Swaps:
         return self._parted.near(j, of + (of >= j), rng)
 
 
-def _losses(ground: Ground, R: Array, weights: Array) -> Array:
+def losses_of(ground: Ground, R: Array, weights: Array) -> Array:
     """What the log-likelihood loses without each component, before anything else moves, (k,)."""
     logs = np.log(np.maximum(1 - R, NOT_ALONE))
     lost = -logs.sum(axis=0) if ground.weight is None else -(ground.weight @ logs)
     return np.asarray(lost + ground.n_rows * np.log1p(-np.minimum(weights, 1 - 1e-12)))
 
 
-class _Parted:
+class Parted:
     """The parts of each component along some directions, found when they are asked for."""
 
     def __init__(self, ground: Ground, parent: Candidate, R: Array) -> None:
@@ -305,7 +305,7 @@ def crossings(
     for i in range(n):
         R_left, alive, w = R.copy(), list(range(2 * k)), weights.copy()
         while len(alive) > k:
-            losses = _losses(ground, R_left[:, alive], w[alive] / w[alive].sum())
+            losses = losses_of(ground, R_left[:, alive], w[alive] / w[alive].sum())
             if i:
                 losses = losses * rng.uniform(0.5, 1.5, len(losses))
             gone = alive.pop(int(losses.argmin()))

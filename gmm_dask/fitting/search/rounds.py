@@ -138,8 +138,7 @@ class Search:
             return self.optima
         for number in range(self.effort.n_rounds):
             self._round(number)
-            if not self._is_sound and self.ground.covariance_type != "tied":
-                self._doubled(number)
+            self._doubled(number)
             if self._has_enough:
                 break
         return self.optima
@@ -177,12 +176,7 @@ class Search:
         return len(best.rounds) > 1 or len(best.lines) >= max(followed, ALL_OF)
 
     def _round(self, number: int) -> None:
-        first = self.first if number == 0 else self._starts(number, 0, GLANCED)
-        starts = first + self._starts(number, GLANCED, self.effort.n_starts)
-        live = self._halved(starts, number)
-        ended = self._climb(live, LONG, tol=self.settled, accelerate=True)
-        for each in best_first(ended):
-            self._keep(each, number)
+        ended = self._ends_of_starts(number)
         if not ended:
             return
         best = self._moved(self._better(ended, 1)[0])
@@ -190,9 +184,15 @@ class Search:
         if number and self.optima[0].candidate is not best:
             self._crossed(best, number)
 
-    @property
-    def _is_sound(self) -> bool:
-        return bool(self.optima) and self.optima[0].is_admissible
+    def _ends_of_starts(self, number: int) -> list[Candidate]:
+        """What the best of a round's starts end at, as kept."""
+        first = self.first if number == 0 else self._starts(number, 0, GLANCED)
+        starts = first + self._starts(number, GLANCED, self.effort.n_starts)
+        live = self._halved(starts, number)
+        ended = self._climb(live, LONG, tol=self.settled, accelerate=True)
+        for each in best_first(ended):
+            self._keep(each, number)
+        return ended
 
     def _doubled(self, number: int) -> None:
         """Leave spurious optima by way of fewer components, which the rows carry.
@@ -200,6 +200,9 @@ class Search:
         Their likelihood is the same with equal ones in place of the others: a mixture at rest,
         from which swaps lead to others without marks.
         """
+        is_sound = bool(self.optima) and self.optima[0].is_admissible
+        if is_sound or self.ground.covariance_type == "tied":
+            return
         live = [each.candidate for each in self.optima[:DOUBLED]]
         for _ in range(self.k):
             doubled = [with_twins(one, [j for j, _ in self.judge.marks(one)]) for one in live]
