@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
@@ -61,6 +61,7 @@ def same(
         np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol * unit, err_msg=name)
 
 
+@settings(max_examples=20)
 @given(seeds, sizes, methods, covariance_types)
 def test_an_integer_weight_is_so_many_rows_wherever_they_stand(
     seed: int, size: int, method: str, covariance_type: str
@@ -112,6 +113,7 @@ def test_many_equal_rows_start_what_a_few_of_them_do(policy: str) -> None:
     assert many.events_ == few.events_
 
 
+@settings(max_examples=20)
 @given(seeds, sizes, methods, covariance_types, st.floats(-300, 300), st.integers(-980, 980))
 def test_the_scale_of_the_weights_changes_nothing(
     seed: int, size: int, method: str, covariance_type: str, power: float, exponent: int

