@@ -74,7 +74,10 @@ def path(ref: Ref, what: Annotated[Part, typer.Argument()], debug: Debug = False
 
         published = open_output(ref)
         if what is Part.LABELS and not label_parts(ref):
-            raise OutputError(f"{ref} was published without labels (labels.enabled: false).")
+            raise OutputError(
+                f"{ref} was published without labels (labels.enabled: false): run it with "
+                "labels, or label the data with `gmm-dask label`."
+            )
         typer.echo(published.path(what))
 
 

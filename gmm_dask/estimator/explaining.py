@@ -117,7 +117,7 @@ class Explaining(ABC):
         except (TypeError, ValueError):
             values = np.array([np.nan])
         if len(places) == parameters.n_features:
-            raise DataError("All features are given: no other one is left.")
+            raise DataError("All features are given, so that no other one is left: leave one out.")
         if not np.isfinite(values).all():
             raise DataError(f"Every given value must be finite; got {dict(given)}.")
         names = names_of(self) or tuple(range(parameters.n_features))

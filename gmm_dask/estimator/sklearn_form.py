@@ -36,7 +36,9 @@ def sklearn_form(ours: Any) -> SklearnMixture:
             f"has {known}."
         )
     if ours.noise or getattr(ours, "noise_box_", None) is not None:
-        raise SettingsError("scikit-learn's GaussianMixture has no noise component.")
+        raise SettingsError(
+            "scikit-learn's GaussianMixture has no noise component: fit with noise=False."
+        )
     theirs = SklearnMixture()
     theirs.set_params(**{k: v for k, v in ours.get_params().items() if k in COMMON})
     if theirs.init_params == "auto":  # theirs knows no search

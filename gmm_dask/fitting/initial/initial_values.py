@@ -78,7 +78,7 @@ def _shaped(value: Any, name: str, shape: tuple[int, ...]) -> Array:
             f"The parameter '{name}' should have the shape of {shape}, but got {array.shape}"
         )
     if not np.isfinite(array).all():
-        raise DataError(f"The parameter '{name}' holds NaN or infinity.")
+        raise DataError(f"The parameter '{name}' holds NaN or infinity; give finite numbers.")
     return array
 
 
