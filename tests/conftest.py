@@ -33,7 +33,12 @@ settings.register_profile(
 )
 settings.load_profile("default")
 
-FIRST = ("flows/test_deployment.py", "engine/test_recovery.py")  # long, and mostly waiting
+# Long ones: the first two wait most of the time, the third computes beside them.
+FIRST = (
+    "flows/test_deployment.py",
+    "engine/test_recovery.py",
+    "parity/test_scikit_learns_own_tests.py",
+)
 
 USUAL_SEED = 20261124
 SEED = int(os.environ.get("GMM_DASK_TEST_SEED", USUAL_SEED))
