@@ -379,6 +379,13 @@ def test_warnings_point_past_scikit_learn_and_other_methods() -> None:
         assert {warning.filename for warning in caught} == {__file__}
 
 
+@pytest.mark.parametrize("name", ["n_components", "max_iter", "n_init", "tol", "reg_covar"])
+def test_true_is_no_number(name: str, blobs: Blobs) -> None:
+    for value in (True, np.True_):
+        with pytest.raises(ValueError, match=f"'{name}' parameter of GaussianMixture must be"):
+            GaussianMixture(**{name: value}).fit(blobs.X)
+
+
 def test_a_random_state_is_whatever_scikit_learn_takes() -> None:
     def drawn(random_state: Any) -> np.ndarray:
         model = GaussianMixture(3, init_params="random", tol=0.1, random_state=random_state)

@@ -9,6 +9,7 @@ from textwrap import fill
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
+import numpy as np
 from pydantic.fields import FieldInfo
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -71,8 +72,8 @@ def constraints() -> dict[str, list[Any]]:
     found = {name: list(_checks(field)) for name, field in declared().items()}
     return found | {
         # scikit-learn's class takes 0, where a run of the stage would make no model.
-        "max_iter": [Interval(Integral, 0, None, closed="left")],
-        "weight_concentration_prior": [Interval(Real, 1, None, closed="left"), None],
+        "max_iter": [_Range(Integral, 0, None, closed="left")],
+        "weight_concentration_prior": [_Range(Real, 1, None, closed="left"), None],
     }
 
 
@@ -83,6 +84,15 @@ def documentation() -> str:
         + fill(field.description or "", 99, initial_indent=" " * 8, subsequent_indent=" " * 8)
         for name, field in declared().items()
     )
+
+
+class _Range(Interval):  # type: ignore[misc]
+    """Numbers between two bounds; true is none, as little as in a settings file."""
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Whether the value is a number in the range."""
+        is_flag = isinstance(val, bool | np.bool_)
+        return not is_flag and bool(super().is_satisfied_by(val))
 
 
 class _Pattern(StrOptions):  # type: ignore[misc]
@@ -114,7 +124,7 @@ def _checks(field: FieldInfo) -> Iterator[Any]:
             limits = {name: at for each in field.metadata for name, at in _limit(each)}
             side = "left" if "ge" in limits else "neither"
             bound = limits.get("ge", limits.get("gt"))
-            yield Interval(Integral if kind is int else Real, bound, None, closed=side)
+            yield _Range(Integral if kind is int else Real, bound, None, closed=side)
 
 
 def _pattern(kind: Any) -> str | None:

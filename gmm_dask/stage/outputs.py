@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from gmm_dask.storage import (
     content_problem,
     damage_of,
     find_entry,
+    frame_of,
     list_of,
     literal,
     load_model_file,
@@ -215,10 +215,10 @@ def load_model_bytes(ref: str) -> bytes:
             folder_url, _, name = ref.rpartition("/")
             return open_store(folder_url).get(name, MAX_MODEL_BYTES)
         try:
-            return read_regular(Path(ref), MAX_MODEL_BYTES)
+            return read_regular(Path(ref).expanduser(), MAX_MODEL_BYTES)
         except OutputError:
             raise
-        except (OSError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ModelFileError(f"The model file {ref} cannot be read: {error}") from error
     folder, version = resolve(ref)
     return folder.get_verified("model.json", read_manifest(folder.store, version))
@@ -245,7 +245,8 @@ def read_labels(ref: str) -> Any:
     """The labels of OUT or OUT@7 as a Dask DataFrame, one partition per part, in row order.
 
     Each part is compared with the manifest as it is read: one whose bytes, rows or model are not
-    those of the version raises OutputError.
+    those of the version raises OutputError. Values are exact: integers and booleans of which some
+    are null have the nullable types of pandas, moments that Python has no object for that of Arrow.
     """
     import dask
     import dask.dataframe as dd
@@ -289,8 +290,6 @@ class _LabelPart:
 
 def _read_part(part: _LabelPart, columns: list[str] | None = None) -> Any:
     """The rows of a part; Dask asks for fewer `columns` where no more are needed."""
-    import pandas as pd
-
     # SHA-256 takes a quarter of the time that decoding does.
     data = part.folder.get(part.name, part.bytes)
     path, of_version = part.folder.path(part.name), part.model_sha256
@@ -299,7 +298,7 @@ def _read_part(part: _LabelPart, columns: list[str] | None = None) -> Any:
     )
     if damage is not None:
         raise OutputError(f"{path} is damaged: {damage}. Restore it from a copy.")
-    return pd.read_parquet(io.BytesIO(data), columns=columns)
+    return frame_of(data, columns)
 
 
 def resolve(ref: str) -> tuple[RunFolder, Version]:

@@ -3,6 +3,7 @@
 from gmm_dask.storage.arrow import (
     Lengths,
     OddValuesError,
+    frame_of,
     list_length,
     numbers,
     parquet_bytes,
@@ -164,7 +165,7 @@ __all__ = [
     "content_problem", "CONTENTS", "COUNT", "count_from", "CrossTables", "Cut", "damage_of",
     "delta_schema", "Document", "DRIFT", "dump_contents", "dump_model", "dump_statistics", "EMPTY",
     "file_changed", "file_contents", "FileContent", "FileRows", "find_entry", "find_garbage",
-    "find_version", "FLAG", "Garbage", "html_of_model", "is_alias",
+    "find_version", "FLAG", "frame_of", "Garbage", "html_of_model", "is_alias",
     "is_list", "is_number", "is_readable", "is_remote", "is_run_id", "is_time",
     "KeptStatistics", "Kind", "kind_of", "kind_of_noise", "label_schema", "label_table",
     "labelled_before", "LabelledPart", "LabelSums", "latest", "Lengths", "lies_in", "list_length",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -104,6 +105,33 @@ def to_numpy(array: pa.Array) -> npt.NDArray[Any]:
 def nulls(array: pa.Array) -> npt.NDArray[np.bool_]:
     """Where an array is null, (n,)."""
     return to_numpy(array.is_null().cast(pa.uint8())).view(np.bool_)
+
+
+def frame_of(data: bytes, columns: list[str] | None = None) -> Any:
+    """The columns of a file as a DataFrame of pandas, in which every value is what it was.
+
+    pandas itself takes integers beside a null for floats, and no times of nanoseconds and no dates
+    after the year 9999.
+    """
+    import pandas as pd
+
+    table = pq.read_table(io.BytesIO(data), columns=columns)
+    nullable = {
+        pa.type_for_alias(name.lower()): pd.api.types.pandas_dtype(name)
+        for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
+    }
+    nullable[pa.bool_()] = pd.BooleanDtype()
+    others = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if column.null_count and column.type in nullable:
+            others[name] = column.to_pandas(types_mapper=nullable.get)
+        elif pa.types.is_temporal(column.type) or pa.types.is_nested(column.type):
+            try:
+                others[name] = column.to_pandas()
+            except (pa.ArrowInvalid, ValueError, OverflowError):
+                others[name] = column.to_pandas(types_mapper=pd.ArrowDtype)
+    frame = table.drop_columns(list(others)).to_pandas()
+    return pd.concat([frame, pd.DataFrame(others)], axis=1)[table.column_names] if others else frame
 
 
 def to_arrow(

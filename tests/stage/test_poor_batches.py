@@ -315,5 +315,5 @@ def test_a_delta_table_without_rows_is_a_batch_of_none(
         "data": {"path": str(tmp_path / "new" / "data")},
         "output": {"path": str(tmp_path / "out")},
     }
-    with pytest.raises(DataError, match="the 0 files hold no rows"):
+    with pytest.raises(DataError, match="0 files hold no rows"):
         run(settings_from(document))

@@ -32,7 +32,14 @@ from gmm_dask.stage.publish import publish
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import Settings, settings_from
 from gmm_dask.stage.watch import Watcher
-from gmm_dask.storage import list_versions, open_store, read_manifest, verify
+from gmm_dask.storage import (
+    frame_of,
+    list_versions,
+    open_store,
+    parquet_bytes,
+    read_manifest,
+    verify,
+)
 from gmm_dask.storage.records.model_file import Model
 from tests.stage.conftest import FEATURES, IRIS, MakeSettings
 
@@ -46,6 +53,36 @@ def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+LARGE = 2**60 + 1  # float64 has no such integer
+
+
+@pytest.mark.parametrize(
+    ("values", "type_", "expected"),
+    [
+        ([LARGE, None], pa.int64(), "Int64"),
+        ([2**64 - 1, None], pa.uint64(), "UInt64"),
+        ([True, None], pa.bool_(), "boolean"),
+        ([1, 10**9], pa.time64("ns"), "time64[ns][pyarrow]"),
+        ([0, 10**7], pa.date32(), "date32[day][pyarrow]"),
+        ([[1], [10**9]], pa.list_(pa.time64("ns")), "list<element: time64[ns]>[pyarrow]"),
+        ([LARGE, LARGE], pa.int64(), "int64"),
+        ([True, False], pa.bool_(), "bool"),
+        ([0, 20000], pa.date32(), "object"),
+    ],
+    ids=str,
+)
+def test_what_is_read_of_labels_is_what_was_kept(
+    values: list[Any], type_: pa.DataType, expected: str
+) -> None:
+    table = pa.table({"a": [1.5, 2.5], "id": pa.array(values, type_), "b": ["x", None]})
+    frame = frame_of(parquet_bytes(table))
+    assert frame.columns.tolist() == ["a", "id", "b"]
+    assert frame["id"].dtype.name == expected or str(frame["id"].dtype) == expected
+    back = pa.Array.from_pandas(frame["id"])
+    back = back.combine_chunks() if isinstance(back, pa.ChunkedArray) else back
+    assert back.cast(type_) == pa.array(values, type_)
 
 
 @pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: path.write_bytes(b"")])

@@ -160,6 +160,23 @@ def test_a_file_that_two_paths_find_is_a_problem(lake: Lake) -> None:
     assert names(f"{lake.root}/t/{{a,*}}.parquet") == ["a.parquet"]  # one glob finds a file once
 
 
+def test_what_was_left_out_of_a_place_without_files_is_said(write: Write, data: Path) -> None:
+    for name in ("_a.parquet", ".b.parquet", "old/c.parquet"):
+        write(name, {"x": [1.0]})
+    problems = Problems()
+    list_files(str(data), problems, ["old/*"])
+    (line,) = problems.lines()
+    assert line.endswith(
+        'holds no Parquet files but 2 names that begin with "_" or "." and 1 name that data.ignore '
+        "leaves out. Check data.path."
+    )
+
+
+def test_a_home_that_nobody_knows_is_named() -> None:
+    with pytest.raises(DataError, match="~nobody-there/x: nobody knows the home"):
+        list_files("~nobody-there/x", Problems())
+
+
 def test_a_path_that_holds_nothing_is_named_among_others(lake: Lake) -> None:
     lake.put("t/day=1/a.parquet", "t/day=2/notes.txt")
     good = f"{lake.root}/t/day=1"

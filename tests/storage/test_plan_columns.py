@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from gmm_dask.errors import DataError
 from gmm_dask.storage.input.planning import plan_dataset
 from tests.storage.conftest import Write, problems_of, read_all
 from tests.storage.test_plan import GOOD, only
@@ -147,6 +148,25 @@ def test_a_feature_must_be_a_number(write: Write, data: Path, values: Any, said:
     write("a.parquet", {"x": [1.0], "bad": values})
     only(problems_of(data, features=["x", "bad"]), "a.parquet", "'bad'", said, "data.features")
     assert plan_dataset(data).features == ("x",)
+
+
+def test_names_that_look_the_same_are_told_apart(write: Write, data: Path) -> None:
+    write("a.parquet", {"caf\u00e9": [1.0, 2.0], "y": [1.0, 2.0]})
+    write("b.parquet", {"cafe\u0301": [1.0, 2.0], "y": [1.0, 2.0]})
+    problems = problems_of(data, features=["caf\u00e9"])
+    only(problems, "b.parquet", r"Did you mean 'cafe\u0301'?", r"looks like 'caf\xe9'")
+
+
+def test_a_weight_of_lists_is_told_to_be_a_number(write: Write, data: Path) -> None:
+    write("a.parquet", {"x": [1.0, 2.0], "w": [[1.0], [2.0]]})
+    (problem,) = problems_of(data, features=["x"], weight_column="w")
+    assert problem.endswith("or make it a number in each row.")
+
+
+def test_an_empty_path_is_not_the_current_folder() -> None:
+    for path in ("", [" "]):
+        with pytest.raises(DataError, match=r"data\.path: is empty\. Name a folder"):
+            plan_dataset(path)
 
 
 def test_a_column_that_is_a_number_in_some_files_only_is_a_problem(

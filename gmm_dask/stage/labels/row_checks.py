@@ -10,6 +10,7 @@ import numpy as np
 from gmm_dask.engine.passes.survey import ChunkSurvey, Survey
 from gmm_dask.errors import DataError
 from gmm_dask.storage import Chunk, Plan
+from gmm_dask.words import numbered
 
 MAX_PROBLEMS = 20  # a list people can read; the rest is counted
 
@@ -103,8 +104,8 @@ def _too_few(survey: Survey, plan: Plan, at_least: int) -> list[str]:
         return []
     unused = survey.n_rows - survey.n_eligible
     return [
-        f"{plan.root}: {survey.n_eligible} usable rows ({unused} have missing values or no "
-        f"weight) are fewer than the {at_least} components. Set fit.n_components lower or give "
+        f"{plan.root}: {numbered(survey.n_eligible, 'usable row')} ({unused} have missing values "
+        f"or no weight) for {at_least} components is too few. Set fit.n_components lower or give "
         "more rows."
     ]
 

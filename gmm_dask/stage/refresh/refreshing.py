@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.roads.cautions import narrow_events
 from gmm_dask.roads.fitting_run import maximisation, tasks_told
 from gmm_dask.stage import text
+from gmm_dask.stage.checkpoints import Keeper
 from gmm_dask.stage.fit import Fitted, fit, holding, model_of, tell_narrow, write_model
 from gmm_dask.stage.job import Job
 from gmm_dask.stage.labels.row_checks import check_survey
@@ -36,8 +38,8 @@ from gmm_dask.storage import (
 Rows = npt.NDArray[Any]
 
 ANEW = (
-    "An earlier attempt of this refresh did not end. A refresh keeps no checkpoints: it begins "
-    "anew, with the same bits."
+    "An earlier attempt of this refresh did not end: new and changed partitions are read again, "
+    "with the same bits."
 )
 
 
@@ -255,16 +257,7 @@ def _polished(
         def expectation(parameters: Parameters) -> SufficientStatistics:
             return total_of(sums_under(parameters)).in_unit(guard.unit).statistics
 
-        result = fitting.fit(
-            expectation,
-            first.parameters,
-            guard,
-            tol=job.settings.fit.tol,
-            max_iter=job.settings.refresh.polish,
-            watch=lambda record: watcher.passed(record, job.settings.fit),
-            previous=first.lower_bounds[-1],
-            events=first.events_,
-        )
+        result, n_resumed = _polishing(job, guard, first, expectation, held, watcher)
         sums = sums_under(result.parameters)
     n_passes = len(result.lower_bounds)
     result = replace(
@@ -274,14 +267,53 @@ def _polished(
         outcome=result.outcome if result.converged else fitting.Outcome.POLISHED,
     )
     held = replace(held, bytes_once=held.bytes_once + fresh.held.bytes_once)
+    fitted = _fitted(job, base, result, fresh, held, begun, n_passes - n_resumed + 1)
     return replace(
         parts,
-        fitted=_fitted(job, base, result, fresh, held, begun, n_passes + 1),
+        fitted=replace(fitted, n_resumed=n_resumed),
         sums=sums,
         parameters=result.parameters,
         training=total_of(sums),
         n_polished=n_passes,
     )
+
+
+def _polishing(
+    job: Job[Settings],
+    guard: fitting.Maximisation,
+    first: fitting.FitResult,
+    expectation: fitting.Expectation,
+    held: Held,
+    watcher: Watcher,
+) -> tuple[fitting.FitResult, int]:
+    """EM from the first step on, or from where an earlier attempt was; and how many passes it made.
+
+    After a choice among a grid the mixture is not of the shapes that checkpoints have.
+    """
+    settings = job.settings
+    rule = fitting.Rule(settings.fit.tol, settings.refresh.polish)
+    step = fitting.Step(first.parameters, first.events_)
+    fit = fitting.Fit.begin(step, guard, rule, first.lower_bounds[-1])
+    if settings.select.is_asked:
+        return fitting.go_on(expectation, fit, watch=partial(_heard, job, watcher)), 0
+    keeper = Keeper(job, watcher)
+    keeper.begin(held, core.level_name())
+    if keeper.progress is not None:
+        fit = replace(fit, state=keeper.progress.state)
+
+    def heard(record: fitting.Pass) -> None:
+        keeper.passed(record)
+        _heard(job, watcher, record)
+
+    def keep(state: fitting.State) -> None:
+        if state.n_passes:
+            keeper.keep(fitting.Progress(guard.start, state))
+
+    return fitting.go_on(expectation, fit, watch=heard, keep=keep), keeper.n_resumed
+
+
+def _heard(job: Job[Settings], watcher: Watcher, record: fitting.Pass) -> None:
+    watcher.passed(record, job.settings.fit)
 
 
 def _written(

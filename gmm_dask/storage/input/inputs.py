@@ -271,12 +271,19 @@ def local_path(path: str) -> Path:
     match = _SCHEME.match(path)
     if match:
         path = "/" + unquote(path[match.end() :].partition("/")[2])
-    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100
+    try:
+        return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100
+    except RuntimeError:
+        raise DataError(
+            f"data.path: {path}: nobody knows the home of this user. Write the folder out."
+        ) from None
 
 
 def check_scheme(path: str) -> None:
-    """Raise DataError where a path names a place that is not allowed, or carries credentials."""
+    """Raise DataError where a path names nothing, a place not allowed, or carries credentials."""
     scheme = scheme_of(path)
+    if not path.strip():
+        raise DataError("data.path: is empty. Name a folder, a file, a glob or a URL.")
     if scheme not in SCHEMES or _CHAIN.match(path):
         known = ", ".join(f"{each}://" for each in SCHEMES)
         raise DataError(

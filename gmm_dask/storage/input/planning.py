@@ -29,6 +29,7 @@ from gmm_dask.storage.input.parquet.footers import (
     stored_unit,
 )
 from gmm_dask.storage.input.plan import Chunk, Partition, Plan
+from gmm_dask.words import numbered
 
 REQUESTS_AT_ONCE = 16  # an object store answers many at the speed of one; a local disk does not
 
@@ -120,7 +121,8 @@ def _planned(
     _check_values(footers, schema, selection, problems)
     if selection.to_fit and not any(footer.n_rows for footer in footers) and not problems:
         n_files = len(listing.files)
-        line = f"{listing.root}: the {n_files} files hold no rows. Check data.path."
+        hold = "holds" if n_files == 1 else "hold"
+        line = f"{listing.root}: {numbered(n_files, 'file')} {hold} no rows. Check data.path."
         problems.add("no rows", line)
     problems.raise_any()
     return _plan(listing, footers, schema, selection, chunk_bytes)

@@ -221,7 +221,7 @@ def test_a_refreshed_model_tells_of_narrow_components_by_its_own_numbers(
     assert [each.to_dict() for each in loaded if each.cause == "narrow"] == events
 
 
-def test_a_refresh_that_was_stopped_says_that_it_begins_anew(
+def test_a_refresh_that_was_stopped_says_what_is_read_again(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refresh(lake.settings())
@@ -237,9 +237,54 @@ def test_a_refresh_that_was_stopped_says_that_it_begins_anew(
         patch.setattr(refreshing, "write_model", stopped)
         with pytest.raises(Crash):
             refresh(lake.settings(), watcher)
-    assert not any("begins anew" in line for line in said)
+    assert not any("did not end" in line for line in said)
     refresh(lake.settings(), watcher)
-    assert sum("begins anew" in line for line in said) == 1
+    assert sum("did not end" in line for line in said) == 1
+
+
+@pytest.mark.parametrize("at", [2, None])
+def test_polishing_that_was_stopped_goes_on_from_the_passes_that_are_done(
+    lake: Lake, at: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`at` is the last pass that is done before the stop; None where all are."""
+    asked: dict[str, Any] = {"refresh": {"polish": 6}, "output": {"checkpoint_seconds": 0}}
+    polishing = lake.settings(**asked, fit={"tol": 0})
+    refresh(polishing)
+    lake.write("day=900", rows(900, moved=0.5))
+    before = lake.out.with_name("before")
+    shutil.copytree(lake.out, before)
+    whole = refresh(polishing)
+    shutil.rmtree(lake.out)
+    shutil.copytree(before, lake.out)
+
+    class Stopping(Watcher):
+        def passed(self, record: Any, settings: Any) -> None:
+            if at is not None and record.number > at:
+                raise Crash
+
+        def detail(self, message: str) -> None:
+            said.append(message)
+
+    def stopped(*_: Any) -> Any:
+        raise Crash
+
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        if at is None:
+            patch.setattr(refreshing, "write_model", stopped)
+        with pytest.raises(Crash):
+            refresh(polishing, Stopping())
+    made: list[int] = []
+    patched = Stopping()
+    monkeypatch.setattr(patched, "passed", lambda record, settings: made.append(record.number))
+    again = refresh(polishing, patched)
+    n_done = at or 6
+    assert made == [*range(n_done + 1, 7)]
+    assert again.metrics["n_resumed"] == n_done
+    assert sum(f"goes on after {n_done} pass" in line for line in said) == 1
+    for name in ("model.json", "statistics.json", "drift.parquet"):
+        assert again.folder.get(name) == whole.folder.get(name)
+    assert again.metrics["lower_bounds"] == whole.metrics["lower_bounds"]
 
 
 def test_other_settings_and_bad_rows_are_refused_and_nothing_is_published(lake: Lake) -> None:
@@ -305,7 +350,9 @@ def test_a_refresh_that_is_killed_at_any_write_is_done_again_to_the_same_version
     lake = Lake(tmp_path / "lake", tmp_path / "out")
     for day in range(3):
         lake.write(f"day={day:03d}", rows(day, 150))
-    settings = lake.settings(refresh={"polish": polish}, labels={"enabled": True})
+    settings = lake.settings(
+        refresh={"polish": polish}, labels={"enabled": True}, output={"checkpoint_seconds": 0}
+    )
     refresh(settings)
     lake.write("day=900", rows(900, 150))
     lake.remove("day=001")

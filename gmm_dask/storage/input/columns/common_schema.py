@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow as pa
@@ -305,7 +306,7 @@ def _check_numbers(
         remedy = f"set data.cast: [{word}]" if word else ""
         if not fits:
             remedy = "make it a list of numbers in all files, or in none"
-            if setting == OF_THE_MODEL:
+            if setting != "data.features":
                 remedy = f"make it {wanted} in each row"
         for file in variant.files:
             where, kind = f"{file}, column {name!r}", kind_of(value)
@@ -341,6 +342,11 @@ def _hint(name: str, known: Iterable[str]) -> str:
     for other in known:
         if other.strip().casefold() == name.strip().casefold():
             return f" Did you mean {other!r}? Upper and lower case and spaces count."
+        if normalize("NFKC", other) == normalize("NFKC", name):
+            return (
+                f" Did you mean {other!a}? It looks like {name!a}, and is written with "
+                "other characters (normal forms of Unicode)."
+            )
     close = get_close_matches(name, known, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 

@@ -32,6 +32,7 @@ from gmm_dask.storage.input.listing.table_formats import (
     table_around,
 )
 from gmm_dask.storage.input.listing.walk import Choice, Walk, unlistable
+from gmm_dask.words import numbered
 
 NO_VERSION = (
     "data.version: is that of one Delta table, and data.path names none or several. Leave it out."
@@ -227,12 +228,12 @@ class _Search:
             try:
                 found = self._files_of_place(place)
                 if not found and self._n_told == n_known and _must_hold_files(place, places):
-                    problems.add("empty", _nothing(place.path, place.kind))
+                    problems.add("empty", _nothing(place.path, place.kind, self.choice))
                 files.update(found)
             except OSError as error:
                 problems.add("places that cannot be listed", unlistable(place.path, error))
         if places and not files and self._n_told == n_before:
-            problems.add("empty", _nothing(text, "glob"))
+            problems.add("empty", _nothing(text, "glob", self.choice))
         return files
 
     @property
@@ -339,9 +340,15 @@ def _must_hold_files(place: Place, places: Sequence[Place]) -> bool:
     return place.kind == "folder" or (len(places) > 1 and not place.is_there())
 
 
-def _nothing(path: str, kind: str) -> str:
+def _nothing(path: str, kind: str, choice: Choice) -> str:
     what = "holds no Parquet files" if kind == "folder" else "matches no files"
-    return f"{path}: {what}. Check data.path."
+    left = (
+        (choice.n_hidden, 'begins with "_" or "."', 'begin with "_" or "."'),
+        (choice.n_ignored, "data.ignore leaves out", "data.ignore leaves out"),
+    )
+    names = [f"{numbered(n, 'name')} that {one if n == 1 else many}" for n, one, many in left if n]
+    but = f" but {' and '.join(names)}" if names else ""
+    return f"{path}: {what}{but}. Check data.path."
 
 
 def _check_twice(
