@@ -54,6 +54,7 @@ AGAIN = (
 )
 LABEL_LINES = 10  # log lines at most about the labels
 
+MIN_WIDTH = 40  # characters of a line, however narrow the terminal says it is
 _ASCII = str.maketrans({"±": "+-", "…": "...", "✓": "*", "✗": "!", "−": "-"})
 
 
@@ -62,7 +63,10 @@ def make_console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="replace")
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if console.width < MIN_WIDTH:  # COLUMNS=0, of a terminal that does not know, would show nothing
+        console.width = MIN_WIDTH
+    return console
 
 
 def printable(message: str) -> str:

@@ -219,7 +219,11 @@ def load_model_bytes(ref: str) -> bytes:
         except OutputError:
             raise
         except (OSError, RuntimeError, ValueError) as error:
-            raise ModelFileError(f"The model file {ref} cannot be read: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise ModelFileError(
+                f"The model file {ref} cannot be read: {reason}. Give the path of a model.json, or "
+                "the output folder of a run."
+            ) from error
     folder, version = resolve(ref)
     return folder.get_verified("model.json", read_manifest(folder.store, version))
 

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from gmm_dask.command import process as streams
+from gmm_dask.command.console import make_console
 from gmm_dask.stage.outputs import open_output
 from gmm_dask.stage.run import run
 from gmm_dask.stage.settings import settings_from
@@ -33,6 +35,19 @@ def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedPr
         ["bash", "-c", line], cwd=folder, capture_output=True, text=True, check=False, timeout=120,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_a_terminal_of_no_width_is_told_everything(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    console, table = make_console(), Table("a", "b")
+    table.add_row("one", "two")
+    console.print(table)
+    console.print("three")
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("one", "two", "three"))
 
 
 @pytest.mark.parametrize("how", list(BROKEN))
