@@ -220,6 +220,17 @@ def test_rows_that_are_plainly_parted_need_few_starts(family: str) -> None:
 
 
 @needs_core
+@pytest.mark.parametrize("family", FAMILIES)
+def test_components_that_hold_two_clusters_are_no_place_to_end_early(family: str) -> None:
+    rng = np.random.default_rng(1)
+    means = 6 * rng.normal(size=(5, 6))
+    X = rng.normal(size=(800, 6)) + means[rng.integers(0, 5, 800)]
+    fits = [GaussianMixture(4, covariance_type=family, random_state=seed).fit(X) for seed in (0, 1)]
+    assert all(model.n_starts_ > GLANCED for model in fits)
+    assert fits[0].lower_bound_ == pytest.approx(fits[1].lower_bound_, abs=0.5 / len(X))
+
+
+@needs_core
 def test_twins_say_what_fewer_components_say_and_rest() -> None:
     ground = ground_of(blobs(n=300, d=2, k=3), "diag")
     (three,) = ground.climb([candidate_of(ground, 3)], 200, tol=1e-9)

@@ -22,6 +22,7 @@ NOT_ALONE = 1e-12  # what other components have of a row at least, so that a los
 BACK = 0.2  # standard deviations from a component, and share of its weight: the same one
 Part = tuple[float, Array, Array]  # weight, mean and covariance
 Pair = tuple[Part, Part]
+ODD = 0.02  # what `_oddity` of one cluster may be, beside what chance adds
 PLAINLY = 8.0  # times what any parting promises
 PARTS = ("light", "skewed", "wide", "inner")  # how a component is parted in two
 
@@ -58,8 +59,8 @@ class Swaps:
 
     @property
     def cannot_pay(self) -> bool:
-        """Whether every component has the family's shape, and is missed by far more than parts."""
-        return self._parted.is_shaped and self._least_loss > PLAINLY * self._parted.largest_gain
+        """Whether every component looks Gaussian, and is missed by far more than parts promise."""
+        return self._parted.are_gaussian and self._least_loss > PLAINLY * self._parted.largest_gain
 
     def next(self, n: int) -> list[Candidate]:
         """The next n ways, and no more than there are.
@@ -102,7 +103,7 @@ class Parted:
         self._roots = _roots(ground, parent)
         self.shares = R if ground.weight is None else R * ground.weight[:, None]
         self.rows = self.shares.sum(axis=0)
-        self._misfits = np.zeros(len(self.rows))
+        self._misfits, self._oddities = np.zeros((2, len(self.rows)))
         self._along = [self._projected(j) for j in range(len(self.rows))]
         self._pairs: dict[tuple[int, int], Pair | None] = {}
 
@@ -123,6 +124,7 @@ class Parted:
         along = np.stack(
             [Z @ vectors[:, 0], Z @ (skew / max(size, 1e-300)), D @ axes[:, -1], -squares]
         )
+        self._oddities[j] = max(_oddity(along[i], r) for i in range(3))
         rows = self.rows[j]
         off = abs(float(squares @ (r * squares)) / total / (d * (d + 2)) - 1)
         gains = rows * np.array(
@@ -143,13 +145,17 @@ class Parted:
         return float((values - 1 - np.log(np.maximum(values, 1e-12))).sum() / 2)
 
     @property
-    def is_shaped(self) -> bool:
-        """Whether no covariance of its own would bring a component more than twice chance does.
+    def are_gaussian(self) -> bool:
+        """Whether the rows of each component look like draws from a Gaussian of its family.
 
-        By chance half a log-likelihood for each of its d (d + 1) / 2 numbers (Wilks 1938).
+        No covariance of its own would bring a component more than twice what chance does: half a
+        log-likelihood for each of its d (d + 1) / 2 numbers (Wilks 1938). And no line through a
+        component shows that it holds two clusters.
         """
         d = self.parent.means.shape[1]
-        return bool((self._misfits <= d * (d + 1) / 2).all())
+        by_chance = 2 * d / np.maximum(self.rows, 1.0)
+        are_single = self._oddities <= ODD + by_chance
+        return bool(are_single.all() and (self._misfits <= d * (d + 1) / 2).all())
 
     @property
     def largest_gain(self) -> float:
@@ -226,6 +232,18 @@ class Parted:
             squares = squares.mean() if kind == "spherical" else squares
             found = (squares + prior * S[of]) / (rows + prior)
         return rows / self.ground.n_rows, np.asarray(mean), np.asarray(found)
+
+
+def _oddity(z: Array, r: Array) -> float:
+    """Skewness^2 / 6 + (kurtosis - 3)^2 / 24 of weighted values (Jarque and Bera 1987).
+
+    Two distant clusters of equal weight have 1 / 6, of any other weights more.
+    """
+    total = max(float(r.sum()), 1e-300)
+    z = z - (r @ z) / total
+    z = z / math.sqrt(max(float(r @ z**2) / total, 1e-300))
+    skewness, kurtosis = float(r @ z**3) / total, float(r @ z**4) / total
+    return skewness**2 / 6 + (kurtosis - 3) ** 2 / 24
 
 
 def _roots(ground: Ground, mixture: Candidate) -> Array:
