@@ -207,7 +207,7 @@ class FitSettings(Section):
     )
     effort: Literal["low", "medium", "high"] = Field(
         default="medium",
-        description="What a search (init_params: auto) may spend: about 90, 4,500 or 30,000 passes "
+        description="What a search (init_params: auto) may spend: about 200, 6,000 or 30,000 passes "
         "over the rows of the sample; it ends earlier where the best was found again.",
     )
     random_state: Count = Field(

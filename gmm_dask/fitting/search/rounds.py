@@ -23,6 +23,7 @@ SETTLED = 0.01  # change of the log-likelihood at which an optimum is reached
 ROUGHLY = 20.0  # times both where optima are followed on more rows
 STRONGER = 4.0  # times the weak prior of a start, where spurious components are to be left
 WEAKER = 0.02  # times the same
+LOWER = 2  # times the attempts to leave one that is lower than another that is known
 MORE = 3  # times the attempts to leave a spurious optimum
 ALL_OF = 3  # starts at least that end at the same optimum for the first round to be the last
 GLANCED = 6  # starts that may show already that the rows are plainly parted
@@ -39,7 +40,7 @@ class Effort:
     passes : int
         Over the rows of the sample, at most, when a round begins.
     n_starts : int
-        Of a round.
+        Of the first round; half as many of each other one.
     n_swaps : int
         Of each attempt to leave an optimum.
     n_followed : int
@@ -69,7 +70,7 @@ class Effort:
 
 EFFORTS = {
     "low": Effort(90, 6, 4, 1, 1, 1),
-    "medium": Effort(4500, 24, 20, 4, 2, 8),
+    "medium": Effort(6000, 24, 20, 4, 2, 16),
     "high": Effort(30000, 48, 40, 6, 4, 20),
 }
 
@@ -130,6 +131,7 @@ class Search:
         self.most = 1.5 * effort.passes  # after which no swap is tried
         self.optima: list[Optimum] = []
         self.first: list[Candidate] = []  # starts that were looked at before all others
+        self.glanced: list[Candidate] = []  # and where the best of them end
         self.swaps: list[tuple[float, Swaps]] = []  # those left from optima by log-likelihood
 
     def run(self) -> list[Optimum]:
@@ -151,19 +153,17 @@ class Search:
         could bring.
         """
         self.first = self._starts(0, 0, GLANCED)
-        live = self._climb(self._climb(self.first, 3, prior_rows=self._prior_of(0)), 6)
-        live = self._climb(best_first(live)[: math.ceil(GLANCED / 2)], 15, accelerate=True)
-        if len(live) < 2 or live[0].log_likelihood - live[1].log_likelihood > self.margin:
-            return False
-        ended = best_first(self._climb(live, LONG, tol=self.settled, accelerate=True))
+        live = self._climb(self._climb(self.first, 3, prior_rows=self._prior_of(0)), 4)
+        live = self._climb(best_first(live)[: math.ceil(GLANCED / 2)], 8, accelerate=True)
+        self.glanced = ended = best_first(
+            self._climb(live, LONG, tol=self.settled, accelerate=True)
+        )
+        for each in ended:
+            self._keep(each, 0)
         again = [x for x in ended if ended[0].log_likelihood - x.log_likelihood < self.same]
         if len(again) < 2 or not self.judge.is_admissible(ended[0]):
             return False
-        if not self._swaps(ended[0]).cannot_pay:
-            return False
-        for each in ended:
-            self._keep(each, 0)
-        return True
+        return self._swaps(ended[0]).cannot_pay
 
     @property
     def _has_enough(self) -> bool:
@@ -186,8 +186,11 @@ class Search:
 
     def _ends_of_starts(self, number: int) -> list[Candidate]:
         """What the best of a round's starts end at, as kept."""
+        n = self.effort.n_starts
+        if number == 0 and n <= GLANCED and self.glanced:
+            return self.glanced
         first = self.first if number == 0 else self._starts(number, 0, GLANCED)
-        starts = first + self._starts(number, GLANCED, self.effort.n_starts)
+        starts = first + self._starts(number, GLANCED, n if number == 0 else n // 2)
         live = self._halved(starts, number)
         ended = self._climb(live, LONG, tol=self.settled, accelerate=True)
         for each in best_first(ended):
@@ -298,7 +301,12 @@ class Search:
 
     def _patience(self, best: Candidate) -> int:
         """Attempts in vain after which an optimum is left: a spurious one is no place to end."""
-        return self.effort.n_attempts * (1 if self.judge.is_admissible(best) else MORE)
+        if not self.judge.is_admissible(best):
+            return self.effort.n_attempts * MORE
+        is_lower = (
+            self._is_sound and self._bar(self.optima[0].candidate) > self._bar(best) + self.same
+        )
+        return self.effort.n_attempts * (LOWER if is_lower else 1)
 
     def _swaps(self, parent: Candidate) -> Swaps:
         """Those that were not tried yet."""
