@@ -207,8 +207,8 @@ class FitSettings(Section):
     )
     effort: Literal["low", "medium", "high"] = Field(
         default="medium",
-        description="What a search (init_params: auto) may spend: about 200, 6,000 or 30,000 passes "
-        "over the rows of the sample; it ends earlier where the best was found again.",
+        description="What a search (init_params: auto) may spend: about 200, 6,000 or 30,000 "
+        "passes over the rows of the sample; it ends earlier where the best was found again.",
     )
     random_state: Count = Field(
         default=0, ge=0, le=2**63 - 1, description="Seed; the same seed gives the same bits."

@@ -303,9 +303,8 @@ class Search:
         """Attempts in vain after which an optimum is left: a spurious one is no place to end."""
         if not self.judge.is_admissible(best):
             return self.effort.n_attempts * MORE
-        is_lower = (
-            self._is_sound and self._bar(self.optima[0].candidate) > self._bar(best) + self.same
-        )
+        sound = [each.candidate.log_likelihood for each in self.optima if each.is_admissible]
+        is_lower = max(sound, default=-math.inf) > best.log_likelihood + self.same
         return self.effort.n_attempts * (LOWER if is_lower else 1)
 
     def _swaps(self, parent: Candidate) -> Swaps:
