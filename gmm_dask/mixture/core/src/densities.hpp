@@ -113,7 +113,9 @@ INLINE void log_joints_of_matrices(const Mixture<T> &g, const Room<T> &m, Range 
   }
 }
 
-template <class T> INLINE void log_joints(const Mixture<T> &g, const Room<T> &m, Range likely, Tally &tally) {
+// Never inlined, as what follows it: the library would have it several times.
+template <class T>
+static __attribute__((noinline)) void log_joints(const Mixture<T> &g, const Room<T> &m, Range likely, Tally &tally) {
   if (g.form == MATRICES) {
     log_joints_of_matrices(g, m, likely, tally);
   } else if (g.form == VARIANCES) {
@@ -127,7 +129,7 @@ template <class T> INLINE void log_joints(const Mixture<T> &g, const Room<T> &m,
 }
 
 // Turn log joints into densities in units of the largest of each row, and sum them up.
-template <class T> INLINE void shares_of(const Mixture<T> &g, const Room<T> &m) {
+template <class T> static __attribute__((noinline)) void shares_of(const Mixture<T> &g, const Room<T> &m) {
   typedef Strip<T> S;
   for (int l = 0; l < ROWS<T>; l += S::size) {
     const S top = load<S>(m.largest + l), least = reach(top, g.least), none = all<S>(T(0));

@@ -104,10 +104,10 @@ INLINE double total(double *sum, int n) {
 }
 
 // Rows of X in the arithmetic T: add their statistics to the sums.
-template <class T, class X> static int expect(gmm_task &task, gmm_sums &sums) {
+template <class T> static int expect_in(gmm_task &task, gmm_sums &sums) {
   constexpr int R = ROWS<T>;
   const Mixture<T> g(task);
-  constexpr bool copies_rows = sizeof(T) == 4 || sizeof(X) == 4;
+  const bool copies_rows = sizeof(T) == 4 || task.has_float_rows;
   Arena arena;
   Room<T> m;
   m.take_from(arena, g, copies_rows);
@@ -119,14 +119,14 @@ template <class T, class X> static int expect(gmm_task &task, gmm_sums &sums) {
   task.n_far = 0;
   for (int64_t start = 0, tile = 0; start < g.n; start += TILE_ROWS, tile++) {
     const int64_t count = g.n - start < TILE_ROWS ? g.n - start : TILE_ROWS;
-    const T *rows = own_rows((const X *)task.X + start * g.d, count, g.d, (const X *)task.shift, m.tile);
+    const T *rows = rows_of_task(task, start, count, m.tile);
     const double *weights = task.weights ? task.weights + start : nullptr;
     const bool is_screened = tally.is_worth(g, tile);
     arrange(g, m, rows, count, is_screened);
     alignas(64) double tile_sum[R] = {0.0};
     for (int64_t t = 0; t < count; t += R) {
       transpose(rows, g.d, m.order + t, g.d, m.x);
-      if (sizeof(T) == sizeof(X) && !is_screened) fetch_early(rows + (t + R) * g.d, R * g.d);
+      if (!copies_rows && !is_screened) fetch_early(rows + (t + R) * g.d, R * g.d);
       load_weights(m, weights, t, count);
       Range likely = {0, 0};
       if (is_screened) {
@@ -150,8 +150,7 @@ template <class T, class X> static int expect(gmm_task &task, gmm_sums &sums) {
 }
 
 inline int expect(gmm_task &task, gmm_sums &sums) {
-  if (task.is_single) return task.has_float_rows ? expect<float, float>(task, sums) : expect<float, double>(task, sums);
-  return task.has_float_rows ? expect<double, float>(task, sums) : expect<double, double>(task, sums);
+  return task.is_single ? expect_in<float>(task, sums) : expect_in<double>(task, sums);
 }
 
 // The same, with both triangles of what is symmetric, and no columns but the d of the rows.

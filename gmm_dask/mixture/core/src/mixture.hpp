@@ -177,4 +177,11 @@ INLINE const T *own_rows(const X *rows, int64_t count, int64_t d, const X *shift
   return tile;
 }
 
+// Rows of the task from `start` on, so that whoever reads them is compiled once for both kinds of float.
+template <class T> static const T *rows_of_task(const gmm_task &task, int64_t start, int64_t count, T *tile) {
+  const int64_t d = task.d;
+  if (task.has_float_rows) return own_rows((const float *)task.X + start * d, count, d, (const float *)task.shift, tile);
+  return own_rows((const double *)task.X + start * d, count, d, (const double *)task.shift, tile);
+}
+
 }  // namespace LEVEL

@@ -21,22 +21,22 @@ INLINE void nearest(const Mixture<double> &g, const Room<double> &m, double *fou
   }
 }
 
-template <class X> static int score(gmm_task &task, gmm_scores &scores) {
+static int score(gmm_task &task, gmm_scores &scores) {
   typedef Strip<double> S;
   constexpr int R = ROWS<double>;
   const Mixture<double> g(task);
   Arena arena;
   Room<double> m;
-  m.take_from(arena, g, sizeof(X) == 4);
+  m.take_from(arena, g, task.has_float_rows != 0);
   if (!arena.allocate()) return 1;
-  m.take_from(arena, g, sizeof(X) == 4);
+  m.take_from(arena, g, task.has_float_rows != 0);
   m.fill(g);
   Tally tally;
   task.n_far = 0;
   alignas(64) double label[R], density[R], share[R];
   for (int64_t start = 0, tile = 0; start < g.n; start += TILE_ROWS, tile++) {
     const int64_t count = g.n - start < TILE_ROWS ? g.n - start : TILE_ROWS;
-    const double *rows = own_rows((const X *)task.X + start * g.d, count, g.d, (const X *)nullptr, m.tile);
+    const double *rows = rows_of_task(task, start, count, m.tile);
     const bool is_screened = tally.is_worth(g, tile);
     arrange(g, m, rows, count, is_screened);
     for (int64_t t = 0; t < count; t += R) {
@@ -66,10 +66,6 @@ template <class X> static int score(gmm_task &task, gmm_scores &scores) {
     }
   }
   return 0;
-}
-
-inline int score(gmm_task &task, gmm_scores &scores) {
-  return task.has_float_rows ? score<float>(task, scores) : score<double>(task, scores);
 }
 
 }  // namespace LEVEL
