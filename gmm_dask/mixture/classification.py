@@ -20,7 +20,7 @@ Rows = npt.NDArray[Any]
 # A row is certain where no more than this is left for all other components; to take it for wholly
 # certain changes the entropy per row by less than 2e-5, and saves most of the work.
 DOUBT = 1e-6
-MOST_ROWS = 1 << 15  # of a call whose certainty is looked at; drawn where there are more
+MOST_ROWS = 1 << 15  # of a chunk whose certainty is looked at; drawn where there are more
 AT_ONCE = 1 << 14  # rows whose posterior probabilities are there together
 
 
@@ -52,15 +52,18 @@ class Classification:
         scores: RowScores,
         arithmetic: RowArithmetic,
         weight: Array | None = None,
+        n_beside: int = 0,
     ) -> Classification:
         """The table of usable rows X (n, d) and their scores; rows with label -1 are left out.
 
-        Of more than MOST_ROWS one is drawn in every so many, and counts for as many: which ones
-        follows from their number alone.
+        Where they and the `n_beside` other rows of their chunk are more than MOST_ROWS, one is
+        drawn in every so many, and counts for as many; of a label that none drawn has, all are
+        looked at. Which ones are drawn follows from these numbers alone.
         """
-        k, drawn = parameters.n_components, _evenly(len(X))
+        k, drawn = parameters.n_components, _evenly(len(X), len(X) + n_beside)
         held = _by_label(scores.labels, weight, k)
         labels, density, largest = scores
+        drawn = _with_rare(labels, drawn, k)
         X, scores = X[drawn], RowScores(labels[drawn], density[drawn], largest[drawn])
         weight = np.ones(len(X)) if weight is None else weight[drawn]
         counted = _by_label(scores.labels, weight, k)
@@ -200,13 +203,25 @@ def kept_labels(
     return labels
 
 
-def _evenly(n: int) -> npt.NDArray[np.intp]:
-    """Rows of n, all or one at random out of every so many, at most MOST_ROWS."""
-    step = -(-n // MOST_ROWS)
+def _evenly(n: int, of: int) -> npt.NDArray[np.intp]:
+    """Rows of n, all or one at random out of every so many: MOST_ROWS of as many as `of`."""
+    step = -(-of // MOST_ROWS)
     if step <= 1:
         return np.arange(n)
     first = np.arange(0, n - step + 1, step)
     return first + np.random.Generator(np.random.PCG64(n)).integers(0, step, len(first))
+
+
+def _with_rare(
+    labels: npt.NDArray[np.int32], drawn: npt.NDArray[np.intp], k: int
+) -> npt.NDArray[np.intp]:
+    """The rows drawn, and all rows of each label that none of them has; there are few of those."""
+    if len(drawn) == len(labels):
+        return drawn
+    is_lost = np.bincount(labels[drawn] + 1, minlength=k + 1) == 0
+    is_lost[0] = False
+    rare = np.flatnonzero(is_lost[labels + 1])
+    return np.union1d(drawn, rare) if len(rare) else drawn
 
 
 def _by_label(labels: npt.NDArray[np.int32], weight: Array | None, k: int) -> Array:

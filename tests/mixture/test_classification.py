@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gmm_dask.mixture import Parameters, mixture_sample, responsibilities
-from gmm_dask.mixture.classification import Classification
+from gmm_dask.mixture.classification import MOST_ROWS, Classification
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from tests.strategies import random_mixture
 
@@ -64,6 +64,25 @@ def test_of_many_rows_some_stand_for_all(mixture: Parameters, rows: np.ndarray) 
     assert np.allclose(found.mean_posteriors, exact.mean_posteriors, atol=0.01)
     assert found.relative_entropy == pytest.approx(exact.relative_entropy, abs=0.01)
     assert found == of(many, mixture, weight)
+
+
+def test_of_a_block_as_many_stand_for_all_as_of_the_whole_chunk(
+    mixture: Parameters, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = np.vstack([np.tile(rows, (10, 1)), 1e3 * np.eye(3)])
+    scores, looked = ARITHMETIC.score(many, mixture), []
+    labels = scores.labels.copy()
+    labels[-3:] = 3
+    labels[:-3][labels[:-3] == 3] = 2  # three rows alone have the last label
+    take = RowArithmetic.responsibilities
+    monkeypatch.setattr(
+        RowArithmetic, "responsibilities",
+        lambda self, X, p: looked.append(len(X)) or take(self, X, p),
+    )  # fmt: skip
+    scores = scores._replace(labels=labels)
+    found = Classification.of(many, mixture, scores, ARITHMETIC, n_beside=9 * len(many))
+    assert sum(looked) <= MOST_ROWS / 10 + 3
+    assert np.allclose(found.table.sum(axis=1), np.bincount(labels), rtol=1e-6)
 
 
 def test_rows_that_are_certain_have_no_entropy() -> None:

@@ -232,7 +232,9 @@ def _scored(
         score.labels[at][where] = found.labels
         score.log_density[at][where] = found.log_density
         score.max_responsibility[at][where] = found.max_responsibility
-        surely += Classification.of(used, work.parameters, found, arithmetic, of_rows)
+        surely += Classification.of(
+            used, work.parameters, found, arithmetic, of_rows, n_beside=n - len(used)
+        )
         explained.add(first + np.flatnonzero(kept), used, found, work.parameters, arithmetic)
         if resp is not None:
             resp[at][where] = arithmetic.responsibilities(used, work.parameters)
