@@ -25,8 +25,8 @@ from gmm_dask.fitting.outcome import (
     unheard,
 )
 from gmm_dask.fitting.sample import MAX_PASSES, Method, Sample, refine
-from gmm_dask.fitting.search.best_start import Found, best_start
-from gmm_dask.fitting.search.ground import FAMILIES
+from gmm_dask.fitting.search.best_start import Found, best_start, has_rows
+from gmm_dask.fitting.search.ground import FAMILIES, MATRICES
 from gmm_dask.fitting.state import Progress, State
 from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
@@ -129,8 +129,11 @@ class Starts:
         how = (seed, method.effort, threads, self.report)
         guard = replace(guard, noise=None)
         if kind in FAMILIES:
-            return best_start(self._ready, k, kind, guard, *how)
-        for near in ("full", "diag"):  # low_rank is between them
+            found = best_start(self._ready, k, kind, guard, *how)
+            if found is not None or not (kind in MATRICES and has_rows(self._ready, k, kind)):
+                return found
+        # low_rank is between both; others come here where their own search would take too long.
+        for near in ("full", "diag") if kind not in FAMILIES else ("diag",):
             if (found := best_start(self._ready, k, near, guard, *how)) is not None:
                 return self._turned(found.start.parameters, guard)
         return None

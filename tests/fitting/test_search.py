@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import adjusted_rand_score
 
 from benchmarks.quality.marks import Judge as IndependentJudge
 from benchmarks.quality.plain_em import Mixtures
@@ -318,3 +319,15 @@ def test_values_whose_squares_are_below_float64_end_on_one_component(family: str
     with pytest.warns(FeatureWarning, match="hardly any spread"):
         model.fit(X)
     assert model.lower_bound_ == pytest.approx(-np.log(2 * np.pi * 1e-6), rel=1e-9)
+
+
+def test_where_a_search_affords_too_few_rows_diagonal_covariances_find_the_groups() -> None:
+    """It would go over 5,000 of these rows, fewer than a fifth of one for each parameter."""
+    rng, (n, d, k) = np.random.default_rng(0), (9_000, 120, 5)
+    labels = rng.choice(k, n, p=[0.3, 0.25, 0.2, 0.15, 0.1])
+    loadings = 0.6 * rng.normal(size=(k, 5, d))
+    X = rng.normal(size=(k, d))[labels] + rng.normal(size=(n, d))
+    X += np.einsum("nq,nqd->nd", rng.normal(size=(n, 5)), loadings[labels])
+    model = GaussianMixture(k, random_state=0).fit(X)
+    assert model.n_starts_ is None
+    assert adjusted_rand_score(labels, model.predict(X)) == 1

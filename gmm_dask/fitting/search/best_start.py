@@ -88,10 +88,7 @@ def best_start(
         That candidates may be advanced in; the results have the same bits for any number.
     report : Report
     """
-    m, d = ready.sample.shape
-    if covariance_type not in FAMILIES or m <= max(
-        k, LEAST_ROWS * n_free_parameters(covariance_type, k, d)
-    ):
+    if covariance_type not in FAMILIES or not has_rows(ready, k, covariance_type):
         return None
     with np.errstate(all="ignore"):  # what is no number any more is no candidate
         try:
@@ -99,6 +96,12 @@ def best_start(
             return _found(ground, standard, k, EFFORTS[effort], seed, report)
         except (np.linalg.LinAlgError, SingularCovarianceError):
             return None
+
+
+def has_rows(ready: Prepared, k: int, covariance_type: str) -> bool:
+    """Whether there are so many rows that their likelihood says something of clusters."""
+    m, d = ready.sample.shape
+    return bool(m > max(k, LEAST_ROWS * n_free_parameters(covariance_type, k, d)))
 
 
 def ground_of(
@@ -129,6 +132,8 @@ def _found(
 ) -> Found | None:
     """Optima are looked for where passes are quick, and followed on the rows as they are."""
     n_rows = rows_looked_at(ground, k, effort)
+    if n_rows <= LEAST_ROWS * _n_parameters(ground, k):
+        return None  # there are rows enough, but too few of them can be gone over again and again
     quick, standard = looked_at(ground, standard, n_rows)
     how = (k, affordable(effort, ground, k, n_rows), seed, report)
     search = plain_search(quick, standard, *how)
