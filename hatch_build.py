@@ -111,7 +111,8 @@ def build(
     units = [("core", "core.cpp", ())]
     for level, flags in target.levels:
         chosen = flags[: 1 if is_zig else 2][-1:] if flags else ()
-        units.append((level, "level.cpp", (f"-DLEVEL={level}", *chosen)))
+        small = ("-Os",) if level == "v2" else ()  # processors before 2013: a wheel is under 1 MB
+        units.append((level, "level.cpp", (f"-DLEVEL={level}", *chosen, *small)))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
         objects = [str(Path(folder) / f"{name}.o") for name, _, _ in units]
 
