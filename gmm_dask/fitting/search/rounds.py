@@ -27,6 +27,7 @@ LOWER = 2  # times the attempts to leave one that is lower than another that is 
 MORE = 3  # times the attempts to leave a spurious optimum
 ALL_OF = 3  # starts at least that end at the same optimum for the first round to be the last
 GLANCED = 6  # starts that may show already that the rows are plainly parted
+GLANCE_SHARE = 10  # of the passes that the way of one of them to its end may take
 DOUBLED = 6  # spurious optima whose sound components are looked at alone
 LONG = 400  # passes of a climb to its end
 
@@ -155,9 +156,10 @@ class Search:
         self.first = self._starts(0, 0, GLANCED)
         live = self._climb(self._climb(self.first, 3, prior_rows=self._prior_of(0)), 4)
         live = self._climb(best_first(live)[: math.ceil(GLANCED / 2)], 8, accelerate=True)
-        self.glanced = ended = best_first(
-            self._climb(live, LONG, tol=self.settled, accelerate=True)
-        )
+        is_all = self.effort.n_starts <= GLANCED
+        n_steps = LONG if is_all else min(LONG, self.effort.passes // GLANCE_SHARE)
+        found = self._climb(live, n_steps, tol=self.settled, accelerate=True)
+        self.glanced = ended = best_first([one for one in found if is_all or one.converged])
         for each in ended:
             self._keep(each, 0)
         again = [x for x in ended if ended[0].log_likelihood - x.log_likelihood < self.same]
