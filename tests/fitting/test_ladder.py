@@ -100,3 +100,8 @@ def test_numbers_that_the_rows_cannot_bear_are_left_out() -> None:
     X = blobs(n=40, k=2)
     assert list(likelihoods(X, "full", [1, 2, 39, 40, 300])) == [2]
     assert likelihoods(X, "low_rank:1", [2]) == {}
+
+
+def test_a_ladder_that_affords_too_few_rows_finds_nothing() -> None:
+    """It would go over 5,000 of these rows, fewer than a fifth of one for each parameter."""
+    assert likelihoods(blobs(n=9000, d=120, k=5), "full", [5]) == {}

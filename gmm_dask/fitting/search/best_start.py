@@ -100,7 +100,12 @@ def best_start(
 
 def has_rows(ready: Prepared, k: int, covariance_type: str) -> bool:
     """Whether there are so many rows that their likelihood says something of clusters."""
-    m, d = ready.sample.shape
+    return are_enough(ready.sample.shape, k, covariance_type)
+
+
+def are_enough(shape: tuple[int, int], k: int, covariance_type: str) -> bool:
+    """Whether the likelihood of m rows of d columns says something of k clusters."""
+    m, d = shape
     return bool(m > max(k, LEAST_ROWS * n_free_parameters(covariance_type, k, d)))
 
 
@@ -132,7 +137,7 @@ def _found(
 ) -> Found | None:
     """Optima are looked for where passes are quick, and followed on the rows as they are."""
     n_rows = rows_looked_at(ground, k, effort)
-    if n_rows <= LEAST_ROWS * _n_parameters(ground, k):
+    if not are_enough((n_rows, ground.X.shape[1]), k, ground.covariance_type):
         return None  # there are rows enough, but too few of them can be gone over again and again
     quick, standard = looked_at(ground, standard, n_rows)
     how = (k, affordable(effort, ground, k, n_rows), seed, report)

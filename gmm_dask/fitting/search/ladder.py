@@ -22,11 +22,12 @@ from gmm_dask.fitting.initial.initialize import Prepared
 from gmm_dask.fitting.m_step import Maximisation
 from gmm_dask.fitting.outcome import Report, unheard
 from gmm_dask.fitting.search.best_start import (
-    LEAST_ROWS,
     Found,
     affordable,
+    are_enough,
     end_of,
     ground_of,
+    has_rows,
     looked_at,
     rows_looked_at,
 )
@@ -34,7 +35,6 @@ from gmm_dask.fitting.search.ground import FAMILIES, Candidate, Ground, best_fir
 from gmm_dask.fitting.search.moves import PARTS, Parted, losses_of
 from gmm_dask.fitting.search.rounds import ALL_OF, EFFORTS, GLANCED, LONG, Effort, Optimum, Search
 from gmm_dask.fitting.search.views import Views
-from gmm_dask.mixture.parameters import n_free_parameters
 
 Array = npt.NDArray[np.float64]
 
@@ -69,18 +69,15 @@ def searched(
         The first is that of every number's search; each of the others is for one search more of
         those numbers whose best was not found again.
     """
-    m, d = ready.sample.shape
-    bearable = [
-        k
-        for k in sorted(numbers)
-        if k > 1 and m > max(k, LEAST_ROWS * n_free_parameters(covariance_type, k, d))
-    ]
+    bearable = [k for k in sorted(numbers) if k > 1 and has_rows(ready, k, covariance_type)]
     if covariance_type not in FAMILIES or not bearable:
         return {}
     with np.errstate(all="ignore"), suppress(*NO_MIXTURE):
         ground, standard = ground_of(ready, covariance_type, guard, threads)
         ladder = Ladder.of(ground, standard, bearable[-1], EFFORTS[effort], report)
-        return ladder.found(bearable, seeds)
+        shape = ladder.n_rows, ground.X.shape[1]
+        told = [k for k in bearable if are_enough(shape, k, covariance_type)]
+        return ladder.found(told, seeds) if told else {}
     return {}
 
 
