@@ -153,7 +153,7 @@ class Parted:
         component shows that it holds two clusters.
         """
         d = self.parent.means.shape[1]
-        by_chance = 2 * d / np.maximum(self.rows, 1.0)
+        by_chance = (d + 4) / np.maximum(self.rows, 1.0)  # of Gaussian rows 2 % at most have more
         are_single = self._oddities <= ODD + by_chance
         return bool(are_single.all() and (self._misfits <= d * (d + 1) / 2).all())
 
@@ -237,11 +237,12 @@ class Parted:
 def _oddity(z: Array, r: Array) -> float:
     """Skewness^2 / 6 + (kurtosis - 3)^2 / 24 of weighted values (Jarque and Bera 1987).
 
-    Two distant clusters of equal weight have 1 / 6, of any other weights more.
+    Values beyond three standard deviations count as three, so that single far rows say little. Two
+    distant clusters of equal weight have 1 / 6.
     """
     total = max(float(r.sum()), 1e-300)
     z = z - (r @ z) / total
-    z = z / math.sqrt(max(float(r @ z**2) / total, 1e-300))
+    z = np.clip(z / math.sqrt(max(float(r @ z**2) / total, 1e-300)), -3, 3)
     skewness, kurtosis = float(r @ z**3) / total, float(r @ z**4) / total
     return skewness**2 / 6 + (kurtosis - 3) ** 2 / 24
 
