@@ -162,7 +162,7 @@ def test_a_path_without_rows_has_no_predictions(tmp_path: Path) -> None:
         assert computed(getattr(model, name)(tmp_path)).shape == shape
     with pytest.raises(DataError, match="nothing to evaluate"):
         model.score(tmp_path)
-    with pytest.raises(DataError, match="hold no rows"):
+    with pytest.raises(DataError, match="holds no rows"):
         GaussianMixture(2).fit(tmp_path)
 
 

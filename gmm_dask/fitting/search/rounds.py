@@ -160,12 +160,17 @@ class Search:
         n_steps = LONG if is_all else min(LONG, self.effort.passes // GLANCE_SHARE)
         found = self._climb(live, n_steps, tol=self.settled, accelerate=True)
         self.glanced = ended = best_first([one for one in found if is_all or one.converged])
-        for each in ended:
-            self._keep(each, 0)
+        if is_all:
+            for each in ended:
+                self._keep(each, 0)
         again = [x for x in ended if ended[0].log_likelihood - x.log_likelihood < self.same]
         if len(again) < 2 or not self.judge.is_admissible(ended[0]):
             return False
-        return self._swaps(ended[0]).cannot_pay
+        if not self._swaps(ended[0]).cannot_pay:
+            return False
+        for each in ended:
+            self._keep(each, 0)
+        return True
 
     @property
     def _has_enough(self) -> bool:
