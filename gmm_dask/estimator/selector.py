@@ -53,7 +53,7 @@ class GaussianMixtureSelector(FittedMixture):
         Seeds of each candidate's starts; of a search, the second and further ones serve where the
         best was not found again.
     random_state : int, RandomState or None
-        The same integer gives the same bits.
+        Seed of the starts, of the folds and of the sample; the same integer gives the same bits.
     n_bootstrap : int, default=0
         Draws of a likelihood ratio test of the best against one component more (McLachlan 1987), on
         4,096 rows of the sample; 0 for no test.

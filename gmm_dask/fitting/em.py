@@ -214,7 +214,7 @@ def fit(
     previous : float
         Log-likelihood per row that an earlier fit ended with, where this one goes on from it.
     events : tuple of Event
-        Those of the start.
+        Events of the start.
     rough : parameters -> statistics, optional
         The same as for `go_on`.
 

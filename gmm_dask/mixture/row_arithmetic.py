@@ -240,7 +240,7 @@ class RowArithmetic:
         ----------
         X : (n, d)
         parameters : Parameters
-            Of more than one component.
+            A mixture of more than one component.
         """
         shares = self._steps(X).responsibilities(X, parameters)
         if self.kernel == "compiled":

@@ -170,7 +170,7 @@ class _Running:
 
     @property
     def salt(self) -> int:
-        """Of the hashes that part the rows: the seed of the first start says it."""
+        """Salt of the hashes that part the rows, which follows from the seed of the first start."""
         return int(self.starts.seeds[0].generate_state(1, np.uint64)[0])
 
     def selection(self) -> Selection:

@@ -29,7 +29,7 @@ class GridStarts:
     ----------
     ready : mapping of Candidate to Ready
     tol : float
-        Of the fits.
+        Tolerance of the fits.
     is_likelihood : bool
         Whether more components cannot end lower: fits make the likelihood as large as it is.
     is_single : bool

@@ -82,7 +82,7 @@ def _drawn(mass: Array, n: int, rng: np.random.Generator) -> Labels:
 
 
 def _squared_distances(X: Array, rows: Array, before: Array | None) -> Array:
-    """From each row of X to some rows, or what it was before where that is less, (c, n)."""
+    """Squared distances (c, n) of each row of X to some rows, at most what they were before."""
     if core.is_there():
         return groups.squared_distances(X, rows, before)
     found = np.stack([((X - row) ** 2).sum(axis=1) for row in rows])

@@ -81,11 +81,11 @@ def best_start(
     k : int
     covariance_type : str
     guard : Maximisation
-        Of the fit that goes on from there.
+        M-step of the fit that goes on from the start.
     seed : numpy.random.SeedSequence
     effort : {"low", "medium", "high"}
     threads : int
-        That candidates may be advanced in; the results have the same bits for any number.
+        Threads that candidates may be advanced in; the results have the same bits for any number.
     report : Report
     """
     if covariance_type not in FAMILIES or not has_rows(ready, k, covariance_type):

@@ -43,7 +43,7 @@ class Candidate:
     rows : (k,)
         Weight of the rows of each component, in the last pass.
     n_passes : int
-        Of the last climb.
+        Passes of the last climb.
     converged : bool
     """
 
@@ -142,7 +142,7 @@ class Ground:
         They sum up to the rows that these stand for.
     covariance_type : str
     guard : Maximisation
-        Of the fit to come.
+        M-step of the fit to come.
     frame : Frame
     threads : int
     """

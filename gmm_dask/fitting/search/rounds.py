@@ -39,17 +39,17 @@ class Effort:
     Parameters
     ----------
     passes : int
-        Over the rows of the sample, at most, when a round begins.
+        Passes over the rows of the sample, after which no new round begins.
     n_starts : int
-        Of the first round; half as many of each other one.
+        Starts of the first round; each later round has half as many.
     n_swaps : int
-        Of each attempt to leave an optimum.
+        Swaps that each attempt to leave an optimum tries.
     n_followed : int
         Starts of a round that are followed to their ends.
     n_attempts : int
-        In vain, after which an optimum is not left any more.
+        Attempts in vain after which an optimum is not left any more.
     n_rounds : int
-        At most; fewer where the best was found again.
+        Rounds at most; there are fewer where the best was found again.
     """
 
     passes: int
@@ -84,9 +84,9 @@ class Optimum:
     ----------
     candidate : Candidate
     lines : frozenset of int
-        The starts that led to it.
+        Numbers of the starts that led to the optimum.
     rounds : frozenset of int
-        And the rounds that these are of.
+        Rounds that these starts are of.
     n_marked : int
         Spurious components.
     """
@@ -315,7 +315,7 @@ class Search:
         return self.effort.n_attempts * (LOWER if is_lower else 1)
 
     def _swaps(self, parent: Candidate) -> Swaps:
-        """Those that were not tried yet."""
+        """The swaps from an optimum that were not tried yet."""
         for level, known in self.swaps:
             if abs(level - parent.log_likelihood) < self.same:
                 return known

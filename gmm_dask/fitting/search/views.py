@@ -35,7 +35,7 @@ class Views:
     ----------
     ground : Ground
     standard : (m, d)
-        Its rows on columns standardised by parts, without missing values.
+        The rows of the ground on columns standardised by parts, without missing values.
     """
 
     ground: Ground

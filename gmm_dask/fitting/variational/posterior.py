@@ -28,7 +28,7 @@ class VariationalPrior:
         Rows that the mean counts for.
     mean : (d,)
     degrees_of_freedom : float
-        Those of the Wishart distribution of a precision; more than d - 1.
+        Degrees of freedom of the Wishart prior of a precision; more than d - 1.
     covariance : (d, d) full and tied, (d,) diag, float spherical
         Inverse scale of that distribution.
     """
@@ -53,7 +53,7 @@ class Posterior:
     mean_precision : (k,)
     means : (k, d)
     degrees_of_freedom : (k,)
-        The same for all where they share a covariance.
+        Degrees of freedom of each component's precision; all have the same where they share one.
     family : CovarianceFamily
         Inverses of the expected precisions.
     """
