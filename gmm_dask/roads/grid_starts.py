@@ -66,7 +66,7 @@ class GridStarts:
         return self._without_falls(self._started())
 
     def of_fold(self, fold: Fold) -> list[Member]:
-        """The same fits to the rows of a fold, from starts on these rows alone."""
+        """A member for each candidate, fitted to the rows of a fold from starts on these alone."""
         return self._started(fold)
 
     def annihilated(self) -> list[Member]:

@@ -88,7 +88,10 @@ def reference(
 
 
 def errors(found: Parameters, exact: Exact) -> tuple[float, float, float]:
-    """Of weights; of means beyond 2 ulp, in standard deviations; of covariances, in both's."""
+    """Largest errors of weights, of means (beyond 2 ulp) and of covariances.
+
+    Errors of means are in standard deviations, those of covariances in both columns' product.
+    """
     with mp.workdps(DIGITS):
         weights = [abs(mpf(w) - e) for w, e in zip(found.weights, exact.weights, strict=True)]
         means, covariances = [], []

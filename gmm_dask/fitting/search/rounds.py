@@ -132,7 +132,7 @@ class Search:
         self.most = 1.5 * effort.passes  # after which no swap is tried
         self.optima: list[Optimum] = []
         self.first: list[Candidate] = []  # starts that were looked at before all others
-        self.glanced: list[Candidate] = []  # and where the best of them end
+        self.glanced: list[Candidate] = []  # and where the best of them end, if no more are needed
         self.swaps: list[tuple[float, Swaps]] = []  # those left from optima by log-likelihood
 
     def run(self) -> list[Optimum]:
@@ -159,18 +159,15 @@ class Search:
         is_all = self.effort.n_starts <= GLANCED
         n_steps = LONG if is_all else min(LONG, self.effort.passes // GLANCE_SHARE)
         found = self._climb(live, n_steps, tol=self.settled, accelerate=True)
-        self.glanced = ended = best_first([one for one in found if is_all or one.converged])
-        if is_all:
+        ended = best_first([one for one in found if is_all or one.converged])
+        again = [x for x in ended if ended[0].log_likelihood - x.log_likelihood < self.same]
+        is_sound = len(again) > 1 and self.judge.is_admissible(ended[0])
+        is_plain = is_sound and self._swaps(ended[0]).cannot_pay
+        if is_all or is_plain:  # else rounds look at the same starts again, and keep their ends
+            self.glanced = ended
             for each in ended:
                 self._keep(each, 0)
-        again = [x for x in ended if ended[0].log_likelihood - x.log_likelihood < self.same]
-        if len(again) < 2 or not self.judge.is_admissible(ended[0]):
-            return False
-        if not self._swaps(ended[0]).cannot_pay:
-            return False
-        for each in ended:
-            self._keep(each, 0)
-        return True
+        return is_plain
 
     @property
     def _has_enough(self) -> bool:
@@ -194,7 +191,7 @@ class Search:
     def _ends_of_starts(self, number: int) -> list[Candidate]:
         """What the best of a round's starts end at, as kept."""
         n = self.effort.n_starts
-        if number == 0 and n <= GLANCED and self.glanced:
+        if number == 0 and self.glanced:
             return self.glanced
         first = self.first if number == 0 else self._starts(number, 0, GLANCED)
         starts = first + self._starts(number, GLANCED, n if number == 0 else n // 2)

@@ -9,9 +9,7 @@ from itertools import accumulate
 
 import pyarrow as pa
 
-from gmm_dask.storage.input.inputs import (
-    FileState,
-)
+from gmm_dask.storage.input.inputs import FileState
 from gmm_dask.storage.input.plan import Chunk, Partition, Plan
 
 
