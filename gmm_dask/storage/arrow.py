@@ -110,8 +110,8 @@ def nulls(array: pa.Array) -> npt.NDArray[np.bool_]:
 def frame_of(data: bytes, columns: list[str] | None = None) -> Any:
     """The columns of a file as a DataFrame of pandas, in which every value is what it was.
 
-    pandas itself takes integers beside a null for floats, and no times of nanoseconds and no dates
-    after the year 9999.
+    pandas itself takes integers beside a null for floats, moments in records for integers, no times
+    of nanoseconds and no dates after the year 9999.
     """
     import pandas as pd
 
@@ -125,13 +125,26 @@ def frame_of(data: bytes, columns: list[str] | None = None) -> Any:
     for name, column in zip(table.column_names, table.columns, strict=True):
         if column.null_count and column.type in nullable:
             others[name] = column.to_pandas(types_mapper=nullable.get)
-        elif pa.types.is_temporal(column.type) or pa.types.is_nested(column.type):
+        elif pa.types.is_nested(column.type) and not all(map(_pandas_holds, column.chunks)):
+            others[name] = column.to_pandas(types_mapper=pd.ArrowDtype)
+        elif pa.types.is_temporal(column.type):
             try:
                 others[name] = column.to_pandas()
             except (pa.ArrowInvalid, ValueError, OverflowError):
                 others[name] = column.to_pandas(types_mapper=pd.ArrowDtype)
     frame = table.drop_columns(list(others)).to_pandas()
     return pd.concat([frame, pd.DataFrame(others)], axis=1)[table.column_names] if others else frame
+
+
+def _pandas_holds(array: pa.Array) -> bool:
+    """Whether values are exact in lists of pandas: numbers, truth values and text, no others."""
+    kind = array.type
+    if pa.types.is_integer(kind):
+        return array.null_count == 0
+    if is_list(kind):
+        return _pandas_holds(_lists(array).values)
+    others = (pa.types.is_floating, pa.types.is_boolean, pa.types.is_string, pa.types.is_dictionary)
+    return any(is_held(kind) for is_held in others)
 
 
 def to_arrow(
