@@ -122,7 +122,7 @@ def test_many_folders_of_a_store_take_few_requests(
     bucket.put(*(f"t/day={i}/a.parquet" for i in range(40)))
     service.requests.clear()
     assert len(names(f"{bucket.root}/t/day=*")) == 40
-    assert len(service.requests) < 20
+    assert len(service.requests) < 30
 
 
 # Several paths
@@ -349,6 +349,10 @@ TABLES = {
     "Hudi": [".hoodie/hoodie.properties"],
     "Iceberg": ["metadata/v1.metadata.json"],
     "Iceberg of a catalogue": ["metadata/00001-2f2c.metadata.json", "metadata/snap-1.avro"],
+    "Iceberg with its files packed": ["metadata/v1.metadata.json.gz"],
+    "Paimon": ["schema/schema-0", "snapshot/LATEST", "manifest/manifest-1-0"],
+    "Lance": ["_versions/1.manifest", "_transactions/0-1.txn", "data/1.lance"],
+    "Spark streaming": ["_spark_metadata/0"],
 }
 
 
@@ -356,7 +360,7 @@ TABLES = {
 def test_a_table_is_no_folder_of_files(lake: Lake, kind: str) -> None:
     lake.put(*(f"lake/t/{name}" for name in TABLES[kind]))
     lake.put("lake/t/k=1/old.parquet", "lake/t/k=1/new.parquet", "lake/other/a.parquet")
-    word = f"{kind.split()[0]} table"
+    word = f"{kind.partition(' of ')[0].partition(' with ')[0]} table"
     for path in [
         "lake/t",
         "lake/t/",
@@ -385,6 +389,54 @@ def test_a_table_is_no_folder_of_files(lake: Lake, kind: str) -> None:
     assert names(f"{lake.root}/lake/t/k=1/{{old,new}}.parquet") == ["new.parquet", "old.parquet"]
     assert names(f"{lake.root}/lake/other") == ["a.parquet"]
     assert word in problem(f"{lake.root}/lake/other", f"{lake.root}/lake/t/k=1")
+
+
+UUID = "0197c3a2-7d1e-7b11-8c52-3f0a9d4e6b21"
+
+
+@pytest.mark.parametrize(
+    ("kind", "inside"),
+    [
+        ("Hive ACID", "base_0000002/000000_0"),
+        ("Hive ACID", "delta_0000003_0000003_0000/000000_0"),
+        ("Hive ACID", "delta_3_3/a.parquet"),
+        ("Hive ACID", "delete_delta_0000004_0000004/000000_0"),
+        ("DuckLake", f"ducklake-{UUID}.parquet"),
+        ("DuckLake", f"k=2/ducklake-{UUID}-delete.parquet"),
+    ],
+    ids=str,
+)
+def test_a_table_is_known_by_what_its_files_are_called(lake: Lake, kind: str, inside: str) -> None:
+    lake.put(f"lake/t/{inside}", "lake/other/a.parquet")
+    folder = f"/{inside}".rpartition("/")[0]
+    for path in ("lake/t", f"lake/t{folder}", f"lake/t{folder}/*", "lake", "lake/**"):
+        line = problem(f"{lake.root}/{path}")
+        assert f"{kind} table" in line, path
+        assert f"{lake.root}/lake/t" in line, path
+    assert names(f"{lake.root}/lake/t/{inside}") == [inside.rpartition("/")[2]]
+    assert names(f"{lake.root}/lake/other") == ["a.parquet"]
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        [f"_{step}_{job}" for step in ("started", "committed") for job in (11, 12)],
+        ["_started_11", "_started_12", "_committed_12"],
+    ],
+    ids=["two jobs", "one that failed"],
+)
+def test_jobs_of_databricks_may_have_replaced_files(lake: Lake, marks: list[str]) -> None:
+    lake.put(*(f"lake/t/k=1/{name}" for name in ("old.parquet", "new.parquet", *marks)))
+    for path in ("lake/t", "lake/t/k=1", "lake/t/k=1/*.parquet", "lake"):
+        line = problem(f"{lake.root}/{path}")
+        assert line.startswith(f"{lake.root}/lake/t/k=1: is a Databricks table"), path
+
+
+def test_names_that_are_almost_those_of_tables_make_none(lake: Lake) -> None:
+    plain = ["base_2/a.parquet", "delta_1/a.parquet", "ducklake-1.parquet", "schema/a.parquet"]
+    lake.put(*(f"t/{name}" for name in plain))
+    lake.put("t/_versions/a.parquet", "t/_started_11", "t/_committed_11", "t/_SUCCESS")
+    assert names(f"{lake.root}/t") == sorted(plain)
 
 
 def test_a_partition_that_a_link_leads_to_is_part_of_its_table(tmp_path: Path) -> None:

@@ -252,7 +252,8 @@ class _Search:
             return self._files_of_table(place, *table)
         found = Walk(place, self.choice, prefix).found()
         for folder, kind in found.tables.items():
-            line = refusal_below(place.path, joined(place.root, folder), kind)
+            below = joined(place.root, folder)
+            line = refusal_below(place.path, below, kind) if folder else refusal(place.root, kind)
             self.choice.problems.add("tables", line)
         return _plain_files([prefix + name for name in found.names])
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,16 +26,29 @@ from gmm_dask.storage.input.inputs import is_remote, unreadable
 from gmm_dask.storage.store.object_errors import brief, os_errors
 
 DELTA_MARK = "_delta_log"
-HUDI_MARK = ".hoodie"  # and with more after it, in the folder of a partition
-ICEBERG_FOLDER = "metadata"
-MARKS = (DELTA_MARK, HUDI_MARK, ICEBERG_FOLDER)
+# Folders by which a table is known, its kind, and what a name in the folder must be.
+MARKS: dict[str, tuple[str, str | None]] = {
+    DELTA_MARK: ("Delta", None),
+    ".hoodie": ("Hudi", None),
+    "metadata": ("Iceberg", r"version-hint\.text|.*\.metadata\.json(\.gz)?|snap-.*\.avro"),
+    "schema": ("Paimon", r"schema-\d+"),
+    "_versions": ("Lance", r".*\.manifest"),
+    "_spark_metadata": ("Spark streaming", None),
+}
+# Names of files and folders of which one is enough.
+NAMED = (
+    ("Hudi", re.compile(r"\.hoodie.*")),  # in the folder of a partition
+    ("Hive ACID", re.compile(r"(delete_)?delta_\d+_\d+(_\d+)?(_v\d+)?|base_\d{7}(_v\d+)?")),
+    ("DuckLake", re.compile(r"ducklake-[0-9a-f-]{36}(-delete)?\.parquet")),
+)
+_COMMIT = re.compile(r"_(started|committed)_(\d+)")  # of Databricks, beside the files
 REQUESTS_AT_ONCE = 16
-COUNTS = "a log says which of the files in its folder count, others may hold deleted rows"
+COUNTS = "a log says which of the files count, others may hold deleted rows, or rows twice"
 INSTEAD = "an export of it, or a list of the files that count, each by name"
 
 
 def table_format(names: Collection[str], names_in: Callable[[str], Collection[str]]) -> str | None:
-    """What kind of table a folder is: "Delta", "Hudi", "Iceberg"; None for a plain folder.
+    """What kind of table a folder is, such as "Delta" or "Iceberg"; None for a plain folder.
 
     Parameters
     ----------
@@ -43,13 +57,28 @@ def table_format(names: Collection[str], names_in: Callable[[str], Collection[st
     names_in : callable
         Gives the same of a folder in it.
     """
-    if DELTA_MARK in names:
-        return "Delta"
-    if any(name.startswith(HUDI_MARK) for name in names):
-        return "Hudi"
-    if ICEBERG_FOLDER in names and any(map(_is_icebergs, names_in(ICEBERG_FOLDER))):
-        return "Iceberg"
-    return None
+    for mark, (kind, inside) in MARKS.items():
+        if mark in names and (
+            inside is None or any(re.fullmatch(inside, name) for name in names_in(mark))
+        ):
+            return kind
+    kinds = filter(None, map(_kind_by_name, names))
+    return next(kinds, "Databricks" if _has_commits(names) else None)
+
+
+def _kind_by_name(name: str) -> str | None:
+    return next((kind for kind, pattern in NAMED if pattern.fullmatch(name)), None)
+
+
+def _has_commits(names: Iterable[str]) -> bool:
+    """Whether jobs of Databricks failed, or wrote to a folder more than once and may replace files.
+
+    A single job that ended leaves its files and nothing else.
+    """
+    jobs: dict[str, set[str]] = {}
+    for found in filter(None, map(_COMMIT.fullmatch, names)):
+        jobs.setdefault(found[2], set()).add(found[1])
+    return len(jobs) > 1 or any(len(steps) < 2 for steps in jobs.values())
 
 
 def table_around(root: str, files: Any = None) -> tuple[str, str] | None:
@@ -72,9 +101,14 @@ def table_around(root: str, files: Any = None) -> tuple[str, str] | None:
     else:
         parts = root.split("/")
         folders = ["/".join(parts[:n]) for n in range(len(parts), 0, -1) if parts[0]]  # a bucket
-        with os_errors(), ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            found = iter(list(pool.map(lambda folder: _remote_format(files, folder), folders)))
-    return next(((where, kind) for where, kind in zip(folders, found, strict=True) if kind), None)
+        found = _remote_formats(files, folders)
+    for where, kind in zip(folders, found, strict=True):
+        above, _, name = where.rpartition("/")
+        if kind is not None:
+            return where, kind
+        if (of_parent := _kind_by_name(name)) is not None:
+            return above, of_parent
+    return None
 
 
 def refusal(place: str, kind: str) -> str:
@@ -108,10 +142,6 @@ def _a(kind: str) -> str:
     return f"an {kind}" if kind[0] in "AEIOU" else f"a {kind}"
 
 
-def _is_icebergs(name: str) -> bool:
-    return name == "version-hint.text" or name.endswith(".metadata.json")
-
-
 def _local_format(folder: str) -> str | None:
     def names_in(name: str) -> Collection[str]:
         with suppress(OSError):
@@ -121,16 +151,26 @@ def _local_format(folder: str) -> str | None:
     return table_format([mark for mark in MARKS if os.path.lexists(f"{folder}/{mark}")], names_in)
 
 
-def _remote_format(files: Any, folder: str) -> str | None:
-    """Table format of a store's folder; one that must not be looked at is taken for plain."""
+def _remote_formats(files: Any, folders: Sequence[str]) -> Iterator[str | None]:
+    """Table formats of a store's folders; what must not be looked at is taken for plain."""
 
-    def names_in(name: str) -> Collection[str]:
-        return [key.rpartition("/")[2] for key in files.ls(f"{folder}/{name}", detail=False)]
+    def is_there(folder: str, mark: str) -> bool:
+        with suppress(PermissionError):
+            return bool(files.exists(f"{folder}/{mark}"))
+        return False
 
-    try:
-        return table_format([mark for mark in MARKS if files.exists(f"{folder}/{mark}")], names_in)
-    except PermissionError:
-        return None
+    def names_in(folder: str, mark: str) -> Collection[str]:
+        with suppress(PermissionError):
+            found = files.ls(f"{folder}/{mark}", detail=False)
+            return [key.rpartition("/")[2] for key in found]
+        return ()
+
+    with os_errors(), ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        pairs = [(folder, mark) for folder in folders for mark in MARKS]
+        there = dict(zip(pairs, pool.map(is_there, *zip(*pairs, strict=True)), strict=True))
+        for folder in folders:
+            marks = [mark for mark in MARKS if there[folder, mark]]
+            yield table_format(marks, partial(names_in, folder))
 
 
 # Features that a reader of plain Parquet gets right; the first two where they are not in use.
