@@ -140,7 +140,7 @@ def _pandas_holds(array: pa.Array) -> bool:
     """Whether values are exact in lists of pandas: numbers, truth values and text, no others."""
     kind = array.type
     if pa.types.is_integer(kind):
-        return array.null_count == 0
+        return bool(array.null_count == 0)
     if is_list(kind):
         return _pandas_holds(_lists(array).values)
     others = (pa.types.is_floating, pa.types.is_boolean, pa.types.is_string, pa.types.is_dictionary)
