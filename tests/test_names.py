@@ -145,6 +145,7 @@ def test_blocks_of_a_dask_array_that_are_not_as_declared_are_named() -> None:
         "text": (lambda block: block.astype(str), "every column: is <U"),
         "an object": (lambda block: np.where(block > -99, block, None).astype(object), ""),
         "a column less": (lambda block: block[:, :2], "has the shape (20, 2)"),
+        "a row less": (lambda block: block[1:], "has 19 rows, but the Dask array declares 20"),
     }
     for name, (spoil, told) in spoilt.items():
         lazy = da.from_array(X, chunks=(20, 3)).map_blocks(
@@ -186,6 +187,35 @@ def test_names_that_are_no_text_keep_their_order() -> None:
     lazy = of_parts(numbered[:30], numbered[30:][[0, 1, 2]], meta=numbered[:0])
     again = GaussianMixture(1, missing="em", covariance_type="diag").fit(lazy)
     np.testing.assert_allclose(again.means_, model.means_, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [[2, 0, 1], list(pd.date_range("2026", periods=3)), [("x", 1), ("x", 2), ("y", 1)]],
+    ids=["numbers", "dates", "levels"],
+)
+def test_what_a_model_was_fitted_on_goes_by_names_that_are_no_text(columns: list[Any]) -> None:
+    frame = pd.DataFrame(WHOLE, columns=columns)
+    turned = frame[columns[::-1]]
+    model = GaussianMixture(2).fit(frame)
+    assert not hasattr(model, "feature_names_in_")  # as scikit-learn has it
+    expected = model.score_samples(WHOLE)
+    np.testing.assert_array_equal(model.score_samples(turned), expected)
+    lazy = of_parts(turned, meta=turned[:0])
+    np.testing.assert_array_equal(computed(model.score_samples(lazy)), expected)
+    np.testing.assert_array_equal(model.impute(turned), turned.to_numpy())
+    by_position = model.fit(WHOLE).score_samples(turned)
+    np.testing.assert_array_equal(by_position, model.score_samples(turned.to_numpy()))
+
+
+def test_rows_that_have_their_values_by_name_in_several_orders_are_refused() -> None:
+    rows = [row for _, row in pd.DataFrame(WHOLE, columns=NAMES).iterrows()]
+    model = GaussianMixture(1).fit(rows)
+    np.testing.assert_array_equal(model.predict(rows), model.predict(WHOLE))
+    rows[3] = rows[3][["b", "a", "c"]]
+    for call in (GaussianMixture(1).fit, model.predict):
+        with pytest.raises(DataError, match=r"by name, in several orders.*pandas\.DataFrame"):
+            call(rows)
 
 
 def test_start_values_go_by_their_names() -> None:

@@ -37,6 +37,27 @@ def names_of(estimator: Any) -> Names:
     return None if names is None else tuple(names)
 
 
+def columns_of(estimator: Any) -> Names:
+    """What the columns were called that an estimator was fitted on: names, numbers or dates."""
+    names = names_of(estimator)
+    return getattr(estimator, "_columns", None) if names is None else names
+
+
+def check_names(estimator: Any, rows: Any, names: Names, *, reset: bool) -> None:
+    """Check names as scikit-learn does, and note in a fit what it has no names for.
+
+    Parameters
+    ----------
+    rows : array, or table of no rows
+        What scikit-learn looks at.
+    names : sequence, optional
+        What the columns are called.
+    """
+    _check_feature_names(estimator, rows, reset=reset)
+    if reset:
+        estimator._columns = None if names_of(estimator) else names
+
+
 def check_survey(
     surveyed: Survey,
     n_components: int,
@@ -183,12 +204,12 @@ def features_of(estimator: Any, X: Any, *, reset: bool) -> Features:
         Other columns than the estimator was fitted to, or no rows with columns; in the words of
         scikit-learn.
     """
-    fitted = None if reset else names_of(estimator)
+    fitted = None if reset else columns_of(estimator)
     values, names = numbers_of(X, fitted)
     order = None if names is None else order_of(names, fitted)
     if order is not None:
         values, names = values[:, list(order)], fitted
-    _check_feature_names(estimator, values if names is None else header(names), reset=reset)
+    check_names(estimator, values if names is None else header(names), names, reset=reset)
     array: Values = check_array(
         values,
         dtype=[np.float64, np.float32],

@@ -9,14 +9,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.utils.validation import _check_feature_names, _check_n_features
+from sklearn.utils.validation import _check_n_features
 
 from gmm_dask.errors import DataError, NotNumbersError
 from gmm_dask.estimator.rows.forms import (
     Names,
+    check_names,
+    columns_of,
     header,
     lengths_of,
-    names_of,
     order_of,
     weight_values,
 )
@@ -127,9 +128,10 @@ class ArrayBlock:
     n_features: int
     dtype: str
 
-    def __call__(self, block: Any, block_id: tuple[int, ...] | None = None) -> Values:
+    def __call__(self, block: Any, block_info: dict[Any, Any] | None = None) -> Values:
         """The features (n, d) of one block; raises DataError where it is not as declared."""
-        where = f"block {block_id[0] if block_id else 0}"
+        declared = None if block_info is None else block_info[None]
+        where = f"block {0 if declared is None else declared['chunk-location'][0]}"
         if not isinstance(block, np.ndarray):
             raise DataError(
                 f"{where}: is a {type(block).__name__}, not a NumPy array: convert it with "
@@ -140,6 +142,12 @@ class ArrayBlock:
                 f"{where}: has the shape {block.shape}, but the Dask array declares "
                 f"{self.n_features} columns. Give all blocks as many."
             )
+        n_rows = np.nan if declared is None else declared["chunk-shape"][0]
+        if len(block) != n_rows and not np.isnan(n_rows):
+            raise DataError(
+                f"{where}: has {len(block)} rows, but the Dask array declares {n_rows}. Give "
+                "map_blocks the right chunks, or have them looked at by compute_chunk_sizes."
+            )
         found = array_values(block, Headings(f"{where}, "))
         return found.astype(np.result_type(found, np.dtype(self.dtype)), copy=False)
 
@@ -149,7 +157,7 @@ def frame_part(estimator: Any, X: Any, *, reset: bool) -> FramePart:
     columns = tuple(X.columns)
     check_unique(columns)
     _check_dtypes(X)
-    fitted = None if reset else names_of(estimator)
+    fitted = None if reset else columns_of(estimator)
     lengths = _lengths(X, fitted, None if reset else estimator.n_features_in_)
     own = tuple(
         feature
@@ -163,7 +171,7 @@ def frame_part(estimator: Any, X: Any, *, reset: bool) -> FramePart:
     if empty:
         raise NotNumbersError(empty)
     features = own if fitted is None or order_of(own, fitted) is None else fitted
-    _check_features(estimator, header(features), reset)
+    _check_features(estimator, header(features), features, reset)
     narrow = len(columns) > 0 and all(_is_narrow(dtype) for dtype in X._meta.dtypes)
     dtype = "float32" if narrow else "float64"
     return FramePart(columns, own, features, tuple(lengths.items()), dtype)
@@ -214,7 +222,7 @@ def _array_features(estimator: Any, X: Any, reset: bool) -> da.Array:
         raise DataError("The number of X's columns must be known: call compute_chunk_sizes first.")
     _check_blocks(X, "every column")
     n_features = int(X.shape[1])
-    _check_features(estimator, np.empty((1, n_features)), reset)
+    _check_features(estimator, np.empty((1, n_features)), None, reset)
     if not n_features:
         raise DataError("X must have at least one feature.")
     X = X.rechunk({1: -1}) if len(X.chunks[1]) > 1 else X
@@ -255,10 +263,10 @@ def _check_dtypes(X: Any) -> None:
         raise NotNumbersError(problems)
 
 
-def _check_features(estimator: Any, named: Any, reset: bool) -> None:
+def _check_features(estimator: Any, named: Any, names: Names, reset: bool) -> None:
     try:
         _check_n_features(estimator, named, reset=reset)
-        _check_feature_names(estimator, named, reset=reset)
+        check_names(estimator, named, names, reset=reset)
     except (TypeError, ValueError) as error:
         raise DataError(str(error).split("\n")) from None
 

@@ -121,8 +121,14 @@ def listed_values(rows: Sequence[Any], headings: Headings) -> Values:
     Raises
     ------
     DataError
-        Rows of several lengths.
+        Rows of several lengths, or whose values go by names in several orders.
     """
+    names = {tuple(row.index) for row in rows if hasattr(row, "iloc")}
+    if len(names) > 1:
+        raise DataError(
+            f"{headings.within}the rows have their values by name, in several orders or of several "
+            "names. Make a DataFrame of them: pandas.DataFrame(rows)."
+        )
     arrays = [isinstance(row, np.ndarray) and row.dtype.kind != "O" for row in rows]
     masked = any(isinstance(row, np.ma.MaskedArray) for row in rows)
     if all(arrays) and not masked and len({(row.dtype, row.shape) for row in rows}) == 1:
