@@ -178,14 +178,18 @@ def end_of(search: Search, ground: Ground, n_followed: int = FOLLOWED) -> Found 
     """What the best optima of a search come to on the rows as they are; None where it has none."""
     optima, quick = search.optima, search.ground
     spent = search.spent * len(quick.X) / len(ground.X)
+    difference = _difference(optima, quick)
     if quick is not ground:
         n_steps = NEARLY if len(quick.X) < len(ground.X) else LONG
+        if search.is_plain:  # the others are known to be lower
+            n_followed = 1
         optima, more = _followed(ground, optima[:n_followed], n_steps)
         spent += more
+        if n_followed > 1:
+            difference = _difference(optima, ground)
     if not optima:
         return None
-    start = _start(optima[0], ground)
-    difference, passes = _difference(optima, ground), math.ceil(spent)
+    start, passes = _start(optima[0], ground), math.ceil(spent)
     n_again, budget = len(optima[0].lines), search.effort.passes
     return Found(start, SearchRecord(search.n_starts, n_again, difference, passes, budget))
 

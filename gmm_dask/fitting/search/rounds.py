@@ -155,7 +155,7 @@ class Search:
         """
         self.first = self._starts(0, 0, GLANCED)
         live = self._climb(self._climb(self.first, 3, prior_rows=self._prior_of(0)), 4)
-        live = self._climb(best_first(live)[: math.ceil(GLANCED / 2)], 8, accelerate=True)
+        live = best_first(live)[: math.ceil(GLANCED / 2)]
         is_all = self.effort.n_starts <= GLANCED
         n_steps = LONG if is_all else min(LONG, self.effort.passes // GLANCE_SHARE)
         found = self._climb(live, n_steps, tol=self.settled, accelerate=True)
