@@ -5,7 +5,7 @@ Knows NumPy alone. The engine maps these functions over chunks and merges what t
 
 from gmm_dask.sampling.keys import Fold, Keys, folded, row_keys, spread_and_keys
 from gmm_dask.sampling.profile import Oddity, Seen, odd_columns
-from gmm_dask.sampling.sketch import Draw, Sketch, chosen_rows, fewer
+from gmm_dask.sampling.sketch import Draw, Sketch, chosen_rows, differ, fewer
 from gmm_dask.sampling.spread import ColumnSpread, weight_unit
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Seen",
     "Sketch",
     "chosen_rows",
+    "differ",
     "fewer",
     "folded",
     "odd_columns",

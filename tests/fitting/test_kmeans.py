@@ -10,6 +10,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from gmm_dask.fitting.initial.kmeans import kmeans, kmeans_plusplus, nearest, settled
+from gmm_dask.mixture import core
 
 SHAPES = st.tuples(st.integers(1, 300), st.integers(1, 5), st.integers(1, 6))
 
@@ -66,6 +67,21 @@ def test_seeds_are_different_rows_while_there_are_some(
     seeds = kmeans_plusplus(X, k, np.random.default_rng(seed))
     assert {tuple(row) for row in seeds} <= {tuple(row) for row in X}
     assert len(np.unique(seeds, axis=0)) == min(k, len(np.unique(X, axis=0)))
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(1, 1, 1), (33, 2, 3), (700, 8, 5), (90, 40, 90)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_core_and_numpy_find_the_same_seeds_and_groups(
+    n: int, d: int, k: int, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X = rows(n, d, n + d, 1.0 if n < k + 1 else 0.0)  # on a grid some centres have no rows
+    weight = np.random.default_rng(n).uniform(0.1, 1.0, n) if weighted else None
+    seeds = kmeans_plusplus(X, k, np.random.default_rng(0), weight)
+    by_sweeps = [settled(X, seeds, weight, sweeps) for sweeps in (0, 1, 3, 50)]
+    monkeypatch.setattr(core, "is_there", lambda: False)
+    np.testing.assert_array_equal(kmeans_plusplus(X, k, np.random.default_rng(0), weight), seeds)
+    for found, sweeps in zip(by_sweeps, (0, 1, 3, 50), strict=True):
+        np.testing.assert_array_equal(settled(X, seeds, weight, sweeps), found)
 
 
 def test_nearest_is_the_first_of_the_nearest() -> None:

@@ -115,7 +115,7 @@ def test_each_mark_of_a_spurious_component_is_told() -> None:
             [0.5, 0.5], X[:2], np.stack([covariance, wide]), "full"
         )
         found = replace(of.candidate(parameters, 0), rows=np.array(rows))
-        return Judge.of(of).marks(found)
+        return Judge(of).marks(found)
 
     assert marks(wide, [100.0, 100.0]) == []
     assert marks(wide, [d + 1.2, 196.8]) == [(0, Mark.ROWS)]
@@ -144,10 +144,10 @@ def test_candidates_are_judged_together_as_each_alone(family: str) -> None:
         for scale in scales
         for held in rows
     ]
-    judge = Judge.of(ground)
+    judge = Judge(ground)
     judge.look_at(several)
     for each in several:
-        assert judge.n_marked(each) == len(Judge.of(ground).marks(each))
+        assert judge.n_marked(each) == len(Judge(ground).marks(each))
     assert len({judge.n_marked(each) for each in several}) > 1
 
 

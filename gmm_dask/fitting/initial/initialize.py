@@ -15,11 +15,12 @@ from gmm_dask.fitting.initial.kmeans import kmeans, kmeans_plusplus, nearest
 from gmm_dask.fitting.m_step import Maximisation, Step
 from gmm_dask.mixture import Estimate, Parameters, core, estimate_from_responsibilities
 from gmm_dask.mixture.core import groups
-from gmm_dask.sampling import ColumnSpread, weight_unit
+from gmm_dask.sampling import ColumnSpread, differ, weight_unit
 
 Array = npt.NDArray[np.float64]
 
 MAX_REGROUPINGS = 20
+SCALING_ROWS = 8192  # about as many tell how wide columns are within their parts
 NARROWEST = 0.01  # of a column's variance: what its parts are taken to have at least
 
 
@@ -142,8 +143,11 @@ def _different(X: Array, weight: Array | None, k: int) -> tuple[Array, Array | N
 
     Where these are fewer than k rows, each is parted in as many as it takes.
     """
-    same = (X[1:] == X[:-1]) | (np.isnan(X[1:]) & np.isnan(X[:-1]))
-    first = np.flatnonzero(np.concatenate([[True], ~same.all(axis=1)]))
+    is_new = np.ones(len(X), bool)
+    is_new[1:] = X[1:, 0] > X[:-1, 0]
+    old = np.flatnonzero(~is_new)
+    is_new[old] = differ(X[old], X[old - 1])
+    first = np.flatnonzero(is_new)
     if len(first) < len(X):
         weight = np.add.reduceat(np.ones(len(X)) if weight is None else weight, first)
         X = X[first]
@@ -223,8 +227,10 @@ def _standardised(sample: Array, weight: Array | None) -> Array:
     centred = sample - ColumnSpread.of(sample, weight).mean
     largest = np.nanmax(np.abs(centred), axis=0, initial=0.0)
     centred /= np.where(largest > 0, largest, 1.0)  # no square overflows or vanishes
-    total = ColumnSpread.of(centred, weight).variances
-    within = [_variance_within(column, weight) for column in centred.T]
+    few = slice(None, None, max(1, len(centred) // SCALING_ROWS))
+    part, weight = centred[few], None if weight is None else weight[few]
+    total = ColumnSpread.of(part, weight).variances
+    within = [_variance_within(column, weight) for column in part.T]
     spread = np.sqrt(np.maximum(within, NARROWEST * total))
     centred /= np.where(spread > 0, spread, 1.0)
     return np.asarray(centred)

@@ -38,6 +38,8 @@ def settled(
     X: Array, centres: Array, weight: Array | None = None, sweeps: int = MAX_SWEEPS
 ) -> Labels:
     """The group of each row, (n,), after so many sweeps from these centres (Lloyd 1982)."""
+    if core.is_there():
+        return groups.assigned(X, centres, weight, sweeps, STILL)
     least = STILL * float(X.var(axis=0).mean())
     for _ in range(sweeps):
         before, centres = centres, _moved(X, centres, weight)
@@ -55,15 +57,16 @@ def kmeans_plusplus(
     Vassilvitskii 2007, the greedy form of section 5).
     """
     n_trials = 2 + int(np.log(k))
+    draws = rng.uniform(size=1 + (k - 1) * n_trials)
+    if core.is_there():
+        return np.asarray(X[groups.seeds(X, k, n_trials, draws, weight)])
     mass = np.ones(len(X)) if weight is None else weight
-    chosen = [int(_drawn(mass, 1, rng)[0])]
-    distances = _squared_distances(X, X[chosen], None)[0]
-    while len(chosen) < k:
-        tried = _drawn(distances if weight is None else weight * distances, n_trials, rng)
-        left = _squared_distances(X, X[tried], distances)
-        # BLAS would add up by its threads.
-        total = left.sum(axis=1) if weight is None else (left * weight).sum(axis=1)
-        best = int(total.argmin())
+    chosen = [int(_drawn(mass, draws[:1])[0])]
+    distances = ((X - X[chosen]) ** 2).sum(axis=1)
+    for each in draws[1:].reshape(k - 1, n_trials):
+        tried = _drawn(distances * mass, each)
+        left = np.minimum([((X - row) ** 2).sum(axis=1) for row in X[tried]], distances)
+        best = int((left * mass).sum(axis=1).argmin())  # BLAS would add up by its threads
         chosen.append(int(tried[best]))
         distances = left[best]
     return np.asarray(X[chosen])
@@ -71,35 +74,18 @@ def kmeans_plusplus(
 
 def nearest(X: Array, centres: Array) -> Labels:
     """The centre that is nearest to each row, the first of several, (n,)."""
-    return _assigned(X, centres, None).labels
+    if core.is_there():
+        return groups.assigned(X, centres)
+    halves = (centres**2).sum(axis=1) / 2
+    blocks = (X[start : start + BLOCK_ROWS] for start in range(0, len(X), BLOCK_ROWS))
+    return np.concatenate([(block @ centres.T - halves).argmax(axis=1) for block in blocks])
 
 
-def _drawn(mass: Array, n: int, rng: np.random.Generator) -> Labels:
+def _drawn(mass: Array, draws: Array) -> Labels:
     """Rows drawn by their mass, (n,)."""
     upto = np.cumsum(mass)
-    places = np.searchsorted(upto, rng.uniform(size=n) * upto[-1], "right")
+    places = np.searchsorted(upto, draws * upto[-1], "right")
     return np.asarray(np.minimum(places, len(mass) - 1))
-
-
-def _squared_distances(X: Array, rows: Array, before: Array | None) -> Array:
-    """Squared distances (c, n) of each row of X to some rows, at most what they were before."""
-    if core.is_there():
-        return groups.squared_distances(X, rows, before)
-    found = np.stack([((X - row) ** 2).sum(axis=1) for row in rows])
-    return found if before is None else np.minimum(found, before)
-
-
-def _assigned(X: Array, centres: Array, weight: Array | None) -> groups.Assigned:
-    """Each row at the centre with the largest c x - c c / 2: the nearest, the first of several."""
-    if core.is_there():
-        return groups.assigned(X, centres, weight)
-    halves, k = (centres**2).sum(axis=1) / 2, len(centres)
-    blocks = (X[start : start + BLOCK_ROWS] for start in range(0, len(X), BLOCK_ROWS))
-    labels = np.concatenate([(block @ centres.T - halves).argmax(axis=1) for block in blocks])
-    columns = X.T if weight is None else X.T * weight
-    sums = [np.bincount(labels, column, k) for column in columns]
-    held = np.bincount(labels, weight, k).astype(np.float64)
-    return groups.Assigned(labels.astype(np.int32), held, np.stack(sums, axis=1))
 
 
 def _moved(X: Array, centres: Array, weight: Array | None) -> Array:
@@ -107,7 +93,10 @@ def _moved(X: Array, centres: Array, weight: Array | None) -> Array:
 
     One without rows goes to the row that is farthest from its own.
     """
-    labels, held, sums = _assigned(X, centres, weight)
+    labels, k = nearest(X, centres), len(centres)
+    columns = X.T if weight is None else X.T * weight
+    sums = np.stack([np.bincount(labels, column, k) for column in columns], axis=1)
+    held = np.bincount(labels, weight, k)
     empty = np.flatnonzero(held == 0)
     moved = sums / np.where(held > 0, held, 1.0)[:, None]
     if len(empty):

@@ -119,12 +119,12 @@ def ground_of(
     frame = Frame.of(X, weight, covariance_type)
     if not (np.isfinite(frame.T).all() and np.isfinite(frame.inverse).all()):
         raise np.linalg.LinAlgError("the columns are beyond float64")
-    if covariance_type in MATRICES:
-        # An order that no linear map of the data changes: draws by number find the same rows.
-        order = np.argsort((frame.rows(X) ** 2).sum(axis=1).round(9), kind="stable")
-        X, standard = X[order], standard[order]
-        weight = None if weight is None else weight[order]
-    return Ground(X, weight, covariance_type, guard, frame, threads), standard
+    ground = Ground(X, weight, covariance_type, guard, frame, threads)
+    if covariance_type not in MATRICES:
+        return ground, standard
+    # An order that no linear map of the data changes: draws by number find the same rows.
+    ground, order = ground.ordered()
+    return ground, standard[order]
 
 
 def _found(
@@ -286,7 +286,7 @@ def _followed(
     ground: Ground, optima: Sequence[Optimum], n_steps: int
 ) -> tuple[list[Optimum], float]:
     """The first of the optima on the rows as they are, the best first; and passes made."""
-    judge, first = Judge.of(ground), optima
+    judge, first = Judge(ground), optima
     begun = [replace(each.candidate, rows=None, line=i) for i, each in enumerate(first)]
     ended = ground.climb(begun, n_steps, tol=SETTLED, accelerate=True)
     found = [
@@ -313,7 +313,7 @@ def _start(best: Optimum, ground: Ground) -> Step:
     parameters, guard = ground.parameters(best.candidate), ground.guard
     order = np.lexsort((*parameters.means.T[::-1], -parameters.weights.round(9)))
     places, tied = np.argsort(order), ground.covariance_type == "tied"
-    marks = [] if best.is_admissible else Judge.of(ground).marks(best.candidate)
+    marks = [] if best.is_admissible else Judge(ground).marks(best.candidate)
     events = tuple(
         Event(0, None if tied else int(places[j]), CAUSES[mark], Action.LEFT, (), 0, guard.start)
         for j, mark in marks

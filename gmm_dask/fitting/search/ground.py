@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -100,13 +101,13 @@ class Frame:
     @staticmethod
     def _moments(X: Array, weight: Array | None) -> tuple[Array, Array]:
         centre = np.nanmean(X, axis=0) if weight is None else _mean(X, weight)
-        D = np.nan_to_num(X - centre, nan=0.0)
+        D = _about(X, centre)
         W = D if weight is None else D * weight[:, None]
         return centre, W.T @ D / (len(X) if weight is None else weight.sum())
 
     def rows(self, X: Array) -> Array:
         """Rows in these coordinates; a missing value stands at the mean of its column."""
-        return np.ascontiguousarray(np.nan_to_num(X - self.centre, nan=0.0) @ self.T)
+        return np.ascontiguousarray(_about(X, self.centre) @ self.T)
 
     def into(self, covariances: Array, covariance_type: str) -> Array:
         """Covariances of the data, in the family's shape, in these coordinates."""
@@ -123,6 +124,12 @@ class Frame:
             return np.asarray((mapped + mapped.swapaxes(-1, -2)) / 2)
         squares = np.diagonal(by) ** 2
         return np.asarray(covariances * (squares if covariance_type == "diag" else squares[0]))
+
+
+def _about(X: Array, centre: Array) -> Array:
+    """Rows from the centre; a missing value is none away from it."""
+    D = X - centre
+    return D if np.isfinite(D).all() else np.nan_to_num(D, copy=False, nan=0.0)
 
 
 def _mean(X: Array, weight: Array) -> Array:
@@ -164,6 +171,11 @@ class Ground:
         """Rows that these stand for."""
         return float(len(self.X)) if self.weight is None else float(self.weight.sum())
 
+    def ordered(self) -> tuple[Ground, npt.NDArray[np.intp]]:
+        """The ground with the rows that are nearest to the centre first, and the rows' indices."""
+        order = np.argsort(np.vecdot(self.rows, self.rows).round(9), kind="stable")
+        return self._of(order, None if self.weight is None else self.weight[order]), order
+
     def part(self, n_rows: int) -> tuple[Ground, npt.NDArray[np.intp]]:
         """A ground of at most `n_rows` of the rows, at equal steps of weight, and their indices."""
         total = np.arange(1.0, len(self.X) + 1) if self.weight is None else np.cumsum(self.weight)
@@ -171,9 +183,13 @@ class Ground:
         chosen, counts = np.unique(np.searchsorted(total, places), return_counts=True)
         chosen = np.minimum(chosen, len(self.X) - 1)
         weight = None if (counts == 1).all() else counts.astype(np.float64)
+        return self._of(chosen, weight), chosen
+
+    def _of(self, chosen: npt.NDArray[np.intp], weight: Array | None) -> Ground:
+        """The ground of these rows, of such weights."""
         found = replace(self, X=self.X[chosen], weight=weight)
-        found.__dict__["rows"] = np.ascontiguousarray(self.rows[chosen])
-        return found, chosen
+        found.__dict__["rows"] = self.rows[chosen]
+        return found
 
     @cached_property
     def variances(self) -> Array:
@@ -326,33 +342,36 @@ class Ground:
         return self._arithmetic.score(self.X, self.parameters(candidate)).log_density
 
 
-def grouped(ground: Ground, shares: Array, line: int, prior_rows: float) -> Candidate | None:
-    """The candidate of rows in groups, with shares (m, k); None where a group has no rows.
+def grouped(
+    ground: Ground, labels: npt.NDArray[np.integer], k: int, line: int, prior_rows: float
+) -> Candidate | None:
+    """The candidate of rows in k groups, by labels (m,); None where a group has no rows.
 
     Each group's scatter has so many rows of all rows' variances added.
     """
-    Y, kind = ground.rows, ground.covariance_type
-    weighted = shares if ground.weight is None else shares * ground.weight[:, None]
-    rows = weighted.sum(axis=0)
-    if not (rows > 0).all():
+    kind, variances = ground.covariance_type, ground.variances
+    order = np.argsort(labels, kind="stable")
+    first = np.searchsorted(labels[order], np.arange(k + 1))
+    if (first[1:] == first[:-1]).any():
         return None
-    means = weighted.T @ Y / rows[:, None]
-    counted, variances = rows + prior_rows, ground.variances
+    Y = ground.rows[order]
+    weight = None if ground.weight is None else ground.weight[order]
+    W = Y if weight is None else Y * weight[:, None]
+    rows = np.diff(first).astype(float) if weight is None else np.add.reduceat(weight, first[:-1])
+    means = np.add.reduceat(W, first[:-1], axis=0) / rows[:, None]
+    D = Y - np.repeat(means, np.diff(first), axis=0)
+    W = D if weight is None else D * weight[:, None]
+    counted = rows + prior_rows
     if kind in MATRICES:
-        scatters = []
-        for j in range(len(rows)):
-            mine = np.flatnonzero(weighted[:, j])
-            D = Y[mine] - means[j]
-            scatters.append((D * weighted[mine, j, None]).T @ D)
-        scatter = np.stack(scatters)
+        parts = [slice(*ends) for ends in pairwise(first.tolist())]
+        scatter = np.stack([W[part].T @ D[part] for part in parts])
+        added = prior_rows * np.diag(variances)
         if kind == "full":
-            covariances = (scatter + prior_rows * np.diag(variances)) / counted[:, None, None]
+            covariances = (scatter + added) / counted[:, None, None]
         else:
-            covariances = (scatter.sum(axis=0) + prior_rows * np.diag(variances)) / (
-                rows.sum() + prior_rows
-            )
+            covariances = (scatter.sum(axis=0) + added) / (rows.sum() + prior_rows)
     else:
-        squares = np.maximum(weighted.T @ Y**2 - rows[:, None] * means**2, 0.0)
+        squares = np.add.reduceat(W * D, first[:-1], axis=0)
         covariances = (squares + prior_rows * variances) / counted[:, None]
         if kind == "spherical":
             covariances = covariances.mean(axis=1)

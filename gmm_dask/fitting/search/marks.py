@@ -23,6 +23,7 @@ Flags = npt.NDArray[np.bool_]
 CARRIED = 6.0  # each such factor of smallness must be carried by as many rows as a shape takes
 FLOORED = 2.0  # times reg_covar is a variance that is held up by it
 RESOLVED = 100.0  # times reg_covar is what is beside such a variance, at least
+FEW_ROWS = 512  # whose gaps mostly tell that no variance is as small as one
 
 
 class Mark(StrEnum):
@@ -41,22 +42,10 @@ class Judge:
     Parameters
     ----------
     ground : Ground
-    gaps : (d,)
-        Least difference of two values of each column that differ.
     """
 
     ground: Ground
-    gaps: Array
     _known: dict[Candidate, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, ground: Ground) -> Judge:
-        """The judge of candidates on these rows."""
-        gaps = np.zeros(ground.X.shape[1])
-        for i, column in enumerate(ground.X.T):
-            steps = np.diff(np.unique(column[~np.isnan(column)]))
-            gaps[i] = steps.min(initial=np.inf)
-        return cls(ground, gaps)
 
     def is_admissible(self, candidate: Candidate) -> bool:
         """Whether no component has a mark."""
@@ -132,10 +121,7 @@ class Judge:
 
         `beside` is (s, d, d), in the coordinates of the data.
         """
-        reg_covar, total = self.ground.guard.reg_covar, np.diagonal(self._total)
-        own = self._outward(covariances)
-        squares = self.gaps**2 / 12  # of rounding
-        narrow = np.diagonal(own, axis1=2, axis2=3) < squares
+        reg_covar, own = self.ground.guard.reg_covar, self._outward(covariances)
         held_up = np.zeros(own.shape[:2], bool)
         # No variance is less than its smallness times the least variance beside it.
         least = np.linalg.eigvalsh(beside)[:, 0]
@@ -145,8 +131,24 @@ class Judge:
             along, there = vectors[:, :, 0], beside[np.nonzero(doubtful)[0]]
             resolved = np.einsum("jd,jde,je->j", along, there, along) > RESOLVED * reg_covar
             held_up[doubtful] = (values[:, 0] < FLOORED * reg_covar) & resolved
-        tied = np.any(narrow & (total > 2 * squares), axis=2)
-        return {Mark.FLOOR: held_up, Mark.TIE: np.asarray(tied)}
+        return {Mark.FLOOR: held_up, Mark.TIE: self._are_tied(own)}
+
+    def _are_tied(self, own: Array) -> Flags:
+        """Which covariances (s, j, d, d) are narrower in a column than what it is rounded to."""
+        variances = np.diagonal(own, axis1=2, axis2=3)
+        if not (variances < self._few_roundings).any():  # the gaps of all rows are narrower still
+            return np.zeros(own.shape[:2], bool)
+        narrow = variances < self._roundings
+        return np.any(narrow & (np.diagonal(self._total) > 2 * self._roundings), axis=2)
+
+    @cached_property
+    def _few_roundings(self) -> Array:
+        X = self.ground.X
+        return _roundings(X[:: max(1, len(X) // FEW_ROWS)])
+
+    @cached_property
+    def _roundings(self) -> Array:
+        return _roundings(self.ground.X)
 
     @cached_property
     def _total(self) -> Array:
@@ -165,3 +167,14 @@ class Judge:
         return np.asarray(
             (found[..., None] if kind == "spherical" else found)[..., None] * np.eye(d)
         )
+
+
+def _roundings(X: Array) -> Array:
+    """Variances of rounding to the least difference of two values of each column, (d,).
+
+    Infinite where all values of a column are equal.
+    """
+    values = np.sort(X, axis=0)  # missing ones come last
+    steps = np.diff(values, axis=0)
+    least = np.min(steps, axis=0, where=steps > 0, initial=np.inf)
+    return np.asarray(least**2 / 12)

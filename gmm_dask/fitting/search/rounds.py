@@ -124,7 +124,7 @@ class Search:
         self.ground, self.views, self.k, self.effort = ground, views, k, effort
         self.report = report
         self.rng = np.random.default_rng(seed)
-        self.judge = Judge.of(ground)
+        self.judge = Judge(ground)
         self.same, self.settled = (each * (ROUGHLY if is_rough else 1) for each in (SAME, SETTLED))
         self.prior_rows: float = 1.0 + ground.rows.shape[1]
         self.margin = 0.02 * ground.n_rows**0.5 + 5.0
@@ -231,9 +231,7 @@ class Search:
             if i == self.effort.n_starts - 1 and self.n_starts < self.effort.n_starts:
                 start = by_merging
             labels = start(V, k, self.rng, ground.weight)
-            shares = np.zeros((len(V), k))
-            shares[np.arange(len(V)), labels] = 1.0
-            found = grouped(ground, shares, self.n_starts, self._prior_of(self.n_starts))
+            found = grouped(ground, labels, k, self.n_starts, self._prior_of(self.n_starts))
             self.n_starts += 1
             if found is not None:
                 made.append(found)

@@ -2,51 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.mixture.core.library import Column, Distances, Groups, address, call
+from gmm_dask.mixture.core.library import Column, Groups, Seeds, address, call
 
 Array = npt.NDArray[np.float64]
 
 
-class Assigned(NamedTuple):
-    """Rows at the nearest of k centres.
+def seeds(
+    X: Array, k: int, n_trials: int, draws: Array, weight: Array | None = None
+) -> npt.NDArray[np.int64]:
+    """k of the rows X (n, d) that lie far from one another, (k,).
 
-    Parameters
-    ----------
-    labels : (n,) int32
-        The centre of each row, the first of several that are as near.
-    held : (k,)
-        Weight of the rows of each.
-    sums : (k, d)
-        Sums of their weights times rows.
+    Each is the best of `n_trials`, for which there are draws (1 + (k - 1) n_trials,) in [0, 1).
     """
-
-    labels: npt.NDArray[np.int32]
-    held: Array
-    sums: Array
-
-
-def assigned(X: Array, centres: Array, weight: Array | None = None) -> Assigned:
-    """Each row of X (n, d) at the nearest of the centres (k, d); weights (n,) where given."""
-    X, centres, weight = _double(X), _double(centres), None if weight is None else _double(weight)
-    n, d = X.shape
-    found = Assigned(np.empty(n, np.int32), np.zeros(len(centres)), np.zeros(centres.shape))
-    parts = (address(each) for each in (X, weight, centres, *found))
-    call("gmm_assign", Groups(n, d, len(centres), *parts))
-    return found
+    X, draws, weight = _double(X), _double(draws), None if weight is None else _double(weight)
+    chosen = np.empty(k, np.int64)
+    parts = (address(each) for each in (X, weight, draws, chosen))
+    call("gmm_seed", Seeds(*X.shape, k, n_trials, *parts))
+    return chosen
 
 
-def squared_distances(X: Array, centres: Array, before: Array | None = None) -> Array:
-    """Squared distances (c, n) of rows X (n, d) to centres (c, d), at most `before` (n,)."""
-    X, centres, before = _double(X), _double(centres), None if before is None else _double(before)
-    found = np.empty((len(centres), len(X)))
-    parts = (address(each) for each in (X, centres, before, found))
-    call("gmm_measure", Distances(*X.shape, len(centres), *parts))
-    return found
+def assigned(
+    X: Array, centres: Array, weight: Array | None = None, sweeps: int = 0, still: float = 0.0
+) -> npt.NDArray[np.int32]:
+    """The nearest of the centres (k, d) to each row of X (n, d), the first of several, (n,).
+
+    Before, the centres move so often to the means of their rows, and one without rows to the row
+    that is farthest from its own; or until the sum of their squared ways is at most `still` of the
+    columns' mean variance.
+    """
+    X, centres, weight = _double(X), np.array(centres), None if weight is None else _double(weight)
+    (n, d), k = X.shape, len(centres)
+    labels, room = np.empty(n, np.int32), np.empty((k, 1 + d))
+    at = address(room) or 0
+    record = Groups(
+        n, d, k, sweeps, still, address(X), address(weight), address(centres), address(labels), at,
+        at + 8 * k,
+    )  # fmt: skip
+    call("gmm_assign", record)
+    return labels
 
 
 def order_of(values: Array) -> npt.NDArray[np.int64]:

@@ -91,17 +91,18 @@ class Groups(ctypes.Structure):
 
     _fields_ = [
         ("n", _INTEGER), ("d", _INTEGER), ("k", _INTEGER),
+        ("n_sweeps", _INTEGER), ("still", _NUMBER),
         ("X", _POINTER), ("weights", _POINTER), ("centres", _POINTER),
         ("labels", _POINTER), ("held", _POINTER), ("sums", _POINTER),
     ]  # fmt: skip
 
 
-class Distances(ctypes.Structure):
-    """Rows and candidates for centres; the fields are those of gmm_distances in core.h."""
+class Seeds(ctypes.Structure):
+    """Rows that lie far from one another; the fields are those of gmm_seeds in core.h."""
 
     _fields_ = [
-        ("n", _INTEGER), ("d", _INTEGER), ("k", _INTEGER),
-        ("X", _POINTER), ("centres", _POINTER), ("before", _POINTER), ("squares", _POINTER),
+        ("n", _INTEGER), ("d", _INTEGER), ("k", _INTEGER), ("n_trials", _INTEGER),
+        ("X", _POINTER), ("weights", _POINTER), ("draws", _POINTER), ("chosen", _POINTER),
     ]  # fmt: skip
 
 
@@ -187,7 +188,7 @@ def library() -> ctypes.CDLL | None:
     for name, of_rows in (
         ("gmm_look_at", Look),
         ("gmm_assign", Groups),
-        ("gmm_measure", Distances),
+        ("gmm_seed", Seeds),
         ("gmm_put_in_order", Column),
         ("gmm_measure_low_rank", Factors),
         ("gmm_sum_low_rank", Factors),

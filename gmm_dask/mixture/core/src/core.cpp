@@ -7,7 +7,7 @@
   int gmm_score_##level(gmm_task *, gmm_scores *);            \
   int gmm_look_at_##level(gmm_look *);                        \
   int gmm_assign_##level(gmm_groups *);                       \
-  int gmm_measure_##level(gmm_distances *);                   \
+  int gmm_seed_##level(gmm_seeds *);                          \
   int gmm_put_in_order_##level(gmm_column *);                 \
   int gmm_measure_low_rank_##level(gmm_factors *);            \
   int gmm_sum_low_rank_##level(gmm_factors *);                \
@@ -35,7 +35,7 @@ struct Functions {
   int (*score)(gmm_task *, gmm_scores *);
   int (*look_at)(gmm_look *);
   int (*assign)(gmm_groups *);
-  int (*measure)(gmm_distances *);
+  int (*seed)(gmm_seeds *);
   int (*put_in_order)(gmm_column *);
   int (*measure_factors)(gmm_factors *);
   int (*sum_factors)(gmm_factors *);
@@ -48,7 +48,7 @@ struct Functions {
 #define FUNCTIONS(number, level)                                                                     \
   {                                                                                                  \
     number, gmm_expect_##level, gmm_climb_all_##level, gmm_score_##level, gmm_look_at_##level,        \
-        gmm_assign_##level, gmm_measure_##level, gmm_put_in_order_##level,                           \
+        gmm_assign_##level, gmm_seed_##level, gmm_put_in_order_##level,                           \
         gmm_measure_low_rank_##level, gmm_sum_low_rank_##level, gmm_explain_##level,                 \
         gmm_find_two_best_##level, gmm_interpolate_##level, gmm_exp_log_##level                      \
   }
@@ -123,9 +123,9 @@ int gmm_assign(gmm_groups *groups, int level) {
   return chosen ? chosen->assign(groups) : 2;
 }
 
-int gmm_measure(gmm_distances *distances, int level) {
+int gmm_seed(gmm_seeds *seeds, int level) {
   const Functions *chosen = functions_of(level);
-  return chosen ? chosen->measure(distances) : 2;
+  return chosen ? chosen->seed(seeds) : 2;
 }
 
 int gmm_put_in_order(gmm_column *column, int level) {

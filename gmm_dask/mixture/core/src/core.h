@@ -68,25 +68,27 @@ typedef struct {
   uint64_t *keys; /* (n,) or NULL */
 } gmm_look;
 
-/* Rows and the nearest of some centres; sums are added to. */
+/* Rows and the nearest of some centres, which move to the means of their rows before. */
 typedef struct {
   int64_t n, d, k;
+  int64_t n_sweeps;      /* of centres, at most; none moves a centre */
+  double still;          /* of the columns' mean variance: squared movement of all centres that ends the sweeps */
   const double *X;       /* (n, d) */
   const double *weights; /* (n,) or NULL */
-  const double *centres; /* (k, d) */
+  double *centres;       /* (k, d) */
   int32_t *labels;       /* out (n,) */
-  double *held;          /* (k,): weight of the rows that are nearest to each */
-  double *sums;          /* (k, d): of weight times row */
+  double *held;          /* out (k,): weight of the rows that are nearest to each */
+  double *sums;          /* out (k, d): of weight times row */
 } gmm_groups;
 
-/* Squared distances of rows from some centres, or what was before where that is less. */
+/* Rows that lie far from one another. */
 typedef struct {
-  int64_t n, d, k;
+  int64_t n, d, k, n_trials;
   const double *X;       /* (n, d) */
-  const double *centres; /* (k, d) */
-  const double *before;  /* (n,) or NULL */
-  double *squares;       /* out (k, n) */
-} gmm_distances;
+  const double *weights; /* (n,) or NULL */
+  const double *draws;   /* (1 + (k - 1) n_trials,) uniform in [0, 1) */
+  int64_t *chosen;       /* out (k,) */
+} gmm_seeds;
 
 /* Values of a column: their order where there is room for it, else their variance about two means. */
 typedef struct {
@@ -181,7 +183,7 @@ __attribute__((visibility("default"))) int gmm_climb_all(gmm_task *task, gmm_cli
 __attribute__((visibility("default"))) int gmm_score(gmm_task *task, gmm_scores *scores, int level);
 __attribute__((visibility("default"))) int gmm_look_at(gmm_look *look, int level);
 __attribute__((visibility("default"))) int gmm_assign(gmm_groups *groups, int level);
-__attribute__((visibility("default"))) int gmm_measure(gmm_distances *distances, int level);
+__attribute__((visibility("default"))) int gmm_seed(gmm_seeds *seeds, int level);
 __attribute__((visibility("default"))) int gmm_put_in_order(gmm_column *column, int level);
 __attribute__((visibility("default"))) int gmm_measure_low_rank(gmm_factors *factors, int level);
 __attribute__((visibility("default"))) int gmm_sum_low_rank(gmm_factors *factors, int level);

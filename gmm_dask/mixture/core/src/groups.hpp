@@ -1,4 +1,4 @@
-// What a start needs of rows: the nearest of some centres, distances from candidates, and columns in order.
+// What a start needs of rows: rows far from one another, the nearest of some centres, and columns in order.
 //
 // Everything is computed value by value in one order, so that every level has the same bits.
 #pragma once
@@ -6,6 +6,7 @@
 #include "core.h"
 #include "linear.hpp"
 #include "mixture.hpp"
+#include "sums.hpp"
 
 namespace LEVEL {
 
@@ -15,75 +16,234 @@ INLINE void number_rows(int64_t start, int64_t n, int32_t *order) {
   for (int l = 0; l < ROWS<double>; l++) order[l] = int32_t(l < last ? l : last);
 }
 
-// Label rows by their nearest centres, and add up the rows of each.
-static int assign(gmm_groups &g) {
-  constexpr int R = ROWS<double>;
-  const int64_t k = filled_up(g.k, FOUR), d = g.d;
-  Arena arena;
-  double *x = nullptr, *packed = nullptr, *halves = nullptr;
-  for (int time = 0; time < 2; time++) {
-    x = arena.take<double>(d * R);
-    packed = arena.take<double>(k * d);
-    halves = arena.take<double>(k);
-    if (!time && !arena.allocate()) return 1;
-  }
-  pack_fours(g.centres, g.k, d, packed);
-  for (int64_t j = 0; j < k; j++) {
-    halves[j] = j < g.k ? 0.0 : -__builtin_inf();
-    for (int64_t i = 0; j < g.k && i < d; i++) halves[j] -= g.centres[j * d + i] * g.centres[j * d + i] / 2;
-  }
-  alignas(64) double nearest[R];
-  int32_t order[R];
-  for (int64_t start = 0; start < g.n; start += R) {
-    const double *rows = g.X + start * d;
-    number_rows(start, g.n, order);
-    transpose(rows, d, order, d, x);
-    find_largest(x, packed, halves, d, k, nearest);  // of c x - c c / 2
-    for (int64_t l = 0; l < R && start + l < g.n; l++) {
-      const int64_t j = int64_t(nearest[l]);
-      g.labels[start + l] = int32_t(j);
-      const double weight = g.weights ? g.weights[start + l] : 1.0;
-      double *__restrict sum = g.sums + j * d;
-      g.held[j] += weight;
-      for (int64_t i = 0; i < d; i++) sum[i] += weight * rows[l * d + i];
-    }
-  }
-  return 0;
-}
+// Rows of a start: the nearest centre of each, and the sums of those of each centre.
+class Assignment {
+ public:
+  explicit Assignment(gmm_groups &asked) : g_(asked), k_(filled_up(asked.k, FOUR)) {}
 
-// Squared distances of rows from each centre, or those before where they are less.
-static int measure(gmm_distances &g) {
-  typedef Strip<double> S;
-  constexpr int R = ROWS<double>;
-  Arena arena;
-  double *x = arena.take<double>(g.d * R);
-  if (!arena.allocate()) return 1;
-  x = arena.take<double>(g.d * R);
-  int32_t order[R];
-  alignas(64) double found[R];
-  for (int64_t start = 0; start < g.n; start += R) {
-    const int64_t count = g.n - start < R ? g.n - start : R;
-    number_rows(start, g.n, order);
-    transpose(g.X + start * g.d, g.d, order, g.d, x);
-    for (int64_t j = 0; j < g.k; j++) {
-      const double *centre = g.centres + j * g.d;
-      for (int l = 0; l < R; l += S::size) {
-        S sum = all<S>(0.0);
-        for (int64_t i = 0; i < g.d; i++) {
-          const S z = load<S>(x + i * R + l) - broadcast(centre[i]);
-          sum = multiply_add(z, z, sum);
-        }
-        store(found + l, sum);
-      }
-      double *to = g.squares + j * g.n + start;
-      for (int64_t l = 0; l < count; l++) {
-        const double before = g.before ? g.before[start + l] : __builtin_inf();
-        to[l] = found[l] < before ? found[l] : before;
+  // Move the centres to the means of their rows, as often as asked for or until they stand still (Lloyd 1982).
+  int run() {
+    take();
+    if (!arena_.allocate()) return 1;
+    take();
+    const double least = g_.n_sweeps ? g_.still * mean_variance() : 0.0;
+    for (int64_t sweep = 0; sweep < g_.n_sweeps; sweep++) {
+      label();
+      if (moved() <= least) break;
+    }
+    label();
+    return 0;
+  }
+
+ private:
+  void take() {
+    x_ = arena_.take<double>(g_.d * ROWS<double>);
+    packed_ = arena_.take<double>(k_ * g_.d);
+    halves_ = arena_.take<double>(k_);
+    middle_ = arena_.take<double>(g_.d);
+    distances_ = arena_.take<double>(g_.n_sweeps ? g_.n : 0);
+  }
+
+  double mean_variance() {
+    double scatter = 0.0;
+    for (int64_t i = 0; i < g_.d; i++) middle_[i] = 0.0;
+    for (int64_t row = 0; row < g_.n; row++)
+      for (int64_t i = 0; i < g_.d; i++) middle_[i] += g_.X[row * g_.d + i];
+    for (int64_t i = 0; i < g_.d; i++) middle_[i] /= double(g_.n);
+    for (int64_t row = 0; row < g_.n; row++) scatter += squared_distance(row, middle_);
+    return scatter / double(g_.n * g_.d);
+  }
+
+  double squared_distance(int64_t row, const double *from) const {
+    double sum = 0.0;
+    for (int64_t i = 0; i < g_.d; i++) {
+      const double z = g_.X[row * g_.d + i] - from[i];
+      sum += z * z;
+    }
+    return sum;
+  }
+
+  void label() {
+    constexpr int R = ROWS<double>;
+    const int64_t d = g_.d;
+    pack_fours(g_.centres, g_.k, d, packed_);
+    for (int64_t j = 0; j < k_; j++) {
+      halves_[j] = j < g_.k ? 0.0 : -__builtin_inf();
+      for (int64_t i = 0; j < g_.k && i < d; i++) halves_[j] -= g_.centres[j * d + i] * g_.centres[j * d + i] / 2;
+    }
+    memset(g_.held, 0, sizeof(double) * size_t(g_.k));
+    memset(g_.sums, 0, sizeof(double) * size_t(g_.k * d));
+    alignas(64) double nearest[R];
+    int32_t order[R];
+    for (int64_t start = 0; start < g_.n; start += R) {
+      const double *rows = g_.X + start * d;
+      number_rows(start, g_.n, order);
+      transpose(rows, d, order, d, x_);
+      find_largest(x_, packed_, halves_, d, k_, nearest);  // of c x - c c / 2
+      for (int64_t l = 0; l < R && start + l < g_.n; l++) {
+        const int64_t j = int64_t(nearest[l]);
+        g_.labels[start + l] = int32_t(j);
+        const double weight = g_.weights ? g_.weights[start + l] : 1.0;
+        double *__restrict sum = g_.sums + j * d;
+        g_.held[j] += weight;
+        for (int64_t i = 0; i < d; i++) sum[i] += weight * rows[l * d + i];
       }
     }
   }
-  return 0;
-}
+
+  // Centres to the means of their rows; the sum of their squared ways.
+  double moved() {
+    double squares = 0.0;
+    bool are_measured = false;
+    for (int64_t j = 0; j < g_.k; j++)
+      if (g_.held[j] == 0.0) {
+        if (!are_measured) measure_rows();
+        are_measured = true;
+        const int64_t row = farthest();
+        for (int64_t i = 0; i < g_.d; i++) g_.sums[j * g_.d + i] = g_.X[row * g_.d + i];
+      }
+    for (int64_t j = 0; j < g_.k; j++)
+      for (int64_t i = 0; i < g_.d; i++) {
+        const double held = g_.held[j], to = g_.sums[j * g_.d + i] / (held > 0.0 ? held : 1.0);
+        const double way = to - g_.centres[j * g_.d + i];
+        g_.centres[j * g_.d + i] = to;
+        squares += way * way;
+      }
+    return squares;
+  }
+
+  void measure_rows() {
+    for (int64_t row = 0; row < g_.n; row++)
+      distances_[row] = squared_distance(row, g_.centres + g_.labels[row] * g_.d);
+  }
+
+  // The row that is farthest from its centre, the first of several; each is told once.
+  int64_t farthest() {
+    int64_t found = 0;
+    for (int64_t row = 1; row < g_.n; row++)
+      if (distances_[row] > distances_[found]) found = row;
+    distances_[found] = -1.0;
+    return found;
+  }
+
+  gmm_groups &g_;
+  const int64_t k_;
+  Arena arena_;
+  double *x_, *packed_, *halves_, *middle_, *distances_;
+};
+
+static int assign(gmm_groups &groups) { return Assignment(groups).run(); }
+
+// k rows far from one another: each the best of some that are drawn by squared distance from those before it
+// (Arthur and Vassilvitskii 2007, the greedy form of section 5).
+class Seeds {
+ public:
+  explicit Seeds(gmm_seeds &asked) : g_(asked) {}
+
+  int run() {
+    take();
+    if (!arena_.allocate()) return 1;
+    take();
+    const double *draw = g_.draws;
+    for (int64_t i = 0; i < g_.n; i++) distances_[i] = 1.0;
+    add_up();
+    g_.chosen[0] = drawn(*draw++);
+    for (int64_t i = 0; i < g_.n; i++) distances_[i] = __builtin_inf();
+    measure(g_.chosen, 1);
+    take_over(left_);
+    for (int64_t j = 1; j < g_.k; j++) {
+      add_up();
+      for (int64_t t = 0; t < g_.n_trials; t++) tried_[t] = drawn(*draw++);
+      measure(tried_, g_.n_trials);
+      int64_t best = 0;
+      double least = __builtin_inf();
+      for (int64_t t = 0; t < g_.n_trials; t++) {
+        const double sum = total(left_ + t * g_.n);
+        if (sum < least) {
+          least = sum;
+          best = t;
+        }
+      }
+      g_.chosen[j] = tried_[best];
+      take_over(left_ + best * g_.n);
+    }
+    return 0;
+  }
+
+ private:
+  void take() {
+    x_ = arena_.take<double>(g_.d * ROWS<double>);
+    distances_ = arena_.take<double>(g_.n);
+    upto_ = arena_.take<double>(g_.n);
+    left_ = arena_.take<double>(g_.n * g_.n_trials);
+    tried_ = arena_.take<int64_t>(g_.n_trials);
+  }
+
+  void take_over(const double *left) { memcpy(distances_, left, sizeof(double) * size_t(g_.n)); }
+
+  // Masses of the rows up to each, by which rows are drawn.
+  void add_up() {
+    double sum = 0.0;
+    for (int64_t i = 0; i < g_.n; i++) {
+      sum += g_.weights ? g_.weights[i] * distances_[i] : distances_[i];
+      upto_[i] = sum;
+    }
+  }
+
+  // The first row up to which there is more than this share of all mass.
+  int64_t drawn(double share) const {
+    const double place = share * upto_[g_.n - 1];
+    int64_t low = 0, high = g_.n - 1;
+    while (low < high) {
+      const int64_t middle = (low + high) / 2;
+      if (upto_[middle] > place) high = middle;
+      else low = middle + 1;
+    }
+    return low;
+  }
+
+  double total(const double *left) const {
+    double sums[SUM_LANES] = {0.0};
+    for (int64_t i = 0; i < g_.n; i += SUM_LANES)
+      for (int64_t l = 0; l < SUM_LANES && i + l < g_.n; l++)
+        sums[l] += g_.weights ? g_.weights[i + l] * left[i + l] : left[i + l];
+    return folded_lanes(sums);
+  }
+
+  // Squared distances of rows from some of them, at most what they were before, (n_rows, n).
+  void measure(const int64_t *from, int64_t n_rows) {
+    typedef Strip<double> S;
+    constexpr int R = ROWS<double>;
+    int32_t order[R];
+    alignas(64) double found[R];
+    for (int64_t start = 0; start < g_.n; start += R) {
+      const int64_t count = g_.n - start < R ? g_.n - start : R;
+      number_rows(start, g_.n, order);
+      transpose(g_.X + start * g_.d, g_.d, order, g_.d, x_);
+      for (int64_t t = 0; t < n_rows; t++) {
+        const double *centre = g_.X + from[t] * g_.d;
+        for (int l = 0; l < R; l += S::size) {
+          S sum = all<S>(0.0);
+          for (int64_t i = 0; i < g_.d; i++) {
+            const S z = load<S>(x_ + i * R + l) - broadcast(centre[i]);
+            sum = multiply_add(z, z, sum);
+          }
+          store(found + l, sum);
+        }
+        double *to = left_ + t * g_.n + start;
+        const double *before = distances_ + start;
+        for (int64_t l = 0; l < count; l++) to[l] = found[l] < before[l] ? found[l] : before[l];
+      }
+    }
+  }
+
+  gmm_seeds &g_;
+  Arena arena_;
+  double *x_, *distances_, *upto_, *left_;
+  int64_t *tried_;
+};
+
+static int seed(gmm_seeds &seeds) { return Seeds(seeds).run(); }
 
 // ---- columns in order ---------------------------------------------------------------------------------
 

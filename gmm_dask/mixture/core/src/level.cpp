@@ -22,7 +22,7 @@ int NAME(gmm_look_at_, LEVEL)(gmm_look *look) { return LEVEL::look_at(*look); }
 
 int NAME(gmm_assign_, LEVEL)(gmm_groups *groups) { return LEVEL::assign(*groups); }
 
-int NAME(gmm_measure_, LEVEL)(gmm_distances *distances) { return LEVEL::measure(*distances); }
+int NAME(gmm_seed_, LEVEL)(gmm_seeds *seeds) { return LEVEL::seed(*seeds); }
 
 int NAME(gmm_put_in_order_, LEVEL)(gmm_column *column) { return LEVEL::put_in_order(*column); }
 
