@@ -25,7 +25,7 @@ from tests.mixture.test_core import BIT_CASES, bits_of_case
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / hatch_build.CORE / "src"
 FUNCTIONS = (
-    "gmm_expect", "gmm_score", "gmm_look_at", "gmm_assign", "gmm_seed", "gmm_put_in_order",
+    "gmm_expect", "gmm_score", "gmm_look_at", "gmm_settle", "gmm_seed", "gmm_put_in_order",
     "gmm_explain", "gmm_find_two_best", "gmm_interpolate",
 )  # fmt: skip
 EMULATOR = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")

@@ -139,7 +139,8 @@ class Judge:
         if not (variances < self._few_roundings).any():  # the gaps of all rows are narrower still
             return np.zeros(own.shape[:2], bool)
         narrow = variances < self._roundings
-        return np.any(narrow & (np.diagonal(self._total) > 2 * self._roundings), axis=2)
+        tied = narrow & (np.diagonal(self._total) > 2 * self._roundings)
+        return np.asarray(tied.any(axis=2))
 
     @cached_property
     def _few_roundings(self) -> Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ NOT_ALONE = 1e-12  # what other components have of a row at least, so that a los
 BACK = 0.2  # standard deviations from a component, and share of its weight: the same one
 Part = tuple[float, Array, Array]  # weight, mean and covariance
 Pair = tuple[Part, Part]
-ODD = 0.02  # what `_oddity` of one cluster may be, beside what chance adds
+ODD = 0.02  # what `_oddities` of one cluster may be, beside what chance adds
 PLAINLY = 8.0  # times what any parting promises
 PARTS = ("light", "skewed", "wide", "inner")  # how a component is parted in two
 
@@ -41,21 +42,25 @@ class Swaps:
         spurious: Sequence[int],
         rng: np.random.Generator,
     ) -> None:
-        k = len(parent.weights)
         R = ground.responsibilities(parent)
         losses = losses_of(ground, R, parent.weights)
         losses[list(spurious)] -= ground.n_rows
         self._by_loss = np.argsort(losses, kind="stable")
         self._least_loss = float(losses.min())
-        self._parted, self._rng = Parted(ground, parent, R), rng
-        self._ways = [
-            (losses[j] - self._parted.gain(of, how), j, of, how)
+        self._losses, self._parted, self._rng = losses, Parted(ground, parent, R), rng
+
+    @cached_property
+    def _ways(self) -> list[tuple[float, int, int, int]]:
+        """What each way costs, which component it takes away, and which one it parts and how."""
+        k = len(self._losses)
+        ways = [
+            (self._losses[j] - self._parted.gain(of, how), j, of, how)
             for j in range(k)
             for of in range(k)
             for how in range(len(PARTS))
             if j != of
         ]
-        self._ways.sort(key=lambda way: way[0])
+        return sorted(ways, key=lambda way: way[0])
 
     @property
     def cannot_pay(self) -> bool:
@@ -117,14 +122,15 @@ class Parted:
         squares = (Z**2).sum(axis=1)
         fourth = (Z * (r * squares)[:, None]).T @ Z / total
         values, vectors = np.linalg.eigh(fourth)
-        self._misfits[j] = self._misfit((Z * r[:, None]).T @ Z / total) * self.rows[j]
+        if self.ground.covariance_type != "full":
+            self._misfits[j] = _misfit((Z * r[:, None]).T @ Z / total) * self.rows[j]
         skew = (r * squares) @ Z / total
         size = float(np.sqrt(skew @ skew))
         _, axes = np.linalg.eigh((D * r[:, None]).T @ D)
         along = np.stack(
             [Z @ vectors[:, 0], Z @ (skew / max(size, 1e-300)), D @ axes[:, -1], -squares]
         )
-        self._oddities[j] = max(_oddity(along[i], r) for i in range(3))
+        self._oddities[j] = _oddities(along[:3], r).max()
         rows = self.rows[j]
         off = abs(float(squares @ (r * squares)) / total / (d * (d + 2)) - 1)
         gains = rows * np.array(
@@ -136,13 +142,6 @@ class Parted:
             ]
         )
         return mine, along, gains
-
-    def _misfit(self, covariance: Array) -> float:
-        """What a covariance of its own would bring each row, where its own should be the unit."""
-        if self.ground.covariance_type == "full":
-            return 0.0
-        values = np.linalg.eigvalsh(covariance)
-        return float((values - 1 - np.log(np.maximum(values, 1e-12))).sum() / 2)
 
     @property
     def are_gaussian(self) -> bool:
@@ -234,17 +233,24 @@ class Parted:
         return rows / self.ground.n_rows, np.asarray(mean), np.asarray(found)
 
 
-def _oddity(z: Array, r: Array) -> float:
-    """Skewness^2 / 6 + (kurtosis - 3)^2 / 24 of weighted values (Jarque and Bera 1987).
+def _misfit(covariance: Array) -> float:
+    """What a covariance of its own would bring each row, where its own should be the unit."""
+    values = np.linalg.eigvalsh(covariance)
+    return float((values - 1 - np.log(np.maximum(values, 1e-12))).sum() / 2)
 
-    Values beyond three standard deviations count as three, so that single far rows say little. Two
-    distant clusters of equal weight have 1 / 6.
+
+def _oddities(Z: Array, r: Array) -> Array:
+    """Skewness^2 / 6 + (kurtosis - 3)^2 / 24 of weighted values (s, n), (s,).
+
+    Jarque and Bera 1987. Values beyond three standard deviations count as three, so that single far
+    rows say little. Two distant clusters of equal weight have 1 / 6.
     """
-    total = max(float(r.sum()), 1e-300)
-    z = z - (r @ z) / total
-    z = np.clip(z / math.sqrt(max(float(r @ z**2) / total, 1e-300)), -3, 3)
-    skewness, kurtosis = float(r @ z**3) / total, float(r @ z**4) / total
-    return skewness**2 / 6 + (kurtosis - 3) ** 2 / 24
+    share = r / max(float(r.sum()), 1e-300)
+    Z = Z - (Z @ share)[:, None]
+    deviations = np.sqrt(np.maximum(Z**2 @ share, 1e-300))
+    Z = np.clip(Z / deviations[:, None], -3, 3)
+    cubes = Z**2 * Z
+    return np.asarray((cubes @ share) ** 2 / 6 + ((cubes * Z) @ share - 3) ** 2 / 24)
 
 
 def _roots(ground: Ground, mixture: Candidate) -> Array:

@@ -160,6 +160,7 @@ class Search:
         n_steps = LONG if is_all else min(LONG, self.effort.passes // GLANCE_SHARE)
         found = self._climb(live, n_steps, tol=self.settled, accelerate=True)
         ended = best_first([one for one in found if is_all or one.converged])
+        self.judge.look_at(ended)
         again = [x for x in ended if ended[0].log_likelihood - x.log_likelihood < self.same]
         is_sound = len(again) > 1 and self.judge.is_admissible(ended[0])
         is_plain = is_sound and self._swaps(ended[0]).cannot_pay

@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.mixture.core.library import Column, Groups, Seeds, address, call
+from gmm_dask.mixture.core import library
+from gmm_dask.mixture.core.library import Column, address, call
 
 Array = npt.NDArray[np.float64]
+
+
+def can_group() -> bool:
+    """Whether the library is there; one of an older build finds no groups."""
+    return hasattr(library.library(), "gmm_seed")
 
 
 def seeds(
@@ -22,7 +28,7 @@ def seeds(
     X, draws, weight = _double(X), _double(draws), None if weight is None else _double(weight)
     chosen = np.empty(k, np.int64)
     parts = (address(each) for each in (X, weight, draws, chosen))
-    call("gmm_seed", Seeds(*X.shape, k, n_trials, *parts))
+    call("gmm_seed", library.Seeds(*X.shape, k, n_trials, *parts))
     return chosen
 
 
@@ -39,11 +45,11 @@ def assigned(
     (n, d), k = X.shape, len(centres)
     labels, room = np.empty(n, np.int32), np.empty((k, 1 + d))
     at = address(room) or 0
-    record = Groups(
+    record = library.Groups(
         n, d, k, sweeps, still, address(X), address(weight), address(centres), address(labels), at,
         at + 8 * k,
     )  # fmt: skip
-    call("gmm_assign", record)
+    call("gmm_settle", record)
     return labels
 
 

@@ -187,7 +187,7 @@ def library() -> ctypes.CDLL | None:
         ]
     for name, of_rows in (
         ("gmm_look_at", Look),
-        ("gmm_assign", Groups),
+        ("gmm_settle", Groups),
         ("gmm_seed", Seeds),
         ("gmm_put_in_order", Column),
         ("gmm_measure_low_rank", Factors),
@@ -196,7 +196,8 @@ def library() -> ctypes.CDLL | None:
         ("gmm_find_two_best", TwoBest),
         ("gmm_interpolate", Curve),
     ):
-        getattr(loaded, name).argtypes = [ctypes.POINTER(of_rows), ctypes.c_int]
+        if hasattr(loaded, name):
+            getattr(loaded, name).argtypes = [ctypes.POINTER(of_rows), ctypes.c_int]
     loaded.gmm_exp_log.argtypes = [_POINTER, _POINTER, _POINTER, _INTEGER, ctypes.c_int]
     return loaded
 

@@ -17,8 +17,7 @@ REMEDY = "Try fewer components, a larger reg_covar, or leave out constant and du
 def factor_covariances(covariances: Array) -> Array:
     """U with U U^T = covariance^-1 of each (k, d, d), upper triangular with a positive diagonal."""
     variances = np.einsum("kdd->kd", covariances)
-    for j, diagonal in enumerate(variances):
-        _check_scale(diagonal, j, "variance")
+    _check_scales(variances)
     # Scaled to unit variances first: Cholesky's failure then means collinear, not badly scaled.
     scale = np.sqrt(variances)
     correlations = covariances / scale[:, :, None] / scale[:, None, :]
@@ -94,8 +93,7 @@ def factor_precision(precision: Array, j: int) -> Array:
 
 def factor_variances(variances: Array) -> Array:
     """1 / standard deviation; every variance must be positive and finite."""
-    for j, row in enumerate(np.atleast_1d(variances)):
-        _check_scale(np.atleast_1d(row), j, "variance")
+    _check_scales(np.atleast_1d(variances))
     return 1.0 / np.sqrt(variances)
 
 
@@ -104,6 +102,13 @@ def combined_features(correlation: Array) -> tuple[int, ...]:
     _, vectors = np.linalg.eigh(correlation)
     share = np.abs(vectors[:, 0])
     return tuple(int(i) for i in np.flatnonzero(share >= 0.3 * share.max()))
+
+
+def _check_scales(variances: Array) -> None:
+    """Raise for the first of several components, or of one, whose variances cannot be used."""
+    if not (np.isfinite(variances).all() and (variances > 0).all()):
+        for j, row in enumerate(variances):
+            _check_scale(np.atleast_1d(row), j, "variance")
 
 
 def _check_scale(diagonal: Array, j: int, what: str) -> None:

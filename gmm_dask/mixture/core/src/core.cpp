@@ -6,7 +6,7 @@
   int gmm_climb_all_##level(gmm_task *, gmm_climb *);          \
   int gmm_score_##level(gmm_task *, gmm_scores *);            \
   int gmm_look_at_##level(gmm_look *);                        \
-  int gmm_assign_##level(gmm_groups *);                       \
+  int gmm_settle_##level(gmm_groups *);                       \
   int gmm_seed_##level(gmm_seeds *);                          \
   int gmm_put_in_order_##level(gmm_column *);                 \
   int gmm_measure_low_rank_##level(gmm_factors *);            \
@@ -34,7 +34,7 @@ struct Functions {
   int (*climb_all)(gmm_task *, gmm_climb *);
   int (*score)(gmm_task *, gmm_scores *);
   int (*look_at)(gmm_look *);
-  int (*assign)(gmm_groups *);
+  int (*settle)(gmm_groups *);
   int (*seed)(gmm_seeds *);
   int (*put_in_order)(gmm_column *);
   int (*measure_factors)(gmm_factors *);
@@ -48,7 +48,7 @@ struct Functions {
 #define FUNCTIONS(number, level)                                                                     \
   {                                                                                                  \
     number, gmm_expect_##level, gmm_climb_all_##level, gmm_score_##level, gmm_look_at_##level,        \
-        gmm_assign_##level, gmm_seed_##level, gmm_put_in_order_##level,                           \
+        gmm_settle_##level, gmm_seed_##level, gmm_put_in_order_##level,                           \
         gmm_measure_low_rank_##level, gmm_sum_low_rank_##level, gmm_explain_##level,                 \
         gmm_find_two_best_##level, gmm_interpolate_##level, gmm_exp_log_##level                      \
   }
@@ -118,9 +118,9 @@ int gmm_look_at(gmm_look *look, int level) {
   return chosen ? chosen->look_at(look) : 2;
 }
 
-int gmm_assign(gmm_groups *groups, int level) {
+int gmm_settle(gmm_groups *groups, int level) {
   const Functions *chosen = functions_of(level);
-  return chosen ? chosen->assign(groups) : 2;
+  return chosen ? chosen->settle(groups) : 2;
 }
 
 int gmm_seed(gmm_seeds *seeds, int level) {

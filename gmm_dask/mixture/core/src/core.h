@@ -182,7 +182,7 @@ __attribute__((visibility("default"))) int gmm_expect(gmm_task *task, gmm_sums *
 __attribute__((visibility("default"))) int gmm_climb_all(gmm_task *task, gmm_climb *climb, int level);
 __attribute__((visibility("default"))) int gmm_score(gmm_task *task, gmm_scores *scores, int level);
 __attribute__((visibility("default"))) int gmm_look_at(gmm_look *look, int level);
-__attribute__((visibility("default"))) int gmm_assign(gmm_groups *groups, int level);
+__attribute__((visibility("default"))) int gmm_settle(gmm_groups *groups, int level);
 __attribute__((visibility("default"))) int gmm_seed(gmm_seeds *seeds, int level);
 __attribute__((visibility("default"))) int gmm_put_in_order(gmm_column *column, int level);
 __attribute__((visibility("default"))) int gmm_measure_low_rank(gmm_factors *factors, int level);

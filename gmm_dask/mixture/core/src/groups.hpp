@@ -132,7 +132,7 @@ class Assignment {
   double *x_, *packed_, *halves_, *middle_, *distances_;
 };
 
-static int assign(gmm_groups &groups) { return Assignment(groups).run(); }
+static int settle(gmm_groups &groups) { return Assignment(groups).run(); }
 
 // k rows far from one another: each the best of some that are drawn by squared distance from those before it
 // (Arthur and Vassilvitskii 2007, the greedy form of section 5).

@@ -20,7 +20,7 @@ int NAME(gmm_score_, LEVEL)(gmm_task *task, gmm_scores *scores) { return LEVEL::
 
 int NAME(gmm_look_at_, LEVEL)(gmm_look *look) { return LEVEL::look_at(*look); }
 
-int NAME(gmm_assign_, LEVEL)(gmm_groups *groups) { return LEVEL::assign(*groups); }
+int NAME(gmm_settle_, LEVEL)(gmm_groups *groups) { return LEVEL::settle(*groups); }
 
 int NAME(gmm_seed_, LEVEL)(gmm_seeds *seeds) { return LEVEL::seed(*seeds); }
 
