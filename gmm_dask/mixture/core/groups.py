@@ -8,14 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.mixture.core import library
-from gmm_dask.mixture.core.library import Column, address, call
 
 Array = npt.NDArray[np.float64]
 
 
 def can_group() -> bool:
     """Whether the library is there; one of an older build finds no groups."""
-    return hasattr(library.library(), "gmm_seed")
+    return library.knows("gmm_seed")
 
 
 def seeds(
@@ -27,8 +26,8 @@ def seeds(
     """
     X, draws, weight = _double(X), _double(draws), None if weight is None else _double(weight)
     chosen = np.empty(k, np.int64)
-    parts = (address(each) for each in (X, weight, draws, chosen))
-    call("gmm_seed", library.Seeds(*X.shape, k, n_trials, *parts))
+    parts = (library.address(each) for each in (X, weight, draws, chosen))
+    library.call("gmm_seed", library.Seeds(*X.shape, k, n_trials, *parts))
     return chosen
 
 
@@ -44,27 +43,31 @@ def assigned(
     X, centres, weight = _double(X), np.array(centres), None if weight is None else _double(weight)
     (n, d), k = X.shape, len(centres)
     labels, room = np.empty(n, np.int32), np.empty((k, 1 + d))
-    at = address(room) or 0
-    record = library.Groups(
-        n, d, k, sweeps, still, address(X), address(weight), address(centres), address(labels), at,
-        at + 8 * k,
-    )  # fmt: skip
-    call("gmm_settle", record)
+    at = library.address(room) or 0
+    parts = (library.address(each) for each in (X, weight, centres, labels))
+    library.call("gmm_settle", library.Groups(n, d, k, sweeps, still, *parts, at, at + 8 * k))
     return labels
 
 
 def order_of(values: Array) -> npt.NDArray[np.int64]:
     """The places of ascending values (n,), of equal ones in turn; NaN come last."""
+    if not library.is_there():
+        return np.argsort(values, kind="stable")
     values, order = _double(values), np.empty(len(values), np.int64)
-    call("gmm_put_in_order", Column(len(values), address(values), None, address(order), 0.0))
+    library.call(
+        "gmm_put_in_order",
+        library.Column(len(values), library.address(values), None, library.address(order), 0.0),
+    )
     return order
 
 
 def variance_within(values: Array, weight: Array | None = None) -> float:
     """Variance of finite values (n,) about the means of their two best separated parts."""
     values, weight = _double(values), None if weight is None else _double(weight)
-    column = Column(len(values), address(values), address(weight), None, 0.0)
-    call("gmm_put_in_order", column)
+    column = library.Column(
+        len(values), library.address(values), library.address(weight), None, 0.0
+    )
+    library.call("gmm_put_in_order", column)
     return float(column.variance_within)
 
 

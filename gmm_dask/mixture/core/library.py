@@ -207,6 +207,11 @@ def is_there() -> bool:
     return library() is not None
 
 
+def knows(function: str) -> bool:
+    """Whether the library is there and has this function; one of an older build may not."""
+    return hasattr(library(), function)
+
+
 def level() -> int:
     """The level that runs: the best of this processor, or a lower one that GMM_DASK_LEVEL names.
 
