@@ -2,7 +2,6 @@
 
 from gmm_dask.fitting.em import Expectation, Fit, Rule, SharedPass, advance, fit, go_on, passes
 from gmm_dask.fitting.events import Action, Event, listed, quoted
-from gmm_dask.fitting.from_sample import fit_from_sample, fits_to_come
 from gmm_dask.fitting.initial.clutter import SHARE as NOISE_SHARE
 from gmm_dask.fitting.initial.initial_values import Given, checked_start
 from gmm_dask.fitting.initial.initialize import INIT_METHODS, initialize
@@ -26,6 +25,7 @@ from gmm_dask.fitting.sample import (
     settling_rows,
     telling_rows,
 )
+from gmm_dask.fitting.starts import fit_from_sample, fits_to_come
 from gmm_dask.fitting.state import Keeper, Progress, State
 
 __all__ = [

@@ -1,8 +1,8 @@
-"""Where fits over all rows start: what a search, short runs and EM on the sample find."""
+"""From a sample of the rows to a fit over all of them: starts, EM on the sample, EM on all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +10,8 @@ from itertools import count
 
 import numpy as np
 
-from gmm_dask.fitting.em import Expectation, Fit, Rule, advance, passes
+from gmm_dask.fitting.em import Expectation, Fit, Rule, advance, go_on, passes
+from gmm_dask.fitting.events import Event
 from gmm_dask.fitting.initial.clutter import clustered, finds_noise, price
 from gmm_dask.fitting.initial.initial_values import Given
 from gmm_dask.fitting.initial.initialize import Prepared, initialize, prepare, start_of_groups
@@ -24,10 +25,10 @@ from gmm_dask.fitting.outcome import (
     best_of,
     unheard,
 )
-from gmm_dask.fitting.sample import MAX_PASSES, Method, Sample, refine
+from gmm_dask.fitting.sample import MAX_PASSES, Method, Sample, refine, rule_of
 from gmm_dask.fitting.search.best_start import Found, best_start, has_rows
 from gmm_dask.fitting.search.ground import FAMILIES, MATRICES
-from gmm_dask.fitting.state import Progress, State
+from gmm_dask.fitting.state import Keeper, Progress, State
 from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 
@@ -298,3 +299,87 @@ def _noiseless(start: Step, guard: Maximisation) -> Step:
 
 def _end(result: FitResult) -> Step:
     return Step(result.parameters, result.events_)
+
+
+def fit_from_sample(
+    sample: Sample,
+    expectation: Expectation,
+    method: Method,
+    guards: Sequence[Maximisation],
+    seeds: Sequence[np.random.SeedSequence],
+    *,
+    rough: Expectation | None = None,
+    given: Given | None = None,
+    watch: Watcher | None = None,
+    tell: Callable[[tuple[Event, ...]], None] | None = None,
+    report: Report = unheard,
+    keep: Keeper | None = None,
+    progress: Progress | None = None,
+) -> list[FitResult]:
+    """A fit over all rows from each start, or from the one that is best on the sample.
+
+    Parameters
+    ----------
+    guards, seeds : one for each start
+        The guards are numbered from 1.
+    rough : parameters -> statistics, optional
+        The same as for `go_on`.
+    given : Given, optional
+        Initial values of the user, from which the sample does not lead away.
+    tell : callable, optional
+        Called with the events of each start.
+    report : Report
+        Called with how far the starts are.
+    keep : callable, optional
+        Called with what it takes to go on, before the first pass of a start and after each pass.
+    progress : Progress, optional
+        How far an earlier call with the same arguments came: the results are those that it would
+        have had, but for the trajectories of finished starts other than the best.
+
+    Raises
+    ------
+    As `initialize` and `fit`.
+    """
+    starts, rule = Starts(sample, method, given or Given(), report), rule_of(sample, method)
+    results = [] if progress is None else list(progress.finished)
+    for state, guard in starts.begun(guards, seeds, progress):
+        if state.n_passes == 0:
+            state = replace(state, is_rough=rough is not None)
+            if tell is not None:
+                tell(state.events)
+        to_come = 0 if starts.one_goes_on else len(guards) - guard.start
+        results.append(
+            go_on(
+                expectation,
+                Fit(state, guard, rule),
+                rough=rough,
+                watch=watch,
+                keep=_kept(keep, guard.start, tuple(results), to_come),
+            )
+        )
+    return results
+
+
+def fits_to_come(
+    sample: Sample,
+    method: Method,
+    guards: Sequence[Maximisation],
+    seeds: Sequence[np.random.SeedSequence],
+    *,
+    report: Report = unheard,
+    is_rough: bool = False,
+) -> list[Fit]:
+    """The fits that `fit_from_sample` makes one after the other, before their first passes."""
+    starts, rule = Starts(sample, method, Given(), report), rule_of(sample, method)
+    return [
+        Fit(replace(state, is_rough=is_rough), guard, rule)
+        for state, guard in starts.begun(guards, seeds, None)
+    ]
+
+
+def _kept(
+    keep: Keeper | None, start: int, finished: tuple[FitResult, ...], n_to_come: int
+) -> Callable[[State], None] | None:
+    if keep is None:
+        return None
+    return lambda state: keep(Progress(start, state, finished, n_to_come))

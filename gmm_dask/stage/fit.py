@@ -1,4 +1,4 @@
-"""Fit a mixture to the planned rows and write the model."""
+"""Fit a mixture to the planned rows, or the best of candidates, and write the model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,21 @@ import numpy.typing as npt
 
 from gmm_dask import fitting
 from gmm_dask.engine import Backend, Held, Survey, hold, release, survey
-from gmm_dask.fitting.choice import Selection
+from gmm_dask.fitting.choice import Candidate, Selection
 from gmm_dask.mixture import core, merge_tree
 from gmm_dask.mixture.estimate import Cause
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.roads.cautions import Caution, gist, noise_caution
-from gmm_dask.roads.fitting_run import FitData, FitListener, tasks_told
+from gmm_dask.roads.fitting_run import (
+    FitCheckpoint,
+    FitData,
+    FitListener,
+    FittedRows,
+    fit_rows,
+    tasks_told,
+)
+from gmm_dask.roads.grid_run import Grid, select_rows
+from gmm_dask.roads.variational_run import Belief, infer_rows
 from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints import Keeper
 from gmm_dask.stage.identity import settings_hash, software_versions
@@ -29,7 +38,6 @@ from gmm_dask.stage.labels.severity import Severities
 from gmm_dask.stage.lineage.changes import Changes, changes_of, numbered
 from gmm_dask.stage.lineage.following import predecessor
 from gmm_dask.stage.report.data import MAX_ROWS, report_sample
-from gmm_dask.stage.select import fit_or_select
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import Model, Plan, dump_model, load_model_file, parameters_bytes
@@ -37,6 +45,10 @@ from gmm_dask.storage import Model, Plan, dump_model, load_model_file, parameter
 NAME_THEM = (
     "Name the features that are to be clustered in data.features or with --features; "
     "data.id_columns carries other columns to the labels."
+)
+ANEW = (
+    "The survey of an earlier attempt is used again; the passes of a grid and those of variational "
+    "inference keep no checkpoint and begin anew."
 )
 
 
@@ -341,3 +353,42 @@ def write_model(job: Job[Any], model: Model) -> Model:
         model = load_model_file(folder.get("model.json"), folder.path("model.json"))
     folder.put_of_model("parameters.parquet", parameters_bytes(model), model.sha256)
     return model
+
+
+def fit_or_select(
+    data: FitData,
+    backend: Backend,
+    settings: Settings,
+    listener: FitListener,
+    checkpoint: FitCheckpoint,
+    watcher: Watcher,
+    *,
+    seeds: Sequence[np.random.SeedSequence],
+) -> tuple[FittedRows, Selection | None]:
+    """The fit of the settings; among candidates the best, with the table of all.
+
+    Of a grid that was stopped the survey is kept. Its states are those of as many fits as there are
+    candidates, each of which starts on the sample and needs but a few passes: to make them again
+    costs less than to keep them.
+    """
+    if settings.fit.weight_concentration_prior_type is not None:
+        belief = Belief.of(settings.fit, data.rows.n_features)
+        if checkpoint.survey() is not None:
+            watcher.detail(ANEW)
+        asked = (data, backend, settings.fit, belief, listener, checkpoint)
+        return infer_rows(*asked, seeds=seeds).fitted, None
+    if not settings.select.is_asked:
+        return fit_rows(data, backend, settings.fit, listener, checkpoint, seeds=seeds), None
+    select = settings.select
+    candidates = [Candidate(*each) for each in settings.candidates]
+    watcher.detail(
+        f"{len(candidates)} candidates share every read: n_components {settings.in_short}; the "
+        f"choice is by {select.criterion.replace('_', ' ')}."
+    )
+    if checkpoint.survey() is not None:
+        watcher.detail(ANEW)
+    grid = Grid(candidates, select.criterion, select.n_bootstrap)
+    found = select_rows(data, backend, settings.fit, grid, listener, checkpoint, seeds=seeds)
+    for line in found.selection.reason:
+        watcher.detail(line)
+    return found.fitted, found.selection

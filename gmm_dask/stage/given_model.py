@@ -10,7 +10,7 @@ from gmm_dask.fitting import Outcome
 from gmm_dask.redaction import redacted_document
 from gmm_dask.stage import text
 from gmm_dask.stage.identity import note_contents, software_versions
-from gmm_dask.stage.labels.profile_record import profile_records
+from gmm_dask.stage.labels.certainty import profile_records
 from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE, Changes, first_descents
 from gmm_dask.stage.publish import make_latest
 from gmm_dask.stage.report import ReportData, render_report

@@ -9,8 +9,7 @@ from typing import Any
 from gmm_dask.errors import ModelFileError, OutputError
 from gmm_dask.fitting import Event, Outcome
 from gmm_dask.mixture import Cause
-from gmm_dask.stage.labels.certainty import kinds
-from gmm_dask.stage.labels.profile_record import PROFILES
+from gmm_dask.stage.labels.certainty import PROFILES, kinds
 from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE, Changes, first_descents
 from gmm_dask.storage import (
     COUNT,

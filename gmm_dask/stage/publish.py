@@ -20,9 +20,8 @@ from gmm_dask.stage import text
 from gmm_dask.stage.fit import Fitted
 from gmm_dask.stage.identity import note_contents, software_versions
 from gmm_dask.stage.job import Job, delta_url
-from gmm_dask.stage.labels.certainty import certainty
+from gmm_dask.stage.labels.certainty import certainty, profile_records
 from gmm_dask.stage.labels.labelling import Labelled
-from gmm_dask.stage.labels.profile_record import profile_records
 from gmm_dask.stage.lineage.changes import CHANGES, CHANGES_FILE, before_of, with_movers
 from gmm_dask.stage.lineage.registry import as_its_run
 from gmm_dask.stage.outputs import Published, load_published, open_output

@@ -16,8 +16,7 @@ from gmm_dask.pictures.telling import most_telling
 from gmm_dask.roads.cautions import LACKS_NOISE, gist
 from gmm_dask.sampling import Oddity
 from gmm_dask.stage import text
-from gmm_dask.stage.labels.certainty import in_words
-from gmm_dask.stage.labels.profile_record import profile_lines, profile_records
+from gmm_dask.stage.labels.certainty import in_words, profile_lines, profile_records
 from gmm_dask.storage import (
     Model,
 )

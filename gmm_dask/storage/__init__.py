@@ -81,7 +81,6 @@ from gmm_dask.storage.records.contents import (
     read_contents_of,
     states_of,
 )
-from gmm_dask.storage.records.cross_tables import CrossTables, ValueCounts
 from gmm_dask.storage.records.delta_output import (
     TableOrigin,
     check_target,
@@ -105,10 +104,12 @@ from gmm_dask.storage.records.model_file import (
     parameters_bytes,
 )
 from gmm_dask.storage.records.receipts import (
+    CrossTables,
     FileRows,
     LabelledPart,
     LabelSums,
     PartReceipt,
+    ValueCounts,
     content_problem,
     labelled_before,
     write_part,
@@ -122,7 +123,7 @@ from gmm_dask.storage.records.statistics_file import (
     load_statistics,
 )
 from gmm_dask.storage.store.local_store import read_regular, write_file
-from gmm_dask.storage.store.object_errors import brief
+from gmm_dask.storage.store.object_store import brief
 from gmm_dask.storage.store.protocol import Store
 from gmm_dask.storage.store.runs import (
     CONTENTS,

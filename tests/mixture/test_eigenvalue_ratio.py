@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 from gmm_dask import GaussianMixture
 from gmm_dask.errors import SettingsError
 from gmm_dask.mixture.covariance import family
-from gmm_dask.mixture.covariance.ratio import within_ratio
+from gmm_dask.mixture.covariance.factors import within_ratio
 
 
 def loss(values: np.ndarray, rows: np.ndarray, held: np.ndarray) -> float:

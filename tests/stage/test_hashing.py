@@ -138,7 +138,7 @@ def test_a_stopped_run_knows_what_it_read_and_goes_on_though_rights_changed(
 def test_a_survey_that_was_kept_says_which_pages_it_is_of(
     rows: Path, iris_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gmm_dask.stage.checkpoints.survey_record.SHARE", 0)
+    monkeypatch.setattr("gmm_dask.stage.checkpoints.keeper.SHARE", 0)
     settings = of_rows(rows, iris_settings, output={"checkpoint_seconds": 0})
     with pytest.raises(KeyboardInterrupt):
         run(settings, At("label", stop))

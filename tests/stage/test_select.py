@@ -16,10 +16,10 @@ from gmm_dask import GaussianMixtureSelector
 from gmm_dask.command.results import print_published
 from gmm_dask.engine import Survey
 from gmm_dask.errors import SettingsError
+from gmm_dask.stage.fit import ANEW
 from gmm_dask.stage.outputs import open_output
 from gmm_dask.stage.report.figures import selection_figure
 from gmm_dask.stage.run import run
-from gmm_dask.stage.select import ANEW
 from gmm_dask.stage.settings import Settings, settings_from
 from gmm_dask.stage.watch import Watcher
 
@@ -90,10 +90,7 @@ def test_the_picture_is_the_same_for_the_same_table(folder: Path) -> None:
 def test_a_stopped_grid_keeps_its_survey_and_says_that_passes_begin_anew(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("keeper", "survey_record"):
-        monkeypatch.setattr(
-            f"gmm_dask.stage.checkpoints.{module}.is_worth_keeping", lambda surveyed: True
-        )
+    monkeypatch.setattr("gmm_dask.stage.checkpoints.keeper.is_worth_keeping", lambda surveyed: True)
     asked = settings(folder, {"n_components": [2, 3]})
 
     def stopped(*_: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from gmm_dask.errors import DataError, InputError, OutputError
 from gmm_dask.storage.input.planning import plan_dataset
-from gmm_dask.storage.store import object_errors, object_store
+from gmm_dask.storage.store import object_store
 from gmm_dask.storage.store.object_store import CONFLICTS, ObjectStore
 from gmm_dask.storage.store.protocol import create_once
 from gmm_dask.storage.store.runs import open_store
@@ -254,8 +254,8 @@ def silence(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         }
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(object_errors, "READ_SECONDS", 0.2)
-        monkeypatch.setattr(object_errors, "ATTEMPTS", 1)
+        monkeypatch.setattr(object_store, "READ_SECONDS", 0.2)
+        monkeypatch.setattr(object_store, "ATTEMPTS", 1)
         try:
             yield asked
         finally:
@@ -288,7 +288,7 @@ def test_a_service_that_never_answers_ends_in_an_error_that_says_so(
 def test_each_request_ends_unless_the_users_configuration_waits_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert object_errors.filesystem("s3").config_kwargs["read_timeout"] == 20
+    assert object_store.filesystem("s3").config_kwargs["read_timeout"] == 20
     monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 99}})
-    waits = object_errors.filesystem("s3").config_kwargs
+    waits = object_store.filesystem("s3").config_kwargs
     assert (waits["read_timeout"], waits["connect_timeout"]) == (99, 10)

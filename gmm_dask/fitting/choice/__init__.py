@@ -1,7 +1,7 @@
 """The choice of a model: candidates that share every pass, and the criteria they are ranked by."""
 
 from gmm_dask.fitting.choice.annihilation import Annihilation, annihilated
-from gmm_dask.fitting.choice.bootstrap import Bootstrap, bootstrap_test
+from gmm_dask.fitting.choice.bootstrap import Bootstrap, bootstrap_test, split_starts
 from gmm_dask.fitting.choice.members import Member, at_their_ends, fallen
 from gmm_dask.fitting.choice.ranking import (
     CRITERIA,
@@ -11,7 +11,6 @@ from gmm_dask.fitting.choice.ranking import (
     prediction_strength,
 )
 from gmm_dask.fitting.choice.shared_starts import settled, shared_starts
-from gmm_dask.fitting.choice.splits import split_starts
 
 __all__ = [
     "CRITERIA",

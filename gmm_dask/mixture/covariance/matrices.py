@@ -15,9 +15,10 @@ from gmm_dask.mixture.covariance.factors import (
     factor_covariances,
     factor_precision,
     not_completed,
+    units_of,
+    within_ratio,
 )
 from gmm_dask.mixture.covariance.family import FACTOR_SLACK, Array, CovarianceFamily, Indices
-from gmm_dask.mixture.covariance.ratio import units_of, within_ratio
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from gmm_dask.mixture.covariance.factors import factor_variances
+from gmm_dask.mixture.covariance.factors import factor_variances, units_of, within_ratio
 from gmm_dask.mixture.covariance.family import Array, CovarianceFamily, Indices
-from gmm_dask.mixture.covariance.ratio import units_of, within_ratio
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,20 +2,24 @@
 
 An alias points to a version that is whole, always: it is set by an entry that is made of the newest
 one, which says what was removed, and `gc` removes nothing that an alias points to.
+
+A run moves the alias that its settings name if it meets their limits. A limit that is set and
+cannot be measured is not met: nobody would know that it was not looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from gmm_dask.errors import NotPromotedError, OutputError, SettingsError, shown
 from gmm_dask.redaction import secret_problem
-from gmm_dask.stage.lineage.promotion import judged
-from gmm_dask.stage.outputs import Published, open_model, resolve
+from gmm_dask.stage.outputs import Published, load_published, open_model, resolve
 from gmm_dask.stage.settings import ScoreSettings, Settings
 from gmm_dask.storage import (
     FLAG,
+    NUMBER,
     At,
     Clock,
     Registry,
@@ -26,9 +30,11 @@ from gmm_dask.storage import (
     is_alias,
     latest,
     open_store,
+    optional,
     parse_ref,
     part,
     read_version,
+    shape,
     utc_now,
     verify,
     version_numbers,
@@ -36,6 +42,30 @@ from gmm_dask.storage import (
 
 MAX_NAME = 100  # characters of a component's name
 _OUTPUT = part(settings=part(output=part(private=FLAG)))  # of run.json
+_LIMITS = shape(
+    {},
+    {
+        "log_likelihood_loss": optional(NUMBER),
+        "movers": optional(NUMBER),
+        "drift": optional(NUMBER),
+    },
+    strict=False,
+)
+_PROMOTION = part(settings=shape({}, {"promotion": _LIMITS}, strict=False))  # of run.json
+_WORDS = {
+    "log_likelihood_loss": "the loss of log-likelihood per row",
+    "movers": "the share of rows that have another component",
+    "drift": "the drift of the shares of components (PSI)",
+}
+_FOLLOW = (
+    "have the run follow that version (output.follows) and count (labels.compare), or promote "
+    "with --unchecked."
+)
+_REMEDY = {
+    "log_likelihood_loss": _FOLLOW,
+    "movers": _FOLLOW,
+    "drift": "it is of a refresh (`gmm-dask refresh`); or promote with --unchecked.",
+}
 
 
 def as_its_run(folder: RunFolder) -> Store:
@@ -244,3 +274,57 @@ def _changed(store: Store, change: Callable[[Registry], Registry], now: Clock) -
         return replace(newest, number=number, published=now(), registry=registry)
 
     return append(store, entry)
+
+
+def judged(
+    folder: RunFolder, version: Version, champion: Version
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What was measured of each criterion, and which of them are not met, in sentences.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Folder of the version that is to be promoted; its run.json has the limits.
+    version, champion : Version
+        The one that is to be promoted, and the one that has the alias.
+
+    Raises
+    ------
+    OutputError
+        One of the versions is damaged.
+    """
+    about = _PROMOTION.load(folder.get_json("run.json"), At(folder.path("run.json")))
+    limits: Mapping[str, float | None] = about["settings"].get("promotion") or {}
+    candidate = load_published(folder, version, new=False)
+    found = tuple(_judged(candidate, champion, limits))
+    return tuple(said for said, _ in found), tuple(said for said, is_met in found if not is_met)
+
+
+def _judged(
+    candidate: Published, champion: Version, limits: Mapping[str, float | None]
+) -> Iterator[tuple[str, bool]]:
+    changes, metrics = candidate.changes, candidate.metrics
+    followed = None if changes is None else changes.follows
+    against = followed is not None and followed.run_id == champion.run_id
+    before = metrics.get("before") or {}
+    measured: dict[str, Any] = {}
+    if against and before.get("log_likelihood_per_row") is not None:
+        loss = before["log_likelihood_per_row"] - metrics["log_likelihood_per_row"]
+        measured["log_likelihood_loss"] = loss
+    if against and before.get("movers") is not None:
+        measured["movers"] = before["movers"]
+    measured["drift"] = ((metrics.get("refresh") or {}).get("drift") or {}).get("psi")
+    for name, what in _WORDS.items():
+        limit, value = limits.get(name), measured.get(name)
+        if limit is None:
+            continue
+        if value is None:
+            yield (
+                f"promotion.{name} is {limit:g}, and {what} was not measured against version "
+                f"{champion.number}: {_REMEDY[name]}",
+                False,
+            )
+        else:
+            is_met = value <= limit
+            verdict = "within" if is_met else "beyond"
+            yield f"{what} is {value:.4g}, {verdict} the limit of {limit:g}.", is_met

@@ -12,8 +12,7 @@ import numpy as np
 from gmm_dask.pictures.telling import FAR, away, distinctions, strongest_correlations
 from gmm_dask.pictures.view import CERTAIN
 from gmm_dask.stage import text
-from gmm_dask.stage.labels.certainty import agreements
-from gmm_dask.stage.labels.profile_record import profile_lines
+from gmm_dask.stage.labels.certainty import agreements, profile_lines
 from gmm_dask.stage.lineage.history import changed
 from gmm_dask.stage.report.data import ReportData
 from gmm_dask.stage.summary import Components, in_use

@@ -13,7 +13,6 @@ from gmm_dask.errors import SettingsError
 from gmm_dask.redaction import secrets_in
 from gmm_dask.sections import NO_SECRETS, FitSettings
 from gmm_dask.stage.settings.complaints import Location, complaints, refusal
-from gmm_dask.stage.settings.data_settings import DataSettings
 from gmm_dask.stage.settings.grid_settings import SelectSettings
 from gmm_dask.stage.settings.output_settings import (
     FitOutputSettings,
@@ -24,6 +23,7 @@ from gmm_dask.stage.settings.output_settings import (
 from gmm_dask.stage.settings.run_settings import (
     AnySettings,
     ClusterSettings,
+    DataSettings,
     MemorySettings,
     ScoreSettings,
     Settings,

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 from gmm_dask.errors import DataError, GmmDaskError, InputChangedError, InputError
 from gmm_dask.redaction import holds_secret, redacted
-from gmm_dask.storage.store.object_errors import as_os_error, brief, filesystem, http_status
+from gmm_dask.storage.store.object_store import as_os_error, brief, filesystem, http_status
 
 MAX_ALIKE = 20  # lines of one kind that are spelt out; the rest is counted
 

@@ -21,7 +21,7 @@ from gmm_dask.storage.input.listing.table_formats import (
     said,
     storage_options,
 )
-from gmm_dask.storage.store.object_errors import brief
+from gmm_dask.storage.store.object_store import brief
 
 OURS = "Labels of gmm_dask"  # begins the description of a table that may be overwritten
 PREFIX = "gmm_dask."

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from gmm_dask.storage.store.object_errors import os_errors
+from gmm_dask.storage.store.object_store import os_errors
 
 FOLDER_MARK = (
     "_$folder$"  # ends the name of an empty object that EMR and Hadoop put beside a folder

@@ -22,7 +22,7 @@ from gmm_dask.storage.input.inputs import (
     with_lower_scheme,
 )
 from gmm_dask.storage.input.listing.folders import Folders, LocalFolders, RemoteFolders
-from gmm_dask.storage.store.object_errors import os_errors
+from gmm_dask.storage.store.object_store import os_errors
 
 MAX_ALTERNATIVES = 10_000  # of one text with braces: a few braces stand for millions of paths
 ANY_FOLDERS = "**"

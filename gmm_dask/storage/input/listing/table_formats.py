@@ -23,7 +23,7 @@ import pyarrow as pa
 from gmm_dask.errors import DataError
 from gmm_dask.storage.input.columns.column_types import Key, Keys
 from gmm_dask.storage.input.inputs import is_remote, unreadable
-from gmm_dask.storage.store.object_errors import brief, os_errors
+from gmm_dask.storage.store.object_store import brief, os_errors
 
 DELTA_MARK = "_delta_log"
 # Folders by which a table is known, its kind, and what a name in the folder must be.

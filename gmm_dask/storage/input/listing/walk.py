@@ -21,7 +21,7 @@ from gmm_dask.storage.input.listing.places import (
     joined,
 )
 from gmm_dask.storage.input.listing.table_formats import table_around, table_format
-from gmm_dask.storage.store.object_errors import GIVE_CREDENTIALS, NO_CREDENTIALS, as_os_error
+from gmm_dask.storage.store.object_store import GIVE_CREDENTIALS, NO_CREDENTIALS, as_os_error
 
 SUFFIXES = (".parquet", ".pq", ".parq")
 FEW_FOLDERS = 8  # to ask an object store about, one after the other

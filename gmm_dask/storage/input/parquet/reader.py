@@ -29,7 +29,7 @@ from gmm_dask.storage.input.parquet.opened import (
 from gmm_dask.storage.input.parquet.row_groups import WRITE_AGAIN
 from gmm_dask.storage.input.plan import Plan
 from gmm_dask.storage.input.sources import ChunkSource, sources
-from gmm_dask.storage.store.object_errors import brief
+from gmm_dask.storage.store.object_store import brief
 
 COLUMNS_AT_ONCE = 32  # each open column holds a page of a megabyte or two
 
