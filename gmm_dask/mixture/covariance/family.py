@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import SettingsError, SingularCovarianceError
-from gmm_dask.mixture.covariance.factors import asymmetric
+from gmm_dask.mixture.covariance.factors import asymmetric, factor_covariances
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -100,7 +100,6 @@ class CovarianceFamily(ABC):
         return found
 
     @classmethod
-    @abstractmethod
     def of_precisions(cls, k: int, d: int, precisions: Array) -> Self:
         """The family of given precisions.
 
@@ -111,6 +110,10 @@ class CovarianceFamily(ABC):
         SettingsError
             The family cannot be found from precisions.
         """
+        raise SettingsError(
+            f"'{cls.name} precision' should be left out: the family starts from weights and means, "
+            "and finds its covariances from these"
+        )
 
     @cached_property
     def precisions_cholesky(self) -> Array:
@@ -133,9 +136,9 @@ class CovarianceFamily(ABC):
         """U U^T, in the shape of the covariances."""
 
     @property
-    @abstractmethod
     def variances(self) -> Array:
         """Variance of each feature in each component, (k, d)."""
+        return np.asarray(np.einsum("kdd->kd", self.dense()))
 
     @property
     def matrices(self) -> Array | None:
@@ -157,10 +160,10 @@ class CovarianceFamily(ABC):
         """
         return None
 
-    @property
-    @abstractmethod
+    @cached_property
     def core_factors(self) -> Array:
         """Factors as the core takes them: (c, d, d), c = 1 where shared, or (k, d) of 1 / std."""
+        return factor_covariances(self.dense())
 
     @property
     def owners(self) -> Sequence[int | None]:
@@ -208,20 +211,23 @@ class CovarianceFamily(ABC):
             sum_x[j] += resp_j @ D
             self.add_scatter(scatter, j, resp_j, D, work)
 
-    @abstractmethod
     def scatter_of(self, weights: Array, V: Array) -> Array:
         """Sum of w v v^T, one vector a component, in the shape of scatter; w (k,), V (k, d)."""
+        scatter, work = np.zeros(self.sum_shape), np.empty((1, self.n_features))
+        for j in range(self.n_components):
+            self.add_scatter(scatter, j, weights[j : j + 1], V[j : j + 1], work)
+        return scatter
 
-    @abstractmethod
     def uncorrelated(self, squares: Array) -> Array:
         """Scatter of these sums of squares (k, d) without any correlation."""
+        return self.kept(squares)
 
     @abstractmethod
     def expected_scatter(self, rows: Array) -> Array:
         """Expected scatter of so many unseen rows of each component (k,)."""
 
     def kept(self, sums: Array) -> Array:
-        """Scatter in the family's shape, of the core's sums (c, d, d) or (k, d)."""
+        """Scatter in the family's shape, of matrices (k, d, d) or sums of squares (k, d)."""
         return sums
 
     # The M-step
@@ -237,9 +243,9 @@ class CovarianceFamily(ABC):
         """What sums of squares (k, d) without any correlation add to the covariances, averaged."""
         return self.averaged(self.uncorrelated(squares), rows, extra).covariances
 
-    @abstractmethod
     def one_of_variances(self, variances: Array) -> Array:
         """One covariance with these variances (d,) and no correlation, as `plus` takes it."""
+        return np.asarray(self.diagonal(1, variances).covariances[0])
 
     # Priors
 
@@ -264,17 +270,9 @@ class CovarianceFamily(ABC):
     def limited(self, ratio: float, rows: Array, variances: Array) -> Self:
         """The covariances of greatest likelihood whose eigenvalues are within a ratio.
 
-        The largest eigenvalue of all components is at most `ratio` times the least one, on columns
-        scaled to unit variances; where a component has one variance, in the data's units.
-
-        Parameters
-        ----------
-        ratio : float
-            At least 1.
-        rows : (k,)
-            Rows behind each covariance, in any unit.
-        variances : (d,)
-            The variances of the data.
+        The largest eigenvalue of all components is at most `ratio`, of 1 or more, times the least
+        one, on columns scaled to unit variances; where a component has one variance, in the data's
+        units. `rows` (k,) are behind each covariance, in any unit; the data have these `variances`.
 
         Raises
         ------

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gmm_dask.errors import SettingsError
-from gmm_dask.mixture.covariance.factors import factor_covariances, factor_variances
+from gmm_dask.mixture.covariance.factors import factor_variances
 from gmm_dask.mixture.covariance.family import Array, CovarianceFamily, Indices
 from gmm_dask.mixture.covariance.matrices import Full
 
@@ -71,13 +71,6 @@ class LowRank(CovarianceFamily):
             packed[j] = _principal(covariance, cls.rank)
         return cls(k, d, packed)
 
-    @classmethod
-    def of_precisions(cls, k: int, d: int, precisions: Array) -> Self:
-        raise SettingsError(
-            f"'{cls.name} precision' should be left out: the family starts from weights and means, "
-            "and finds its loadings"
-        )
-
     @property
     def loadings(self) -> Array:
         return self.covariances[:, :, :-1]
@@ -104,14 +97,6 @@ class LowRank(CovarianceFamily):
         found = self.loadings @ self.loadings.swapaxes(1, 2)
         found[:, along, along] += self.noise
         return found
-
-    @property
-    def core_factors(self) -> Array:
-        return np.asarray(self._dense_factors)
-
-    @cached_property
-    def _dense_factors(self) -> Array:
-        return factor_covariances(self.dense())
 
     def log_determinants(self) -> Array:
         return np.asarray(self._log_determinants)

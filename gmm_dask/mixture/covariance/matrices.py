@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -31,7 +32,7 @@ class Matrices(CovarianceFamily):
     def matrices(self) -> Array:
         return self._stacked(self.covariances)
 
-    @property
+    @cached_property
     def core_factors(self) -> Array:
         return self._stacked(self.precisions_cholesky)
 
@@ -49,6 +50,9 @@ class Matrices(CovarianceFamily):
         np.multiply(D, np.sqrt(resp)[:, None], out=work)
         target = self._of(scatter, j)
         target += work.T @ work
+
+    def uncorrelated(self, squares: Array) -> Array:
+        return self.kept(np.asarray(squares[:, :, None] * np.eye(self.n_features)))
 
     def one_of_variances(self, variances: Array) -> Array:
         return np.diag(variances)
@@ -163,17 +167,6 @@ class Full(Matrices):
         factors = np.stack([factor_precision(p, j) for j, p in enumerate(precisions)])
         return cls(k, d, _inverses(factors), factors)
 
-    @property
-    def variances(self) -> Array:
-        return np.asarray(np.einsum("kdd->kd", self.covariances))
-
-    def scatter_of(self, weights: Array, V: Array) -> Array:
-        root = V * np.sqrt(weights)[:, None]
-        return np.asarray(root[:, :, None] * root[:, None, :])
-
-    def uncorrelated(self, squares: Array) -> Array:
-        return np.asarray(squares[:, :, None] * np.eye(squares.shape[1]))
-
     def averaged(self, scatter: Array, rows: Array, extra: float = 0.0) -> Self:
         counted = rows + extra
         return self._with(scatter / np.where(counted == 0, 1.0, counted)[:, None, None])
@@ -224,16 +217,9 @@ class Tied(Matrices):
     def owners(self) -> Sequence[int | None]:
         return (None,)
 
-    @property
-    def variances(self) -> Array:
-        return np.broadcast_to(np.diagonal(self.covariances), (self.n_components, self.n_features))
-
     def scatter_of(self, weights: Array, V: Array) -> Array:
         root = V * np.sqrt(weights)[:, None]
         return np.asarray(root.T @ root)
-
-    def uncorrelated(self, squares: Array) -> Array:
-        return np.diag(squares.sum(axis=0))
 
     def kept(self, sums: Array) -> Array:
         return np.asarray(sums.sum(axis=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -26,7 +27,7 @@ class Variances(CovarianceFamily):
     def precisions(self) -> Array:
         return np.asarray(self.precisions_cholesky**2)
 
-    @property
+    @cached_property
     def core_factors(self) -> Array:
         k, d = self.n_components, self.n_features
         return np.broadcast_to(self.precisions_cholesky.reshape(k, -1), (k, d)).copy()
@@ -72,18 +73,12 @@ class Diag(Variances):
     def scatter_of(self, weights: Array, V: Array) -> Array:
         return np.asarray(weights[:, None] * V**2)
 
-    def uncorrelated(self, squares: Array) -> Array:
-        return squares
-
     def expected_scatter(self, rows: Array) -> Array:
         return rows[:, None] * self.covariances
 
     def averaged(self, scatter: Array, rows: Array, extra: float = 0.0) -> Self:
         counted = rows + extra
         return self._with(scatter / np.where(counted == 0, 1.0, counted)[:, None])
-
-    def one_of_variances(self, variances: Array) -> Array:
-        return variances
 
     def limited(self, ratio: float, rows: Array, variances: Array) -> Self:
         squares = units_of(variances) ** 2
@@ -144,9 +139,6 @@ class Spherical(Variances):
     def scatter_of(self, weights: Array, V: Array) -> Array:
         return np.asarray(weights * np.einsum("kd,kd->k", V, V))
 
-    def uncorrelated(self, squares: Array) -> Array:
-        return np.asarray(squares.sum(axis=1))
-
     def expected_scatter(self, rows: Array) -> Array:
         return self.n_features * rows * self.covariances
 
@@ -156,9 +148,6 @@ class Spherical(Variances):
     def averaged(self, scatter: Array, rows: Array, extra: float = 0.0) -> Self:
         counted = rows + extra
         return self._with(scatter / np.where(counted == 0, 1.0, counted) / self.n_features)
-
-    def one_of_variances(self, variances: Array) -> Array:
-        return np.asarray(variances.mean())
 
     def limited(self, ratio: float, rows: Array, variances: Array) -> Self:
         return self._with(within_ratio(self.covariances[:, None], rows, ratio)[:, 0])
