@@ -209,7 +209,7 @@ def _components_say(published: Published) -> str:
 
 def _curve_says(published: Published) -> str:
     ending = Ending.of(published.model, published.metrics)
-    return f"{ending.passes}. {ending.advice}"
+    return f"{ending.passes[0].upper()}{ending.passes[1:]}. {ending.advice}"
 
 
 def _labels_say(published: Published) -> str:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from prefect import Flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.objects import (
+    ConcurrencyLimitConfig,
+    ConcurrencyLimitStrategy,
+    WorkPool,
+)
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runner.storage import LocalStorage
@@ -86,7 +91,14 @@ def deploy(
     parameters = of_versions if chosen is compare else {"settings": document}
     deployment = _deployment(chosen, name or path.stem, parameters, _schedule(cron, timezone))
     check_server()
-    if _pool_type(pool) == "process":
+    found = _pool(pool)
+    variables = found.base_job_template.get("variables", {}).get("properties", {})
+    if image is not None and "image" not in variables:
+        raise SettingsError(
+            f"Work pool {pool!r} of type {found.type} runs no images: leave out the image, or name "
+            "a pool of containers."
+        )
+    if found.type == "process":
         deployment.storage = LocalStorage(str(Path.cwd()))
     try:
         deployment.apply(work_pool_name=pool, image=image)
@@ -117,7 +129,7 @@ def _deployment(
         name=name,
         schedule=schedule,
         parameters=parameters,
-        description=flow.description,
+        description=(flow.description or "").partition("\n\n")[0],  # the rest is for callers
         tags=["gmm_dask"],
         job_variables={"env": dict(ENVIRONMENT)},
         concurrency_limit=ONE_AT_A_TIME,
@@ -130,15 +142,21 @@ def _schedule(cron: str | None, timezone: str) -> Any:
     if cron is None:
         return None
     try:
+        ZoneInfo(timezone)  # which Prefect looks at when the deployment is made
+    except (ValueError, ZoneInfoNotFoundError) as error:
+        raise SettingsError(
+            f"timezone {timezone!r} is none that is known here: give a name such as Europe/Berlin."
+        ) from error
+    try:
         return Cron(cron, timezone=timezone)
     except ValueError as error:
         raise SettingsError(f"cron {cron!r} in {timezone!r} is no schedule: {error}") from error
 
 
-def _pool_type(pool: str) -> str:
+def _pool(pool: str) -> WorkPool:
     with get_client(sync_client=True) as client:
         try:
-            return str(client.read_work_pool(pool).type)
+            return client.read_work_pool(pool)
         except ObjectNotFound:
             raise SettingsError(
                 f"There is no work pool {pool!r}. Create it: "

@@ -10,9 +10,11 @@ from typing import Any
 import prefect
 import pytest
 import yaml
+from prefect.client.schemas.objects import WorkPool
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
+from prefect.workers.process import ProcessWorker
 from pydantic import TypeAdapter
 
 from gmm_dask.errors import SettingsError
@@ -24,6 +26,9 @@ from tests.flows.conftest import ROOT
 IRIS, LABEL = ROOT / "config" / "iris.yaml", ROOT / "config" / "label.yaml"
 TRIGGERS = re.findall(r"```yaml\n(triggers:.*?)```", (ROOT / "docs/prefect.md").read_text(), re.S)
 
+PROCESSES = WorkPool(
+    name="gmm", type="process", base_job_template=ProcessWorker.get_default_base_job_template()
+)
 
 FLOWS = [
     getattr(deployable, name) for name in ("cluster", "refresh", "label", "backfill", "compare")
@@ -64,7 +69,7 @@ def test_what_is_deployed_passes_the_schema_that_the_server_checks(
     (tmp_path / "a.yaml").write_text(f"{written}fit: {{n_components: {{from: 1, to: 3}}}}\n")
     made: list[Any] = []
     monkeypatch.setattr(deploying, "check_server", lambda: "")
-    monkeypatch.setattr(deploying, "_pool_type", lambda pool: "process")
+    monkeypatch.setattr(deploying, "_pool", lambda pool: PROCESSES)
     monkeypatch.setattr(RunnerDeployment, "apply", lambda self, **_: made.append(self))
     assert deploying.deploy(tmp_path / "a.yaml", "gmm") == "cluster/a"
     (deployment,) = made
@@ -73,6 +78,24 @@ def test_what_is_deployed_passes_the_schema_that_the_server_checks(
     jsonschema.validate(deployment.parameters, schema)
     settings = settings_from(deployment.parameters["settings"])
     assert settings.candidates == [(1, "full"), (2, "full"), (3, "full")]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"image": "registry.example/gmm:1"}, "'gmm' of type process runs no images"),
+        ({"cron": "0 3 * *"}, "is no schedule"),
+        ({"cron": "0 3 * * *", "timezone": "Europe/Berln"}, "timezone 'Europe/Berln'"),
+        ({"cron": "0 3 * * *", "timezone": "../UTC"}, "timezone '../UTC'"),
+    ],
+)
+def test_what_a_deployment_cannot_have_is_refused_by_name(
+    wrong: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploying, "check_server", lambda: "")
+    monkeypatch.setattr(deploying, "_pool", lambda pool: PROCESSES)
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        deploying.deploy(IRIS, "gmm", **wrong)
 
 
 def test_every_flow_has_its_entry_in_a_checkout() -> None:
