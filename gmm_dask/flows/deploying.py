@@ -91,14 +91,7 @@ def deploy(
     parameters = of_versions if chosen is compare else {"settings": document}
     deployment = _deployment(chosen, name or path.stem, parameters, _schedule(cron, timezone))
     check_server()
-    found = _pool(pool)
-    variables = found.base_job_template.get("variables", {}).get("properties", {})
-    if image is not None and "image" not in variables:
-        raise SettingsError(
-            f"Work pool {pool!r} of type {found.type} runs no images: leave out the image, or name "
-            "a pool of containers."
-        )
-    if found.type == "process":
+    if _that_runs(image, _pool(pool)).type == "process":
         deployment.storage = LocalStorage(str(Path.cwd()))
     try:
         deployment.apply(work_pool_name=pool, image=image)
@@ -151,6 +144,16 @@ def _schedule(cron: str | None, timezone: str) -> Any:
         return Cron(cron, timezone=timezone)
     except ValueError as error:
         raise SettingsError(f"cron {cron!r} in {timezone!r} is no schedule: {error}") from error
+
+
+def _that_runs(image: str | None, pool: WorkPool) -> WorkPool:
+    variables = pool.base_job_template.get("variables", {}).get("properties", {})
+    if image is not None and "image" not in variables:
+        raise SettingsError(
+            f"Work pool {pool.name!r} of type {pool.type} runs no images: leave out the image, or "
+            "name a pool of containers."
+        )
+    return pool
 
 
 def _pool(pool: str) -> WorkPool:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prefect.client.schemas.objects import WorkPool
 from prefect.deployments.runner import RunnerDeployment
-from prefect.events import DeploymentEventTrigger
+from prefect.events import AutomationCore, DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
 from prefect.workers.process import ProcessWorker
 from pydantic import TypeAdapter
@@ -140,6 +140,14 @@ def test_the_triggers_of_the_page_are_what_prefect_takes(example: str) -> None:
     read = TypeAdapter(DeploymentEventTrigger).validate_python(trigger)
     assert read.enabled
     assert set(trigger) <= {*DeploymentEventTrigger.model_fields}
+
+
+def test_the_automation_of_the_page_is_what_prefect_takes() -> None:
+    (example,) = re.findall(r"```yaml\n(name:.*?)```", (ROOT / "docs/prefect.md").read_text(), re.S)
+    read = AutomationCore.model_validate(yaml.safe_load(example))
+    assert read.trigger.expect == {announcing.PUBLISHED}
+    assert [*read.actions[0].parameters] == ["version"]
+    assert read.actions[0].type == "run-deployment"
 
 
 def test_the_page_has_a_trigger_for_each_event_to_act_on() -> None:

@@ -51,6 +51,7 @@ from gmm_dask.storage import (
     optional,
     packed,
     read_checkpoint,
+    read_if_there,
     remedied,
     shape,
     write_checkpoint,
@@ -161,9 +162,7 @@ class Keeper:
         self._begun = self._last = time.perf_counter()
         self._cost = 0.0
         fit, plan = job.settings.fit, job.plan
-        self._origin = Origin(
-            settings_hash(job.settings), plan_hash(plan), job.run_id, fit.random_state
-        )
+        self._origin = origin_of(job)
         self._kind_of_survey = kind_of_survey(len(plan.features))
         self._kind = kind_of_checkpoint(
             Shapes(fit.covariance_type, fit.n_components, len(plan.features))
@@ -230,16 +229,9 @@ class Keeper:
         CheckpointError
             It is damaged, or of another run.
         """
-        folder = self._job.folder
-        if not self._is_on or not folder.exists(SURVEY):
+        if not self._is_on:
             return None
-        try:
-            with remedied(folder, SURVEY):
-                return read_checkpoint(folder, SURVEY, self._origin, self._kind_of_survey)
-        except OutputError:
-            if folder.exists(SURVEY):
-                raise
-            return None  # a twin published this run meanwhile, and `gc` took it away
+        return read_if_there(self._job.folder, SURVEY, self._origin, self._kind_of_survey)
 
     def keep_survey(self, surveyed: Survey) -> None:
         """Write the survey, if it took long enough and is small beside the rows.
@@ -307,6 +299,13 @@ class Keeper:
         path = folder.path(checkpoint_name(number))
         with remedied(folder):
             return load_checkpoint(read, number, path, n_starts)
+
+
+def origin_of(job: Job[Settings]) -> Origin:
+    """What the checkpoints of a run belong to."""
+    settings = job.settings
+    seed = settings.fit.random_state
+    return Origin(settings_hash(settings), plan_hash(job.plan), job.run_id, seed)
 
 
 def plan_hash(plan: Plan) -> str:

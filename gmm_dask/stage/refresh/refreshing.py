@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gmm_dask import fitting
-from gmm_dask.engine import Backend, Held, hold, survey
+from gmm_dask.engine import Backend, Held
 from gmm_dask.mixture import Parameters, SufficientStatistics, core
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.roads.cautions import narrow_events
@@ -21,26 +21,19 @@ from gmm_dask.stage import text
 from gmm_dask.stage.checkpoints import Keeper
 from gmm_dask.stage.fit import Fitted, fit, holding, model_of, tell_narrow, write_model
 from gmm_dask.stage.job import Job
-from gmm_dask.stage.labels.row_checks import check_survey
 from gmm_dask.stage.lineage.changes import changes_of, order_of, renumbered
 from gmm_dask.stage.lineage.following import predecessor
 from gmm_dask.stage.refresh.drift import Measure, Moved, curves_of, judged
+from gmm_dask.stage.refresh.first_read import Fresh, read_new
 from gmm_dask.stage.refresh.known import Base, Matched, Refresh, check_enough
 from gmm_dask.stage.refresh.partition_sums import Under, partition_sums, total_of
-from gmm_dask.stage.report.data import MAX_ROWS, report_sample
 from gmm_dask.stage.settings import Settings
 from gmm_dask.stage.watch import Watcher
 from gmm_dask.storage import (
     PartitionSums,
-    part_of,
 )
 
 Rows = npt.NDArray[Any]
-
-ANEW = (
-    "An earlier attempt of this refresh did not end: new and changed partitions are read again, "
-    "with the same bits."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,15 +137,13 @@ def _next(
     job: Job[Settings], base: Base, found: Matched, watcher: Watcher, backend: Backend
 ) -> Refreshed:
     begun, settings = time.perf_counter(), job.settings
-    if job.again:
-        watcher.detail(ANEW)
     n_new, n_all = len(found.to_read), text.numbered(len(found.files), "partition")
     watcher.phase(
         "refresh",
         f"{n_new} of {n_all} to read, {found.n_changed} of them changed, {found.n_gone} gone; on "
         f"from version {base.version.number}, whose sums are of version {base.of_version}",
     )
-    fresh = _read(job, base, found, watcher, backend)
+    fresh = read_new(job, base, found, watcher, backend)
     sums = found.joined(fresh.sums)
     total, bounds = total_of(sums), base.model.lower_bounds
     check_enough(job, total.labels, base.parameters.n_components)
@@ -200,47 +191,12 @@ def _moved(
     return Moved(parameters, job.plan.features, names, sums, training, new)
 
 
-class _Fresh(NamedTuple):
-    """What was read of new and changed partitions."""
-
-    sums: tuple[PartitionSums, ...]
-    sample: Rows
-    held: Held
-
-
-def _read(
-    job: Job[Settings], base: Base, found: Matched, watcher: Watcher, backend: Backend
-) -> _Fresh:
-    """Check the rows of the partitions to be read as strictly as those of a fit, and sum them."""
-    unread = hold(job.row_chunks(), backend, 0)
-    if not found.to_read:
-        return _Fresh((), np.empty((0, len(job.plan.features))), unread)
-    new, missing = replace(job, plan=part_of(job.plan, found.to_read)), job.settings.data.missing
-    tell, seed = tasks_told(watcher.progress), np.random.SeedSequence(0)
-    with holding(new, watcher, backend, in_use=True) as held:
-        surveyed, chunks = survey(
-            held.chunks,
-            backend,
-            sample_rows=MAX_ROWS,
-            seed=seed,
-            missing=missing,
-            by_value=False,
-            tell=tell,
-        )
-        check_survey(surveyed, new.plan, missing=missing, at_least=0)
-        under = Under(base.parameters, _arithmetic(job), base.severities)
-        sums = partition_sums(new.plan, chunks, backend, under, tell)
-    decoded = held.bytes_once + (surveyed.n_reads + 1) * held.bytes_read
-    sample = report_sample(surveyed, seed)
-    return _Fresh(sums, sample, replace(unread, bytes_once=decoded))
-
-
 def _polished(
     job: Job[Settings],
     base: Base,
     parts: Refreshed,
     guard: fitting.Maximisation,
-    fresh: _Fresh,
+    fresh: Fresh,
     watcher: Watcher,
     backend: Backend,
     begun: float,
@@ -341,7 +297,7 @@ def _fitted(
     job: Job[Settings],
     base: Base,
     result: fitting.FitResult,
-    fresh: _Fresh,
+    fresh: Fresh,
     held: Held,
     begun: float,
     n_reads: int,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from gmm_dask.errors import CheckpointError
+from gmm_dask.errors import CheckpointError, OutputError
 from gmm_dask.storage.records.codec import At, Kind, literal, shape
 from gmm_dask.storage.records.documents import MAX_MARKS, Document
 from gmm_dask.storage.store.runs import RunFolder
@@ -110,15 +110,39 @@ def read_checkpoint(folder: RunFolder, name: str, origin: Origin, body: Kind[T])
     return found
 
 
+def read_if_there(folder: RunFolder, name: str, origin: Origin, body: Kind[T]) -> T | None:
+    """What a checkpoint keeps that no other builds on; None where it is absent.
+
+    Raises
+    ------
+    CheckpointError
+        It is damaged, newer, or of another run.
+    OutputError
+        It cannot be read.
+    """
+    if not folder.exists(name):
+        return None
+    try:
+        with remedied(folder, name):
+            return read_checkpoint(folder, name, origin, body)
+    except OutputError:
+        if folder.exists(name):
+            raise
+        return None  # a twin published this run meanwhile, and `gc` took it away
+
+
 @contextmanager
 def remedied(folder: RunFolder, name: str = "") -> Iterator[None]:
-    """Add to a refusal within the block what can be done about it."""
+    """Add to a refusal within the block what can be done about it.
+
+    `name` is of a checkpoint that no other builds on; those after passes have none.
+    """
     try:
         yield
     except CheckpointError as error:
         remedy = (
             "Move it away: the rows are then looked at once more."
-            if name == SURVEY
+            if name
             else "Move it and the checkpoints of higher numbers away to go on from the one before, "
             f"or move {folder.path('checkpoints')} away to fit from the beginning."
         )

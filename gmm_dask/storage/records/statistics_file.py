@@ -183,7 +183,7 @@ def _dump(kept: KeptStatistics) -> dict[str, Any]:
         "n_features": d,
         "parameters": {name: getattr(parameters, name) for name in ARRAYS},
         "noise": parameters.noise,
-        "arrays": _stacked(sums),
+        "arrays": sums,
     }
     return _kind(parameters.covariance_type, k, d, len(sums)).dump(document)  # type: ignore[no-any-return]
 
@@ -198,7 +198,7 @@ def _load(document: Any, at: At) -> KeptStatistics:
     check_mixture(parameters, at.inside("parameters"))
     if len(found["cut"].features) != d:
         at.refuse(f"are not the {d} of the mixture", "cut.features")
-    *sums, training = _unstacked(found["arrays"])
+    *sums, training = found["arrays"]
     names = ("of_run", "of_model", "of_version", "cut")
     return KeptStatistics(
         found[MODEL_KEY],
@@ -216,22 +216,32 @@ _SPREAD = ("weight", "mean", "scatter", "least", "greatest")
 _COUNTS = ("n_rows", "n_dropped", "n_incomplete", "n_noise")
 
 
+def kind_of_sums(covariance_type: str, k: int, d: int, n: int) -> Kind[Sequence[PartitionSums]]:
+    """How n sums under a mixture of k components of d features are written and read."""
+    arrays = shape(
+        {
+            "counts": packed(n, len(_COUNTS) + 1, dtype="int64"),
+            "n_labelled": packed(n, k, dtype="int64"),
+            "n_missing": packed(n, d, dtype="int64"),
+            "n_by_severity": packed(n, TENTHS, dtype="int64"),
+            "label_sums": packed(n, len(_SUMS)),
+            "totals": packed(n, 3),  # unit, weight, log-likelihood
+            "sum_resp": packed(n, k),
+            "sum_x": packed(n, k, d),
+            "sum_xx": packed(n, *array_shapes(covariance_type, k, d)["covariances"]),
+            "sum_observed": optional(packed(n, k, d, nan=True)),
+            "spread": packed(n, len(_SPREAD), d, nan=True),
+        }
+    )
+    return Kind(
+        lambda value, at: _unstacked(arrays.load(value, at)),
+        lambda sums: arrays.dump(_stacked(sums)),
+    )
+
+
 def _kind(covariance_type: str, k: int, d: int, n: int) -> Kind[dict[str, Any]]:
     """The fields of a file of n sums, the last of which are of the training data."""
     shapes = array_shapes(covariance_type, k, d)
-    arrays: dict[str, Kind[Any]] = {
-        "counts": packed(n, len(_COUNTS) + 1, dtype="int64"),
-        "n_labelled": packed(n, k, dtype="int64"),
-        "n_missing": packed(n, d, dtype="int64"),
-        "n_by_severity": packed(n, TENTHS, dtype="int64"),
-        "label_sums": packed(n, len(_SUMS)),
-        "totals": packed(n, 3),  # unit, weight, log-likelihood
-        "sum_resp": packed(n, k),
-        "sum_x": packed(n, k, d),
-        "sum_xx": packed(n, *shapes["covariances"]),
-        "sum_observed": optional(packed(n, k, d, nan=True)),
-        "spread": packed(n, len(_SPREAD), d, nan=True),
-    }
     return shape(
         {
             MODEL_KEY: SHA256,
@@ -245,7 +255,7 @@ def _kind(covariance_type: str, k: int, d: int, n: int) -> Kind[dict[str, Any]]:
             "noise": optional(kind_of_noise(packed(d))),
             "cut": record(Cut),
             "files": _FILES,
-            "arrays": shape(arrays),
+            "arrays": kind_of_sums(covariance_type, k, d, n),
         }
     )
 

@@ -15,11 +15,11 @@ import pytest
 
 from gmm_dask import load_model
 from gmm_dask.engine import open_backend
-from gmm_dask.errors import DataError, SettingsError
+from gmm_dask.errors import CheckpointError, DataError, SettingsError
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 from gmm_dask.stage.job import plan
 from gmm_dask.stage.outputs import open_output
-from gmm_dask.stage.refresh import refreshing
+from gmm_dask.stage.refresh import first_read, refreshing
 from gmm_dask.stage.refresh.partition_sums import Under, partition_sums
 from gmm_dask.stage.refresh.sites import merge
 from gmm_dask.stage.run import refresh, run
@@ -221,14 +221,57 @@ def test_a_refreshed_model_tells_of_narrow_components_by_its_own_numbers(
     assert [each.to_dict() for each in loaded if each.cause == "narrow"] == events
 
 
-def test_a_refresh_that_was_stopped_says_what_is_read_again(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("seconds", [0, None])
+def test_a_refresh_that_was_stopped_reads_what_it_has_no_sums_of_and_says_so(
+    lake: Lake, seconds: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refresh(lake.settings())
-    lake.write("day=900", rows(900))
+    """With the bits of one in one go; `seconds` None keeps nothing."""
+    settings = lake.settings(output={"checkpoint_seconds": seconds})
+    refresh(settings)
+    monkeypatch.setattr(first_read, "BATCH_BYTES", 1)
+    names = ["day=900.parquet", "day=901.parquet", "day=902.parquet"]
+    for day in (900, 901, 902):
+        lake.write(f"day={day}", rows(day))
+    before = lake.out.with_name("before")
+    shutil.copytree(lake.out, before)
+    whole = refresh(settings)
+    shutil.rmtree(lake.out)
+    shutil.copytree(before, lake.out)
     said: list[str] = []
+    read: list[str] = []
     watcher = Watcher()
     monkeypatch.setattr(watcher, "detail", said.append)
+
+    def summed(plan: Any, *rest: Any) -> Any:
+        if stops and names[2] in {each.name for each in plan.partitions}:
+            raise Crash
+        read.extend(each.name for each in plan.partitions)
+        return partition_sums(plan, *rest)
+
+    monkeypatch.setattr(first_read, "partition_sums", summed)
+    stops = True
+    with pytest.raises(Crash):
+        refresh(settings, watcher)
+    assert read == names[:2]
+    assert not any("did not end" in line for line in said)
+    read.clear()
+    stops = False
+    again = refresh(settings, watcher)
+    assert read == (names[2:] if seconds == 0 else names)
+    (line,) = [each for each in said if "did not end" in each]
+    assert f"of 3 new or changed partitions it kept the sums of {3 - len(read)};" in line
+    for name in ("model.json", "statistics.json", "drift.parquet"):
+        assert again.folder.get(name) == whole.folder.get(name)
+    assert about(again) == about(whole)
+
+
+def test_sums_that_an_earlier_attempt_kept_are_read_strictly(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged checkpoint is refused by name; one of other contents is not looked at."""
+    settings = lake.settings(output={"checkpoint_seconds": 0})
+    refresh(settings)
+    lake.write("day=900", rows(900))
 
     def stopped(*_: Any) -> Any:
         raise Crash
@@ -236,10 +279,13 @@ def test_a_refresh_that_was_stopped_says_what_is_read_again(
     with monkeypatch.context() as patch:
         patch.setattr(refreshing, "write_model", stopped)
         with pytest.raises(Crash):
-            refresh(lake.settings(), watcher)
-    assert not any("did not end" in line for line in said)
-    refresh(lake.settings(), watcher)
-    assert sum("did not end" in line for line in said) == 1
+            refresh(settings)
+    (kept_sums,) = lake.out.glob("runs/*/checkpoints/sums-*.json")
+    kept_sums.write_bytes(kept_sums.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match=f"{kept_sums.name}.*looked at once more"):
+        refresh(settings)
+    lake.write("day=900", rows(901))
+    assert about(refresh(settings))["partitions_read"] == 1
 
 
 @pytest.mark.parametrize("at", [2, None])
