@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-import html
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from gmm_dask.escapes import HEXADECIMAL, every_way
+
 MIN_SECRET = 8  # characters; shorter values of the environment are ordinary words too often
-ROUNDS = 3  # of decoding: text in the query of a URL in a document of JSON
 
 LONG = (
     "secret|token|password|passwd|passphrase|signature|credentials?|api[_-]?key|auth[_-]?string"
@@ -29,25 +28,6 @@ _NAME = re.compile(
 _NO_SECRET = {"tls_key"}  # the name of a file
 _OF_TWO_PARTS = re.compile(r"auth[_-]?string|credentials?|basic[_-]?auth", re.IGNORECASE)
 _PASSWORD_OF_URL = re.compile(r"://[^/?#\s:@]*:([^\s/]+)@")
-
-_BREAKS = re.compile(r"\\[rn]|[\r\n]")  # within base64, as they are or escaped
-_URL_SAFE = str.maketrans("+/", "-_")
-_PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
-_ENTITY = re.compile(
-    r"&(?:#(?P<decimal>\d{1,7})|#[xX](?P<hexadecimal>[0-9A-Fa-f]{1,6})|[A-Za-z]{2,6});", re.ASCII
-)
-_BACKSLASH = re.compile(
-    r"(?P<pair>\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2})"
-    r"|\\(?:u(?P<u>[0-9A-Fa-f]{4})|U(?P<U>[0-9A-Fa-f]{8})|x(?P<x>[0-9A-Fa-f]{2}))"
-    r"|\\(?P<sign>[^0-9A-Za-z]|[bfnrt])",
-    re.DOTALL,
-)
-_SHELL = re.compile(r"'\\''|'\"'\"'")  # a quote within quotes
-_SIGNS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-
-Spans = list[tuple[int, int]]
-# The characters that an escape stands for, each with the part of the escape that it is.
-Decode = Callable[[re.Match[str]], list[tuple[str, int, int]]]
 
 
 @lru_cache(1024)
@@ -71,7 +51,7 @@ def without_secrets(text: str, mask: str) -> str:
 def _found(text: str, secrets: tuple[str, ...]) -> Iterator[tuple[int, int]]:
     """Where in the text the secrets are, in whatever form."""
     cores = [core for secret in secrets for core in _base64(secret)]
-    for decoded in _every_way(_Decoded(text, None)):
+    for decoded in every_way(text):
         for secret in secrets:
             yield from decoded.places(secret)
             if " " in secret:
@@ -79,110 +59,9 @@ def _found(text: str, secrets: tuple[str, ...]) -> Iterator[tuple[int, int]]:
         in_base64 = decoded.without_breaks()
         for core in cores:
             yield from in_base64.places(core)
-
-
-def _every_way(first: _Decoded) -> Iterator[_Decoded]:
-    """The text, and what it says where each kind of escape is decoded, one after the other."""
-    latest = {first.text: first}
-    seen = dict(latest)
-    for _ in range(ROUNDS):
-        ways = [each.once_more(*kind) for each in latest.values() for kind in _KINDS]
-        latest = {each.text: each for each in ways if each.text not in seen}
-        seen |= latest
-    yield from seen.values()
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """A text, and which part of the original each of its characters stands for.
-
-    Parameters
-    ----------
-    text : str
-    spans : list of (start, stop), optional
-        Span of the original text for each character; where not given, the characters are the
-        original's own.
-    """
-
-    text: str
-    spans: Spans | None
-
-    def places(self, wanted: str) -> Iterator[tuple[int, int]]:
-        """Parts of the original that stand for these characters."""
-        start = self.text.find(wanted)
-        while start >= 0:
-            yield self._span(start)[0], self._span(start + len(wanted) - 1)[1]
-            start = self.text.find(wanted, start + 1)
-
-    def once_more(self, escapes: re.Pattern[str], decode: Decode) -> _Decoded:
-        """The text with such escapes decoded, each once."""
-        return self if escapes.search(self.text) is None else self._with(escapes, decode)
-
-    def without_breaks(self) -> _Decoded:
-        """The text as base64 for URLs has it, on one line."""
-        joined = self._with(_BREAKS, lambda match: []) if _BREAKS.search(self.text) else self
-        return _Decoded(joined.text.translate(_URL_SAFE), joined.spans)
-
-    def _with(self, pattern: re.Pattern[str], decode: Decode) -> _Decoded:
-        chars: list[str] = []
-        spans: Spans = []
-        end = 0
-        for match in pattern.finditer(self.text):
-            chars.append(self.text[end : match.start()])
-            spans += map(self._span, range(end, match.start()))
-            for char, start, stop in decode(match):
-                chars.append(char)
-                start, stop = match.start() + start, match.start() + stop
-                spans.append((self._span(start)[0], self._span(stop - 1)[1]))
-            end = match.end()
-        chars.append(self.text[end:])
-        spans += map(self._span, range(end, len(self.text)))
-        return _Decoded("".join(chars), spans)
-
-    def _span(self, at: int) -> tuple[int, int]:
-        return (at, at + 1) if self.spans is None else self.spans[at]
-
-
-def _of_percent(match: re.Match[str]) -> list[tuple[str, int, int]]:
-    found, at = [], 0
-    raw = bytes.fromhex(match[0].replace("%", ""))
-    for char in raw.decode("utf-8", "surrogateescape"):
-        width = 3 * len(char.encode("utf-8", "surrogateescape"))
-        found.append((char, at, at + width))
-        at += width
-    return found
-
-
-def _of_entity(match: re.Match[str]) -> list[tuple[str, int, int]]:
-    digits = match["decimal"], match["hexadecimal"]
-    if any(digits):
-        code = int(digits[0]) if digits[0] else int(digits[1], 16)
-        text = chr(min(code, 0x10FFFF))
-    else:
-        text = html.unescape(match[0])
-    return [(char, 0, len(match[0])) for char in text]
-
-
-def _of_backslash(match: re.Match[str]) -> list[tuple[str, int, int]]:
-    if match["pair"]:
-        char = json.loads(f'"{match["pair"]}"')
-    elif code := match["u"] or match["U"] or match["x"]:
-        char = chr(min(int(code, 16), 0x10FFFF))
-    else:
-        char = _SIGNS.get(match["sign"], match["sign"])
-    return [(char, 0, len(match[0]))]
-
-
-def _of_shell(match: re.Match[str]) -> list[tuple[str, int, int]]:
-    return [("'", 0, len(match[0]))]
-
-
-_KINDS: tuple[tuple[re.Pattern[str], Decode], ...] = (
-    (_PERCENT, _of_percent),
-    (_BACKSLASH, _of_backslash),
-    (_ENTITY, _of_entity),
-    (_SHELL, _of_shell),
-)
+        in_hexadecimal = decoded.translated(HEXADECIMAL)
+        for secret in secrets:
+            yield from in_hexadecimal.places(secret.encode("utf-8", "surrogateescape").hex())
 
 
 def _secrets() -> tuple[str, ...]:
@@ -193,10 +72,11 @@ def _secrets() -> tuple[str, ...]:
 @lru_cache(4)
 def _secrets_in(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     found = {
-        secret
+        form
         for name, value in environment
         for secret in _secrets_of(name, value)
-        if len(secret) >= MIN_SECRET
+        for form in _forms(secret)
+        if len(form) >= MIN_SECRET
     }
     return tuple(sorted(found, key=len, reverse=True))
 
@@ -212,6 +92,14 @@ def _secrets_of(name: str, value: str) -> Iterator[str]:
     yield from (line for line in value.splitlines() if not line.startswith("-----"))
     if value.lstrip().startswith("{"):
         yield from _in_document(value)
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """The secret, and what messages make of it: one line, no full stop, bytes as Latin-1."""
+    line = " ".join(secret.split())
+    yield from (secret, line, line.rstrip("."))
+    if not secret.isascii():
+        yield secret.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def _in_document(value: str) -> Iterator[str]:

@@ -157,6 +157,17 @@ ESCAPES: dict[str, Callable[[str], str]] = {
     "a shell with backslashes": with_backslashes,
     "HTML": html.escape,
     "XML": lambda text: "".join(f"&#x{ord(char):x};" for char in text),
+    "SQL": lambda text: text.replace("'", "''"),
+    "CSV": lambda text: text.replace('"', '""'),
+    "a template": lambda text: text.replace("$", "$$").replace("%", "%%"),
+    "a format": lambda text: text.replace("{", "{{").replace("}", "}}"),
+    "bytes": lambda text: repr(text.encode())[1:],
+    "bytes, octal": lambda text: "".join(f"\\{byte:03o}" for byte in text.encode()),
+    "Rust": lambda text: "".join(f"\\u{{{ord(char):x}}}" for char in text),
+    "hexadecimal": lambda text: text.encode().hex(),
+    "hexadecimal in capitals": lambda text: text.encode().hex().upper(),
+    "one line": lambda text: " ".join(text.split()),
+    "a sentence": lambda text: " ".join(text.split()).rstrip("."),
     "a URL in HTML": lambda text: html.escape(quote_plus(text)),
 }
 
