@@ -171,15 +171,11 @@ def which_pass(record: Pass, settings: FitSettings) -> str:
 def reached(record: Pass, settings: FitSettings) -> str:
     """The result of a pass in words; the first pass has no change."""
     says = f"{settings.objective} per row {text.per_row(record.lower_bound)}"
-    change = _change(record, ".1e")
+    change = f"{record.change:.1e}" if math.isfinite(record.change) else ""
     if record.taken_back:
         return f"{says}, lower than before: the extrapolation is taken back"
     settles = f" (settles below {settings.tol:g})" if settings.tol > 0 else ""
     return f"{says}, changed by {change}{settles}" if change else says
-
-
-def _change(record: Pass, digits: str) -> str:
-    return format(record.change, digits) if math.isfinite(record.change) else ""
 
 
 def rows_per_second(record: Pass) -> int:

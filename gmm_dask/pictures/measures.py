@@ -72,9 +72,8 @@ def draw_candidates(
     values: Sequence[float | None],
     *,
     up: str,
-    marked: int | None = None,
 ) -> None:
-    """A curve for each family over the number of components.
+    """A curve for each family over the number of components; the first candidate is marked.
 
     Parameters
     ----------
@@ -83,8 +82,6 @@ def draw_candidates(
         value is left out.
     up : str
         What the values are, and which of them are good.
-    marked : int, optional
-        The candidate that is marked.
     """
     names = list(dict.fromkeys(families))
     for name, colour in zip(names, palette(len(names)), strict=True):
@@ -92,9 +89,9 @@ def draw_candidates(
         curve = sorted((k, v) for family, k, v in each if family == name and v is not None)
         if curve:
             axes.plot(*zip(*curve, strict=True), "o-", color=colour, linewidth=2, label=name)
-    if marked is not None and values[marked] is not None:
+    if values[0] is not None:
         ring = {"markersize": 15, "markerfacecolor": "none", "markeredgecolor": INK}
-        axes.plot(numbers[marked], values[marked], "o", markeredgewidth=2, **ring)
+        axes.plot(numbers[0], values[0], "o", markeredgewidth=2, **ring)
     dress(axes, "Number of components", up)
     _whole_ticks(axes, max(numbers))
     axes.margins(y=0.12)

@@ -37,7 +37,7 @@ def draw_densities(
     grid : array of axes
         Axes in the shape of `shown_densities`; axes that are not needed are hidden.
     """
-    features = _telling_in_order(parameters, MAX_DENSITIES)
+    features = _telling_in_order(parameters)
     for axes, feature in zip(np.ravel(grid), features, strict=False):
         view = feature_view(names, [feature])
         draw_components(axes, parameters, view, rows, resp, strokes=False)
@@ -94,7 +94,7 @@ def draw_pairs(
         axes.locator_params(nbins=4)
 
 
-def _telling_in_order(parameters: Parameters, at_most: int) -> list[int]:
+def _telling_in_order(parameters: Parameters) -> list[int]:
     """The features that separate the components best, the best first."""
     order = np.argsort(-spreads(parameters).separation, kind="stable")
-    return [int(j) for j in order[:at_most]]
+    return [int(j) for j in order[:MAX_DENSITIES]]

@@ -149,7 +149,7 @@ def _criteria(found: Comparison) -> Sheet:
         rows.append(("of the second's rows, per row", said, _own(found)))
     remark = "Each log-likelihood is of the rows of its own version, so two are comparable only "
     remark += "where the rows are the same, or where the second's rows were scored under both."
-    return Sheet("Criteria", _heads(found, ""), tuple(rows), remark)
+    return Sheet("Criteria", _heads(found), tuple(rows), remark)
 
 
 def _own(found: Comparison) -> str:
@@ -250,8 +250,8 @@ def _drift(found: Comparison) -> Sheet | None:
     return Sheet("Drift", ("metric", "value"), rows, remark) if rows else None
 
 
-def _heads(found: Comparison, first: str) -> tuple[str, ...]:
-    return (first, *(f"version {each.version.number}" for each in (found.first, found.second)))
+def _heads(found: Comparison) -> tuple[str, ...]:
+    return ("", *(f"version {each.version.number}" for each in (found.first, found.second)))
 
 
 def _follows(found: Comparison) -> bool:

@@ -59,9 +59,9 @@ def selection_figure(selection: Mapping[str, Any]) -> bytes:
     left, right = figure.subplots(1, 2)
     figure.subplots_adjust(0.09, 0.15, 0.98, 0.96, 0.25)
     up = selection["heading"]
-    draw_candidates(left, families, numbers, table[criterion], up=up, marked=0)
+    draw_candidates(left, families, numbers, table[criterion], up=up)
     up = "Log-likelihood (higher is better)"
-    draw_candidates(right, families, numbers, table["log_likelihood"], up=up, marked=0)
+    draw_candidates(right, families, numbers, table["log_likelihood"], up=up)
     if selection["elbow"] is not None:
         right.axvline(selection["elbow"], color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
     return png_of(figure)
