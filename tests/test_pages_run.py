@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from gmm_dask.command.cli import app
 from tests.by_hand import ROOT
-from tests.command.test_cli import call
+from tests.command.conftest import call
 from tests.object_service import ObjectService, files
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
