@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmm_dask import GaussianMixture
+from gmm_dask import GaussianMixture, GaussianMixtureSelector
 from gmm_dask.errors import DataError, NotNumbersError
 
 NAMES = ["a", "b", "c"]
@@ -204,6 +204,12 @@ def test_what_a_model_was_fitted_on_goes_by_names_that_are_no_text(columns: list
     lazy = of_parts(turned, meta=turned[:0])
     np.testing.assert_array_equal(computed(model.score_samples(lazy)), expected)
     np.testing.assert_array_equal(model.impute(turned), turned.to_numpy())
+    started = GaussianMixture(2, means_init=turned[:2]).fit(frame)
+    np.testing.assert_array_equal(
+        started.means_, GaussianMixture(2, means_init=WHOLE[:2]).fit(frame).means_
+    )
+    selector = GaussianMixtureSelector([1, 2]).fit(frame)
+    np.testing.assert_array_equal(selector.predict(turned), selector.predict(WHOLE))
     by_position = model.fit(WHOLE).score_samples(turned)
     np.testing.assert_array_equal(by_position, model.score_samples(turned.to_numpy()))
 

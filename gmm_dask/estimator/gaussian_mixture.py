@@ -19,7 +19,7 @@ from gmm_dask import engine, fitting
 from gmm_dask.errors import DataError, SettingsError, SingularCovarianceError
 from gmm_dask.estimator.fitted import FittedMixture
 from gmm_dask.estimator.listening import rows_to_fit, warn_unconverged
-from gmm_dask.estimator.rows.forms import in_order_of, names_of
+from gmm_dask.estimator.rows.forms import columns_of, in_order_of, names_of
 from gmm_dask.estimator.sklearn_form import COMMON, constraints, copied, documentation, sklearn_form
 from gmm_dask.mixture import Parameters
 from gmm_dask.mixture.parameters import Noise
@@ -278,7 +278,7 @@ class GaussianMixture(FittedMixture):
 
     def _given_start(self, n_features: int) -> fitting.Given | None:
         """The start values that the user set, checked; None if there are none."""
-        means = in_order_of(names_of(self), self.means_init)
+        means = in_order_of(columns_of(self), self.means_init)
         values = (self.weights_init, means, self.precisions_init)
         if all(each is None for each in values):
             return None

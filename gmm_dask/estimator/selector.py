@@ -173,7 +173,7 @@ class GaussianMixtureSelector(FittedMixture):
     def _selected(self, base: GaussianMixture, X: Any, sample_weight: Any) -> SelectedRows:
         grid = Grid(self._candidates(), self.criterion, self.n_bootstrap)
         with rows_to_fit(base, X, sample_weight, reset=True) as (data, backend, listening):
-            for name in ("n_features_in_", "feature_names_in_"):
+            for name in ("n_features_in_", "feature_names_in_", "_columns"):
                 if hasattr(base, name):
                     setattr(self, name, getattr(base, name))
                 elif hasattr(self, name):

@@ -269,7 +269,7 @@ def in_order_of(names: Names, means: Any) -> Any:
     if names is None or not hasattr(means, "iloc") or not hasattr(means, "columns"):
         return means
     own = tuple(means.columns)
-    if all(isinstance(name, str) for name in own) and set(own) != set(names):
+    if all(isinstance(name, str) for name in (*own, *names)) and set(own) != set(names):
         raise DataError(
             f"The columns of means_init are {', '.join(own)}, the features {', '.join(names)}. "
             "Name them alike, or give an array."
