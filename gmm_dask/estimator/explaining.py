@@ -52,8 +52,8 @@ class Explaining(ABC):
         for i from 1 to n_columns, the columns that are farthest from what the others let expect,
         `column_i`, with `z_i`, the distance in standard deviations given the other columns, and
         `expected_i`; z_i squared is what the squared Mahalanobis distance loses where the value is
-        replaced by the expected one. And the columns that speak most for the label and against the
-        next, `label_column_i`, with `evidence_i`, the log-odds that the value adds given the other
+        replaced by the expected one. The columns that speak most for the label and against the next
+        are `label_column_i`, with `evidence_i`, the log-odds that the value adds given the other
         columns. Of rows with missing values all is said of those that are there; a row of noise is
         compared with the component that it would be of without noise.
 

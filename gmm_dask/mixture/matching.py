@@ -114,7 +114,8 @@ def overlaps(first: Parameters, second: Parameters | None = None) -> Array:
 def shifts(first: Parameters, second: Parameters) -> Array:
     """How far the means of one lie from those of the other, (k, l), in standard deviations.
 
-    They are those of the average of both covariances, in the direction between the means.
+    The standard deviations are those of the average of both covariances, in the direction between
+    the means.
     """
     return np.sqrt(8 * _parts(first, second)[0])
 

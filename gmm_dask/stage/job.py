@@ -185,16 +185,10 @@ def plan(
     published, caution, follows = find_version(store, folder.run_id), None, None
     again = published is None and folder.exists("run.json")
     if published is None:
-        cluster = settings.cluster
-        check_certificates(cluster.tls_ca_file, cluster.tls_cert, cluster.tls_key)
-        _check_scratch(settings)
+        _check_places(settings)
         tell("trying whether the output can be written", 0)
         undecided, mixed = store.check_writable(), _mixed_output(store, newest, settings)
-        about, unlike = _describe(settings, dataset, folder.run_id), None
-        if isinstance(settings, Settings):
-            rule = settings.output.follows
-            found, unlike = followed(store, rule, dataset.features, folder.run_id)
-            about["follows"] = None if found is None else FOLLOWED.dump(found)
+        about, unlike = _described(settings, dataset, folder)
         caution = " ".join(filter(None, (dataset.caution, undecided, mixed, unlike, drawn))) or None
         folder = begin(store, matters, dataset, columns, canonical_json(about), gone)
         follows = noted(folder)
@@ -271,13 +265,14 @@ def _check_model(settings: Settings | ScoreSettings, dataset: Plan) -> None:
             )
 
 
-def _check_scratch(settings: Settings | ScoreSettings) -> None:
-    """Raise SettingsError if the work is done on this machine and scratch cannot be written there.
+def _check_places(settings: Settings | ScoreSettings) -> None:
+    """Raise SettingsError if a certificate is not there, or scratch cannot be written here.
 
-    Workers on other machines check their own folder when the fit begins.
+    Workers on other machines check their own scratch folder when the fit begins.
     """
-    folder = settings.memory.scratch
-    here = settings.cluster.kind in ("threads", "processes")
+    cluster, folder = settings.cluster, settings.memory.scratch
+    check_certificates(cluster.tls_ca_file, cluster.tls_cert, cluster.tls_key)
+    here = cluster.kind in ("threads", "processes")
     if here and folder is not None and isinstance(settings, Settings):
         check_folder(folder)
 
@@ -305,17 +300,25 @@ def _read_columns(settings: Settings | ScoreSettings, dataset: Plan) -> tuple[st
     return tuple(dict.fromkeys((*dataset.feature_columns, *weight, *kept)))
 
 
-def _describe(settings: Settings | ScoreSettings, dataset: Plan, identity: str) -> dict[str, Any]:
-    return {
+def _described(
+    settings: Settings | ScoreSettings, dataset: Plan, folder: RunFolder
+) -> tuple[dict[str, Any], str | None]:
+    """What `run.json` says, with the version that a fit follows; a caution if it follows none."""
+    about: dict[str, Any] = {
         "format": "gmm_dask.run",
         "format_version": 1,
-        "run_id": identity,
+        "run_id": folder.run_id,
         "about": "The attempt that began this run. One that went on with it had the same settings "
         "but for data.path, cluster and output.path, and files of the same content.",
         "settings": redacted_document(settings.model_dump(mode="json")),
         "plan": dataset.to_dict() | {"root": redacted(dataset.root)},
         "software": software_versions(),
     }
+    if not isinstance(settings, Settings):
+        return about, None
+    rule = settings.output.follows
+    found, unlike = followed(folder.store, rule, dataset.features, folder.run_id)
+    return about | {"follows": None if found is None else FOLLOWED.dump(found)}, unlike
 
 
 def check_delta_table(

@@ -236,7 +236,8 @@ class Keeper:
     def keep_survey(self, surveyed: Survey) -> None:
         """Write the survey, if it took long enough and is small beside the rows.
 
-        Else a later attempt looks at all rows again, which takes as little.
+        Without it a later attempt looks at all rows again: where the survey was quick, or its
+        sample is nearly as large as the rows, that takes no longer than reading the survey.
         """
         cost = surveyed.sample.nbytes / SAMPLE_RATE
         if self._is_due(cost) and is_worth_keeping(surveyed):
