@@ -115,9 +115,9 @@ def _run(mlflow: Any) -> Iterator[None]:
         with mlflow.start_run():
             yield
     except mlflow.exceptions.MlflowException as error:
-        where = redacted(mlflow.get_tracking_uri())
+        where, said = redacted(mlflow.get_tracking_uri()), str(error).rstrip(".")
         raise OutputError(
-            f"MLflow at {where} failed: {error}. See that it runs, and MLFLOW_TRACKING_URI."
+            f"MLflow at {where} failed: {said}. See that it runs, and MLFLOW_TRACKING_URI."
         ) from error
 
 
