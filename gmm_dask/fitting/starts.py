@@ -233,6 +233,8 @@ class Starts:
         searched, watch = self._searched(guard, seed), self._watch("EM on the sample")
         if searched is not None:
             settled = refine(expectation, searched.start, guard, tol=tol, watch=watch)
+            if searched.is_plain:
+                return replace(settled, search=searched.record)
             with suppress(*IN_TROUBLE):
                 start = self._start(guard, seed, self._ready)
                 plain = refine(expectation, start, guard, tol=tol, watch=watch)

@@ -20,7 +20,7 @@ from gmm_dask.sampling import ColumnSpread, differ, weight_unit
 Array = npt.NDArray[np.float64]
 
 MAX_REGROUPINGS = 20
-SCALING_ROWS = 8192  # about as many tell how wide columns are within their parts
+SCALING_ROWS = 4096  # about as many tell how wide columns are within their parts
 NARROWEST = 0.01  # of a column's variance: what its parts are taken to have at least
 
 
@@ -163,7 +163,7 @@ def _canonical_order(X: Array) -> npt.NDArray[np.intp]:
     So a start does not know the order of the rows; and equal ones stand together.
     """
     column = X[:, 0]
-    order = groups.order_of(column) if core.is_there() else np.argsort(column, kind="stable")
+    order = groups.order_of(column)
     first = column[order]
     if (first[1:] > first[:-1]).all():
         return order

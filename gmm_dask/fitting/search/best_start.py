@@ -57,10 +57,11 @@ CAUSES = {
 
 
 class Found(NamedTuple):
-    """What a search found: where to start, and its record."""
+    """What a search found: where to start, its record, and whether it was plain that this is it."""
 
     start: Step
     record: SearchRecord | None
+    is_plain: bool = False
 
 
 def best_start(
@@ -183,7 +184,8 @@ def end_of(search: Search, ground: Ground, n_followed: int = FOLLOWED) -> Found 
         n_steps = NEARLY if len(quick.X) < len(ground.X) else LONG
         if search.is_plain:  # the others are known to be lower
             n_followed = 1
-        optima, more = _followed(ground, optima[:n_followed], n_steps)
+        tol = search.settled if search.is_plain else SETTLED
+        optima, more = _followed(ground, optima[:n_followed], n_steps, tol)
         spent += more
         if n_followed > 1:
             difference = _difference(optima, ground)
@@ -191,7 +193,8 @@ def end_of(search: Search, ground: Ground, n_followed: int = FOLLOWED) -> Found 
         return None
     start, passes = _start(optima[0], ground), math.ceil(spent)
     n_again, budget = len(optima[0].lines), search.effort.passes
-    return Found(start, SearchRecord(search.n_starts, n_again, difference, passes, budget))
+    record = SearchRecord(search.n_starts, n_again, difference, passes, budget)
+    return Found(start, record, search.is_plain)
 
 
 def plain_search(
@@ -283,12 +286,12 @@ def _filled(X: Array, standard: Array) -> Array:
 
 
 def _followed(
-    ground: Ground, optima: Sequence[Optimum], n_steps: int
+    ground: Ground, optima: Sequence[Optimum], n_steps: int, tol: float
 ) -> tuple[list[Optimum], float]:
     """The first of the optima on the rows as they are, the best first; and passes made."""
     judge, first = Judge(ground), optima
     begun = [replace(each.candidate, rows=None, line=i) for i, each in enumerate(first)]
-    ended = ground.climb(begun, n_steps, tol=SETTLED, accelerate=True)
+    ended = ground.climb(begun, n_steps, tol=tol, accelerate=True)
     found = [
         replace(first[each.line], candidate=each, n_marked=judge.n_marked(each)) for each in ended
     ]

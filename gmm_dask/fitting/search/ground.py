@@ -17,6 +17,7 @@ from gmm_dask.fitting.em import Fit, Rule, advance, passes
 from gmm_dask.fitting.m_step import IN_TROUBLE, Maximisation, Step
 from gmm_dask.mixture import Parameters, SufficientStatistics
 from gmm_dask.mixture.core.climb import Slope, can_climb
+from gmm_dask.mixture.core.groups import order_of
 from gmm_dask.mixture.row_arithmetic import RowArithmetic
 
 Array = npt.NDArray[np.float64]
@@ -100,7 +101,9 @@ class Frame:
 
     @staticmethod
     def _moments(X: Array, weight: Array | None) -> tuple[Array, Array]:
-        centre = np.nanmean(X, axis=0) if weight is None else _mean(X, weight)
+        centre = X.mean(axis=0) if weight is None else _mean(X, weight)
+        if weight is None and np.isnan(centre).any():
+            centre = np.nanmean(X, axis=0)
         D = _about(X, centre)
         W = D if weight is None else D * weight[:, None]
         return centre, W.T @ D / (len(X) if weight is None else weight.sum())
@@ -173,7 +176,7 @@ class Ground:
 
     def ordered(self) -> tuple[Ground, npt.NDArray[np.intp]]:
         """The ground with the rows that are nearest to the centre first, and the rows' indices."""
-        order = np.argsort(np.vecdot(self.rows, self.rows).round(9), kind="stable")
+        order = order_of(np.vecdot(self.rows, self.rows).round(9))
         return self._of(order, None if self.weight is None else self.weight[order]), order
 
     def part(self, n_rows: int) -> tuple[Ground, npt.NDArray[np.intp]]:
