@@ -331,3 +331,22 @@ def test_where_a_search_affords_too_few_rows_diagonal_covariances_find_the_group
     model = GaussianMixture(k, random_state=0).fit(X)
     assert model.n_starts_ is None
     assert adjusted_rand_score(labels, model.predict(X)) == 1
+
+
+@needs_core
+def test_of_rows_that_are_plainly_parted_the_best_optimum_alone_is_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng, (n, d, k) = np.random.default_rng(0), (12_000, 3, 8)
+    X = (4 * rng.normal(size=(k, d)))[rng.integers(0, k, n)] + rng.normal(size=(n, d))
+    seen, climb = [], Ground.climb
+
+    def recorded(self: Ground, live: Any, *args: Any, **how: Any) -> list[Candidate]:
+        seen.append((len(self.rows), len(live)))
+        return climb(self, live, *args, **how)
+
+    monkeypatch.setattr(Ground, "climb", recorded)
+    model = GaussianMixture(k, random_state=0).fit(X)
+    assert model.n_starts_ == GLANCED
+    assert [n_live for n_rows, n_live in seen if n_rows == n] == [1]
+    assert model.runner_up_difference_ > 0  # known from the few rows that were searched
