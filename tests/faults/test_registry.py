@@ -330,6 +330,7 @@ def test_killed_at_any_system_call_or_request_it_can_be_done_again(
 
 @pytest.mark.parametrize("every", [160, pytest.param(1, marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.timeout(1800)
 def test_a_fault_at_any_request_to_s3_does_not_fail_it(
     action: str, every: int, opened: Callable[[Store], None], service: ObjectService
 ) -> None:
