@@ -55,11 +55,12 @@ def verify(ref: Ref, debug: Debug = False) -> None:
     with ending(debug):
         from gmm_dask import storage
         from gmm_dask.command.console import make_console, print_line
+        from gmm_dask.command.under_way import UNDER_WAY
 
         url, which = storage.parse_ref(ref)
         store = storage.open_store(url)
         version = storage.find_entry(store, which)
-        problems = storage.verify(store, version)
+        problems = storage.verify(store, version, UNDER_WAY.tell)
         if problems:
             raise OutputError(*problems)
         files = len(storage.read_manifest(store, version)["files"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gmm_dask.command.process import Terminated, dask_in_our_words, lost, terminable
+from gmm_dask.command.under_way import UNDER_WAY
 from gmm_dask.errors import GmmDaskError, SettingsError, shown
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def _watcher(progress: Show) -> Progress:
     from gmm_dask.command.console import JsonLines, LiveDisplay, LogLines, make_console
     from gmm_dask.command.progress import Progress
 
+    UNDER_WAY.end()  # the display says more, and `none` asks for nothing
     console = make_console(stderr=True)
     if progress is Show.AUTO:
         # rich calls a log file a terminal where FORCE_COLOR is set, so the stream is asked.

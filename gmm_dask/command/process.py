@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from gmm_dask.command.under_way import UNDER_WAY
+
 # Python's own 700 new objects are reached all the time while packages are imported, and every
 # search goes through more of them: a tenth of the time of a run over 10 million rows.
 NEW_OBJECTS = (50_000, 20, 20)
@@ -25,15 +27,18 @@ _LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado.appl
 def settle() -> None:
     """Set up the process of a command: losses of output are no errors, garbage is collected rarely.
 
-    Where `ulimit -v` or `-d` is set, Arrow takes memory as the system gives it: its own allocator
-    reserves a gibibyte of address space, which would count. The last search for cycles is left out:
-    it takes 0.7 s after a run over 10 million rows.
+    Until something is written, a line on the terminal says that the command is under way. Where
+    `ulimit -v` or `-d` is set, Arrow takes memory as the system gives it: its own allocator
+    reserves a gibibyte of address space, which would count. The last search for cycles is left
+    out: it takes 0.7 s after a run over 10 million rows.
     """
     keep_streams()
     if _has_address_limit():
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     gc.set_threshold(*NEW_OBJECTS)
     atexit.register(gc.freeze)
+    atexit.register(UNDER_WAY.end)
+    UNDER_WAY.begin()
 
 
 def _has_address_limit() -> bool:
@@ -105,6 +110,7 @@ class _LossyFile(io.FileIO):
 
     def write(self, data: Any, /) -> int:
         """All of the data, whatever becomes of them."""
+        UNDER_WAY.end()
         try:
             written = super().write(data)
         except OSError as error:
