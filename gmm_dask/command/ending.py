@@ -83,11 +83,15 @@ def carry_out(
             raise typer.Exit(_said(error)[1]) from None
         raise
     watcher.published(published, time.monotonic() - begun)
+    if progress in (Show.AUTO, Show.LIVE):
+        UNDER_WAY.begin()  # while the printing reads what the store has
     try:
         on_one_screen = sys.stdout.isatty() and sys.stderr.isatty()
         print_outcome(published, watcher.told if on_one_screen else ())
     except Exception as error:  # the run is published, whether or not it can be shown
         _complain(f"{published.path('folder')} is published, but cannot be shown: {error}")
+    finally:
+        UNDER_WAY.end()
 
 
 def _watcher(progress: Show) -> Progress:

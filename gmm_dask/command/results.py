@@ -81,19 +81,19 @@ def print_published(
     console = console or make_console()
     version, metrics, model = published.version, published.metrics, published.model
     where = f"version {version.number} of {published.folder.store.url} (run {version.run_id})"
-    if published.new:
-        print_line(console, f"Published {where}.", "bold")
-    else:
-        print_line(console, f"This is {where}.", "bold")
     summary = Summary.of(model, metrics, published.names)
-    _print_features(console, summary, told)
-    _print_candidates(console, metrics)
-    _print_components(console, summary)
     facts = {"published": text.moment(version.published)}
     if (begun := metrics.get("published")) is not None:
         facts["published"] += f", a run of {text.moment(begun)}"
     facts |= {"rows": rows_used(metrics)} | measures(metrics) | _ending(summary.ending)
-    _print_facts(console, facts | _events(summary) | published.places)
+    facts |= (
+        _events(summary) | published.places
+    )  # reads: a slow store would stop a half-told result
+    print_line(console, f"{'Published' if published.new else 'This is'} {where}.", "bold")
+    _print_features(console, summary, told)
+    _print_candidates(console, metrics)
+    _print_components(console, summary)
+    _print_facts(console, facts)
 
 
 def _print_candidates(console: Console, metrics: Mapping[str, Any]) -> None:

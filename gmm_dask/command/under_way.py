@@ -28,27 +28,28 @@ class UnderWay:
 
     def begin(self) -> None:
         """Renew the line on stderr from now on, if that is a terminal that can take lines back."""
+        self._ended, self._is_shown, self._words = threading.Event(), False, "under way"
         if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
             self._terminal = sys.stderr.fileno()
-            threading.Thread(target=self._renew, name="under way", daemon=True).start()
+            threading.Thread(target=self._renew, args=(self._ended,), daemon=True).start()
 
     def tell(self, done: int, of: int) -> None:
         """So many files are read, of so many."""
         self._words = in_words("reading files", done, of)
 
     def end(self) -> None:
-        """Take the line away for good."""
+        """Take the line away."""
         if not self._ended.is_set():
             with self._lock:
                 self._ended.set()
                 if self._is_shown:
                     self._write(_ERASE)
 
-    def _renew(self) -> None:
+    def _renew(self, ended: threading.Event) -> None:
         begun = time.monotonic()
-        while not self._ended.wait(PERIOD):
+        while not ended.wait(PERIOD):
             with self._lock:
-                if not self._ended.is_set():
+                if not ended.is_set():
                     self._is_shown = True
                     self._write(f"{_ERASE}{self._words}, {time.monotonic() - begun:.0f} s")
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import pty
+import queue
 import subprocess
 import sys
 from contextlib import suppress
+from types import SimpleNamespace
+
+import pytest
+
+from gmm_dask.command import under_way
 
 CODE = """
 import sys, time
@@ -48,3 +54,19 @@ def test_the_line_is_there_until_something_is_written_to_either_stream() -> None
 
 def test_a_terminal_that_takes_no_line_back_gets_none() -> None:
     assert on_a_terminal("stdout", "dumb").strip() == "the result"
+
+
+def test_the_line_can_begin_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(under_way, "PERIOD", 0.01)
+    terminal = SimpleNamespace(isatty=lambda: True, fileno=lambda: -1)
+    monkeypatch.setattr(under_way, "sys", SimpleNamespace(stderr=terminal))
+    monkeypatch.setenv("TERM", "xterm")
+    line, written = under_way.UnderWay(), queue.Queue[str]()
+    monkeypatch.setattr(line, "_write", written.put)
+    for _ in range(2):
+        line.begin()
+        assert "under way" in written.get(timeout=60)
+        line.end()
+        while written.get(timeout=60) != "\r\x1b[K":
+            pass
+        assert written.empty()

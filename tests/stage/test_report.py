@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -70,6 +71,14 @@ def test_the_page_needs_nothing_else(drawn: None) -> None:
     assert all(link.startswith("data:image/png;base64,") for link in links)
     assert not re.search(r"https?:|@import|url\(|//cdn", page)
     assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+
+
+def test_whatever_scrolls_sideways_is_reached_by_keys() -> None:
+    for name in ("template.html.j2", "compare.html.j2"):
+        page = files("gmm_dask.stage.report").joinpath(name).read_text()
+        wide = re.findall(r'<div class="wide".*?>', page)
+        assert wide
+        assert all('tabindex="0"' in each for each in wide)
 
 
 def test_the_same_data_give_the_same_page() -> None:
