@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from gmm_dask.fitting.outcome import Report, unheard
 from gmm_dask.fitting.search.ground import Candidate, Ground, best_first, grouped
+from gmm_dask.fitting.search.joining import Joining
 from gmm_dask.fitting.search.marks import Judge
 from gmm_dask.fitting.search.moves import Swaps, crossings, leaving, with_twins
 from gmm_dask.fitting.search.views import STARTS, Views, by_merging
@@ -124,7 +125,7 @@ class Search:
         self.ground, self.views, self.k, self.effort = ground, views, k, effort
         self.report = report
         self.rng = np.random.default_rng(seed)
-        self.judge = Judge(ground)
+        self.judge, self.joining = Judge(ground), Joining(ground, views, k, *self.rng.spawn(1))
         self.same, self.settled = (each * (ROUGHLY if is_rough else 1) for each in (SAME, SETTLED))
         self.prior_rows: float = 1.0 + ground.rows.shape[1]
         self.margin = 0.02 * ground.n_rows**0.5 + 5.0
@@ -231,7 +232,11 @@ class Search:
             start = STARTS[(i // len(names) + 2 * number) % len(STARTS)]
             if i == self.effort.n_starts - 1 and self.n_starts < self.effort.n_starts:
                 start = by_merging
-            labels = start(V, k, self.rng, ground.weight)
+            labels = None
+            if i >= GLANCED:
+                labels = self.joining.groups(V, i, self.rng, is_last=start is by_merging)
+            if labels is None:
+                labels = start(V, k, self.rng, ground.weight)
             found = grouped(ground, labels, k, self.n_starts, self._prior_of(self.n_starts))
             self.n_starts += 1
             if found is not None:

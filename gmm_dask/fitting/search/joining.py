@@ -1,0 +1,230 @@
+"""Groups of rows out of many small cells, by the moments of the cells alone.
+
+The likelihood of rows that are parted among Gaussians (Symons 1981, Biometrics 37; Banfield and
+Raftery 1993, Biometrics 49) asks for nothing but sums over each group, and these are sums over its
+cells: no rows are passed over to try another grouping.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from gmm_dask.fitting.initial.kmeans import kmeans_plusplus, settled
+from gmm_dask.fitting.search.ground import Ground
+from gmm_dask.fitting.search.views import Views
+
+Array = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.intp]
+
+CELLS = 4  # for each component
+EVERY = 7  # start of a round joins cells, where that is worth it: each in the next view
+APART = 0.2  # that a merge of two clusters costs each row: of equal ones 4.6 deviations apart
+SWEEPS = 3  # of k-means, that make the cells
+STARTS = 12  # groupings at random, where there are more clusters than groups
+LEAST_GAIN = 1e-6  # of the log-likelihood, for which a cell is moved
+
+
+@dataclass(frozen=True, eq=False)
+class Joining:
+    """The starts of a search that join cells.
+
+    Parameters
+    ----------
+    ground : Ground
+    views : Views
+    k : int
+    rng : Generator
+        Of the cells that show how many clusters are apart.
+    """
+
+    ground: Ground
+    views: Views
+    k: int
+    rng: np.random.Generator
+
+    def groups(
+        self, V: Array, number: int, rng: np.random.Generator, *, is_last: bool
+    ) -> Labels | None:
+        """Groups of rows for a start in a view; None where it is to be another start.
+
+        Where no more than k clusters are apart only the last start joins cells.
+        """
+        if self._cells is None:
+            return None
+        if is_last:
+            return self._cells.groups(rng)
+        if number % EVERY or self._cells.n_apart <= self.k:
+            return None
+        cells = Cells.of(self.ground, V, self.k, rng)
+        return None if cells is None else cells.groups(rng)
+
+    @cached_property
+    def _cells(self) -> Cells | None:
+        """Cells in the view of the family's own symmetry."""
+        V = self.views.rows(self.views.names[0], self.rng)
+        return Cells.of(self.ground, V, self.k, self.rng)
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Sums over sets of rows.
+
+    Parameters
+    ----------
+    sums : (s, 1 + d + d) or, of full covariances, (s, 1 + d + d d)
+        Of the weights, of the columns and of their squares or products.
+    d : int
+    kind : {"full", "diag", "spherical"}
+    prior : (d,) or (d d,)
+        Variances of all rows.
+    """
+
+    sums: Array
+    d: int
+    kind: str
+    prior: Array
+
+    @classmethod
+    def of(cls, ground: Ground, labels: Labels, n: int) -> Moments:
+        """The sums over the rows of each label."""
+        Y, d = ground.rows, ground.rows.shape[1]
+        is_full = ground.covariance_type == "full"
+        squares = (Y[:, :, None] * Y[:, None]).reshape(len(Y), -1) if is_full else Y**2
+        columns = np.concatenate([np.ones((len(Y), 1)), Y, squares], axis=1)
+        if ground.weight is not None:
+            columns = columns * ground.weight[:, None]
+        member = np.zeros((n, len(Y)))
+        member[labels, np.arange(len(Y))] = 1.0
+        variances = ground.variances
+        prior = np.diag(variances).ravel() if is_full else variances
+        return cls(member @ columns, d, ground.covariance_type, prior)
+
+    def levels(self, sums: Array) -> Array:
+        """The log-likelihood of the rows of sets under a Gaussian each, but for constants, (s,).
+
+        A row of all rows' variances is added to each set: so few rows are no group of their own.
+        """
+        d, rows = self.d, np.maximum(sums[..., 0], 0.0)
+        counted = np.maximum(rows, 1e-9)[..., None]
+        mean = sums[..., 1 : 1 + d] / counted
+        if self.kind == "full":
+            outer = (mean[..., :, None] * mean[..., None, :]).reshape(*mean.shape[:-1], -1)
+            scatter = sums[..., 1 + d :] - counted * outer
+            S = (scatter + self.prior) / (counted + 1)
+            logs = np.linalg.slogdet(S.reshape(*S.shape[:-1], d, d))[1]
+        else:
+            scatter = np.maximum(sums[..., 1 + d :] - counted * mean**2, 0.0)
+            S = (scatter + self.prior) / (counted + 1)
+            if self.kind == "spherical":
+                logs = d * np.log(S.mean(axis=-1))
+            else:
+                logs = np.log(S).sum(axis=-1)
+        return np.asarray(rows * (np.log(counted[..., 0]) - logs / 2))
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Small cells of rows, and the groups that merging them comes to.
+
+    Parameters
+    ----------
+    labels : (m,)
+        The cell of each row.
+    moments : Moments
+        Of each cell.
+    tree : list of (s,)
+        The group of each cell, from all cells down to k groups.
+    costs : (s - k,)
+        What each merge costs the log-likelihood of each of its rows.
+    """
+
+    labels: Labels
+    moments: Moments
+    tree: list[Labels]
+    costs: Array
+
+    @classmethod
+    def of(cls, ground: Ground, V: Array, k: int, rng: np.random.Generator) -> Cells | None:
+        """The cells of a view (m, q) of the rows; None where there are too few for k groups.
+
+        Not of tied covariances, whose groups are not independent of one another.
+        """
+        n_cells = min(CELLS * k, len(V) // 2)
+        if ground.covariance_type == "tied" or n_cells <= k:
+            return None
+        centres = kmeans_plusplus(V, n_cells, rng, ground.weight)
+        used, labels = np.unique(settled(V, centres, ground.weight, SWEEPS), return_inverse=True)
+        if len(used) <= k:
+            return None
+        moments = Moments.of(ground, labels, len(used))
+        return cls(labels, moments, *_tree(moments, k))
+
+    @property
+    def n_apart(self) -> int:
+        """Clusters that are plainly apart: those that cheap merges leave."""
+        return len(self.tree[0]) - int((self.costs <= APART).sum())
+
+    def groups(self, rng: np.random.Generator) -> Labels:
+        """The group of each row in the best grouping into k that was found, (m,).
+
+        Where more than k clusters are apart, many groupings of them are tried: the one that merging
+        comes to is often not the best.
+        """
+        n_cells, k = len(self.tree[0]), int(self.tree[-1].max()) + 1
+        n = self.n_apart if self.n_apart > k else min(2 * k, n_cells)
+        of = self.tree[n_cells - n]
+        sums = np.eye(n)[of].T @ self.moments.sums
+        merged = np.zeros(n, np.intp)
+        merged[of] = self.tree[-1]
+        others = (rng.permutation(n) % k for _ in range(STARTS if self.n_apart > k else 0))
+        ends = [_exchanged(self.moments, sums, begun, k) for begun in (merged, *others)]
+        levels = [float(self.moments.levels(np.eye(k)[end].T @ sums).sum()) for end in ends]
+        return np.asarray(ends[int(np.argmax(levels))][of][self.labels])
+
+
+def _tree(moments: Moments, k: int) -> tuple[list[Labels], Array]:
+    """The group of each cell from all cells down to k groups, and the costs of the merges."""
+    sums, n = moments.sums.copy(), len(moments.sums)
+    own, costs = moments.levels(sums), np.full((n, n), np.inf)
+    one, two = np.triu_indices(n, 1)
+    costs[one, two] = own[one] + own[two] - moments.levels(sums[one] + sums[two])
+    costs[two, one] = costs[one, two]
+    label, found, paid = np.arange(n), [np.arange(n)], []
+    for _ in range(n - k):
+        i, j = sorted(divmod(int(costs.argmin()), n))
+        least = float(costs[i, j])
+        sums[i] += sums[j]
+        paid.append(least / float(sums[i, 0]))
+        sums[j] = 0.0
+        label = np.where(label == j, i, label)
+        costs[j], costs[:, j] = np.inf, np.inf
+        alive = np.unique(label)
+        own[i] = moments.levels(sums[i])
+        row = own[i] + own[alive] - moments.levels(sums[alive] + sums[i])
+        costs[i, alive] = costs[alive, i] = row
+        costs[i, i] = np.inf
+        found.append(np.unique(label, return_inverse=True)[1])
+    return found, np.array(paid)
+
+
+def _exchanged(moments: Moments, sums: Array, label: Labels, k: int) -> Labels:
+    """The grouping after the best move of one set to another group, again and again."""
+    label, places = label.copy(), np.arange(len(sums))
+    groups = np.eye(k)[label].T @ sums
+    for _ in range(4 * len(sums)):
+        own = moments.levels(groups)
+        left = moments.levels(groups[label] - sums) - own[label]
+        gains = left[:, None] + moments.levels(groups + sums[:, None]) - own
+        gains[places, label] = 0.0
+        gains[np.bincount(label, minlength=k)[label] < 2] = 0.0  # no group is left empty
+        i, to = divmod(int(gains.argmax()), k)
+        if gains[i, to] <= LEAST_GAIN:
+            break
+        groups[label[i]] -= sums[i]
+        groups[to] += sums[i]
+        label[i] = to
+    return label
