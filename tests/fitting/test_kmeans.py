@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from gmm_dask.fitting.initial.kmeans import kmeans, kmeans_plusplus, nearest, settled
-from gmm_dask.mixture.core import groups
+from gmm_dask.mixture import core
 
 SHAPES = st.tuples(st.integers(1, 300), st.integers(1, 5), st.integers(1, 6))
 
@@ -78,7 +78,7 @@ def test_core_and_numpy_find_the_same_seeds_and_groups(
     weight = np.random.default_rng(n).uniform(0.1, 1.0, n) if weighted else None
     seeds = kmeans_plusplus(X, k, np.random.default_rng(0), weight)
     by_sweeps = [settled(X, seeds, weight, sweeps) for sweeps in (0, 1, 3, 50)]
-    monkeypatch.setattr(groups, "can_group", lambda: False)
+    monkeypatch.setattr(core, "is_there", lambda: False)
     np.testing.assert_array_equal(kmeans_plusplus(X, k, np.random.default_rng(0), weight), seeds)
     for found, sweeps in zip(by_sweeps, (0, 1, 3, 50), strict=True):
         np.testing.assert_array_equal(settled(X, seeds, weight, sweeps), found)

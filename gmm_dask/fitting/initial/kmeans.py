@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gmm_dask.mixture import core
 from gmm_dask.mixture.core import groups
 
 Array = npt.NDArray[np.float64]
@@ -37,7 +38,7 @@ def settled(
     X: Array, centres: Array, weight: Array | None = None, sweeps: int = MAX_SWEEPS
 ) -> Labels:
     """The group of each row, (n,), after so many sweeps from these centres (Lloyd 1982)."""
-    if groups.can_group():
+    if core.is_there():
         return groups.assigned(X, centres, weight, sweeps, STILL)
     least = STILL * float(X.var(axis=0).mean())
     for _ in range(sweeps):
@@ -57,7 +58,7 @@ def kmeans_plusplus(
     """
     n_trials = 2 + int(np.log(k))
     draws = rng.uniform(size=1 + (k - 1) * n_trials)
-    if groups.can_group():
+    if core.is_there():
         return np.asarray(X[groups.seeds(X, k, n_trials, draws, weight)])
     mass = np.ones(len(X)) if weight is None else weight
     chosen = [int(_drawn(mass, draws[:1])[0])]
@@ -73,7 +74,7 @@ def kmeans_plusplus(
 
 def nearest(X: Array, centres: Array) -> Labels:
     """The centre that is nearest to each row, the first of several, (n,)."""
-    if groups.can_group():
+    if core.is_there():
         return groups.assigned(X, centres)
     halves = (centres**2).sum(axis=1) / 2
     blocks = (X[start : start + BLOCK_ROWS] for start in range(0, len(X), BLOCK_ROWS))

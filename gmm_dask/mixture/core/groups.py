@@ -12,11 +12,6 @@ from gmm_dask.mixture.core import library
 Array = npt.NDArray[np.float64]
 
 
-def can_group() -> bool:
-    """Whether the library is there; one of an older build finds no groups."""
-    return library.knows("gmm_seed")
-
-
 def seeds(
     X: Array, k: int, n_trials: int, draws: Array, weight: Array | None = None
 ) -> npt.NDArray[np.int64]:

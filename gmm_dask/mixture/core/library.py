@@ -165,39 +165,35 @@ def library_name() -> str:
     return f"_core-{sys.platform}-{platform.machine().lower()}.{suffix}"
 
 
+# The records that each function of core.h takes, before the level.
+_FUNCTIONS: dict[str, tuple[type[ctypes.Structure], ...]] = {
+    "gmm_expect": (Task, Sums),
+    "gmm_score": (Task, Scores),
+    "gmm_climb_all": (Task, Climb),
+    "gmm_look_at": (Look,),
+    "gmm_settle": (Groups,),
+    "gmm_seed": (Seeds,),
+    "gmm_put_in_order": (Column,),
+    "gmm_measure_low_rank": (Factors,),
+    "gmm_sum_low_rank": (Factors,),
+    "gmm_explain": (Reasons,),
+    "gmm_find_two_best": (TwoBest,),
+    "gmm_interpolate": (Curve,),
+}
+
+
 @cache
 def library() -> ctypes.CDLL | None:
-    """The library; None where it was not built for this platform."""
+    """The library; None where it was not built for this platform, or from other sources."""
     path = Path(__file__).parent / library_name()
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError:
         return None
-    for name, record in (("gmm_expect", Sums), ("gmm_score", Scores)):
-        getattr(loaded, name).argtypes = [
-            ctypes.POINTER(Task),
-            ctypes.POINTER(record),
-            ctypes.c_int,
-        ]
-    if hasattr(loaded, "gmm_climb_all"):  # a library of an older build has none
-        loaded.gmm_climb_all.argtypes = [
-            ctypes.POINTER(Task),
-            ctypes.POINTER(Climb),
-            ctypes.c_int,
-        ]
-    for name, of_rows in (
-        ("gmm_look_at", Look),
-        ("gmm_settle", Groups),
-        ("gmm_seed", Seeds),
-        ("gmm_put_in_order", Column),
-        ("gmm_measure_low_rank", Factors),
-        ("gmm_sum_low_rank", Factors),
-        ("gmm_explain", Reasons),
-        ("gmm_find_two_best", TwoBest),
-        ("gmm_interpolate", Curve),
-    ):
-        if hasattr(loaded, name):
-            getattr(loaded, name).argtypes = [ctypes.POINTER(of_rows), ctypes.c_int]
+    if not all(hasattr(loaded, name) for name in _FUNCTIONS):
+        return None
+    for name, records in _FUNCTIONS.items():
+        getattr(loaded, name).argtypes = [*map(ctypes.POINTER, records), ctypes.c_int]
     loaded.gmm_exp_log.argtypes = [_POINTER, _POINTER, _POINTER, _INTEGER, ctypes.c_int]
     return loaded
 
@@ -205,11 +201,6 @@ def library() -> ctypes.CDLL | None:
 def is_there() -> bool:
     """Whether this installation has the compiled core."""
     return library() is not None
-
-
-def knows(function: str) -> bool:
-    """Whether the library is there and has this function; one of an older build may not."""
-    return hasattr(library(), function)
 
 
 def level() -> int:
