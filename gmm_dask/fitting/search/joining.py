@@ -21,10 +21,11 @@ Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.intp]
 
 CELLS = 4  # for each component
+ROWS = 2  # of a cell at least in the mean, for each row that its covariance takes
 EVERY = 7  # start of a round joins cells, where that is worth it: each in the next view
 APART = 0.2  # that a merge of two clusters costs each row: of equal ones 4.6 deviations apart
 SWEEPS = 3  # of k-means, that make the cells
-STARTS = 12  # groupings at random, where there are more clusters than groups
+STARTS = 12  # groupings at random
 LEAST_GAIN = 1e-6  # of the log-likelihood, for which a cell is moved
 
 
@@ -46,18 +47,13 @@ class Joining:
     k: int
     rng: np.random.Generator
 
-    def groups(
-        self, V: Array, number: int, rng: np.random.Generator, *, is_last: bool
-    ) -> Labels | None:
+    def groups(self, V: Array, number: int, rng: np.random.Generator) -> Labels | None:
         """Groups of rows for a start in a view; None where it is to be another start.
 
-        Where no more than k clusters are apart only the last start joins cells.
+        Cells are joined where more than k clusters are apart: nothing else moves a cluster from one
+        component to another.
         """
-        if self._cells is None:
-            return None
-        if is_last:
-            return self._cells.groups(rng)
-        if number % EVERY or self._cells.n_apart <= self.k:
+        if number % EVERY or self._cells is None or self._cells.n_apart <= self.k:
             return None
         cells = Cells.of(self.ground, V, self.k, rng)
         return None if cells is None else cells.groups(rng)
@@ -91,17 +87,16 @@ class Moments:
     @classmethod
     def of(cls, ground: Ground, labels: Labels, n: int) -> Moments:
         """The sums over the rows of each label."""
-        Y, d = ground.rows, ground.rows.shape[1]
-        is_full = ground.covariance_type == "full"
-        squares = (Y[:, :, None] * Y[:, None]).reshape(len(Y), -1) if is_full else Y**2
-        columns = np.concatenate([np.ones((len(Y), 1)), Y, squares], axis=1)
-        if ground.weight is not None:
-            columns = columns * ground.weight[:, None]
-        member = np.zeros((n, len(Y)))
-        member[labels, np.arange(len(Y))] = 1.0
-        variances = ground.variances
+        Y, d, weight = ground.rows, ground.rows.shape[1], ground.weight
+        is_full, variances = ground.covariance_type == "full", ground.variances
+        sums = np.empty((n, 1 + d + (d * d if is_full else d)))
+        for cell in range(n):
+            mine = np.flatnonzero(labels == cell)
+            rows, of = Y[mine], np.ones(len(mine)) if weight is None else weight[mine]
+            squares = (rows * of[:, None]).T @ rows if is_full else of @ rows**2
+            sums[cell] = np.concatenate([[of.sum()], of @ rows, squares.ravel()])
         prior = np.diag(variances).ravel() if is_full else variances
-        return cls(member @ columns, d, ground.covariance_type, prior)
+        return cls(sums, d, ground.covariance_type, prior)
 
     def levels(self, sums: Array) -> Array:
         """The log-likelihood of the rows of sets under a Gaussian each, but for constants, (s,).
@@ -153,8 +148,9 @@ class Cells:
 
         Not of tied covariances, whose groups are not independent of one another.
         """
-        n_cells = min(CELLS * k, len(V) // 2)
-        if ground.covariance_type == "tied" or n_cells <= k:
+        d, kind = ground.rows.shape[1], ground.covariance_type
+        n_cells = min(CELLS * k, len(V) // (ROWS * (1 + d if kind == "full" else 1)))
+        if kind == "tied" or n_cells <= k:
             return None
         centres = kmeans_plusplus(V, n_cells, rng, ground.weight)
         used, labels = np.unique(settled(V, centres, ground.weight, SWEEPS), return_inverse=True)
@@ -169,18 +165,18 @@ class Cells:
         return len(self.tree[0]) - int((self.costs <= APART).sum())
 
     def groups(self, rng: np.random.Generator) -> Labels:
-        """The group of each row in the best grouping into k that was found, (m,).
+        """The group of each row in the best grouping of the clusters into k that was found, (m,).
 
-        Where more than k clusters are apart, many groupings of them are tried: the one that merging
-        comes to is often not the best.
+        Groupings at random are tried beside the one that merging comes to, which is often not the
+        best.
         """
         n_cells, k = len(self.tree[0]), int(self.tree[-1].max()) + 1
-        n = self.n_apart if self.n_apart > k else min(2 * k, n_cells)
+        n = max(self.n_apart, k)
         of = self.tree[n_cells - n]
         sums = np.eye(n)[of].T @ self.moments.sums
         merged = np.zeros(n, np.intp)
         merged[of] = self.tree[-1]
-        others = (rng.permutation(n) % k for _ in range(STARTS if self.n_apart > k else 0))
+        others = (rng.permutation(n) % k for _ in range(STARTS))
         ends = [_exchanged(self.moments, sums, begun, k) for begun in (merged, *others)]
         levels = [float(self.moments.levels(np.eye(k)[end].T @ sums).sum()) for end in ends]
         return np.asarray(ends[int(np.argmax(levels))][of][self.labels])
@@ -190,10 +186,10 @@ def _tree(moments: Moments, k: int) -> tuple[list[Labels], Array]:
     """The group of each cell from all cells down to k groups, and the costs of the merges."""
     sums, n = moments.sums.copy(), len(moments.sums)
     own, costs = moments.levels(sums), np.full((n, n), np.inf)
-    one, two = np.triu_indices(n, 1)
-    costs[one, two] = own[one] + own[two] - moments.levels(sums[one] + sums[two])
-    costs[two, one] = costs[one, two]
-    label, found, paid = np.arange(n), [np.arange(n)], []
+    for i in range(n - 1):
+        costs[i, i + 1 :] = own[i] + own[i + 1 :] - moments.levels(sums[i] + sums[i + 1 :])
+    costs = np.minimum(costs, costs.T)
+    label, found, paid, is_left = np.arange(n), [np.arange(n)], [], np.ones(n, bool)
     for _ in range(n - k):
         i, j = sorted(divmod(int(costs.argmin()), n))
         least = float(costs[i, j])
@@ -201,29 +197,33 @@ def _tree(moments: Moments, k: int) -> tuple[list[Labels], Array]:
         paid.append(least / float(sums[i, 0]))
         sums[j] = 0.0
         label = np.where(label == j, i, label)
-        costs[j], costs[:, j] = np.inf, np.inf
-        alive = np.unique(label)
+        costs[j], costs[:, j], is_left[j] = np.inf, np.inf, False
+        left = np.flatnonzero(is_left)
         own[i] = moments.levels(sums[i])
-        row = own[i] + own[alive] - moments.levels(sums[alive] + sums[i])
-        costs[i, alive] = costs[alive, i] = row
+        costs[i, left] = own[i] + own[left] - moments.levels(sums[left] + sums[i])
+        costs[left, i] = costs[i, left]
         costs[i, i] = np.inf
-        found.append(np.unique(label, return_inverse=True)[1])
+        found.append((np.cumsum(is_left) - 1)[label])
     return found, np.array(paid)
 
 
 def _exchanged(moments: Moments, sums: Array, label: Labels, k: int) -> Labels:
     """The grouping after the best move of one set to another group, again and again."""
-    label, places = label.copy(), np.arange(len(sums))
-    groups = np.eye(k)[label].T @ sums
-    for _ in range(4 * len(sums)):
-        own = moments.levels(groups)
-        left = moments.levels(groups[label] - sums) - own[label]
-        gains = left[:, None] + moments.levels(groups + sums[:, None]) - own
+    label, n = label.copy(), len(sums)
+    groups, places, changed = np.eye(k)[label].T @ sums, np.arange(n), tuple(range(k))
+    own, joined, left = np.empty(k), np.empty((n, k)), np.empty(n)
+    for _ in range(4 * n):
+        for j in changed:  # a move touches two groups
+            mine = np.flatnonzero(label == j)
+            own[j], joined[:, j] = moments.levels(groups[j]), moments.levels(groups[j] + sums)
+            left[mine] = moments.levels(groups[j] - sums[mine])
+        gains = (left - own[label])[:, None] + joined - own
         gains[places, label] = 0.0
         gains[np.bincount(label, minlength=k)[label] < 2] = 0.0  # no group is left empty
         i, to = divmod(int(gains.argmax()), k)
         if gains[i, to] <= LEAST_GAIN:
             break
+        changed = int(label[i]), to
         groups[label[i]] -= sums[i]
         groups[to] += sums[i]
         label[i] = to

@@ -234,7 +234,7 @@ class Search:
                 start = by_merging
             labels = None
             if i >= GLANCED:
-                labels = self.joining.groups(V, i, self.rng, is_last=start is by_merging)
+                labels = self.joining.groups(V, i, self.rng)
             if labels is None:
                 labels = start(V, k, self.rng, ground.weight)
             found = grouped(ground, labels, k, self.n_starts, self._prior_of(self.n_starts))
