@@ -231,6 +231,15 @@ def test_components_that_hold_two_clusters_are_no_place_to_end_early(family: str
     assert fits[0].lower_bound_ == pytest.approx(fits[1].lower_bound_, abs=0.5 / len(X))
 
 
+@pytest.mark.parametrize("family", ["full", "tied", "diag"])
+def test_a_constant_column_changes_neither_search_nor_partition(family: str) -> None:
+    X = blobs(n=600)
+    told = GaussianMixture(3, covariance_type=family, random_state=0)
+    without, beside = told.fit(X).predict(X), np.column_stack([X, np.full(len(X), 7.0)])
+    assert told.fit(beside).n_starts_ is not None
+    np.testing.assert_array_equal(told.predict(beside), without)
+
+
 @needs_core
 def test_twins_say_what_fewer_components_say_and_rest() -> None:
     ground = ground_of(blobs(n=300, d=2, k=3), "diag")

@@ -216,9 +216,13 @@ class Ground:
     def _slope(self) -> Slope | None:
         if not self.is_quick:
             return None
-        reg_covar, T = self.guard.reg_covar, self.frame.T
-        added = reg_covar * (T.T @ T if self.covariance_type in MATRICES else np.diagonal(T) ** 2)
-        return Slope(self.rows, self.weight, self.covariance_type, np.asarray(added))
+        return Slope(self.rows, self.weight, self.covariance_type, self.added)
+
+    @cached_property
+    def added(self) -> Array:
+        """What reg_covar is in the ground's coordinates, (d, d) or (d,)."""
+        T, is_matrix = self.frame.T, self.covariance_type in MATRICES
+        return np.asarray(self.guard.reg_covar * (T.T @ T if is_matrix else np.diagonal(T) ** 2))
 
     def climb(
         self,
@@ -350,7 +354,8 @@ def grouped(
 ) -> Candidate | None:
     """The candidate of rows in k groups, by labels (m,); None where a group has no rows.
 
-    Each group's scatter has so many rows of all rows' variances added.
+    Each group's scatter has so many rows of all rows' variances added, and each covariance what
+    reg_covar adds: a constant column has no variance of its own.
     """
     kind, variances = ground.covariance_type, ground.variances
     order = np.argsort(labels, kind="stable")
@@ -373,9 +378,10 @@ def grouped(
             covariances = (scatter + added) / counted[:, None, None]
         else:
             covariances = (scatter.sum(axis=0) + added) / (rows.sum() + prior_rows)
+        covariances = covariances + ground.added
     else:
         squares = np.add.reduceat(W * D, first[:-1], axis=0)
-        covariances = (squares + prior_rows * variances) / counted[:, None]
+        covariances = (squares + prior_rows * variances) / counted[:, None] + ground.added
         if kind == "spherical":
             covariances = covariances.mean(axis=1)
     return Candidate(rows / rows.sum(), means, covariances, line)

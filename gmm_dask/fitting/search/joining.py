@@ -77,12 +77,15 @@ class Moments:
     kind : {"full", "diag", "spherical"}
     prior : (d,) or (d d,)
         Variances of all rows.
+    added : (d,) or (d d,)
+        What reg_covar adds to a covariance.
     """
 
     sums: Array
     d: int
     kind: str
     prior: Array
+    added: Array
 
     @classmethod
     def of(cls, ground: Ground, labels: Labels, n: int) -> Moments:
@@ -96,7 +99,7 @@ class Moments:
             squares = (rows * of[:, None]).T @ rows if is_full else of @ rows**2
             sums[cell] = np.concatenate([[of.sum()], of @ rows, squares.ravel()])
         prior = np.diag(variances).ravel() if is_full else variances
-        return cls(sums, d, ground.covariance_type, prior)
+        return cls(sums, d, ground.covariance_type, prior, ground.added.ravel())
 
     def levels(self, sums: Array) -> Array:
         """The log-likelihood of the rows of sets under a Gaussian each, but for constants, (s,).
@@ -109,11 +112,11 @@ class Moments:
         if self.kind == "full":
             outer = (mean[..., :, None] * mean[..., None, :]).reshape(*mean.shape[:-1], -1)
             scatter = sums[..., 1 + d :] - counted * outer
-            S = (scatter + self.prior) / (counted + 1)
+            S = (scatter + self.prior) / (counted + 1) + self.added
             logs = np.linalg.slogdet(S.reshape(*S.shape[:-1], d, d))[1]
         else:
             scatter = np.maximum(sums[..., 1 + d :] - counted * mean**2, 0.0)
-            S = (scatter + self.prior) / (counted + 1)
+            S = (scatter + self.prior) / (counted + 1) + self.added
             if self.kind == "spherical":
                 logs = d * np.log(S.mean(axis=-1))
             else:
@@ -146,7 +149,8 @@ class Cells:
     def of(cls, ground: Ground, V: Array, k: int, rng: np.random.Generator) -> Cells | None:
         """The cells of a view (m, q) of the rows; None where there are too few for k groups.
 
-        Not of tied covariances, whose groups are not independent of one another.
+        None as well where a covariance is singular, and of tied covariances, whose groups are not
+        independent of one another.
         """
         d, kind = ground.rows.shape[1], ground.covariance_type
         n_cells = min(CELLS * k, len(V) // (ROWS * (1 + d if kind == "full" else 1)))
@@ -157,6 +161,8 @@ class Cells:
         if len(used) <= k:
             return None
         moments = Moments.of(ground, labels, len(used))
+        if not np.isfinite(moments.levels(moments.sums)).all():
+            return None  # a constant column, to which reg_covar adds nothing
         return cls(labels, moments, *_tree(moments, k))
 
     @property

@@ -294,7 +294,7 @@ def test_polishing_that_was_stopped_goes_on_from_the_passes_that_are_done(
 ) -> None:
     """`at` is the last pass that is done before the stop; None where all are."""
     asked: dict[str, Any] = {"refresh": {"polish": 6}, "output": {"checkpoint_seconds": 0}}
-    polishing = lake.settings(**asked, fit={"tol": 0})
+    polishing = lake.settings(**asked, fit={"tol": 0, "max_iter": 20})
     refresh(polishing)
     lake.write("day=900", rows(900, moved=0.5))
     before = lake.out.with_name("before")
