@@ -24,6 +24,7 @@ from gmm_dask import (
 from gmm_dask.errors import DataError, SettingsError
 from gmm_dask.estimator.display import Kind
 from gmm_dask.estimator.fitted import FittedMixture
+from gmm_dask.pictures.measures import draw_curve
 from gmm_dask.stage.report.figures import new_figure
 from tests.stage.conftest import settings_of_iris
 
@@ -57,6 +58,15 @@ def test_the_axes_show_the_mixture(model: GaussianMixture) -> None:
     MixtureDisplay.from_estimator(model, IRIS, kind="uncertainty", ax=ax)
     highest = 1 - model.predict_proba(IRIS).max(axis=1).min()
     assert max(ax.lines[-1].get_ydata()) == pytest.approx(highest)
+
+
+@pytest.mark.parametrize("level", [-180.1855, 0.0, 3e7])
+def test_a_curve_that_rounding_moves_is_flat(level: float) -> None:
+    ax = new_figure(400).subplots()
+    draw_curve(ax, [level, level - 4 * np.spacing(level), level])
+    lowest, highest = ax.get_ylim()
+    assert highest - lowest == pytest.approx(1e-3, rel=1e-4)
+    assert (lowest + highest) / 2 == pytest.approx(level, abs=1e-7)
 
 
 def test_a_selector_shows_its_candidates() -> None:

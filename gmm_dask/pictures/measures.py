@@ -18,6 +18,7 @@ from gmm_dask.words import numbered, signed
 Array = npt.NDArray[np.float64]
 
 MAX_POINTS = 60  # of a curve that are marked each
+LEAST_RISE = 1e-3  # of a log-likelihood per row, that the axis of a curve shows at least
 MAX_PROFILED = 12  # features side by side in a profile
 QUANTILES = (0.01, 0.05, 0.25, 0.5)  # of the log-density
 
@@ -61,6 +62,11 @@ def draw_curve(
         axes.set_xlabel(f"Pass: {before:,} over the sample, then over all rows")
     _whole_ticks(axes, before + len(passes))
     axes.margins(y=0.12)
+    shown = np.concatenate([of_sample, bounds])
+    if len(shown) and np.ptp(shown) < LEAST_RISE:  # rounding is neither a rise nor a fall
+        middle = (shown.min() + shown.max()) / 2
+        axes.set_ylim(middle - LEAST_RISE / 2, middle + LEAST_RISE / 2)
+    axes.ticklabel_format(axis="y", useOffset=False)
     words = f": {outcome.replace('_', ' ')}" if outcome else ""
     titled(axes, f"{objective.capitalize()}{words}")
 
